@@ -1,0 +1,285 @@
+"""The one exception tree, and the one table that says what each error means outside.
+
+    KhotanError
+    ├── UsageError            bad usage or input
+    │   ├── UnknownName       a plug, endpoint or variable nobody declared
+    │   └── ParameterError    a call with unknown, missing or malformed parameters
+    ├── ContractMismatch      the declared model is not what the service sends
+    ├── ConfigError           khotan.toml or the environment is wrong or incomplete
+    ├── AppImportError        the user's application does not import
+    ├── Unauthorized          the management API refused the caller
+    ├── ServerUnreachable     no management API answers at the given URL
+    ├── StoreError            the database
+    │   ├── DatabaseUnreachable
+    │   ├── DatabaseNotMigrated
+    │   ├── SecretMissing     KHOTAN_SECRET is not set
+    │   ├── SecretMismatch    KHOTAN_SECRET is not the one a value was encrypted with
+    │   └── CiphertextInvalid a stored value was altered, or moved to another row
+    ├── WouldOverwrite        files the user owns would be overwritten
+    └── PlugError             a call of an external API failed
+        ├── PlugUnreachable   no connection, reset, TLS failure
+        ├── PlugTimeout       an attempt or the whole call took too long
+        ├── ResponseInvalid   the body is not what its content type or its model says
+        ├── AuthError         no credential, or the service refused to issue one
+        └── PaginationError   the service repeats a page, or gives no usable position
+
+Every error carries a code (snake_case, stable), a message (what happened, to which thing), a hint (what to do next)
+and `next`, commands that can be run as they stand. CODES maps a code to its HTTP status and its exit code.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import httpx
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_CONTRACT = 3
+EXIT_UNAVAILABLE = 4
+EXIT_OVERWRITE = 5
+EXIT_INTERRUPTED = 130
+
+CODES: Mapping[str, tuple[int, int]] = {
+    # code: (HTTP status, exit code)
+    "failed": (500, EXIT_FAILED),
+    "internal_error": (500, EXIT_FAILED),
+    "invalid_input": (422, EXIT_USAGE),
+    "invalid_json": (422, EXIT_USAGE),
+    "invalid_name": (422, EXIT_USAGE),
+    "invalid_parameters": (422, EXIT_USAGE),
+    "empty_value": (422, EXIT_USAGE),
+    "no_terminal": (422, EXIT_USAGE),
+    "path_outside_project": (422, EXIT_USAGE),
+    "file_not_readable": (422, EXIT_USAGE),
+    "file_exists": (409, EXIT_OVERWRITE),
+    "unknown_plug": (404, EXIT_USAGE),
+    "unknown_endpoint": (404, EXIT_USAGE),
+    "unknown_var": (422, EXIT_USAGE),
+    "unknown_component": (404, EXIT_USAGE),
+    "not_found": (404, EXIT_FAILED),
+    "method_not_allowed": (405, EXIT_USAGE),
+    "body_too_large": (413, EXIT_USAGE),
+    "plug_disabled": (409, EXIT_FAILED),
+    "contract_mismatch": (422, EXIT_CONTRACT),
+    "no_declared_model": (422, EXIT_USAGE),
+    "config_invalid": (500, EXIT_USAGE),
+    "not_initialized": (500, EXIT_UNAVAILABLE),
+    "not_authorized_setup": (500, EXIT_UNAVAILABLE),
+    "app_import_failed": (500, EXIT_FAILED),
+    "unauthorized": (401, EXIT_UNAVAILABLE),
+    "debug_disabled": (403, EXIT_UNAVAILABLE),
+    "server_unreachable": (502, EXIT_UNAVAILABLE),
+    "server_invalid": (502, EXIT_FAILED),
+    "port_in_use": (500, EXIT_UNAVAILABLE),
+    "database_error": (500, EXIT_FAILED),
+    "database_unreachable": (503, EXIT_UNAVAILABLE),
+    "database_not_migrated": (503, EXIT_UNAVAILABLE),
+    "secret_missing": (503, EXIT_UNAVAILABLE),
+    "secret_mismatch": (503, EXIT_UNAVAILABLE),
+    "ciphertext_invalid": (500, EXIT_FAILED),
+    "would_overwrite": (409, EXIT_OVERWRITE),
+    "plug_failed": (502, EXIT_FAILED),
+    "unexpected_status": (502, EXIT_FAILED),
+    "plug_unreachable": (502, EXIT_UNAVAILABLE),
+    "plug_timeout": (504, EXIT_UNAVAILABLE),
+    "plug_refused": (502, EXIT_UNAVAILABLE),
+    "auth_failed": (502, EXIT_UNAVAILABLE),
+    "var_missing": (409, EXIT_UNAVAILABLE),
+    "response_invalid": (502, EXIT_FAILED),
+    "response_too_large": (502, EXIT_FAILED),
+    "pagination_failed": (502, EXIT_FAILED),
+    "checks_failed": (500, EXIT_FAILED),
+    "interrupted": (499, EXIT_INTERRUPTED),
+}
+
+
+class KhotanError(Exception):
+    """Base of all errors. `details` goes into the JSON document beside the message; never put a secret in it."""
+
+    default_code = "failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        code: str | None = None,
+        next: Sequence[str] = (),
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = code or self.default_code
+        self.next = tuple(next)
+        self.details = dict(details or {})
+
+    @property
+    def status(self) -> int:
+        """HTTP status the management API answers with."""
+        return CODES.get(self.code, CODES["failed"])[0]
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of the command line."""
+        return CODES.get(self.code, CODES["failed"])[1]
+
+    def to_json(self) -> dict[str, Any]:
+        """The error document: `{"ok": false, "error", "message", "hint", …details, "next"?}`."""
+        document: dict[str, Any] = {**self.details, "ok": False, "error": self.code}
+        document |= {"message": self.message, "hint": self.hint}
+        if self.next:
+            document["next"] = list(self.next)
+        return document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> KhotanError:
+        """Rebuild an error that the management API answered with."""
+        known = {"ok", "error", "message", "hint", "next"}
+        return KhotanError(
+            str(document.get("message", "the request failed")),
+            hint=str(document.get("hint", "")),
+            code=str(document.get("error", "failed")),
+            next=[str(command) for command in document.get("next", ())],
+            details={key: value for key, value in document.items() if key not in known},
+        )
+
+
+class UsageError(KhotanError):
+    default_code = "invalid_input"
+
+
+class UnknownName(UsageError):
+    """A name nobody declared; the hint offers the nearest known one."""
+
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str], *, code: str | None = None, where: str = ""
+    ) -> None:
+        names = sorted(known)
+        self.nearest = nearest(name, names)
+        if self.nearest:
+            hint = f"Did you mean {self.nearest!r}?"
+        elif names:
+            hint = f"Known: {', '.join(names[:20])}" + (", …" if len(names) > 20 else "")
+        else:
+            hint = f"There is no {kind} yet."
+        message = f"Unknown {kind} {name!r}" + (f" of {where}" if where else "")
+        super().__init__(message, hint=hint, code=code or f"unknown_{kind}", details={"known": names[:50]})
+
+
+class ParameterError(UsageError):
+    default_code = "invalid_parameters"
+
+
+class ContractMismatch(KhotanError):
+    default_code = "contract_mismatch"
+
+
+class ConfigError(KhotanError):
+    default_code = "config_invalid"
+
+
+class AppImportError(KhotanError):
+    default_code = "app_import_failed"
+
+
+class Unauthorized(KhotanError):
+    default_code = "unauthorized"
+
+
+class ServerUnreachable(KhotanError):
+    default_code = "server_unreachable"
+
+
+class StoreError(KhotanError):
+    default_code = "database_error"
+
+
+class DatabaseUnreachable(StoreError):
+    default_code = "database_unreachable"
+
+
+class DatabaseNotMigrated(StoreError):
+    default_code = "database_not_migrated"
+
+
+class SecretMissing(StoreError):
+    default_code = "secret_missing"
+
+
+class SecretMismatch(StoreError):
+    default_code = "secret_mismatch"
+
+
+class CiphertextInvalid(StoreError):
+    default_code = "ciphertext_invalid"
+
+
+class WouldOverwrite(KhotanError):
+    default_code = "would_overwrite"
+
+
+class PlugError(KhotanError):
+    """A call of an external API failed.
+
+    `plug` and `endpoint` name the call. Where the service answered, `response` is the `httpx.Response` and
+    `status_code` its status; `body` is the model declared for that status, parsed, or the decoded body where none is.
+    """
+
+    default_code = "plug_failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        plug: str = "",
+        endpoint: str = "",
+        response: httpx.Response | None = None,
+        body: Any = None,
+        hint: str = "",
+        code: str | None = None,
+        next: Sequence[str] = (),
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, code=code, next=next, details=details)
+        self.plug = plug
+        self.endpoint = endpoint
+        self.response = response
+        self.body = body
+
+    @property
+    def status_code(self) -> int | None:
+        """Status of the service's answer; None where none came. (`status` is what our own API answers with.)"""
+        return None if self.response is None else self.response.status_code
+
+
+class PlugUnreachable(PlugError):
+    default_code = "plug_unreachable"
+
+
+class PlugTimeout(PlugError):
+    default_code = "plug_timeout"
+
+
+class ResponseInvalid(PlugError):
+    default_code = "response_invalid"
+
+
+class AuthError(PlugError):
+    default_code = "auth_failed"
+
+
+class PaginationError(PlugError):
+    default_code = "pagination_failed"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like `name`, or None where nothing is near."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    found = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else None

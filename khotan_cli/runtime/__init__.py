@@ -1,0 +1,157 @@
+"""The public API that integration code imports.
+
+Names load on first use, so that `from khotan_cli.runtime import Plug` brings in neither a web framework nor a database.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from khotan_cli.errors import (
+        AuthError,
+        KhotanError,
+        PaginationError,
+        ParameterError,
+        PlugError,
+        PlugTimeout,
+        PlugUnreachable,
+        ResponseInvalid,
+    )
+    from khotan_cli.runtime.app import Khotan
+    from khotan_cli.runtime.plugs.auth import ApiKeyAuth, BasicAuth, BearerAuth, CustomAuth
+    from khotan_cli.runtime.plugs.contract import Finding, Report
+    from khotan_cli.runtime.plugs.endpoint import (
+        Endpoint,
+        delete,
+        endpoint,
+        get,
+        head,
+        options,
+        patch,
+        post,
+        put,
+    )
+    from khotan_cli.runtime.plugs.oauth import OAuth2AuthorizationCode, OAuth2ClientCredentials
+    from khotan_cli.runtime.plugs.paginate import (
+        CursorPaginator,
+        FunctionPaginator,
+        JsonApiPaginator,
+        KeysetPaginator,
+        LinkHeaderPaginator,
+        NextUrlPaginator,
+        OffsetPaginator,
+        PageNumberPaginator,
+        Paginator,
+    )
+    from khotan_cli.runtime.plugs.plug import Plug
+    from khotan_cli.runtime.plugs.rate import RateLimit
+    from khotan_cli.runtime.plugs.retry import Retry
+    from khotan_cli.runtime.plugs.signing import HmacAuth, SigningInput
+    from khotan_cli.runtime.plugs.token import TokenAuth
+    from khotan_cli.runtime.plugs.vars import Var
+
+_HOMES: dict[str, tuple[str, ...]] = {
+    "khotan_cli.errors": (
+        "AuthError",
+        "KhotanError",
+        "PaginationError",
+        "ParameterError",
+        "PlugError",
+        "PlugTimeout",
+        "PlugUnreachable",
+        "ResponseInvalid",
+    ),
+    "khotan_cli.runtime.app": ("Khotan",),
+    "khotan_cli.runtime.plugs.auth": ("ApiKeyAuth", "BasicAuth", "BearerAuth", "CustomAuth"),
+    "khotan_cli.runtime.plugs.contract": ("Finding", "Report"),
+    "khotan_cli.runtime.plugs.endpoint": (
+        "Endpoint",
+        "delete",
+        "endpoint",
+        "get",
+        "head",
+        "options",
+        "patch",
+        "post",
+        "put",
+    ),
+    "khotan_cli.runtime.plugs.oauth": ("OAuth2AuthorizationCode", "OAuth2ClientCredentials"),
+    "khotan_cli.runtime.plugs.paginate": (
+        "CursorPaginator",
+        "FunctionPaginator",
+        "JsonApiPaginator",
+        "KeysetPaginator",
+        "LinkHeaderPaginator",
+        "NextUrlPaginator",
+        "OffsetPaginator",
+        "PageNumberPaginator",
+        "Paginator",
+    ),
+    "khotan_cli.runtime.plugs.plug": ("Plug",),
+    "khotan_cli.runtime.plugs.rate": ("RateLimit",),
+    "khotan_cli.runtime.plugs.retry": ("Retry",),
+    "khotan_cli.runtime.plugs.signing": ("HmacAuth", "SigningInput"),
+    "khotan_cli.runtime.plugs.token": ("TokenAuth",),
+    "khotan_cli.runtime.plugs.vars": ("Var",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "ApiKeyAuth",
+    "AuthError",
+    "BasicAuth",
+    "BearerAuth",
+    "CursorPaginator",
+    "CustomAuth",
+    "Endpoint",
+    "Finding",
+    "FunctionPaginator",
+    "HmacAuth",
+    "JsonApiPaginator",
+    "KeysetPaginator",
+    "Khotan",
+    "KhotanError",
+    "LinkHeaderPaginator",
+    "NextUrlPaginator",
+    "OAuth2AuthorizationCode",
+    "OAuth2ClientCredentials",
+    "OffsetPaginator",
+    "PageNumberPaginator",
+    "PaginationError",
+    "Paginator",
+    "ParameterError",
+    "Plug",
+    "PlugError",
+    "PlugTimeout",
+    "PlugUnreachable",
+    "RateLimit",
+    "Report",
+    "ResponseInvalid",
+    "Retry",
+    "SigningInput",
+    "TokenAuth",
+    "Var",
+    "delete",
+    "endpoint",
+    "get",
+    "head",
+    "options",
+    "patch",
+    "post",
+    "put",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

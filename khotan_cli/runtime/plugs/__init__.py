@@ -1,0 +1,1 @@
+"""Clients of external HTTP APIs. Pure HTTP: nothing in here knows a database."""

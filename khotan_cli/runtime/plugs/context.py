@@ -1,0 +1,71 @@
+"""What one call carries: found by auth strategies in `request.extensions["khotan"]`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import httpx
+
+from khotan_cli.errors import AuthError
+from khotan_cli.runtime.plugs.vars import EnvVarStore, Var, VarStore
+
+if TYPE_CHECKING:
+    from khotan_cli.runtime.plugs.token import TokenCache
+
+EXTENSION = "khotan"
+
+
+@dataclass
+class CallContext:
+    """One call of a plug.
+
+    `vars` are the resolved values (name → value); `base_url` is the plug's, variables filled in, without a trailing
+    slash in its path; `reload` reads the vars afresh from the store, replaces `vars`, and returns them.
+    """
+
+    plug: str
+    endpoint: str
+    vars: Mapping[str, str]
+    base_url: httpx.URL
+    store: VarStore
+    tokens: TokenCache
+    reload: Callable[[], Awaitable[Mapping[str, str]]]
+
+    def value(self, text: str | Var) -> str:
+        """The text itself, or the value of the var. Raises AuthError naming the var where it has none."""
+        if isinstance(text, str):
+            return text
+        found = self.vars.get(text.name)
+        if found is None:
+            raise AuthError(
+                f"Plug {self.plug!r} has no value for its variable {text.name!r}",
+                plug=self.plug,
+                endpoint=self.endpoint,
+                code="var_missing",
+                hint=f"Set it, or the environment variable {text.env_name(self.plug)}.",
+                next=[f"khotan plug vars {self.plug} set {text.name} --stdin"],
+            )
+        return found
+
+    def template(self, text: str | Var) -> str:
+        """Like `value`, with `{name}` in the text replaced by that var's value."""
+        found = self.value(text)
+        for name, value in self.vars.items():
+            found = found.replace("{" + name + "}", value)
+        return found
+
+
+def context_of(request: httpx.Request) -> CallContext:
+    """The context of a request; a bare one where the auth is used on a plain httpx client."""
+    found = request.extensions.get(EXTENSION)
+    if isinstance(found, CallContext):
+        return found
+    from khotan_cli.runtime.plugs.token import TokenCache
+
+    async def nothing() -> Mapping[str, str]:
+        return {}
+
+    base = request.url.copy_with(raw_path=b"/")
+    return CallContext("", "", {}, base, EnvVarStore(), TokenCache(), nothing)

@@ -1,0 +1,1 @@
+"""Writes integration code into a project: catalogue, render, plan, apply."""
