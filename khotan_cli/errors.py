@@ -157,9 +157,7 @@ class UsageError(KhotanError):
 class UnknownName(UsageError):
     """A name nobody declared; the hint offers the nearest known one."""
 
-    def __init__(
-        self, kind: str, name: str, known: Iterable[str], *, code: str | None = None, where: str = ""
-    ) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, code: str | None = None, where: str = "") -> None:
         names = sorted(known)
         self.nearest = nearest(name, names)
         if self.nearest:

@@ -85,9 +85,7 @@ class EnvVarStore:
 
     def __init__(self) -> None:
         self._values: dict[str, dict[str, str]] = {}
-        self._locks: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Lock]] = (
-            WeakKeyDictionary()
-        )
+        self._locks: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Lock]] = WeakKeyDictionary()
         self._key = random_source.token_bytes(32)
 
     async def load(self, plug: str) -> Mapping[str, str]:
@@ -143,8 +141,9 @@ def resolve(
             ("environment", env_value or None),
             ("default", var.default),
         )
-        source, value = next(((s, v) for s, v in candidates if v is not None), ("missing", None))
-        sources[name] = source
-        if value is not None:
-            values[name] = value
+        sources[name] = "missing"
+        for source, value in candidates:
+            if value is not None:
+                sources[name], values[name] = source, value
+                break
     return ResolvedVars(values, sources, frozenset(n for n, v in declared.items() if v.secret))
