@@ -1,0 +1,192 @@
+"""Bodies: encoding what is sent, decoding what comes."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+from urllib.parse import quote_plus
+
+import httpx
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from khotan_cli.errors import ParameterError, ResponseInvalid
+from khotan_cli.runtime.plugs.params import scalar_text
+
+Encoding = Literal["json", "form"]
+Parser = Callable[[httpx.Response], Any]
+"""Turns a response of its content type into JSON-like Python values."""
+
+
+def encode_body(body: Any, encoding: Encoding) -> tuple[bytes, str | None]:
+    """Bytes and content type of a body: bytes and text as they are, the rest as JSON or as a form."""
+    if isinstance(body, (bytes, bytearray)):
+        return bytes(body), None
+    if isinstance(body, str) and encoding != "json":
+        return body.encode(), None
+    if encoding == "form":
+        if not isinstance(body, Mapping):
+            raise ParameterError("A form body must be a mapping", hint="Give names and values.")
+        return encode_form(body).encode(), "application/x-www-form-urlencoded"
+    try:
+        return orjson.dumps(body), "application/json"
+    except TypeError as exc:
+        raise ParameterError(f"The body cannot be written as JSON: {exc}") from None
+
+
+def encode_form(fields: Mapping[str, Any]) -> str:
+    """application/x-www-form-urlencoded; nested values in brackets: `a[b]=1`, `items[0][price]=x` (Stripe, PHP, Rails)."""
+    return "&".join(f"{quote_plus(name, safe='[]')}={quote_plus(text)}" for name, text in _flat(fields, ""))
+
+
+def _flat(value: Any, prefix: str) -> list[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        return [pair for k, item in value.items() for pair in _flat(item, f"{prefix}[{k}]" if prefix else str(k))]
+    if isinstance(value, (list, tuple)):
+        return [pair for index, item in enumerate(value) for pair in _flat(item, f"{prefix}[{index}]")]
+    text = scalar_text(value)
+    return [] if text is None else [(prefix, text)]
+
+
+def parse_csv(response: httpx.Response) -> list[dict[str, str]]:
+    """Rows of a CSV document with a header line (RFC 4180)."""
+    return list(csv.DictReader(io.StringIO(text_of(response), newline="")))
+
+
+DEFAULT_PARSERS: Mapping[str, Parser] = {"text/csv": parse_csv}
+
+
+class Decoder:
+    """Decodes responses into one declared type. Made once per type, holding its compiled validator."""
+
+    def __init__(self, declared: Any) -> None:
+        self.declared = declared
+        self.adapter: TypeAdapter[Any] = TypeAdapter(declared)
+
+    def decode(self, response: httpx.Response, parsers: Mapping[str, Parser]) -> Any:
+        """The response as the declared type. Raises ResponseInvalid that says what came instead."""
+        if self.declared is bytes:
+            return response.content
+        if self.declared is str:
+            return text_of(response)
+        if self.declared is None or self.declared is type(None):
+            return None
+        kind = media_type(response)
+        parser = _parser(parsers, kind)
+        try:
+            if parser is not None:
+                return self.adapter.validate_python(_parsed(parser, response))
+            if is_json(kind) or not kind:
+                return self.adapter.validate_json(response.content)
+        except ValidationError as exc:
+            raise invalid_model(response, exc, self.declared) from None
+        raise not_json(response)
+
+
+def decode_untyped(response: httpx.Response, parsers: Mapping[str, Parser]) -> Any:
+    """JSON values, a parser's result, text, or bytes, by content type; None for an empty body."""
+    if not response.content:
+        return None
+    kind = media_type(response)
+    parser = _parser(parsers, kind)
+    if parser is not None:
+        return _parsed(parser, response)
+    if is_json(kind):
+        try:
+            return orjson.loads(response.content)
+        except orjson.JSONDecodeError as exc:
+            raise _broken_json(response, str(exc)) from None
+    if kind.startswith("text/") or kind in ("application/xml", "application/x-www-form-urlencoded"):
+        return text_of(response)
+    return response.content
+
+
+def media_type(response: httpx.Response) -> str:
+    """`application/json` of `Application/JSON; charset=utf-8`; empty where the service sends none."""
+    return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
+
+
+def is_json(kind: str) -> bool:
+    """Whether a media type is JSON, structured suffixes included (RFC 6839)."""
+    return kind == "application/json" or kind.endswith("+json") or kind in ("text/json", "application/x-json")
+
+
+def text_of(response: httpx.Response) -> str:
+    """The body as text in its declared charset, else UTF-8. Raises ResponseInvalid where the bytes are not in it."""
+    encoding = response.charset_encoding or "utf-8"
+    try:
+        return response.content.decode(encoding)
+    except (UnicodeDecodeError, LookupError) as exc:
+        raise _invalid(response, f"is not valid {encoding}: {_reason(exc)}") from None
+
+
+def preview(content: bytes, length: int = 80) -> str:
+    """The first characters of a body on one line."""
+    text = " ".join(content[: length * 4].decode("utf-8", "replace").split())
+    return text[:length] + ("…" if len(text) > length or len(content) > length * 4 else "")
+
+
+def not_json(response: httpx.Response) -> ResponseInvalid:
+    """The error for a body whose content type is not what the endpoint expects."""
+    kind = media_type(response) or "no content type"
+    return _invalid(
+        response,
+        f"is {kind}, not JSON",
+        hint="Check the URL and the credentials; for another format add a parser: parsers = {content_type: function}.",
+    )
+
+
+def invalid_model(response: httpx.Response, exc: ValidationError, declared: Any) -> ResponseInvalid:
+    """The error for a body that is not JSON, or not the declared model. Pydantic's text without any input value."""
+    errors = exc.errors(include_url=False, include_input=False, include_context=False)
+    if errors and errors[0]["type"] == "json_invalid":
+        return _broken_json(response, errors[0]["msg"].removeprefix("Invalid JSON: "))
+    shown = [f"{'.'.join(map(str, error['loc'])) or 'body'}: {error['msg']}" for error in errors[:3]]
+    more = f" (and {len(errors) - 3} more)" if len(errors) > 3 else ""
+    name = getattr(declared, "__name__", str(declared))
+    return _invalid(
+        response,
+        f"is not a {name}: {'; '.join(shown)}{more}",
+        hint="Run `khotan plug NAME --endpoint ENDPOINT --compare` to see every difference.",
+        preview_body=False,
+    )
+
+
+def _broken_json(response: httpx.Response, reason: str) -> ResponseInvalid:
+    size = len(response.content)
+    try:
+        response.content.decode()
+    except UnicodeDecodeError as exc:
+        return _invalid(response, f"is not valid UTF-8 ({_reason(exc)}), which JSON must be (RFC 8259 8.1)")
+    if size == 0:
+        return _invalid(response, "is empty where JSON was expected")
+    return _invalid(response, f"is not valid JSON ({reason}; {size} bytes came)", hint="It may have been cut short.")
+
+
+def _parser(parsers: Mapping[str, Parser], kind: str) -> Parser | None:
+    return parsers.get(kind) or DEFAULT_PARSERS.get(kind)
+
+
+def _parsed(parser: Parser, response: httpx.Response) -> Any:
+    try:
+        return parser(response)
+    except ResponseInvalid:
+        raise
+    except Exception as exc:  # a parser is the user's code: whatever it raises is a body it could not read
+        raise _invalid(response, f"could not be read by its parser: {type(exc).__name__}") from exc
+
+
+def _reason(exc: Exception) -> str:
+    return f"byte {exc.start} of {len(exc.object)}" if isinstance(exc, UnicodeDecodeError) else str(exc)
+
+
+def _invalid(
+    response: httpx.Response, what: str, *, hint: str = "", preview_body: bool = True
+) -> ResponseInvalid:
+    where = f"{response.request.method} {response.request.url.copy_with(query=None, userinfo=b'')}"
+    begins = f"; it begins {preview(response.content)!r}" if preview_body and response.content else ""
+    return ResponseInvalid(
+        f"The answer {response.status_code} of {where} {what}{begins}", response=response, hint=hint
+    )
