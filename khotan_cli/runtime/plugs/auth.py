@@ -140,7 +140,7 @@ class CustomAuth(PlugAuth):
     `ctx.vars` holds the plug's variables by name.
     """
 
-    def __init__(self, function: Callable[[httpx.Request, CallContext], None | Awaitable[None]]) -> None:
+    def __init__(self, function: Callable[[httpx.Request, CallContext], Awaitable[None] | None]) -> None:
         self.function = function
 
     async def apply(self, request: httpx.Request, ctx: CallContext) -> None:

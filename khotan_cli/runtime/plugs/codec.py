@@ -182,11 +182,7 @@ def _reason(exc: Exception) -> str:
     return f"byte {exc.start} of {len(exc.object)}" if isinstance(exc, UnicodeDecodeError) else str(exc)
 
 
-def _invalid(
-    response: httpx.Response, what: str, *, hint: str = "", preview_body: bool = True
-) -> ResponseInvalid:
+def _invalid(response: httpx.Response, what: str, *, hint: str = "", preview_body: bool = True) -> ResponseInvalid:
     where = f"{response.request.method} {response.request.url.copy_with(query=None, userinfo=b'')}"
     begins = f"; it begins {preview(response.content)!r}" if preview_body and response.content else ""
-    return ResponseInvalid(
-        f"The answer {response.status_code} of {where} {what}{begins}", response=response, hint=hint
-    )
+    return ResponseInvalid(f"The answer {response.status_code} of {where} {what}{begins}", response=response, hint=hint)

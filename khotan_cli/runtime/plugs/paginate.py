@@ -338,9 +338,7 @@ class Paging:
         """The next position, None after the last page. Raises PaginationError for a page or position seen before."""
         self._index += 1
         following = self._paginator.next_page(page)
-        if following is None or (
-            self._paginator.max_pages is not None and self._index >= self._paginator.max_pages
-        ):
+        if following is None or (self._paginator.max_pages is not None and self._index >= self._paginator.max_pages):
             return None
         items = self._paginator.items(page.data)
         if items:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from khotan_cli.runtime.plugs.codec import Encoding, encode_body, media_type, pr
 from khotan_cli.runtime.plugs.context import CallContext, context_of
 from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.paginate import dig
-from khotan_cli.runtime.plugs.vars import HIDDEN_PREFIX, Var
+from khotan_cli.runtime.plugs.vars import HIDDEN_PREFIX
 
 ExpiryUnit = Literal["seconds", "milliseconds", "absolute"]
 _LEEWAY = 30.0
@@ -165,9 +165,7 @@ class RenewedAuth(PlugAuth):
             return orjson.loads(response.content)
         except orjson.JSONDecodeError:
             kind = media_type(response) or "no content type"
-            raise self.token_error(
-                ctx, response, f"sends no JSON but {kind}: {preview(response.content)!r}"
-            ) from None
+            raise self.token_error(ctx, response, f"sends no JSON but {kind}: {preview(response.content)!r}") from None
 
 
 @dataclass
@@ -233,10 +231,10 @@ class TokenAuth(RenewedAuth):
         self.clock = clock
 
     async def token_request(self, ctx: CallContext, old: Token | None) -> httpx.Request:
-        url, fields = self.url, self.body
+        url, fields = self.url, dict(self.body)
         extra: dict[str, str] = {}
         if old is not None and old.refresh_token and self.refresh_body is not None:
-            url, fields = self.refresh_url or self.url, self.refresh_body
+            url, fields = self.refresh_url or self.url, dict(self.refresh_body)
             extra["refresh_token"] = old.refresh_token
         values = {name: _filled(ctx.value(text), extra) for name, text in fields.items()}
         content, kind = encode_body(values, self.encoding)
@@ -303,11 +301,6 @@ def hidden_name(key: str) -> str:
     return f"{HIDDEN_PREFIX}token.{key}"
 
 
-def without_expiry(token: Token) -> Token:
-    """The token as one to use until it is refused."""
-    return replace(token, expires_at=None)
-
-
 def _present(token: Token | None) -> Token:
     if token is None:
         raise AuthError("No token came of the renewal")
@@ -330,6 +323,3 @@ def _oauth_reason(response: httpx.Response) -> str:
         return ""
     text = str(body.get("error_description") or "")[:200]
     return f": {body['error']}" + (f" ({text})" if text else "")
-
-
-__all__ = ["RenewedAuth", "Token", "TokenAuth", "TokenCache", "Var", "endpoint_url", "expiry"]

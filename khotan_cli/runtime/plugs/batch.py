@@ -1,0 +1,69 @@
+"""Sending many records in batches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from khotan_cli.errors import ParameterError, PlugError
+from khotan_cli.runtime.plugs.params import jsonable
+
+if TYPE_CHECKING:
+    from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class BatchResult(Generic[R]):
+    """What became of one batch: its records from position `start`, and either the answer or the error."""
+
+    start: int
+    records: Sequence[Any]
+    response: R | None = None
+    error: PlugError | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.error is None
+
+
+async def batch_post(
+    endpoint: BoundEndpoint[R],
+    records: Sequence[Any],
+    *,
+    size: int,
+    concurrency: int,
+    key: str | None,
+    params: Mapping[str, Any],
+) -> AsyncIterator[BatchResult[R]]:
+    """Post the records in batches; results come in the order of the records.
+
+    The body is the list of records, or `{key: list}`. A batch that fails is a result with its error; the others go on.
+    Raises ParameterError for a size or concurrency below 1, before anything is sent.
+    """
+    if size < 1 or concurrency < 1:
+        raise ParameterError("batch_post needs a size and a concurrency of 1 or more")
+
+    async def one(start: int) -> BatchResult[R]:
+        batch = records[start : start + size]
+        body: Any = [jsonable(record) for record in batch]
+        try:
+            return BatchResult(start, batch, await endpoint(body={key: body} if key else body, **params))
+        except PlugError as exc:
+            return BatchResult(start, batch, error=exc)
+
+    running: list[asyncio.Task[BatchResult[R]]] = []
+    try:
+        for start in range(0, len(records), size):
+            if len(running) >= concurrency:
+                yield await running.pop(0)
+            running.append(asyncio.create_task(one(start)))
+        while running:
+            yield await running.pop(0)
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

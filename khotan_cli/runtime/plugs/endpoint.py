@@ -1,0 +1,308 @@
+"""Typed endpoints of a plug: declared on the class, called on an instance."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, overload
+
+import httpx
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from khotan_cli.errors import PaginationError, ResponseInvalid
+from khotan_cli.runtime.plugs.codec import Decoder, Encoding, decode_untyped, invalid_model
+from khotan_cli.runtime.plugs.failures import status_error
+from khotan_cli.runtime.plugs.paginate import Next, PageView, Paginator, Paging, dig, guess_items
+from khotan_cli.runtime.plugs.params import Binder, Template
+from khotan_cli.runtime.plugs.retry import Retry
+
+if TYPE_CHECKING:
+    from khotan_cli.runtime.plugs.batch import BatchResult
+    from khotan_cli.runtime.plugs.plug import Plug
+
+M = TypeVar("M")
+P_co = TypeVar("P_co", covariant=True)
+I_co = TypeVar("I_co", covariant=True)
+Item = TypeVar("Item")
+
+
+class _HasData(Protocol[I_co]):
+    @property
+    def data(self) -> Sequence[I_co]: ...
+
+
+class _HasItems(Protocol[I_co]):
+    @property
+    def items(self) -> Sequence[I_co]: ...
+
+
+class _HasResults(Protocol[I_co]):
+    @property
+    def results(self) -> Sequence[I_co]: ...
+
+
+class Endpoint(Generic[M]):
+    """One call of an API, declared as a class attribute of a Plug with `get`, `post`, …
+
+    On an instance it is a `BoundEndpoint`. `returns` is the type of a successful answer; `responses` adds types by status
+    (an int, "4XX", or "default").
+    """
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        *,
+        returns: Any = None,
+        query: type[BaseModel] | None = None,
+        body: Any = None,
+        responses: Mapping[int | str, Any] | None = None,
+        item: Any = None,
+        paginator: Paginator | None = None,
+        encoding: Encoding | None = None,
+        retry: Retry | None = None,
+        timeout: float | httpx.Timeout | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        if not path.startswith("/") and path != "":
+            raise ValueError(f"An endpoint's path starts with '/': {path!r}")
+        self.name = ""
+        self.doc = ""
+        self.method, self.path = method.upper(), Template(path)
+        self.returns, self.query, self.body = returns, query, body
+        self.responses = {str(status).upper(): model for status, model in (responses or {}).items()}
+        self.item, self.paginator, self.encoding = item, paginator, encoding
+        self.retry, self.timeout, self.headers = retry, timeout, dict(headers or {})
+        self._decoders: dict[int, Decoder | None] = {}
+        self._items: TypeAdapter[Any] | None = None if item is None else TypeAdapter(list[item])
+        self._binder: Binder | None = None
+
+    def __set_name__(self, owner: type[Any], name: str) -> None:
+        self.name = self.name or name
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any]) -> Self: ...
+    @overload
+    def __get__(self, instance: Plug, owner: type[Any]) -> BoundEndpoint[M]: ...
+    def __get__(self, instance: Plug | None, owner: type[Any]) -> Self | BoundEndpoint[M]:
+        return self if instance is None else BoundEndpoint(self, instance)
+
+    @property
+    def binder(self) -> Binder:
+        if self._binder is None:
+            label = f"Endpoint {self.name!r}"
+            self._binder = Binder(label, self.method, self.path, self.query, self.body)
+        return self._binder
+
+    def model_for(self, status: int) -> Any:
+        """The type declared for a status: exact, `2XX`, `default`, then `returns` for a success; None where none is."""
+        for key in (str(status), f"{status // 100}XX", "DEFAULT"):
+            if key in self.responses and not (key == "DEFAULT" and status < 400 and self.returns is not None):
+                return self.responses[key]
+        return self.returns if 200 <= status < 300 else None
+
+    def decoder_for(self, status: int) -> Decoder | None:
+        """The compiled decoder of that type."""
+        if status not in self._decoders:
+            model = self.model_for(status)
+            self._decoders[status] = None if model is None else Decoder(model)
+        return self._decoders[status]
+
+    def items_of(self, page: Any, data: Any, paginator: Paginator, response: httpx.Response) -> list[Any]:
+        """The items of a page: as the declared item type, else as they are in the page's model, else as raw JSON."""
+        raw = paginator.items(data)
+        if self._items is not None:
+            try:
+                return list(self._items.validate_python(raw))
+            except ValidationError as exc:
+                raise invalid_model(response, exc, self.item) from None
+        if isinstance(page, list):
+            return page
+        found = _model_list(page, paginator.items_path) if isinstance(page, BaseModel) else None
+        return raw if found is None else found
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.name} {self.method} {self.path.text}>"
+
+
+class BoundEndpoint(Generic[P_co]):
+    """An endpoint of one plug instance: `await plug.endpoint(...)`, `.pages()`, `.items()`, `.raw()`, `.batch_post()`."""
+
+    __slots__ = ("endpoint", "plug")
+
+    def __init__(self, endpoint: Endpoint[Any], plug: Plug) -> None:
+        self.endpoint, self.plug = endpoint, plug
+
+    async def __call__(self, *models: Any, **params: Any) -> P_co:
+        """Call, and return the declared model.
+
+        Raises ParameterError before anything is sent; PlugError for an error status, with the model declared for it as
+        `.body`; ResponseInvalid, PlugUnreachable, PlugTimeout, AuthError.
+        """
+        response = await self.raw(*models, **params)
+        result: P_co = self._result(response)
+        return result
+
+    async def raw(self, *models: Any, **params: Any) -> httpx.Response:
+        """Call, and return the response whatever its status: authenticated, retried and read, not judged."""
+        bound = self.endpoint.binder.bind(models, params, self.plug.declared_vars())
+        return await self.plug.exchange(self.endpoint, bound.path, bound.query, bound.body)
+
+    async def pages(self, *models: Any, **params: Any) -> AsyncIterator[P_co]:
+        """Page after page. Raises PaginationError where there is no paginator, or the service repeats itself."""
+        async for page, _, _ in self._walk(models, params):
+            yield page
+
+    @overload
+    def items(self: BoundEndpoint[list[Item]], *models: Any, **params: Any) -> AsyncIterator[Item]: ...
+    @overload
+    def items(self: BoundEndpoint[_HasData[Item]], *models: Any, **params: Any) -> AsyncIterator[Item]: ...
+    @overload
+    def items(self: BoundEndpoint[_HasItems[Item]], *models: Any, **params: Any) -> AsyncIterator[Item]: ...
+    @overload
+    def items(self: BoundEndpoint[_HasResults[Item]], *models: Any, **params: Any) -> AsyncIterator[Item]: ...
+    @overload
+    def items(self, *models: Any, **params: Any) -> AsyncIterator[Any]: ...
+    def items(self, *models: Any, **params: Any) -> AsyncIterator[Any]:
+        """Item after item of every page. Statically typed for a list, and for pages with `data`, `items` or `results`."""
+        return self._items(models, params)
+
+    def batch_post(
+        self, records: Sequence[Any], *, size: int = 100, concurrency: int = 4, key: str | None = None, **params: Any
+    ) -> AsyncIterator[BatchResult[P_co]]:
+        """Send records in batches of `size`, at most `concurrency` at a time; see `batch.batch_post`."""
+        from khotan_cli.runtime.plugs.batch import batch_post
+
+        return batch_post(self, records, size=size, concurrency=concurrency, key=key, params=params)
+
+    async def _items(self, models: Sequence[Any], params: Mapping[str, Any]) -> AsyncIterator[Any]:
+        paginator = self._paginator()
+        async for page, data, response in self._walk(models, params):
+            for item in self.endpoint.items_of(page, data, paginator, response):
+                yield item
+
+    async def _walk(
+        self, models: Sequence[Any], params: Mapping[str, Any]
+    ) -> AsyncIterator[tuple[Any, Any, httpx.Response]]:
+        paginator = self._paginator()
+        bound = self.endpoint.binder.bind(models, params, self.plug.declared_vars())
+        query, body = paginator.starting(bound.query, bound.body).apply(bound.query, bound.body)
+        paging, url = Paging(paginator), None
+        while True:
+            response = await self.plug.exchange(self.endpoint, bound.path, query, body, url=url)
+            page = self._result(response)
+            data = decode_untyped(response, self.plug.parsers)
+            following: Next | None = paging.advance(PageView(response, data, query, body, paging.index))
+            yield page, data, response
+            if following is None:
+                return
+            query, body = following.apply(query, body)
+            url = following.url
+            if paginator.delay:
+                await asyncio.sleep(paginator.delay)
+
+    def _paginator(self) -> Paginator:
+        found = self.endpoint.paginator or self.plug.paginator
+        if found is None:
+            raise PaginationError(
+                f"{self.plug.name}.{self.endpoint.name} has no paginator",
+                plug=self.plug.name,
+                endpoint=self.endpoint.name,
+                hint="Set paginator=… on the plug or on the endpoint.",
+            )
+        return found
+
+    def _result(self, response: httpx.Response) -> Any:
+        endpoint, status = self.endpoint, response.status_code
+        decoder = endpoint.decoder_for(status)
+        if response.is_success:
+            if decoder is None:
+                return decode_untyped(response, self.plug.parsers)
+            return decoder.decode(response, self.plug.parsers)
+        raise status_error(self.plug.name, endpoint.name, response, _error_body(decoder, response, self.plug))
+
+    def __repr__(self) -> str:
+        return f"<{self.plug.name}.{self.endpoint.name} {self.endpoint.method} {self.endpoint.path.text}>"
+
+
+def _error_body(decoder: Decoder | None, response: httpx.Response, plug: Plug) -> Any:
+    """The body of an error: its model; the decoded body where it has none or does not fit; the bytes as a last resort."""
+    for attempt in (decoder.decode if decoder else None, decode_untyped):
+        if attempt is not None:
+            try:
+                return attempt(response, plug.parsers)
+            except ResponseInvalid:
+                continue  # the status is the news: a body that cannot be read must not hide it
+    return response.content
+
+
+def _model_list(page: BaseModel, path: str | None) -> list[Any] | None:
+    """The list in a model that stands at a path of the raw body, aliases followed."""
+    if path is None:
+        names = {(field.alias or name): name for name, field in type(page).model_fields.items()}
+        try:
+            found = guess_items({alias: getattr(page, name) for alias, name in names.items()})
+        except PaginationError:
+            return None
+        return found
+    value: Any = page
+    for part in path.split("."):
+        if isinstance(value, BaseModel):
+            fields = type(value).model_fields
+            name = next((n for n, f in fields.items() if part in (f.alias, n)), None)
+            value = None if name is None else getattr(value, name)
+        else:
+            value = dig(value, part)
+    return value if isinstance(value, list) else None
+
+
+class Declare:
+    """Declares endpoints of one method: `list_orders = get("/orders", returns=OrderPage)`."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+
+    @overload
+    def __call__(
+        self,
+        path: str,
+        *,
+        returns: type[M],
+        query: type[BaseModel] | None = None,
+        body: Any = None,
+        responses: Mapping[int | str, Any] | None = None,
+        item: Any = None,
+        paginator: Paginator | None = None,
+        encoding: Encoding | None = None,
+        retry: Retry | None = None,
+        timeout: float | httpx.Timeout | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Endpoint[M]: ...
+    @overload
+    def __call__(
+        self,
+        path: str,
+        *,
+        returns: Any = None,
+        query: type[BaseModel] | None = None,
+        body: Any = None,
+        responses: Mapping[int | str, Any] | None = None,
+        item: Any = None,
+        paginator: Paginator | None = None,
+        encoding: Encoding | None = None,
+        retry: Retry | None = None,
+        timeout: float | httpx.Timeout | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Endpoint[Any]: ...
+    def __call__(self, path: str, **options: Any) -> Endpoint[Any]:
+        return Endpoint(self.method, path, **options)
+
+
+def endpoint(method: str, path: str, **options: Any) -> Endpoint[Any]:
+    """Declare an endpoint of any method."""
+    return Endpoint(method, path, **options)
+
+
+get, post, put = Declare("GET"), Declare("POST"), Declare("PUT")
+patch, delete = Declare("PATCH"), Declare("DELETE")
+head, options = Declare("HEAD"), Declare("OPTIONS")

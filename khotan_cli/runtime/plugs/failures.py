@@ -1,0 +1,95 @@
+"""Transport failures and error statuses → PlugError, in words that say what to do."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+import httpx
+
+from khotan_cli.errors import PlugError, PlugTimeout, PlugUnreachable
+from khotan_cli.runtime.plugs.context import CallContext
+from khotan_cli.runtime.plugs.masking import Masker
+
+
+def explain(
+    error: httpx.TransportError,
+    plug: str,
+    endpoint: str,
+    method: str,
+    url: str,
+    attempts: int,
+    ctx: CallContext,
+) -> PlugError:
+    """The PlugError for a failure after the last attempt."""
+    masker = Masker(ctx.vars.values())
+    where = f"{method} {httpx.URL(url).copy_with(query=None, fragment=None)}"
+    tries = f" after {attempts} attempts" if attempts > 1 else ""
+    reason = _certificate(error)
+    if reason is not None:
+        what, hint = (
+            f"the certificate does not verify: {reason}",
+            ("Check the host name; for a private authority set verify='/path/to/ca.pem' on the plug."),
+        )
+    elif isinstance(error, httpx.TimeoutException):
+        return PlugTimeout(
+            masker.text(f"{where} timed out{tries}: {error}"),
+            plug=plug,
+            endpoint=endpoint,
+            hint="Try again later, or raise the plug's timeout (seconds).",
+        )
+    elif isinstance(error, httpx.ConnectError):
+        what, hint = (
+            f"no connection: {error}",
+            "Check the base URL, and that the service runs and is reachable from here.",
+        )
+    elif isinstance(error, httpx.ProxyError):
+        what, hint = str(error), "Check the proxy settings (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)."
+    elif isinstance(error, httpx.UnsupportedProtocol):
+        what, hint = str(error), "Correct the plug's base_url."
+    elif isinstance(error, httpx.RemoteProtocolError):
+        what, hint = (
+            f"the answer is not valid HTTP or was cut short: {error}",
+            "Try again; if it stays, ask the service.",
+        )
+    else:
+        what, hint = f"the connection broke: {error}", "Try again; if it stays, check network and service."
+    return PlugUnreachable(masker.text(f"{where} failed{tries}: {what}"), plug=plug, endpoint=endpoint, hint=hint)
+
+
+def status_error(plug: str, endpoint: str, response: httpx.Response, body: Any) -> PlugError:
+    """The PlugError for an error status; `body` is the parsed model, or what the body decoded to."""
+    status = response.status_code
+    request = response.request
+    where = f"{request.method} {request.url.copy_with(query=None, fragment=None)}"
+    name = f"{plug}.{endpoint}" if endpoint else plug
+    refused = status in (401, 403)
+    hints = {
+        401: "The credentials were not accepted: check the plug's variables.",
+        403: "The credentials do not allow this.",
+        404: "Check the path and its parameters.",
+        429: "Too many requests: set rate_limit on the plug, or wait.",
+    }
+    return PlugError(
+        f"{name}: {status} {response.reason_phrase} from {where}",
+        plug=plug,
+        endpoint=endpoint,
+        response=response,
+        body=body,
+        code="plug_refused" if refused else "unexpected_status",
+        hint=hints.get(status, ""),
+        next=[f"khotan plug vars {plug}"] if refused else (),
+    )
+
+
+def _certificate(error: BaseException) -> str | None:
+    """Why a certificate was refused, where that is at the root of the failure."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause.verify_message or "verification failed"
+        certificate = getattr(cause, "certificate_error", None)
+        if isinstance(certificate, ssl.SSLCertVerificationError):
+            return certificate.verify_message or "verification failed"
+        cause = cause.__cause__ or cause.__context__
+    return "verification failed" if "CERTIFICATE_VERIFY_FAILED" in str(error) else None

@@ -1,0 +1,382 @@
+"""`Plug`: the client of one external HTTP API."""
+
+from __future__ import annotations
+
+import copy
+import keyword
+import re
+import ssl
+import sys
+import time
+from collections.abc import Awaitable, Mapping
+from typing import Any, ClassVar, Self
+
+import httpx
+
+from khotan_cli import __version__
+from khotan_cli.errors import ConfigError, UnknownName
+from khotan_cli.runtime.plugs.auth import PlugAuth
+from khotan_cli.runtime.plugs.baseurl import BaseUrl
+from khotan_cli.runtime.plugs.codec import Encoding, Parser, decode_untyped, encode_body
+from khotan_cli.runtime.plugs.context import CallContext
+from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
+from khotan_cli.runtime.plugs.failures import status_error
+from khotan_cli.runtime.plugs.masking import Masker
+from khotan_cli.runtime.plugs.paginate import Paginator
+from khotan_cli.runtime.plugs.params import QueryArrays, encode_query, jsonable, query_pairs
+from khotan_cli.runtime.plugs.rate import ProcessRateStore, RateLimit, RateStore
+from khotan_cli.runtime.plugs.retry import Retry
+from khotan_cli.runtime.plugs.send import Outgoing, send
+from khotan_cli.runtime.plugs.token import TokenCache
+from khotan_cli.runtime.plugs.transport import ClientPool, TransportKind, TransportOptions
+from khotan_cli.runtime.plugs.vars import EnvVarStore, ResolvedVars, Var, VarStore, resolve
+
+_OPTIONS = frozenset(
+    {
+        "base_url", "auth", "retry", "paginator", "rate_limit", "timeout", "headers", "encoding", "query_arrays",
+        "transport", "http2", "verify", "proxy", "parsers", "max_response_bytes", "follow_redirects",
+    }
+)  # fmt: skip
+
+
+class Shared:
+    """What the copies of a plug have in common: connections, tokens, buckets, and the store of variables.
+
+    `ttl`: seconds for which values read from the store are used without asking again.
+    """
+
+    def __init__(self) -> None:
+        self.pool = ClientPool()
+        self.vars: VarStore = EnvVarStore()
+        self.rates: RateStore = ProcessRateStore()
+        self.tokens = TokenCache()
+        self.ttl = 0.0
+        self._stored: tuple[float, Mapping[str, str]] | None = None
+
+    async def stored(self, plug: str) -> Mapping[str, str]:
+        now = time.monotonic()
+        if self._stored is None or now >= self._stored[0]:
+            self._stored = (now + self.ttl, await self.vars.load(plug))
+        return self._stored[1]
+
+    def forget(self) -> None:
+        """Read values and tokens afresh at the next call."""
+        self._stored = None
+        self.tokens.forget()
+
+
+class Plug:
+    """Client of one API. Subclass it, declare endpoints and variables as class attributes, and make an instance.
+
+    base_url: http(s) URL, may hold {var}. timeout: seconds for one attempt, first to last byte, or an httpx.Timeout.
+    headers: sent with each request to the plug's own origin, values may hold {var}. encoding: how bodies are sent.
+    query_arrays: `a=1&a=2` ("repeat"), `a[]=1&a[]=2` ("brackets") or `a=1,2` ("comma"). transport: "aiohttp", or "httpx" for
+    httpx's own; http2 implies the latter. verify: False, a CA file, or an SSLContext. proxy: a URL, None for the environment's,
+    "" for none. parsers: content type → function(response). max_response_bytes: after decompression.
+    Override before_request / after_response (sync or async) to see or change every request and response.
+    """
+
+    name: str = ""
+    base_url: str = ""
+    auth: httpx.Auth | None = None
+    retry: Retry = Retry()
+    paginator: Paginator | None = None
+    rate_limit: RateLimit | None = None
+    timeout: float | httpx.Timeout = 30.0
+    headers: Mapping[str, str] = {}
+    encoding: Encoding = "json"
+    query_arrays: QueryArrays = "repeat"
+    transport: TransportKind | httpx.AsyncBaseTransport = "aiohttp"
+    http2: bool = False
+    verify: bool | str | ssl.SSLContext = True
+    proxy: str | None = None
+    parsers: Mapping[str, Parser] = {}
+    max_response_bytes: int = 32 * 1024 * 1024
+    follow_redirects: bool = True
+
+    _endpoints: ClassVar[Mapping[str, Endpoint[Any]]] = {}
+    _vars: ClassVar[Mapping[str, Var]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        members = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
+        cls._endpoints = {name: value for name, value in members.items() if isinstance(value, Endpoint)}
+        cls._vars = {name: value for name, value in members.items() if isinstance(value, Var)}
+        for name in (*cls._endpoints, *cls._vars):
+            if hasattr(Plug, name):
+                raise ConfigError(
+                    f"{cls.__name__}.{name}: a plug has an attribute of that name already",
+                    hint=f"Call it otherwise, for example {name}_.",
+                )
+            if name.startswith("_"):
+                raise ConfigError(
+                    f"{cls.__name__}.{name}: names of endpoints and variables do not start with '_'",
+                    hint=f"Call it {name.lstrip('_') or 'value'}.",
+                )
+        cls._base = BaseUrl(cls.__name__, cls.base_url, cls._vars) if cls.base_url else None
+
+    _base: ClassVar[BaseUrl | None] = None
+
+    def __init__(self, *, name: str = "") -> None:
+        if self._base is None:
+            raise ConfigError(f"{type(self).__name__} has no base_url", hint="Set it: base_url = 'https://…'.")
+        self.name = name or self.name or _snake(type(self).__name__)
+        self.named = bool(name or type(self).name)
+        if not self.name.isidentifier() or keyword.iskeyword(self.name):
+            raise ConfigError(f"{self.name!r} cannot name a plug", hint="Use letters, digits and underscores.")
+        self.module = sys._getframe(1).f_globals.get("__name__", "")
+        self.shared = Shared()
+        self.has_before_request = type(self).before_request is not Plug.before_request
+        self.has_after_response = type(self).after_response is not Plug.after_response
+        self._overrides: dict[str, str] = {}
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """What follows from the options, worked out once per instance."""
+        custom = self.transport if isinstance(self.transport, httpx.AsyncBaseTransport) else None
+        kind: TransportKind = "httpx" if self.transport == "httpx" else "aiohttp"
+        self.transport_options = TransportOptions(kind, self.http2, self.verify, self.proxy, custom)
+        self._instance_base = (
+            self._base if self.base_url == type(self).base_url else BaseUrl(self.name, self.base_url, self._vars)
+        )
+        self._own_headers = {
+            "Accept": "application/json, */*;q=0.5",
+            "Accept-Encoding": "gzip, deflate",
+            "User-Agent": f"khotan/{__version__}",
+            **self.headers,
+        }
+        self._templated = any("{" in value for value in self._own_headers.values())
+
+    # -- what the plug declares --------------------------------------------------------------------------------------
+
+    @classmethod
+    def endpoints(cls) -> Mapping[str, Endpoint[Any]]:
+        """The declared endpoints by name."""
+        return cls._endpoints
+
+    @classmethod
+    def declared_vars(cls) -> Mapping[str, Var]:
+        """The declared variables by name."""
+        return cls._vars
+
+    def endpoint(self, name: str) -> BoundEndpoint[Any]:
+        """The endpoint of that name. Raises UnknownName with the nearest one."""
+        found = self._endpoints.get(name)
+        if found is None:
+            raise UnknownName("endpoint", name, self._endpoints, where=f"plug {self.name!r}")
+        return BoundEndpoint(found, self)
+
+    # -- hooks -------------------------------------------------------------------------------------------------------
+
+    def before_request(self, request: httpx.Request) -> Awaitable[None] | None:
+        """Sees each request before it is authenticated; may change it."""
+
+    def after_response(self, response: httpx.Response) -> Awaitable[None] | None:
+        """Sees each response, read whole; may raise."""
+
+    # -- untyped calls -----------------------------------------------------------------------------------------------
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Call any path, or an absolute URL (another origin sees no credentials); returns the decoded body.
+
+        Raises PlugError for an error status, with the decoded body as `.body`.
+        """
+        response = await self.raw(method, path, params=params, body=body, headers=headers)
+        data = decode_untyped(response, self.parsers) if response.is_success else None
+        if response.is_success:
+            return data
+        raise status_error(self.name, "", response, _decoded_or_bytes(response, self.parsers))
+
+    async def raw(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """Like `request`, but returns the response whatever its status."""
+        resolved = await self.resolve()
+        url = self._absolute(path, resolved.values, encode_query(query_pairs(params or {}, self.query_arrays)))
+        out, ctx = self._outgoing("", method.upper(), url, jsonable(body), headers, resolved)
+        return await send(self, out, ctx)
+
+    async def get(self, path: str, **options: Any) -> Any:
+        return await self.request("GET", path, **options)
+
+    async def post(self, path: str, **options: Any) -> Any:
+        return await self.request("POST", path, **options)
+
+    async def put(self, path: str, **options: Any) -> Any:
+        return await self.request("PUT", path, **options)
+
+    async def patch(self, path: str, **options: Any) -> Any:
+        return await self.request("PATCH", path, **options)
+
+    async def delete(self, path: str, **options: Any) -> Any:
+        return await self.request("DELETE", path, **options)
+
+    # -- typed calls -------------------------------------------------------------------------------------------------
+
+    async def exchange(
+        self,
+        endpoint: Endpoint[Any],
+        path: Mapping[str, str],
+        query: Mapping[str, Any],
+        body: Any,
+        *,
+        url: str | None = None,
+    ) -> httpx.Response:
+        """Send a bound call of an endpoint; `url` replaces path and query (the link to a next page)."""
+        resolved = await self.resolve()
+        if url is None:
+            values = {**resolved.values, **path} if endpoint.path.names else {}
+            text = encode_query(query_pairs(query, self.query_arrays)) if query else ""
+            missing = [name for name in endpoint.path.names if name not in values]
+            if missing:
+                self.context(endpoint.name, resolved).value(self._vars[missing[0]])  # raises, naming the variable
+            url = self._absolute(endpoint.path.fill(values), resolved.values, text)
+        headers = endpoint.headers or None
+        out, ctx = self._outgoing(endpoint.name, endpoint.method, url, body, headers, resolved, endpoint)
+        return await send(self, out, ctx)
+
+    def _outgoing(
+        self,
+        name: str,
+        method: str,
+        url: str,
+        body: Any,
+        headers: Mapping[str, str] | None,
+        resolved: ResolvedVars,
+        endpoint: Endpoint[Any] | None = None,
+    ) -> tuple[Outgoing, CallContext]:
+        ctx = self.context(name, resolved)
+        sent = dict(self._own_headers)
+        if self._templated:
+            sent = {key: ctx.template(value) for key, value in sent.items()}
+        content: bytes | None = None
+        if body is not None:
+            content, kind = encode_body(body, (endpoint and endpoint.encoding) or self.encoding)
+            if kind:
+                sent["Content-Type"] = kind
+        sent.update(headers or {})
+        retry = (endpoint and endpoint.retry) or self.retry
+        if retry.idempotency_header and method not in ("GET", "HEAD", "OPTIONS"):
+            sent.setdefault(retry.idempotency_header, _idempotency_key())
+        timeout = self.timeout if endpoint is None or endpoint.timeout is None else endpoint.timeout
+        return Outgoing(name, method, url, sent, content, retry, timeout), ctx
+
+    def _absolute(self, path: str, values: Mapping[str, str], query: str) -> str:
+        if "://" in path.partition("?")[0]:
+            url = path
+        else:
+            url = self._instance_url(values) + (path if path.startswith(("/", "?")) or not path else f"/{path}")
+        return f"{url}{'&' if '?' in url else '?'}{query}" if query else url
+
+    def _instance_url(self, values: Mapping[str, str]) -> str:
+        assert self._instance_base is not None
+        return self._instance_base.fill(values)
+
+    # -- variables ---------------------------------------------------------------------------------------------------
+
+    async def resolve(self) -> ResolvedVars:
+        """The variables in force: override, database, environment, default."""
+        return resolve(self.name, self._vars, await self.shared.stored(self.name), self._overrides)
+
+    def context(self, endpoint: str, resolved: ResolvedVars) -> CallContext:
+        """The context of one call."""
+
+        async def reload() -> Mapping[str, str]:
+            self.shared.forget()
+            ctx.vars = (await self.resolve()).values
+            return ctx.vars
+
+        base = self._instance_base.parsed(resolved.values) if self._instance_base else httpx.URL()
+        ctx = CallContext(self.name, endpoint, resolved.values, base, self.shared.vars, self.shared.tokens, reload)
+        return ctx
+
+    def bucket_key(self, ctx: CallContext) -> str:
+        """Name of the account that this call uses: the plug and a keyed digest of its credential."""
+        source = self.auth.source(ctx) if isinstance(self.auth, PlugAuth) else ""
+        return f"{self.name}:{ctx.store.fingerprint(source)}" if source else self.name
+
+    def masker(self, ctx: CallContext) -> Masker:
+        """Masks every secret that a call of this plug can carry."""
+        secrets = [ctx.vars[name] for name, var in self._vars.items() if var.secret and name in ctx.vars]
+        if isinstance(self.auth, PlugAuth):
+            secrets += self.auth.secrets(ctx)
+        return Masker([*secrets, *self.shared.tokens.secrets()])
+
+    def bind(self, store: VarStore, rates: RateStore | None = None, *, ttl: float = 5.0) -> None:
+        """Use a store of variables, and one of rates, that other processes share; the app does it at start-up."""
+        self.shared.vars = store
+        self.shared.rates = rates or self.shared.rates
+        self.shared.ttl = ttl
+        self.shared.forget()
+
+    # -- copies ------------------------------------------------------------------------------------------------------
+
+    def with_vars(self, **values: str) -> Self:
+        """A copy that uses these values for variables. Raises UnknownName with the nearest declared one."""
+        for name in values:
+            if name not in self._vars:
+                raise UnknownName("var", name, self._vars, where=f"plug {self.name!r}")
+        made = copy.copy(self)
+        made._overrides = {**self._overrides, **values}
+        return made
+
+    def with_auth(self, auth: httpx.Auth | None) -> Self:
+        """A copy with another authentication."""
+        return self.with_options(auth=auth)
+
+    def with_options(self, **options: Any) -> Self:
+        """A copy with other options: any class attribute that configures a plug (timeout, retry, headers, transport, …)."""
+        for name in options:
+            if name not in _OPTIONS:
+                raise UnknownName("option", name, _OPTIONS, code="invalid_parameters", where="a plug")
+        made = copy.copy(self)
+        for name, value in options.items():
+            setattr(made, name, {**self.headers, **value} if name == "headers" else value)
+        made._prepare()
+        return made
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop. Not needed at the end of asyncio.run()."""
+        await self.shared.pool.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} {self.base_url}>"
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _idempotency_key() -> str:
+    import uuid
+
+    return str(uuid.uuid4())
+
+
+def _decoded_or_bytes(response: httpx.Response, parsers: Mapping[str, Parser]) -> Any:
+    from khotan_cli.errors import ResponseInvalid
+
+    try:
+        return decode_untyped(response, parsers)
+    except ResponseInvalid:
+        return response.content  # the status is the news: an unreadable body must not hide it

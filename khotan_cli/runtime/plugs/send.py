@@ -1,0 +1,308 @@
+"""The life of one call: attempts, each with its credential, its place in the bucket, its redirects, its deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from khotan_cli.errors import PlugError, PlugTimeout, ResponseInvalid
+from khotan_cli.runtime.plugs import debuglog
+from khotan_cli.runtime.plugs.context import EXTENSION, CallContext
+from khotan_cli.runtime.plugs.failures import explain
+from khotan_cli.runtime.plugs.masking import Masker
+from khotan_cli.runtime.plugs.retry import Attempt, Retry, retry_after
+from khotan_cli.runtime.plugs.transport import HttpClient
+
+if TYPE_CHECKING:
+    from khotan_cli.runtime.plugs.plug import Plug
+
+MAX_REDIRECTS = 20
+_HOLDING_STATUSES = frozenset({429, 503})
+_SAFE_ELSEWHERE = frozenset({"accept", "accept-encoding", "accept-language", "content-type", "user-agent"})
+"""Headers that another origin may see: none of them carries a credential."""
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """A request ready to be sent as often as needed. timeout is in seconds, for one attempt from first to last byte."""
+
+    endpoint: str
+    method: str
+    url: str
+    headers: dict[str, str]
+    content: bytes | None
+    retry: Retry
+    timeout: float | httpx.Timeout
+    attempts: int = field(default=0)
+
+
+class TokenNotFetched(httpx.TransportError):
+    """The connection failed while a token was fetched: the request it was for never left."""
+
+
+async def send(plug: Plug, out: Outgoing, ctx: CallContext) -> httpx.Response:
+    """Send until there is an answer or no further attempt; the response is read, whatever its status.
+
+    Raises PlugUnreachable, PlugTimeout, ResponseInvalid (too large) and what the auth strategy raises.
+    """
+    client = await plug.shared.pool.get(plug.transport_options)
+    key = plug.bucket_key(ctx)
+    started = time.monotonic()
+    while True:
+        out.attempts += 1
+        error: httpx.TransportError | None = None
+        response: httpx.Response | None = None
+        await _wait_for_place(plug, out, key, started)
+        try:
+            async with _slot(plug, key):
+                response = await _attempt(plug, client, out, ctx, _remaining(out, started))
+        except httpx.TransportError as exc:
+            error = exc
+        if response is not None and response.status_code in _HOLDING_STATUSES:
+            asked = retry_after(response)
+            if asked:
+                await plug.shared.rates.hold(key, asked)
+        attempt = Attempt(
+            number=out.attempts,
+            method=out.method,
+            elapsed=time.monotonic() - started,
+            response=response,
+            error=error,
+            sent=not isinstance(error, TokenNotFetched),
+        )
+        wait = out.retry.delay(attempt)
+        if wait is None:
+            if error is not None:
+                raise explain(error, plug.name, out.endpoint, out.method, out.url, out.attempts, ctx) from None
+            assert response is not None
+            response.extensions["khotan.attempts"] = out.attempts
+            return response
+        await asyncio.sleep(wait)
+
+
+async def _wait_for_place(plug: Plug, out: Outgoing, key: str, started: float) -> None:
+    limit = plug.rate_limit
+    rates = plug.shared.rates
+    if limit is not None and limit.requests:
+        wait = await rates.reserve(key, limit.interval, limit.burst_size)
+    else:
+        wait = await rates.held(key)
+    if wait <= 0:
+        return
+    deadline = out.retry.deadline
+    if deadline is not None and time.monotonic() - started + wait >= deadline:
+        raise PlugTimeout(
+            f"{plug.name}.{out.endpoint or out.method}: its turn comes in {wait:.0f} s, after the deadline of {deadline:g} s",
+            plug=plug.name,
+            endpoint=out.endpoint,
+            hint="The service asked to wait, or the rate limit is used up.",
+        )
+    if await rates.held(key) > out.retry.max_retry_after:
+        raise PlugError(
+            f"{plug.name}: the service asked to wait {wait:.0f} s (Retry-After)",
+            plug=plug.name,
+            endpoint=out.endpoint,
+            hint="Try again later, or raise Retry(max_retry_after=…).",
+        )
+    await asyncio.sleep(wait)
+
+
+def _slot(plug: Plug, key: str) -> AbstractAsyncContextManager[None]:
+    limit = plug.rate_limit
+    if limit is None or limit.concurrency is None:
+        return nullcontext()
+    return plug.shared.rates.slot(key, limit.concurrency)
+
+
+def _remaining(out: Outgoing, started: float) -> float | None:
+    """Seconds that this attempt may take."""
+    bounds = [out.timeout] if isinstance(out.timeout, (int, float)) else []
+    if out.retry.deadline is not None:
+        bounds.append(max(0.001, out.retry.deadline - (time.monotonic() - started)))
+    return min(bounds) if bounds else None
+
+
+async def _attempt(
+    plug: Plug, client: HttpClient, out: Outgoing, ctx: CallContext, seconds: float | None
+) -> httpx.Response:
+    request = _request(out, ctx)
+    try:
+        async with asyncio.timeout(seconds):
+            if plug.has_before_request:
+                changed = plug.before_request(request)
+                if inspect.isawaitable(changed):
+                    await changed
+            response = await _follow(plug, client, request, ctx)
+    except TimeoutError:
+        raise httpx.ReadTimeout(f"no complete answer within {seconds:g} s", request=request) from None
+    if plug.has_after_response:
+        seen = plug.after_response(response)
+        if inspect.isawaitable(seen):
+            await seen
+    return response
+
+
+def _request(out: Outgoing, ctx: CallContext) -> httpx.Request:
+    extensions: dict[str, Any] = {EXTENSION: ctx}
+    if isinstance(out.timeout, httpx.Timeout):
+        extensions["timeout"] = out.timeout.as_dict()
+    return httpx.Request(
+        out.method, parsed_url(out.url), headers=out.headers, content=out.content, extensions=extensions
+    )
+
+
+async def _follow(plug: Plug, client: HttpClient, request: httpx.Request, ctx: CallContext) -> httpx.Response:
+    """Send, and follow redirects. The credential goes on a request only when it goes to the plug's own origin."""
+    history: list[httpx.Response] = []
+    while True:
+        own = same_origin(request.url, ctx.base_url)
+        if not own:
+            _strip(request)
+        # Auth changes its request; redirects start from the one without credentials.
+        bare = (
+            httpx.Request(
+                request.method,
+                request.url,
+                headers=request.headers,
+                content=request.content,
+                extensions=request.extensions,
+            )
+            if plug.follow_redirects and own and plug.auth is not None
+            else request
+        )
+        response = await _authenticated(plug, client, request, plug.auth if own else None, ctx)
+        response.history = list(history)
+        if not (plug.follow_redirects and response.has_redirect_location):
+            return response
+        if len(history) >= MAX_REDIRECTS:
+            raise httpx.RemoteProtocolError(f"more than {MAX_REDIRECTS} redirects", request=request)
+        history.append(response)
+        request = redirected(bare, response)
+
+
+def _strip(request: httpx.Request) -> None:
+    for name in [name for name in request.headers if name.lower() not in _SAFE_ELSEWHERE]:
+        if name.lower() not in ("host", "content-length"):
+            del request.headers[name]
+
+
+def redirected(request: httpx.Request, response: httpx.Response) -> httpx.Request:
+    """The request that a redirect asks for: 303, and 301/302 after POST, turn into GET; 307/308 keep method and body.
+
+    RFC 9110 15.4. Raises httpx.RemoteProtocolError for a Location that is no http(s) URL.
+    """
+    try:
+        url = request.url.join(response.headers["location"])
+    except (httpx.InvalidURL, ValueError):
+        raise httpx.RemoteProtocolError("a redirect to something that is not a URL", request=request) from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise httpx.RemoteProtocolError(f"a redirect to a {url.scheme or 'relative'}: URL", request=request)
+    if not url.fragment and request.url.fragment:
+        url = url.copy_with(fragment=request.url.fragment)
+    method, content = request.method, request.content
+    status = response.status_code
+    if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):
+        method, content = "GET", b""
+    dropped = {"host", "content-length", "transfer-encoding"} | (set() if content else {"content-type"})
+    headers = [(n, v) for n, v in request.headers.multi_items() if n.lower() not in dropped]
+    return httpx.Request(method, url, headers=headers, content=content or None, extensions=request.extensions)
+
+
+async def _authenticated(
+    plug: Plug, client: HttpClient, request: httpx.Request, auth: httpx.Auth | None, ctx: CallContext
+) -> httpx.Response:
+    if auth is None:
+        return await _exchange(plug, client, request, ctx)
+    flow = auth.async_auth_flow(request)
+    try:
+        sent = await anext(flow)
+        while True:
+            try:
+                response = await _exchange(plug, client, sent, ctx)
+            except httpx.TransportError as exc:
+                if sent is not request:
+                    raise TokenNotFetched(f"while a token was fetched: {exc}", request=sent) from exc
+                raise
+            try:
+                sent = await flow.asend(response)
+            except StopAsyncIteration:
+                return response
+    finally:
+        await flow.aclose()
+
+
+async def _exchange(plug: Plug, client: HttpClient, request: httpx.Request, ctx: CallContext) -> httpx.Response:
+    """One request on the wire, its response read whole."""
+    log = debuglog.enabled()
+    masker = plug.masker(ctx) if log else Masker()
+    started = time.monotonic()
+    if log:
+        debuglog.log_request(request, masker)
+    try:
+        response = await client.send(request)
+        try:
+            await _read(plug, response)
+        finally:
+            await response.aclose()
+    except httpx.TransportError as exc:
+        if log:
+            debuglog.log_failure(request, exc, masker)
+        raise
+    except httpx.DecodingError as exc:
+        raise ResponseInvalid(
+            f"The answer of {request.method} {request.url.copy_with(query=None)} cannot be decompressed",
+            plug=plug.name,
+            response=response,
+            hint="Its Content-Encoding does not fit its body.",
+        ) from exc
+    if log:
+        debuglog.log_response(response, masker, (time.monotonic() - started) * 1000)
+    return response
+
+
+async def _read(plug: Plug, response: httpx.Response) -> None:
+    """Read the body, counting after decompression, so that a small answer cannot fill the memory."""
+    chunks: list[bytes] = []
+    size, limit = 0, plug.max_response_bytes
+    chunk: bytes
+    async for chunk in _chunks(response):
+        size += len(chunk)
+        if size > limit:
+            raise ResponseInvalid(
+                f"The answer {response.status_code} of {response.request.url.copy_with(query=None)} is larger than "
+                f"{limit:,} bytes",
+                plug=plug.name,
+                code="response_too_large",
+                hint="Ask for fewer records a page, or raise max_response_bytes of the plug.",
+            )
+        chunks.append(chunk)
+    response._content = b"".join(chunks)  # what aread() does, with the bound above
+
+
+def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
+    if "content-encoding" in response.headers:
+        return response.aiter_bytes()
+    return response.aiter_raw()
+
+
+def same_origin(url: httpx.URL, base: httpx.URL) -> bool:
+    """Whether scheme, host and port are equal (RFC 6454 5), default ports filled in."""
+    return (url.scheme, url.host, _port(url)) == (base.scheme, base.host, _port(base))
+
+
+def _port(url: httpx.URL) -> int | None:
+    return url.port or {"http": 80, "https": 443}.get(url.scheme)
+
+
+@lru_cache(maxsize=512)
+def parsed_url(text: str) -> httpx.URL:
+    """Parsing costs more than the rest of building a request; calls repeat their URLs."""
+    return httpx.URL(text)
