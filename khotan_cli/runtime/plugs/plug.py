@@ -129,9 +129,9 @@ class Plug:
         self.has_before_request = type(self).before_request is not Plug.before_request
         self.has_after_response = type(self).after_response is not Plug.after_response
         self._overrides: dict[str, str] = {}
-        self._prepare()
+        self.refresh_options()
 
-    def _prepare(self) -> None:
+    def refresh_options(self) -> None:
         """What follows from the options, worked out once per instance."""
         custom = self.transport if isinstance(self.transport, httpx.AsyncBaseTransport) else None
         kind: TransportKind = "httpx" if self.transport == "httpx" else "aiohttp"
@@ -246,7 +246,7 @@ class Plug:
                 self.context(endpoint.name, resolved).value(self._vars[missing[0]])  # raises, naming the variable
             url = self._absolute(endpoint.path.fill(values), resolved.values, text)
         headers = endpoint.headers or None
-        out, ctx = self._outgoing(endpoint.name, endpoint.method, url, body, headers, resolved, endpoint)
+        out, ctx = self._outgoing(endpoint.name, endpoint.method, url, body, headers, resolved, endpoint=endpoint)
         return await send(self, out, ctx)
 
     def _outgoing(
@@ -257,6 +257,7 @@ class Plug:
         body: Any,
         headers: Mapping[str, str] | None,
         resolved: ResolvedVars,
+        *,
         endpoint: Endpoint[Any] | None = None,
     ) -> tuple[Outgoing, CallContext]:
         ctx = self.context(name, resolved)
@@ -346,7 +347,7 @@ class Plug:
         made = copy.copy(self)
         for name, value in options.items():
             setattr(made, name, {**self.headers, **value} if name == "headers" else value)
-        made._prepare()
+        made.refresh_options()
         return made
 
     async def aclose(self) -> None:

@@ -81,7 +81,7 @@ async def send(plug: Plug, out: Outgoing, ctx: CallContext) -> httpx.Response:
         wait = out.retry.delay(attempt)
         if wait is None:
             if error is not None:
-                raise explain(error, plug.name, out.endpoint, out.method, out.url, out.attempts, ctx) from None
+                raise explain(error, ctx, method=out.method, url=out.url, attempts=out.attempts) from None
             assert response is not None
             response.extensions["khotan.attempts"] = out.attempts
             return response

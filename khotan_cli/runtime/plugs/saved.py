@@ -1,0 +1,120 @@
+"""Responses kept in files: to compare without calling, and to replay in tests. No credential is ever written."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+
+from khotan_cli.errors import UsageError
+
+VERSION = 1
+_DROPPED = frozenset({"set-cookie", "content-encoding", "content-length", "transfer-encoding", "connection"})
+
+
+@dataclass(frozen=True)
+class SavedResponse:
+    """A saved response. `url` is the request's, secrets masked; `body` the bytes as they were after decompression."""
+
+    plug: str
+    endpoint: str
+    method: str
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def to_json(self) -> dict[str, Any]:
+        """The file's document: a JSON body readable in place, any other as Base64."""
+        response: dict[str, Any] = {
+            "status": self.status,
+            "headers": {name: value for name, value in self.headers.items() if name.lower() not in _DROPPED},
+        }
+        try:
+            response["body"] = orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            response["bodyBase64"] = base64.b64encode(self.body).decode()
+        return {
+            "khotan": VERSION,
+            "plug": self.plug,
+            "endpoint": self.endpoint,
+            "request": {"method": self.method, "url": self.url},
+            "response": response,
+        }
+
+    def response(self, request: httpx.Request) -> httpx.Response:
+        """The response as an answer to a request."""
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in _DROPPED}
+        return httpx.Response(self.status, headers=headers, content=self.body, request=request)
+
+
+def parse_saved(document: Any, where: str = "The saved response") -> SavedResponse:
+    """Read a saved response's document. Raises UsageError that says what is wrong with it."""
+    try:
+        if document["khotan"] != VERSION:
+            raise UsageError(
+                f"{where} has format {document['khotan']!r}; this khotan reads {VERSION}", hint="Save it again."
+            )
+        request, response = document["request"], document["response"]
+        if "bodyBase64" in response:
+            body = base64.b64decode(response["bodyBase64"], validate=True)
+        else:
+            body = orjson.dumps(response["body"])
+        return SavedResponse(
+            plug=str(document["plug"]),
+            endpoint=str(document["endpoint"] or ""),
+            method=str(request["method"]),
+            url=str(request["url"]),
+            status=int(response["status"]),
+            headers={str(name): str(value) for name, value in response["headers"].items()},
+            body=body,
+        )
+    except (KeyError, TypeError, AttributeError, ValueError, binascii.Error) as exc:
+        missing = f" (no {exc.args[0]!r})" if isinstance(exc, KeyError) else ""
+        raise UsageError(
+            f"{where} is not one that khotan saved{missing}", hint="Make it with --endpoint E --save FILE."
+        ) from None
+
+
+def load_saved(path: Path | str) -> SavedResponse:
+    """Read a file that `--save` wrote. Raises UsageError."""
+    try:
+        document = json.loads(Path(path).read_bytes())
+    except OSError as exc:
+        raise UsageError(
+            f"{path} cannot be read: {exc.strerror}", hint="Check the path.", code="file_not_readable"
+        ) from None
+    except (ValueError, RecursionError):
+        raise UsageError(f"{path} is not JSON", hint="Make it with --endpoint E --save FILE.") from None
+    return parse_saved(document, str(path))
+
+
+def write_saved(path: Path | str, saved: SavedResponse) -> None:
+    """Write the file whole or not at all. Raises UsageError where it cannot be written."""
+    write_atomically(Path(path), json.dumps(saved.to_json(), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write to a temporary file beside the target, then rename."""
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+            file.write(text)
+        try:
+            os.chmod(file.name, 0o644)
+            Path(file.name).replace(path)
+        except OSError:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+    except OSError as exc:
+        raise UsageError(
+            f"{path} cannot be written: {exc.strerror}", hint="Check the path.", code="file_not_readable"
+        ) from None
