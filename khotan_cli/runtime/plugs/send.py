@@ -88,6 +88,20 @@ async def send(plug: Plug, out: Outgoing, ctx: CallContext) -> httpx.Response:
         await asyncio.sleep(wait)
 
 
+async def send_once(plug: Plug, request: httpx.Request, ctx: CallContext) -> httpx.Response:
+    """Send one request exactly as it is, to whatever origin: no auth, no retry, no redirect. For OAuth token endpoints."""
+    client = await plug.shared.pool.get(plug.transport_options)
+    seconds = plug.timeout if isinstance(plug.timeout, (int, float)) else 30.0
+    try:
+        async with asyncio.timeout(seconds):
+            return await _exchange(plug, client, request, ctx)
+    except TimeoutError:
+        late = httpx.ReadTimeout(f"no complete answer within {seconds:g} s", request=request)
+        raise explain(late, ctx, method=request.method, url=str(request.url), attempts=1) from None
+    except httpx.TransportError as exc:
+        raise explain(exc, ctx, method=request.method, url=str(request.url), attempts=1) from None
+
+
 async def _wait_for_place(plug: Plug, out: Outgoing, key: str, started: float) -> None:
     limit = plug.rate_limit
     rates = plug.shared.rates

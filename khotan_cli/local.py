@@ -1,0 +1,155 @@
+"""How a command reaches the management API: over HTTP where a URL is set, else the user's app in this very process."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TypeVar
+
+import httpx
+
+from khotan_cli.client import CALL_SECONDS, ApiClient, CliSignature
+from khotan_cli.errors import AppImportError, KhotanError
+from khotan_cli.settings import Settings
+
+T = TypeVar("T")
+
+
+@contextmanager
+def open_client(settings: Settings) -> Iterator[ApiClient]:
+    """A client of the API. Raises AppImportError and what the app's start-up raises."""
+    if settings.url:
+        with _remote(settings) as client:
+            yield client
+    else:
+        with _in_process(settings) as client:
+            yield client
+
+
+@contextmanager
+def _remote(settings: Settings) -> Iterator[ApiClient]:
+    token, secret = settings.token.get_secret_value(), settings.secret.get_secret_value()
+    auth: httpx.Auth | None = None
+    headers: dict[str, str] = {}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    elif secret:
+        auth = CliSignature(secret)
+    timeout = httpx.Timeout(CALL_SECONDS, connect=10.0)
+    with httpx.Client(base_url=settings.url, auth=auth, headers=headers, timeout=timeout) as http:
+        yield ApiClient(http, where=settings.url)
+
+
+@contextmanager
+def _in_process(settings: Settings) -> Iterator[ApiClient]:
+    # What the user's code prints must not mix with the one document on stdout.
+    with redirect_stdout(sys.stderr):
+        khotan = load_khotan(settings)
+        with _Loop() as loop:
+            loop.run(khotan.__aenter__())
+            try:
+                from khotan_cli.runtime.api import build_api
+
+                api = httpx.ASGITransport(_trusted(build_api(lambda: khotan.services)), raise_app_exceptions=False)
+                with httpx.Client(
+                    transport=_LocalTransport(api, loop), base_url="http://khotan.local", timeout=CALL_SECONDS
+                ) as http:
+                    yield ApiClient(http, where="The app")
+            finally:
+                loop.run(khotan.__aexit__(None, None, None))
+
+
+def load_khotan(settings: Settings) -> Any:
+    """The Khotan object that khotan.toml names. Raises AppImportError."""
+    if not settings.found:
+        raise AppImportError(
+            "There is no khotan.toml here or in a folder above",
+            code="not_initialized",
+            hint="Go to your project, or start one.",
+            next=["khotan init"],
+        )
+    from khotan_cli.runtime.app import Khotan
+    from khotan_cli.runtime.registry import import_error
+
+    source = str(settings.source_dir)
+    if source not in sys.path:
+        sys.path.insert(0, source)
+    module_name, _, attribute = settings.app_import.partition(":")
+    try:
+        found = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except KhotanError:
+        raise
+    except AttributeError as exc:
+        if exc.obj is not found:
+            raise import_error(module_name, exc) from None
+        raise AppImportError(
+            f"{module_name} has no {attribute!r}",
+            hint="Correct `app` in khotan.toml: module:name of the Khotan object.",
+        ) from None
+    except (Exception, SystemExit) as exc:
+        raise import_error(module_name, exc) from None
+    if not isinstance(found, Khotan):
+        raise AppImportError(
+            f"{settings.app_import} is a {type(found).__name__}, not a Khotan object",
+            hint="Correct `app` in khotan.toml: module:name of the Khotan object.",
+        )
+    if found._settings is None:
+        found._settings = settings
+    return found
+
+
+def _trusted(app: Any) -> Any:
+    from khotan_cli.runtime.api.access import LOCAL_SCOPE
+
+    async def with_mark(scope: Any, receive: Any, send: Any) -> None:
+        # The API is served here without its mount.
+        path = scope["path"].removeprefix("/api/khotan") or "/"
+        await app({**scope, "path": path, "raw_path": path.encode(), LOCAL_SCOPE: True}, receive, send)
+
+    return with_mark
+
+
+class _Loop:
+    """An event loop in a thread of its own, for as long as the command runs."""
+
+    def __enter__(self) -> _Loop:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="khotan", daemon=True)
+        self._thread.start()
+        return self
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def __exit__(self, *exc: object) -> None:
+        self.run(self._loop.shutdown_asyncgens())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=5)
+        self._loop.close()
+
+
+class _LocalTransport(httpx.BaseTransport):
+    """Synchronous requests, answered by the app in the loop."""
+
+    def __init__(self, api: httpx.ASGITransport, loop: _Loop) -> None:
+        self._api, self._loop = api, loop
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return self._loop.run(self._exchange(request))
+
+    async def _exchange(self, request: httpx.Request) -> httpx.Response:
+        asynchronous = httpx.Request(request.method, request.url, headers=request.headers, content=request.read())
+        response = await self._api.handle_async_request(asynchronous)
+        content = await response.aread()
+        return httpx.Response(response.status_code, headers=response.headers, content=content, request=request)

@@ -1,0 +1,26 @@
+"""The management API: one router per noun."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import Depends, FastAPI
+
+from khotan_cli import __version__
+from khotan_cli.runtime.api import debug, health, oauth, plugs, variables
+from khotan_cli.runtime.api.authorize import require_access
+from khotan_cli.runtime.api.errors import install_error_handlers
+from khotan_cli.runtime.api.limits import BodyLimit
+from khotan_cli.runtime.services import Services
+
+
+def build_api(services: Callable[[], Services]) -> FastAPI:
+    """The API as an application to be mounted. `services` is called when the first request comes."""
+    api = FastAPI(title="khotan", version=__version__, docs_url=None, redoc_url=None)
+    api.state.services = services
+    install_error_handlers(api)
+    api.add_middleware(BodyLimit)
+    api.include_router(health.router)
+    for module in (plugs, variables, debug, oauth):
+        api.include_router(module.router, dependencies=[Depends(require_access)])
+    return api

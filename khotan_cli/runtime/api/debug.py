@@ -1,0 +1,142 @@
+"""GET /debug, /debug/{plug} · POST /debug/{plug}: call a plug and look, or judge what came by its contract."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import httpx
+import orjson
+from fastapi import APIRouter, Depends
+
+from khotan_cli.errors import KhotanError, ResponseInvalid, UsageError
+from khotan_cli.runtime.api.access import CurrentPlug, CurrentServices, require_debug
+from khotan_cli.runtime.api.describe import plug_info, plug_summary
+from khotan_cli.runtime.api.plugs import Limit, Offset
+from khotan_cli.runtime.api.schemas import DebugRequest, DebugResponse, Listing, PlugInfo, PlugSummary, listing
+from khotan_cli.runtime.plugs.call import CallRequest, CallResult, call
+from khotan_cli.runtime.plugs.codec import decode_untyped, is_json, media_type, not_json
+from khotan_cli.runtime.plugs.contract import check, fail_grade
+from khotan_cli.runtime.plugs.endpoint import Endpoint
+from khotan_cli.runtime.plugs.failures import status_error
+from khotan_cli.runtime.plugs.masking import Masker
+from khotan_cli.runtime.plugs.plug import Plug
+from khotan_cli.runtime.plugs.saved import parse_saved
+
+router = APIRouter(prefix="/debug", tags=["debug"], dependencies=[Depends(require_debug)])
+
+
+@router.get("")
+async def list_debuggable(services: CurrentServices, limit: Limit = 100, offset: Offset = 0) -> Listing[PlugSummary]:
+    found = [await plug_summary(plug, services) for plug in services.registry.plugs.values()]
+    return listing(found, limit, offset)
+
+
+@router.get("/{plug}")
+async def show_debuggable(plug: CurrentPlug, services: CurrentServices) -> PlugInfo:
+    return await plug_info(plug, services)
+
+
+@router.post("/{plug}")
+async def debug(plug: CurrentPlug, asked: DebugRequest, services: CurrentServices) -> DebugResponse:
+    """Make a call, whatever status it has, or take a saved response; with `compare`, judge it by the declared model.
+
+    A contract that does not match is no error here: `contract.ok` says so.
+    """
+    endpoint = _checked(plug, asked)
+    if asked.response is not None:
+        saved = parse_saved(asked.response)
+        response = saved.response(httpx.Request(saved.method, saved.url))
+        result = CallResult(response, 0.0, 0, Masker())
+    else:
+        if not await services.enabled(plug.name):
+            raise KhotanError(
+                f"Plug {plug.name!r} is disabled",
+                code="plug_disabled",
+                hint="Enable it first.",
+                next=[f"khotan plug {plug.name} --enable"],
+            )
+        result = await call(
+            plug,
+            CallRequest(
+                endpoint=asked.endpoint or "",
+                method=asked.method or "GET",
+                path=asked.path or "",
+                params=asked.params,
+                body=asked.body,
+                headers=asked.headers,
+            ),
+        )
+    contract = _judge(plug, endpoint, result, asked.fail_on) if asked.compare and endpoint else None
+    return _shown(plug, asked, result, contract)
+
+
+def _checked(plug: Plug, asked: DebugRequest) -> Endpoint[Any] | None:
+    fail_grade(asked.fail_on)
+    if asked.endpoint:
+        return plug.endpoint(asked.endpoint).endpoint
+    if asked.compare or asked.response is not None:
+        raise UsageError("A comparison needs an endpoint", hint="Name it: --endpoint NAME.")
+    if not asked.path or not asked.method:
+        raise UsageError("A call needs an endpoint, or a method and a path", hint="GET /path, or --endpoint NAME.")
+    return None
+
+
+def _judge(plug: Plug, endpoint: Endpoint[Any], result: CallResult, fail_on: str | None) -> dict[str, Any]:
+    response = result.response
+    model = endpoint.model_for(response.status_code)
+    if model is None:
+        if response.is_error:
+            raise status_error(plug.name, endpoint.name, response, None)
+        raise UsageError(
+            f"{plug.name}.{endpoint.name} declares no model for status {response.status_code}",
+            code="no_declared_model",
+            hint="Declare it: returns=Model.",
+        )
+    kind = media_type(response)
+    parsed: Any = response.content
+    if kind in plug.parsers:
+        parsed = decode_untyped(response, plug.parsers)
+    elif kind and not is_json(kind):
+        raise _masked(not_json(response), result.masker)
+    elif not response.content:
+        raise ResponseInvalid(
+            f"{plug.name}.{endpoint.name}: the answer {response.status_code} is empty", hint="Nothing can be compared."
+        )
+    try:
+        report = check(model, parsed, status=response.status_code, masker=result.masker)
+    except ResponseInvalid:
+        decode_untyped(response, plug.parsers)  # says it better: it knows the request
+        raise
+    return report.to_json(fail_on)
+
+
+def _masked(error: ResponseInvalid, masker: Masker) -> ResponseInvalid:
+    error.message = masker.text(error.message)
+    return error
+
+
+def _shown(plug: Plug, asked: DebugRequest, result: CallResult, contract: dict[str, Any] | None) -> DebugResponse:
+    response, masker = result.response, result.masker
+    body: Any = None
+    encoded: str | None = None
+    try:
+        body = masker.value(orjson.loads(response.content)) if response.content else None
+    except orjson.JSONDecodeError:
+        try:
+            body = masker.text(response.content.decode(response.charset_encoding or "utf-8"))
+        except (UnicodeDecodeError, LookupError):
+            encoded = base64.b64encode(response.content).decode()
+    return DebugResponse(
+        plug=plug.name,
+        endpoint=asked.endpoint,
+        request={"method": response.request.method, "url": masker.text(str(response.request.url))},
+        status=response.status_code,
+        headers=masker.headers(response.headers),
+        content_type=media_type(response),
+        size=len(response.content),
+        body=body,
+        body_base64=encoded,
+        timing={"totalMs": round(result.elapsed * 1000, 1), "attempts": result.attempts},
+        contract=contract,
+    )

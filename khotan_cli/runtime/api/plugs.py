@@ -1,0 +1,33 @@
+"""GET /plugs · GET, PATCH /plugs/{plug}."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from khotan_cli.runtime.api.access import CurrentPlug, CurrentServices
+from khotan_cli.runtime.api.describe import plug_info, plug_summary
+from khotan_cli.runtime.api.schemas import Listing, PlugInfo, PlugPatch, PlugSummary, listing
+
+router = APIRouter(prefix="/plugs", tags=["plugs"])
+
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Offset = Annotated[int, Query(ge=0)]
+
+
+@router.get("")
+async def list_plugs(services: CurrentServices, limit: Limit = 100, offset: Offset = 0) -> Listing[PlugSummary]:
+    found = [await plug_summary(plug, services) for plug in services.registry.plugs.values()]
+    return listing(found, limit, offset)
+
+
+@router.get("/{plug}")
+async def show_plug(plug: CurrentPlug, services: CurrentServices) -> PlugInfo:
+    return await plug_info(plug, services)
+
+
+@router.patch("/{plug}")
+async def change_plug(plug: CurrentPlug, change: PlugPatch, services: CurrentServices) -> PlugInfo:
+    await services.vars.set_enabled(plug.name, change.enabled)
+    return await plug_info(plug, services)

@@ -1,0 +1,103 @@
+"""GET /variables · POST /variables/rotate · GET, POST, DELETE /variables/{plug}."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+
+from khotan_cli.errors import SecretMissing, Unauthorized, UnknownName
+from khotan_cli.runtime.api.access import CurrentPlug, CurrentServices, may_debug
+from khotan_cli.runtime.api.describe import plug_vars
+from khotan_cli.runtime.api.plugs import Limit, Offset
+from khotan_cli.runtime.api.schemas import (
+    Listing,
+    VarInfo,
+    VarsCleared,
+    VarsRotated,
+    VarsSet,
+    VarValues,
+    listing,
+)
+from khotan_cli.runtime.plugs.plug import Plug
+from khotan_cli.runtime.services import Services
+from khotan_cli.runtime.store.crypto import MAKE_SECRET
+
+router = APIRouter(prefix="/variables", tags=["variables"])
+
+
+@router.get("")
+async def list_variables(
+    services: CurrentServices, request: Request, reveal: bool = False, limit: Limit = 100, offset: Offset = 0
+) -> Listing[VarInfo]:
+    """Variables of every plug."""
+    _check_reveal(request, services, reveal)
+    found: list[VarInfo] = []
+    for plug in services.registry.plugs.values():
+        found += await plug_vars(plug, services, reveal=reveal, strict=True)
+    return listing(found, limit, offset)
+
+
+@router.post("/rotate")
+async def rotate_variables(services: CurrentServices) -> VarsRotated:
+    """Encrypt every stored value anew under the present KHOTAN_SECRET."""
+    if services.cipher is None:
+        raise SecretMissing("KHOTAN_SECRET is not set", hint=f"Set it first. A new one: {MAKE_SECRET}")
+    done = await services.vars.rotate()
+    failed = [{"plug": plug, "key": key} for plug, key in done.failed]
+    return VarsRotated(rotated=done.rotated, current=done.current, failed=failed)
+
+
+@router.get("/{plug}")
+async def show_variables(
+    plug: CurrentPlug,
+    services: CurrentServices,
+    request: Request,
+    reveal: bool = False,
+    limit: Limit = 100,
+    offset: Offset = 0,
+) -> Listing[VarInfo]:
+    """A plug's variables, values masked; `reveal=true` shows them in-process, or in development with debugging on."""
+    _check_reveal(request, services, reveal)
+    return listing(await plug_vars(plug, services, reveal=reveal, strict=True), limit, offset)
+
+
+@router.post("/{plug}")
+async def set_variables(plug: CurrentPlug, given: VarValues, services: CurrentServices) -> VarsSet:
+    """Store values, all or none. An unknown key or an empty value is refused."""
+    _known(plug, list(given.values))
+    await services.vars.save(plug.name, given.values)
+    await _settle(plug, services)
+    return VarsSet(plug=plug.name, set=sorted(given.values))
+
+
+@router.delete("/{plug}")
+async def clear_variables(
+    plug: CurrentPlug, services: CurrentServices, key: Annotated[list[str] | None, Query()] = None
+) -> VarsCleared:
+    """Remove stored values: those named by `key`, or all of the plug."""
+    _known(plug, key or [])
+    cleared = await services.vars.delete(plug.name, key or list(plug.declared_vars()))
+    await _settle(plug, services)
+    message = f"Cleared {', '.join(cleared)}." if cleared else "Nothing was stored: nothing to clear."
+    return VarsCleared(plug=plug.name, cleared=cleared, message=message)
+
+
+async def _settle(plug: Plug, services: Services) -> None:
+    await services.vars.forget_tokens(plug.name)
+    services.changed(plug)
+
+
+def _known(plug: Plug, keys: list[str]) -> None:
+    for key in keys:
+        if key not in plug.declared_vars():
+            raise UnknownName("var", key, plug.declared_vars(), where=f"plug {plug.name!r}")
+
+
+def _check_reveal(request: Request, services: Services, reveal: bool) -> None:
+    if reveal and not may_debug(request, services):
+        raise Unauthorized(
+            "Values are shown in development only",
+            code="debug_disabled",
+            hint="Set KHOTAN_DEBUG=1 and KHOTAN_ENV=development on the server, or run without --url.",
+        )

@@ -1,0 +1,115 @@
+"""`Khotan`: the one object that an application creates. It finds the package's plugs and serves the management API."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from khotan_cli.errors import ConfigError
+from khotan_cli.runtime.plugs.plug import Plug
+from khotan_cli.runtime.registry import Registry, import_module
+from khotan_cli.runtime.services import Authorize, Services
+from khotan_cli.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+API_PATH = "/api/khotan"
+
+
+class Khotan:
+    """The integrations of one application.
+
+        khotan = Khotan(__package__, authorize=is_admin)
+        app = khotan.asgi()                 # or: khotan.install(fastapi_app)
+
+    authorize: a function of the request, sync or async, that says whether the management API may be used; without one it
+    refuses everybody, and in production the app does not start. False allows everybody, in development only. settings:
+    default those of the project around the package. In a script: `async with khotan: await khotan.plugs["shop"].get(…)`.
+    """
+
+    def __init__(
+        self,
+        package: str | None,
+        *,
+        authorize: Authorize = None,
+        settings: Settings | None = None,
+        database_url: str | None = None,
+    ) -> None:
+        if not package:
+            raise ConfigError(
+                "Khotan needs the name of the package that holds the integrations",
+                hint="Create it inside that package: Khotan(__package__).",
+            )
+        self.package = package
+        self._authorize: Authorize = authorize
+        self._settings, self._database_url = settings, database_url
+        self._services: Services | None = None
+
+    @property
+    def services(self) -> Services:
+        """Settings, plugs and stores; made at first use, so that the package's modules may import this one."""
+        if self._services is None:
+            # Discovery first: a broken module is the news, not what its absence would bring about.
+            registry = Registry.discover(self.package)
+            self._services = Services(self._load_settings(), registry, self._authorize)
+        return self._services
+
+    def _load_settings(self) -> Settings:
+        if self._settings is not None:
+            return self._settings
+        folder = Path(str(import_module(self.package).__file__)).parent
+        overrides = {"database_url": self._database_url} if self._database_url else {}
+        settings = load_settings(folder, **overrides)
+        # A package installed elsewhere is run from the project's folder.
+        return settings if settings.found else load_settings(None, **overrides)
+
+    @property
+    def plugs(self) -> Mapping[str, Plug]:
+        """The plugs by name."""
+        return self.services.registry.plugs
+
+    def asgi(self) -> FastAPI:
+        """An ASGI application that serves the management API at /api/khotan."""
+        from fastapi import FastAPI
+
+        app = FastAPI(title="khotan", openapi_url=None, docs_url=None, redoc_url=None)
+        self.install(app)
+        return app
+
+    def install(self, app: FastAPI) -> None:
+        """Add the management API to an application of yours; its own lifespan goes on running inside khotan's."""
+        from khotan_cli.runtime.api import build_api
+
+        app.mount(API_PATH, build_api(lambda: self.services))
+        inner = app.router.lifespan_context
+
+        @asynccontextmanager
+        async def lifespan(outer: Any) -> AsyncIterator[Any]:
+            self.check_served()
+            async with self, inner(outer) as state:
+                yield state
+
+        app.router.lifespan_context = lifespan
+
+    def check_served(self) -> None:
+        """Raises ConfigError where an app with this `authorize` must not be served in this environment."""
+        settings = self.services.settings
+        if settings.env == "production" and not callable(self._authorize):
+            open_to_all = self._authorize is False
+            raise ConfigError(
+                "KHOTAN_ENV is production (or not set), and Khotan() has "
+                + ("authorize=False" if open_to_all else "no authorize"),
+                code="not_authorized_setup",
+                hint="Say who may use the management API: Khotan(__package__, authorize=function_of_the_request). "
+                "For development run `khotan dev`, or set KHOTAN_ENV=development.",
+            )
+
+    async def __aenter__(self) -> Self:
+        await self.services.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.services.stop()

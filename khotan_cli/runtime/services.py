@@ -1,0 +1,85 @@
+"""What a running app consists of: settings, plugs, database, and the stores that bind the two together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+from khotan_cli.errors import DatabaseNotMigrated, KhotanError
+from khotan_cli.runtime.plugs.plug import Plug
+from khotan_cli.runtime.registry import Registry
+from khotan_cli.runtime.store.crypto import Cipher
+from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.store.rates import DatabaseRateStore
+from khotan_cli.runtime.store.vars import DatabaseVarStore
+from khotan_cli.settings import Settings
+from khotan_cli.signing import Verifier
+
+logger = logging.getLogger("khotan")
+
+Authorize = Callable[[Any], bool | Awaitable[bool]] | Literal[False] | None
+"""Decides on a request to the management API: a function of it, sync or async; None refuses all; False allows all."""
+
+
+class Services:
+    """Made once per app."""
+
+    def __init__(self, settings: Settings, registry: Registry, authorize: Authorize) -> None:
+        self.settings, self.registry, self.authorize = settings, registry, authorize
+        secret = settings.secret.get_secret_value()
+        self.cipher = Cipher(secret, settings.previous_secrets) if secret else None
+        self.verifier = Verifier(secret) if secret else None
+        self.database = Database(settings.database_url, settings.root)
+        self.vars = DatabaseVarStore(self.database, self.cipher)
+        self.rates = DatabaseRateStore(self.database)
+        self.bound = False
+
+    @property
+    def development(self) -> bool:
+        return self.settings.env == "development"
+
+    async def start(self) -> None:
+        """Bind the plugs to the database; say in the log what is wrong with it and with the secret."""
+        try:
+            await self.bind()
+            for entry in await self.vars.undecryptable() if self.bound else []:
+                if entry.error is not None:
+                    logger.warning("%s", entry.error.message)
+        except KhotanError as exc:
+            logger.warning("%s %s", exc.message, exc.hint)
+
+    async def bind(self) -> None:
+        """Let plugs read their variables from the database.
+
+        A database without khotan's tables holds no variables: plugs then use the environment, and are bound as soon as
+        it is migrated. One that cannot be reached may hold some: plugs are bound, and calls fail until it answers.
+        """
+        if self.bound:
+            return
+        try:
+            await self.database.check_migrated()
+        except DatabaseNotMigrated:
+            logger.warning("%s is not migrated: variables come from the environment only", self.database.name)
+            return
+        except KhotanError:
+            self._bind()
+            raise
+        self._bind()
+
+    def _bind(self) -> None:
+        for plug in self.registry.plugs.values():
+            plug.bind(self.vars, self.rates)
+        self.bound = True
+
+    async def enabled(self, plug: str) -> bool:
+        return not self.bound or await self.vars.enabled(plug)
+
+    def changed(self, plug: Plug) -> None:
+        """Let a plug read its variables afresh."""
+        plug.shared.forget()
+
+    async def stop(self) -> None:
+        for plug in self.registry.plugs.values():
+            await plug.aclose()
+        await self.database.dispose()
