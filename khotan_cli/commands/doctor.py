@@ -1,0 +1,189 @@
+"""`khotan doctor`: is everything set up? Each check stands alone, so that a broken app is no obstacle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from khotan_cli.console import console
+from khotan_cli.errors import KhotanError, SecretMissing
+from khotan_cli.options import options
+
+Outcome = Literal["ok", "warning", "failed"]
+_MARKS: dict[Outcome, tuple[str, str]] = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "bold red")}
+
+
+@dataclass
+class Check:
+    """One check: what was looked at, how it stands, what to do."""
+
+    name: str
+    outcome: Outcome
+    message: str
+    hint: str = ""
+    next: list[str] = field(default_factory=list[str])
+
+
+def doctor() -> None:
+    """Check configuration, secret, database, migrations, app and variables, and say what to do.
+
+    Exit 0 where nothing failed (warnings allowed), else 1.
+    """
+    checks = list(_checks())
+    failed = [check for check in checks if check.outcome == "failed"]
+    steps = list(dict.fromkeys(step for check in checks for step in check.next))
+    document: dict[str, Any] = {"ok": not failed, "checks": [check.__dict__ for check in checks], "next": steps}
+
+    def render() -> None:
+        for check in checks:
+            mark, style = _MARKS[check.outcome]
+            console.line(f"{mark} {check.name}: {check.message}", style)
+            if check.hint and check.outcome != "ok":
+                console.line(f"    {check.hint}")
+            if check.outcome != "ok":
+                console.next_steps(check.next)
+
+    if not failed:
+        console.result(document, render)
+        return
+    if not console.machine:
+        render()
+    names = ", ".join(check.name for check in failed)
+    raise KhotanError(
+        f"{len(failed)} of {len(checks)} checks failed: {names}",
+        code="checks_failed",
+        hint="What to do stands with each check.",
+        details={"checks": document["checks"]},
+        next=steps,
+    )
+
+
+def _checks() -> Iterator[Check]:
+    try:
+        settings = options.settings()
+    except KhotanError as exc:
+        yield _failed("configuration", exc)
+        return
+    if settings.found:
+        yield Check("configuration", "ok", f"{settings.root / 'khotan.toml'}")
+    else:
+        missing = "there is no khotan.toml here or in a folder above"
+        yield Check("configuration", "failed", missing, "Start a project.", ["khotan init"])
+    yield _secret(settings)
+    yield from _database(settings)
+    if settings.found:
+        yield from _app(settings)
+
+
+def _secret(settings: Any) -> Check:
+    from khotan_cli.runtime.store.crypto import MAKE_SECRET, check_secret
+
+    secret = settings.secret.get_secret_value()
+    if not secret:
+        return Check(
+            "secret", "failed", "KHOTAN_SECRET is not set: variables cannot be stored", f"Make one: {MAKE_SECRET}"
+        )
+    return _run("secret", lambda: check_secret(secret), "KHOTAN_SECRET is set")
+
+
+def _database(settings: Any) -> Iterator[Check]:
+    from khotan_cli.runtime.store import migrate
+
+    try:
+        status = migrate.status(settings.database_url, settings.root)
+    except KhotanError as exc:
+        yield _failed("database", exc)
+        return
+    yield Check("database", "ok", status.database)
+    if not status.up_to_date:
+        titles = ", ".join(step["title"] for step in status.pending)
+        yield Check("migrations", "failed", f"pending: {titles}", "Apply them.", ["khotan migrate"])
+        return
+    yield Check("migrations", "ok", f"up to date (revision {status.current})")
+    yield _stored_values(settings)
+
+
+def _stored_values(settings: Any) -> Check:
+    from khotan_cli.runtime.store.crypto import Cipher
+    from khotan_cli.runtime.store.database import Database
+    from khotan_cli.runtime.store.vars import DatabaseVarStore, Entry
+
+    async def look() -> tuple[int, list[Entry]]:
+        secret = settings.secret.get_secret_value()
+        cipher = Cipher(secret, settings.previous_secrets) if secret else None
+        database = Database(settings.database_url, settings.root)
+        try:
+            store = DatabaseVarStore(database, cipher)
+            return len(await store.entries(hidden=True)), await store.undecryptable()
+        finally:
+            await database.dispose()
+
+    try:
+        total, broken = asyncio.run(look())
+    except KhotanError as exc:
+        return _failed("stored values", exc)
+    if not broken:
+        return Check("stored values", "ok", f"{total} can be decrypted")
+    names = ", ".join(f"{entry.plug}.{entry.key}" for entry in broken)
+    first = broken[0].error
+    hint = "Set KHOTAN_SECRET." if isinstance(first, SecretMissing) else first.hint if first else ""
+    return Check("stored values", "failed", f"{len(broken)} of {total} cannot be decrypted: {names}", hint)
+
+
+def _app(settings: Any) -> Iterator[Check]:
+    import sys
+
+    from khotan_cli.local import load_khotan
+
+    try:
+        with redirect_stdout(sys.stderr):
+            khotan = load_khotan(settings)
+            plugs = khotan.plugs
+    except KhotanError as exc:
+        yield _failed("app", exc)
+        return
+    yield Check("app", "ok", f"{settings.app_import} imports; plugs: {', '.join(plugs) or 'none yet'}")
+    yield _access(khotan, settings)
+    yield from _variables(settings)
+
+
+def _access(khotan: Any, settings: Any) -> Check:
+    if callable(khotan.services.authorize):
+        return Check("authorize", "ok", "the app decides who may use the management API")
+    return Check(
+        "authorize",
+        "warning",
+        "Khotan() has no authorize: the app will not start in production",
+        "Give it a function of the request: Khotan(__package__, authorize=is_admin).",
+    )
+
+
+def _variables(settings: Any) -> Iterator[Check]:
+    try:
+        with options.client() as client:
+            plugs = client.plugs()["items"]
+    except KhotanError as exc:
+        yield _failed("variables", exc)
+        return
+    missing = [f"{plug['name']}.{key}" for plug in plugs for key in plug["missingVars"]]
+    if not missing:
+        yield Check("variables", "ok", "every required variable has a value")
+        return
+    steps = [f"khotan plug vars {plug['name']} set" for plug in plugs if plug["missingVars"]]
+    yield Check("variables", "warning", f"no value: {', '.join(missing)}", "Set them.", steps)
+
+
+def _run(name: str, function: Callable[[], object], message: str) -> Check:
+    try:
+        function()
+    except KhotanError as exc:
+        return _failed(name, exc)
+    return Check(name, "ok", message)
+
+
+def _failed(name: str, exc: KhotanError) -> Check:
+    steps = [step for step in exc.next if step != "khotan doctor"]
+    return Check(name, "failed", exc.message, exc.hint, steps)

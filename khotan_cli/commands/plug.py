@@ -1,0 +1,171 @@
+"""`khotan plug`: list, describe, call, compare."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from khotan_cli.commands.login import login
+from khotan_cli.commands.show_plug import show_call, show_contract, show_plug, show_plugs
+from khotan_cli.commands.values import read_json, read_object
+from khotan_cli.console import console
+from khotan_cli.errors import ContractMismatch, UsageError
+from khotan_cli.options import options
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+
+
+def plug(
+    name: Annotated[str, typer.Argument(help="Name of a plug.", show_default=False)] = "",
+    method: Annotated[str, typer.Argument(help="HTTP method of an untyped call.", show_default=False)] = "",
+    path: Annotated[str, typer.Argument(help="Path of an untyped call.", show_default=False)] = "",
+    list_all: Annotated[bool, typer.Option("--list", help="List the plugs.")] = False,
+    info: Annotated[bool, typer.Option("--info", help="Show a plug: variables, endpoints.")] = False,
+    endpoint: Annotated[str, typer.Option("--endpoint", "-e", help="Call this endpoint.", show_default=False)] = "",
+    compare: Annotated[bool, typer.Option("--compare", help="Judge the response by the declared model.")] = False,
+    params: Annotated[str, typer.Option(metavar="JSON", help="Parameters: path and query.", show_default=False)] = "",
+    body: Annotated[str, typer.Option(metavar="JSON", help="Body: JSON, @file or -.", show_default=False)] = "",
+    headers: Annotated[str, typer.Option(metavar="JSON", help="Further headers.", show_default=False)] = "",
+    save: Annotated[str, typer.Option(metavar="FILE", help="Keep the response.", show_default=False)] = "",
+    source: Annotated[
+        str, typer.Option("--from", metavar="FILE", help="Compare a kept response; call nothing.", show_default=False)
+    ] = "",
+    fail_on: Annotated[
+        str,
+        typer.Option(
+            metavar="GRADE",
+            help="Grade that gives exit 3: breaking, warning, info or never. "
+            "Default: breaking, undeclared keys and wrong types.",
+            show_default=False,
+        ),
+    ] = "",
+    enable: Annotated[bool, typer.Option("--enable", help="Let the plug be called.")] = False,
+    disable: Annotated[bool, typer.Option("--disable", help="Refuse calls of the plug.")] = False,
+    sign_in: Annotated[bool, typer.Option("--login", help="Sign in, for OAuth 2 authorization code.")] = False,
+    port: Annotated[int, typer.Option(help="Loopback port for --login; 0: a free one.")] = 0,
+    timeout: Annotated[int, typer.Option(help="Seconds that --login waits.")] = 300,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser for --login.")] = True,
+) -> None:
+    """List plugs, call them, and prove their contract against the live API.
+
+    khotan plug --list · khotan plug shop · khotan plug shop GET /orders --params '{"limit": 5}'
+
+    khotan plug shop --endpoint list_orders --compare · khotan plug vars shop set token --stdin
+    """
+    if not name:
+        if any((endpoint, save, source, compare, info, sign_in, enable, disable)):
+            raise UsageError("Which plug?", hint="khotan plug NAME …", next=["khotan plug --list"])
+        with options.client() as client:
+            document = client.plugs()
+        console.result(document, lambda: show_plugs(document["items"]))
+        return
+    if list_all:
+        raise UsageError("--list shows every plug", hint=f"For one: khotan plug {name}")
+    _check(method, path, endpoint, compare=compare, source=source, fail_on=fail_on, save=save, body=body)
+    if enable and disable:
+        raise UsageError("--enable and --disable exclude each other", hint="Give one of them.")
+    if enable or disable:
+        _switch(name, enable)
+    elif sign_in:
+        login(name, port=port, seconds=timeout, browser=browser)
+    elif endpoint or method:
+        given = {
+            "params": read_object("--params", params),
+            "headers": {key: str(value) for key, value in read_object("--headers", headers).items()},
+            "body": read_json("--body", body) if body else None,
+        }
+        target = {"endpoint": endpoint} if endpoint else {"method": method.upper(), "path": path}
+        _call(name, {**target, **given, "compare": compare or bool(source)}, fail_on=fail_on, save=save, source=source)
+    else:
+        with options.client() as client:
+            described = client.plug(name)
+        console.result(described, lambda: show_plug(described))
+
+
+def _check(method: str, path: str, endpoint: str, **given: Any) -> None:
+    """Options that only make sense together."""
+    if endpoint and method:
+        raise UsageError("--endpoint and a method exclude each other", hint="Give one of them.")
+    if method and method.upper() not in METHODS:
+        raise UsageError(
+            f"{method!r} is not an HTTP method", hint=f"khotan plug NAME METHOD PATH, with one of {', '.join(METHODS)}."
+        )
+    if method and not path:
+        raise UsageError(f"{method.upper()} needs a path", hint=f"khotan plug NAME {method.upper()} /path")
+    for option in ("compare", "source", "fail_on"):
+        if given[option] and not endpoint:
+            shown = {"source": "--from", "fail_on": "--fail-on"}.get(option, f"--{option}")
+            raise UsageError(f"{shown} needs an endpoint", hint=f"khotan plug NAME --endpoint E {shown}")
+    if given["fail_on"] and not (given["compare"] or given["source"]):
+        raise UsageError("--fail-on needs --compare", hint="khotan plug NAME --endpoint E --compare --fail-on GRADE")
+    for option in ("save", "body"):
+        if given[option] and not (endpoint or method):
+            raise UsageError(f"--{option} needs a call", hint="khotan plug NAME --endpoint E, or NAME METHOD PATH.")
+    if given["source"] and given["save"]:
+        raise UsageError("--from and --save exclude each other", hint="--from calls nothing that could be kept.")
+
+
+def _switch(name: str, enable: bool) -> None:
+    with options.client() as client:
+        changed = client.set_plug_enabled(name, enable)
+    state = "enabled" if enable else "disabled"
+    document = {"ok": True, "plug": changed["name"], "enabled": changed["enabled"]}
+    console.result(document, lambda: console.success(f"Plug {name} is {state}."))
+
+
+def _call(name: str, payload: dict[str, Any], *, fail_on: str, save: str, source: str) -> None:
+    if source:
+        from khotan_cli.runtime.plugs.saved import load_saved
+
+        payload["response"] = load_saved(source).to_json()
+    payload["failOn"] = fail_on or None
+    with options.client() as client, console.status(f"Calling {name} …"):
+        document = client.debug(name, payload)
+    if save:
+        _save(save, document)
+        console.note(f"Kept in {save}.")
+    contract = document.get("contract")
+    if contract is None:
+        console.result(document, lambda: show_call(document))
+        return
+    if contract["ok"]:
+        console.result(document, lambda: show_contract(document))
+        return
+    error = ContractMismatch(
+        f"{name}.{document['endpoint']} does not match {contract['model']} (status {document['status']})",
+        hint="Correct the declared model until it is true, then compare again.",
+        details={"plug": name, "endpoint": document["endpoint"], "contract": contract, "request": document["request"]},
+    )
+    if not console.machine:
+        show_contract(document)
+    raise error
+
+
+def _save(path: str, document: dict[str, Any]) -> None:
+    import base64
+    import json
+    from pathlib import Path
+
+    from khotan_cli.runtime.plugs.saved import SavedResponse, write_saved
+
+    encoded, body = document.get("bodyBase64"), document.get("body")
+    if encoded is not None:
+        content = base64.b64decode(encoded)
+    elif isinstance(body, str) and "json" not in document["contentType"]:
+        content = body.encode()
+    else:
+        content = b"" if body is None else json.dumps(body, ensure_ascii=False).encode()
+    request = document["request"]
+    write_saved(
+        Path(path),
+        SavedResponse(
+            document["plug"],
+            document["endpoint"] or "",
+            request["method"],
+            request["url"],
+            document["status"],
+            document["headers"],
+            content,
+        ),
+    )

@@ -1,0 +1,50 @@
+"""Values given on the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from khotan_cli.errors import UsageError
+
+
+def read_json(option: str, text: str) -> Any:
+    """JSON of an option: the text itself, `@file`, or `-` for standard input. Raises UsageError naming the place."""
+    source = text
+    if text == "-":
+        source = sys.stdin.read()
+    elif text.startswith("@"):
+        try:
+            source = Path(text[1:]).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8"
+            raise UsageError(
+                f"{option}: {text[1:]} cannot be read: {reason}", code="file_not_readable", hint="Check the path."
+            ) from None
+    try:
+        return json.loads(source)
+    except json.JSONDecodeError as exc:
+        # What was typed is not repeated: it may hold a secret.
+        raise UsageError(
+            f"{option} is not valid JSON: {exc.msg} at line {exc.lineno}, column {exc.colno}",
+            code="invalid_json",
+            hint=f"""For example {option} '{{"limit": 10}}', {option} @file.json, or {option} - for standard input.""",
+        ) from None
+    except RecursionError:
+        raise UsageError(f"{option} is nested too deeply", code="invalid_json", hint="Flatten it.") from None
+
+
+def read_object(option: str, text: str) -> dict[str, Any]:
+    """JSON that must be an object."""
+    if not text:
+        return {}
+    value = read_json(option, text)
+    if not isinstance(value, dict):
+        raise UsageError(
+            f"{option} must be a JSON object, not {type(value).__name__}",
+            code="invalid_json",
+            hint=f"""For example {option} '{{"limit": 10}}'.""",
+        )
+    return value

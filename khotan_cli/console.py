@@ -1,0 +1,167 @@
+"""The only place that prints.
+
+A person at a terminal gets Rich; a pipe, `--json` or KHOTAN_OUTPUT=json gets exactly one JSON document on stdout.
+Diagnostics go to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from khotan_cli.errors import KhotanError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.console import RenderableType
+
+
+class Console:
+    """Chooses between the two faces; Rich is imported when something is drawn."""
+
+    def __init__(self) -> None:
+        self.json_asked = False
+        self._rich: dict[bool, RichConsole] = {}
+
+    @property
+    def machine(self) -> bool:
+        """Whether results are JSON."""
+        wanted = os.environ.get("KHOTAN_OUTPUT", "")
+        if self.json_asked or wanted == "json":
+            return True
+        return wanted != "text" and not sys.stdout.isatty()
+
+    @property
+    def interactive(self) -> bool:
+        """Whether somebody is there to be asked."""
+        return sys.stdin.isatty() and sys.stdout.isatty() and not self.machine
+
+    def rich(self, *, stderr: bool = False) -> RichConsole:
+        from rich.console import Console as RichConsole
+
+        if stderr not in self._rich:
+            self._rich[stderr] = RichConsole(stderr=stderr, highlight=False, soft_wrap=False)
+        return self._rich[stderr]
+
+    # -- results -----------------------------------------------------------------------------------------------------
+
+    def result(self, document: Mapping[str, Any], render: Callable[[], None] | None = None) -> None:
+        """The outcome of a command: `document` for machines, what `render` draws for people."""
+        if self.machine or render is None:
+            self.document(document)
+        else:
+            render()
+
+    def document(self, document: Mapping[str, Any]) -> None:
+        """One JSON document on stdout."""
+        text = json.dumps(document, ensure_ascii=False, indent=2, default=str)
+        self.write(text + "\n")
+
+    def write(self, text: str) -> None:
+        """Text on stdout as it is; what the terminal's encoding cannot say is escaped."""
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+
+    def draw(self, *what: RenderableType) -> None:
+        """Rich output on stdout."""
+        self.rich().print(*what)
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """A line of plain text on stdout: no markup is read in it."""
+        from rich.text import Text
+
+        self.draw(Text(text, style=style))
+
+    def success(self, text: str) -> None:
+        self.line(f"✓ {text}", "green")
+
+    def note(self, text: str, style: str = "dim") -> None:
+        """A diagnostic on stderr, for people only."""
+        if not self.machine:
+            from rich.text import Text
+
+            self.rich(stderr=True).print(Text(text, style=style))
+
+    def warn(self, text: str) -> None:
+        """A diagnostic on stderr, for everybody."""
+        if self.machine:
+            sys.stderr.write(f"warning: {text}\n")
+        else:
+            self.note(f"! {text}", "yellow")
+
+    def next_steps(self, commands: Sequence[str]) -> None:
+        for command in commands:
+            self.line(f"  → {command}", "cyan")
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
+        """A table; cells are plain text or Rich renderables."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title or None, title_justify="left", header_style="bold", border_style="dim")
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*[Text(cell) if isinstance(cell, str) else cell for cell in row])
+        self.draw(table)
+
+    @contextmanager
+    def status(self, text: str) -> Iterator[None]:
+        """A spinner on stderr while something is waited for."""
+        if self.machine or not sys.stderr.isatty():
+            yield
+            return
+        with self.rich(stderr=True).status(text):
+            yield
+
+    # -- errors ------------------------------------------------------------------------------------------------------
+
+    def error(self, error: KhotanError) -> None:
+        """An error: the document on stdout for machines, message, hint and commands on stderr for people."""
+        if self.machine:
+            self.document(error.to_json())
+            return
+        from rich.text import Text
+
+        out = self.rich(stderr=True)
+        out.print(Text(f"✗ {error.message}", style="bold red"))
+        if error.hint:
+            out.print(Text(f"  {error.hint}"))
+        for command in error.next:
+            out.print(Text(f"  → {command}", style="cyan"))
+
+    # -- questions ---------------------------------------------------------------------------------------------------
+
+    def ask(self, question: str, *, instead: str, hidden: bool = False, default: str = "") -> str:
+        """Ask for a text. Raises UsageError naming what to type `instead` where nobody is there to be asked."""
+        self._need_terminal(question, instead)
+        from rich.prompt import Prompt
+
+        answer = Prompt.ask(f"[bold]{question}[/bold]", console=self.rich(), password=hidden, default=default or None)
+        return answer or ""
+
+    def choose(self, question: str, choices: Sequence[str], *, instead: str, default: str) -> str:
+        self._need_terminal(question, instead)
+        from rich.prompt import Prompt
+
+        return Prompt.ask(f"[bold]{question}[/bold]", console=self.rich(), choices=list(choices), default=default)
+
+    def confirm(self, question: str, *, instead: str) -> bool:
+        self._need_terminal(question, instead)
+        from rich.prompt import Confirm
+
+        return Confirm.ask(question, console=self.rich(), default=False)
+
+    def _need_terminal(self, question: str, instead: str) -> None:
+        if not self.interactive:
+            raise UsageError(
+                f"{question}: there is no terminal to ask at", code="no_terminal", hint=f"Give {instead} instead."
+            )
+
+
+console = Console()

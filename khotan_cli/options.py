@@ -1,0 +1,36 @@
+"""Global options of one command line, and the settings that follow from them."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from khotan_cli.client import ApiClient
+    from khotan_cli.settings import Settings
+
+
+class Options:
+    """What was typed: `--url`, `--cwd`."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.url = ""
+        self.cwd = ""
+
+    def settings(self) -> Settings:
+        """The project's settings. Raises ConfigError."""
+        from khotan_cli.settings import load_settings
+
+        return load_settings(None, url=self.url)
+
+    def client(self) -> AbstractContextManager[ApiClient]:
+        """A client of the management API: the running server's, or the app in this process."""
+        from khotan_cli.local import open_client
+
+        return open_client(self.settings())
+
+
+options = Options()
