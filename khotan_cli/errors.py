@@ -131,8 +131,8 @@ class KhotanError(Exception):
 
     def to_json(self) -> dict[str, Any]:
         """The error document: `{"ok": false, "error", "message", "hint", …details, "next"?}`."""
-        document: dict[str, Any] = {**self.details, "ok": False, "error": self.code}
-        document |= {"message": self.message, "hint": self.hint}
+        document: dict[str, Any] = {"ok": False, "error": self.code, "message": self.message, "hint": self.hint}
+        document |= {key: value for key, value in self.details.items() if key not in document}
         if self.next:
             document["next"] = list(self.next)
         return document

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from khotan_cli.runtime.app import Khotan
     from khotan_cli.runtime.plugs.auth import ApiKeyAuth, BasicAuth, BearerAuth, CustomAuth
+    from khotan_cli.runtime.plugs.context import CallContext
     from khotan_cli.runtime.plugs.contract import Finding, Report
     from khotan_cli.runtime.plugs.endpoint import (
         Endpoint,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         NextUrlPaginator,
         OffsetPaginator,
         PageNumberPaginator,
+        PageView,
         Paginator,
     )
     from khotan_cli.runtime.plugs.plug import Plug
@@ -65,6 +67,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     ),
     "khotan_cli.runtime.app": ("Khotan",),
     "khotan_cli.runtime.plugs.auth": ("ApiKeyAuth", "BasicAuth", "BearerAuth", "CustomAuth"),
+    "khotan_cli.runtime.plugs.context": ("CallContext",),
     "khotan_cli.runtime.plugs.contract": ("Finding", "Report"),
     "khotan_cli.runtime.plugs.endpoint": (
         "Endpoint",
@@ -87,6 +90,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "NextUrlPaginator",
         "OffsetPaginator",
         "PageNumberPaginator",
+        "PageView",
         "Paginator",
     ),
     "khotan_cli.runtime.plugs.plug": ("Plug",),
@@ -103,6 +107,7 @@ __all__ = [
     "AuthError",
     "BasicAuth",
     "BearerAuth",
+    "CallContext",
     "CursorPaginator",
     "CustomAuth",
     "Endpoint",
@@ -119,6 +124,7 @@ __all__ = [
     "OAuth2ClientCredentials",
     "OffsetPaginator",
     "PageNumberPaginator",
+    "PageView",
     "PaginationError",
     "Paginator",
     "ParameterError",

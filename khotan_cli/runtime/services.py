@@ -43,6 +43,8 @@ class Services:
         """Bind the plugs to the database; say in the log what is wrong with it and with the secret."""
         try:
             await self.bind()
+            if not self.bound:
+                logger.info("%s is not migrated: variables come from the environment only", self.database.name)
             for entry in await self.vars.undecryptable() if self.bound else []:
                 if entry.error is not None:
                     logger.warning("%s", entry.error.message)
@@ -60,7 +62,6 @@ class Services:
         try:
             await self.database.check_migrated()
         except DatabaseNotMigrated:
-            logger.warning("%s is not migrated: variables come from the environment only", self.database.name)
             return
         except KhotanError:
             self._bind()
