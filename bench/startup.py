@@ -1,0 +1,63 @@
+"""`khotan --help` and `khotan --version` beside a one-command Typer program's `--help`, interleaved in one run.
+
+Bound: each at most 1.25 times the peer, medians of whole processes.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROUNDS, BOUND = 21, 1.25
+PEER = """
+import typer
+app = typer.Typer()
+@app.command()
+def hello(name: str) -> None:
+    print(f"Hello {name}")
+app()
+"""
+
+
+def timed(command: list[str]) -> float:
+    started = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        peer = Path(folder) / "hello.py"
+        peer.write_text(PEER)
+        commands = {
+            "peer": [sys.executable, str(peer), "--help"],
+            "help": [sys.executable, "-m", "khotan_cli", "--help"],
+            "version": [sys.executable, "-m", "khotan_cli", "--version"],
+        }
+        for command in commands.values():
+            timed(command)
+        figures: dict[str, list[float]] = {name: [] for name in commands}
+        for _ in range(ROUNDS):
+            for name, command in commands.items():
+                figures[name].append(timed(command))
+    medians = {name: statistics.median(values) for name, values in figures.items()}
+    ratios = {name: medians[name] / medians["peer"] for name in ("help", "version")}
+    ok = all(ratio <= BOUND for ratio in ratios.values())
+    document = {
+        "bench": "startup",
+        "ok": ok,
+        "ratios": {name: round(value, 3) for name, value in ratios.items()},
+        "bound": BOUND,
+        "milliseconds": {name: round(value * 1000) for name, value in medians.items()},
+    }
+    sys.stdout.write(json.dumps(document) + "\n")
+    return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
