@@ -79,10 +79,10 @@ def _certificate(error: BaseException) -> str | None:
     """Why a certificate was refused, where that is at the root of the failure."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return cause.verify_message or "verification failed"
-        certificate = getattr(cause, "certificate_error", None)
-        if isinstance(certificate, ssl.SSLCertVerificationError):
-            return certificate.verify_message or "verification failed"
+        # aiohttp's own class is an SSLCertVerificationError too, but holds the reason in an attribute.
+        for found in (getattr(cause, "certificate_error", None), cause):
+            reason = getattr(found, "verify_message", None)
+            if isinstance(found, ssl.SSLCertVerificationError) and reason:
+                return str(reason)
         cause = cause.__cause__ or cause.__context__
     return "verification failed" if "CERTIFICATE_VERIFY_FAILED" in str(error) else None
