@@ -1,312 +1,251 @@
-"""The contract check: is the declared model true of what the service sends?
+"""The contract check: is the declared type true of what the service sends?
 
-Two shapes are compared, the declared one and the one observed, collapsed over the items of arrays. Pydantic is the
-judge: a finding is *breaking* where validation fails, a *warning* where only strict validation does (a number in a
-string) or where a key is undeclared, *info* otherwise.
+Two shapes are compared, the declared and the observed one, collapsed over the items of arrays. Pydantic is the judge: a
+finding is *breaking* where its validation fails, a *warning* where only its strict validation does (a number in a string),
+where a key is undeclared or a value always null, *info* otherwise.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
-import orjson
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
-from khotan_cli.errors import ResponseInvalid, UsageError, nearest
+from khotan_cli.errors import ResponseInvalid
+from khotan_cli.runtime.plugs.declared import Declared
+from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
+from khotan_cli.runtime.plugs.examples import example_text, value_text
+from khotan_cli.runtime.plugs.leaf import Grade, Issue, as_json, kind_of
 from khotan_cli.runtime.plugs.masking import Masker
-from khotan_cli.runtime.plugs.schema import Declared, kind_of
-from khotan_cli.runtime.plugs.shape import NOTHING, Place, Walk, child
+from khotan_cli.runtime.plugs.places import NOTHING, Fault, Place, located, related
+from khotan_cli.runtime.plugs.report import FAIL_ON, GRADES, Finding, Report, fail_grade
+from khotan_cli.runtime.plugs.shape import Walk
 
-Issue = Literal["missing", "extra", "type_mismatch", "format", "enum", "constraint", "null", "empty"]
-Grade = Literal["breaking", "warning", "info"]
-GRADES: tuple[Grade, ...] = ("breaking", "warning", "info")
-FAIL_ON = (*GRADES, "never")
-_EXAMPLE_LENGTH = 80
-_MISMATCHES = frozenset({"missing", "extra", "type_mismatch", "format", "enum", "constraint"})
+__all__ = ["FAIL_ON", "GRADES", "Finding", "Grade", "Issue", "Report", "check", "fail_grade", "model_for_status"]
 
-
-@dataclass(frozen=True)
-class Finding:
-    """One difference. `path` is a JSONPath with [*] for every item; `count` of `of` values there show it.
-
-    `example` is one such value as JSON, shortened, secrets masked; None where a key is missing.
-    """
-
-    path: str
-    issue: Issue
-    grade: Grade
-    expected: str
-    actual: str
-    count: int
-    of: int
-    example: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return dict(self.__dict__)
+MAX_FINDINGS = 500
+_MAX_ERRORS = 20_000
+"""Validation errors that are looked at one by one; a body with more has its findings long before."""
+_COMPARED: Sequence[Issue] = ("missing", "type_mismatch", "format", "enum", "constraint", "extra")
 
 
-@dataclass(frozen=True)
-class Report:
-    """The findings about one response, the gravest first."""
-
-    model: str
-    status: int
-    findings: Sequence[Finding] = field(default_factory=list[Finding])
-    items: int = 0
-    """Items in the largest array of the response."""
-
-    @property
-    def matches(self) -> bool:
-        """Whether nothing was found that fails by default."""
-        return not self.fails()
-
-    def summary(self) -> dict[str, int]:
-        return {grade: sum(1 for f in self.findings if f.grade == grade) for grade in GRADES}
-
-    def fails(self, fail_on: str | None = None) -> bool:
-        """Whether the check fails. None: breaking findings, undeclared keys and wrong types; else the grade, and graver ones."""
-        level = fail_grade(fail_on)
-        if level == "never":
-            return False
-        if level is None:
-            return any(
-                f.grade == "breaking" or (f.grade == "warning" and f.issue in _MISMATCHES) for f in self.findings
-            )
-        reached = GRADES[: GRADES.index(level) + 1]
-        return any(f.grade in reached for f in self.findings)
-
-    def to_json(self, fail_on: str | None = None) -> dict[str, Any]:
-        return {
-            "ok": not self.fails(fail_on),
-            "model": self.model,
-            "status": self.status,
-            "items": self.items,
-            "findings": [finding.to_json() for finding in self.findings],
-            "summary": self.summary(),
-            "failOn": fail_on or "default",
-        }
-
-    def text(self) -> str:
-        """The findings, a line each."""
-        return "\n".join(
-            f"{f.grade}: {f.path} {f.issue}: expected {f.expected}, got {f.actual} ({f.count} of {f.of})"
-            for f in self.findings
-        )
+def model_for_status(endpoint: Endpoint[Any] | BoundEndpoint[Any], status: int) -> Any:
+    """The type that a response of this status is judged by: exact, class ("4XX"), default, `returns` for a success; or None."""
+    declared = endpoint.endpoint if isinstance(endpoint, BoundEndpoint) else endpoint
+    return declared.model_for(status)
 
 
-def fail_grade(text: str | None) -> Any:
-    """A `--fail-on` value, checked; None for the default rule. Raises UsageError."""
-    if text is None or text in ("", "default"):
-        return None
-    if text not in FAIL_ON:
-        near = nearest(text, FAIL_ON)
-        raise UsageError(
-            f"--fail-on {text!r} is not a grade",
-            hint=f"Did you mean {near!r}?" if near else f"One of {', '.join(FAIL_ON)}.",
-        )
-    return text
-
-
-def check(model: Any, body: bytes | bytearray | Any, *, status: int = 200, masker: Masker | None = None) -> Report:
+def check(
+    model: Any,
+    body: bytes | bytearray | Any,
+    *,
+    status: int = 200,
+    endpoint: str = "",
+    masker: Masker | None = None,
+) -> Report:
     """Compare a response body, bytes or parsed JSON, with a declared type (anything a TypeAdapter takes).
 
-    Raises ResponseInvalid where the bytes are not JSON.
+    Raises ResponseInvalid where the bytes are not JSON, or are nested too deeply to be validated (about 200 levels).
     """
+    masker = masker or Masker()
+    if model is None or model is type(None) or (model in (bytes, str) and isinstance(body, (bytes, bytearray))):
+        return Report(str(getattr(model, "__name__", model)), status, endpoint=endpoint)  # the codec takes any body
     adapter: TypeAdapter[Any] = TypeAdapter(model)
-    raw = bytes(body) if isinstance(body, (bytes, bytearray)) else orjson.dumps(body)
-    data = _parsed(raw)
-    declared = Declared(adapter)
-    walk = Walk(declared)
-    walk.visit(declared.root, data)
-    lax = _errors(adapter, raw, data, strict=False)
-    strict = _errors(adapter, raw, data, strict=True) if _differs(walk) else lax
-    findings = _from_walk(walk, lax, strict, masker or Masker())
-    findings += _uncovered(walk, lax, findings, masker or Masker())
-    findings.sort(key=lambda f: (GRADES.index(f.grade), f.path, f.issue))
-    return Report(_name(model), status, findings, _largest(walk))
-
-
-def _differs(walk: Walk) -> list[str]:
-    """Paths at which the observed shape is not the declared one."""
-    from deepdiff import DeepDiff
-
-    declared = {path: place.expected for path, place in walk.places.items() if not place.extra}
-    observed = {
-        path: f"{place.actual()} ({', '.join(place.wrong)})" if place.wrong else place.expected
-        for path, place in walk.places.items()
-        if place.present or place.wrong
-    }
-    # Places that were never seen and may be absent are no difference.
-    declared = {path: text for path, text in declared.items() if path in observed or walk.places[path].required}
-    diff = DeepDiff(declared, observed, view="tree", threshold_to_diff_deeper=0)
-    return [str(change.path(output_format="list")[0]) for changes in diff.values() for change in changes]
-
-
-def _from_walk(walk: Walk, lax: Sequence[_Error], strict: Sequence[_Error], masker: Masker) -> list[Finding]:
-    findings: list[Finding] = []
-    for path in _differs(walk):
-        place = walk.places[path]
-        for issue, count in place.wrong.items():
-            grade = _grade(path, issue, place, lax, strict)
-            of = _around(walk, path) if issue == "extra" else max(place.seen, place.present, 1)
-            example = place.examples[issue]
-            findings.append(
-                Finding(
-                    path=path,
-                    issue=issue,  # type: ignore[arg-type]
-                    grade=grade,
-                    expected=place.expected or "nothing declared",
-                    actual=place.actual() if issue != "extra" else " | ".join(sorted(place.kinds)),
-                    count=count,
-                    of=max(of, count),
-                    example=None if example is NOTHING else example_text(example, masker),
-                )
-            )
-    return findings + _notes(walk)
-
-
-def _notes(walk: Walk) -> list[Finding]:
-    """What is no difference but worth knowing: keys that are always null, never came, or could not be checked."""
-    notes: list[Finding] = []
-    for path, place in walk.places.items():
-        if place.extra or place.wrong:
-            continue
-        always_null = place.nullable and place.present and set(place.kinds) == {"null"}
-        if always_null and place.expected != "null":
-            count = place.present
-            notes.append(Finding(path, "null", "warning", place.expected, "always null", count, count, "null"))
-        elif place.seen and not place.present:
-            notes.append(Finding(path, "missing", "info", place.expected, "never sent", place.seen, place.seen))
-    for path in walk.unchecked:
-        if path not in walk.places or not walk.places[path].present:
-            notes.append(Finding(path, "empty", "info", "items", "none came: not checked", 0, 0))
-    return notes
-
-
-def _grade(path: str, issue: str, place: Place, lax: Sequence[_Error], strict: Sequence[_Error]) -> Grade:
-    if any(error.covers(path) for error in lax):
-        return "breaking"
-    if issue == "extra":
-        return "info" if place.extra == "allow" else "warning"
-    return "warning" if any(error.covers(path) for error in strict) else "info"
-
-
-def _around(walk: Walk, path: str) -> int:
-    """How many objects were seen around a key."""
-    parent = path[: path.rindex("[" if path.endswith("]") else ".")]
-    found = walk.places.get(parent)
-    return found.kinds["object"] if found else 1
-
-
-@dataclass(frozen=True)
-class _Error:
-    """A Pydantic error at a collapsed path. `exact`: the path leads to the value itself; else to the union around it."""
-
-    path: str
-    kind: str
-    message: str
-    value: Any
-    exact: bool
-
-    def covers(self, path: str) -> bool:
-        if path == self.path:
-            return True
-        below = path.startswith((self.path + ".", self.path + "["))
-        return below and not self.exact
-
-
-def _errors(adapter: TypeAdapter[Any], raw: bytes, data: Any, *, strict: bool) -> list[_Error]:
     try:
-        adapter.validate_json(raw, strict=strict or None)
-    except ValidationError as exc:
-        return [_located(error, data) for error in exc.errors(include_url=False, include_context=False)]
-    return []
-
-
-def _located(error: Any, data: Any) -> _Error:
-    """Follow an error's location through the body: what is no key or index there names a member of a union."""
-    path, value, exact = "$", data, True
-    location = error["loc"]
-    for index, part in enumerate(location):
-        if isinstance(value, list) and isinstance(part, int) and part < len(value):
-            path, value = f"{path}[*]", value[part]
-        elif isinstance(value, Mapping) and part in value:
-            path, value = child(path, str(part)), value[part]
-        elif error["type"] == "missing" and index == len(location) - 1 and exact:
-            path, value = child(path, str(part)), NOTHING
-        else:
-            exact = False
-            break
-    return _Error(path, error["type"], error["msg"], value, exact)
-
-
-def _uncovered(walk: Walk, errors: Sequence[_Error], findings: Sequence[Finding], masker: Masker) -> list[Finding]:
-    """Validation errors that the two shapes do not show: bounds, patterns, validators of the user's own."""
-    grouped: dict[tuple[str, str], list[_Error]] = {}
-    paths = [finding.path for finding in findings if finding.grade == "breaking"]
-    for error in errors:
-        if not any(error.covers(path) or path == error.path for path in paths):
-            grouped.setdefault((error.path, error.message), []).append(error)
-    return [
-        Finding(
-            path=path,
-            issue=_issue_of(group[0].kind),
-            grade="breaking",
-            expected=masker.text(_without_input(group[0])),
-            actual="absent" if group[0].value is NOTHING else kind_of(group[0].value),
-            count=len(group),
-            of=max(len(group), walk.places[path].present if path in walk.places else 1),
-            example=None if group[0].value is NOTHING else example_text(group[0].value, masker),
-        )
-        for (path, _), group in grouped.items()
-    ]
-
-
-def _issue_of(kind: str) -> Issue:
-    if kind == "missing":
-        return "missing"
-    if kind == "extra_forbidden":
-        return "extra"
-    if kind in ("enum", "literal_error"):
-        return "enum"
-    return "type_mismatch" if kind.endswith(("_type", "_parsing")) else "constraint"
-
-
-def _without_input(error: _Error) -> str:
-    """Pydantic's sentence; that of a user's validator may quote the value, so only its kind is kept."""
-    return "a value its validator accepts" if error.kind in ("value_error", "assertion_error") else error.message
-
-
-def example_text(value: Any, masker: Masker) -> str:
-    """A value as JSON on one line, secrets masked, cut to 80 characters."""
-    text = json.dumps(masker.value(_shallow(value)), ensure_ascii=False)
-    return text if len(text) <= _EXAMPLE_LENGTH else text[: _EXAMPLE_LENGTH - 1] + "…"
-
-
-def _shallow(value: Any, depth: int = 0) -> Any:
-    """Enough of a value for an example: a large one is not copied whole."""
-    if isinstance(value, Mapping):
-        return {k: _shallow(v, depth + 1) for k, v in list(value.items())[:8]} if depth < 4 else {}
-    if isinstance(value, list):
-        return [_shallow(item, depth + 1) for item in value[:8]] if depth < 4 else []
-    return value
+        raw = bytes(body) if isinstance(body, (bytes, bytearray)) else as_json(body)
+        data = _parsed(raw)
+        errors, failure = _errors(adapter, raw)
+        walk = Walk(Declared(adapter), failing=bool(errors or failure))
+        root = walk.run(data)
+        findings = _findings(_merged(root), masker)
+    except (RecursionError, ValueError) as exc:
+        raise _unreadable(exc) from None
+    findings = _agreed(findings, errors, data, masker)
+    if failure:
+        findings.append(Finding("$", "constraint", "breaking", root.expected, failure, 1, 1))
+    findings.sort(key=lambda f: (GRADES.index(f.grade), f.path, f.issue, f.expected))
+    kept = findings[:MAX_FINDINGS]
+    return Report(root.expected, status, kept, endpoint=endpoint, omitted=findings[MAX_FINDINGS:])
 
 
 def _parsed(raw: bytes) -> Any:
+    if not raw.strip():
+        raise ResponseInvalid("The body is empty where JSON was expected", hint="There is nothing to check.")
     try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError as exc:
+        raw.decode()
+    except UnicodeDecodeError as exc:
         raise ResponseInvalid(
-            f"The body is not valid JSON: {exc}", hint="A contract is checked on JSON that is whole."
+            f"The body is not valid UTF-8 (byte {exc.start} of {len(raw)}), which JSON must be (RFC 8259 8.1)"
         ) from None
+    return from_json(raw)
 
 
-def _largest(walk: Walk) -> int:
-    return max((place.seen for path, place in walk.places.items() if path.endswith("[*]")), default=0)
+def _unreadable(exc: Exception) -> ResponseInvalid:
+    text = str(exc)
+    if isinstance(exc, RecursionError) or "recursion" in text or "depth" in text:
+        return ResponseInvalid("The body is nested too deeply to be checked", hint="Pydantic reads about 200 levels.")
+    return ResponseInvalid(f"The body is not valid JSON: {text}", hint="It may have been cut short.")
 
 
-def _name(model: Any) -> str:
-    return str(model) if getattr(model, "__args__", None) else getattr(model, "__name__", str(model))
+def _errors(adapter: TypeAdapter[Any], raw: bytes) -> tuple[list[Any], str]:
+    """What Pydantic refuses, lax; and what a user's validator raised that is no validation error."""
+    try:
+        adapter.validate_json(raw)
+    except ValidationError as exc:
+        return exc.errors(include_url=False, include_input=False, include_context=False)[:_MAX_ERRORS], ""
+    except Exception as exc:  # a validator is the user's code, and may fail in any way
+        return [], f"its validators raise {type(exc).__name__}"
+    return [], ""
+
+
+def _merged(root: Place) -> list[Place]:
+    """The places, those of equal path and type as one: members of a union may share fields."""
+    merged: dict[tuple[str, str, bool], Place] = {}
+    for place in root.every():
+        if place.parent is not None:
+            place.around = place.parent.present
+        known = merged.setdefault((place.path, place.expected, place.declared), place)
+        if known is not place:
+            _add(known, place)
+    return list(merged.values())
+
+
+def _add(known: Place, place: Place) -> None:
+    if place.parent is not known.parent or place.parent is None:
+        known.around += place.around
+    known.present += place.present
+    known.nulls += place.nulls
+    known.filled |= place.filled
+    known.unseen = known.unseen or place.unseen
+    for issue, fault in place.faults.items():
+        mine = known.faults.setdefault(issue, Fault(fault.grade))
+        if mine.count == 0 or GRADES.index(fault.grade) < GRADES.index(mine.grade):
+            mine.grade, mine.example, mine.rule = fault.grade, fault.example, fault.rule
+        mine.count += fault.count
+        mine.kinds.update(fault.kinds)
+        mine.values.extend(value for value in fault.values if value not in mine.values)
+
+
+def _findings(places: Sequence[Place], masker: Masker) -> list[Finding]:
+    """What differs between the two shapes, and what is worth knowing besides."""
+    from deepdiff import DeepDiff
+
+    keyed = {(place.path, place.expected): place for place in places}
+    declared = {key: dict.fromkeys(_COMPARED, key[1]) for key, place in keyed.items() if place.declared}
+    observed = {
+        key: {issue: _seen(place, issue) if issue in place.faults else key[1] for issue in _COMPARED}
+        for key, place in keyed.items()
+    }
+    findings: list[Finding] = []
+    for changes in DeepDiff(declared, observed, view="tree", threshold_to_diff_deeper=0).values():
+        for change in changes:
+            key, *aspect = change.path(output_format="list")
+            place = keyed[key]
+            for issue in aspect or place.faults:
+                findings.append(_finding(place, issue, masker))
+    return findings + _notes(places, masker)
+
+
+def _seen(place: Place, issue: Issue) -> str:
+    fault = place.faults[issue]
+    return f"{fault.count} of {place.around}: {_actual(issue, fault)}"
+
+
+def _finding(place: Place, issue: Issue, masker: Masker) -> Finding:
+    fault = place.faults[issue]
+    expected = place.expected or "no such key"
+    if issue == "constraint":
+        expected += f", {fault.rule or 'as its validator accepts it'}"
+    actual = _actual(issue, fault)
+    if issue == "enum":
+        actual = ", ".join(value_text(value, place.path, masker, secret=place.secret) for value in fault.values[:3])
+    return Finding(
+        path=masker.text(place.path),
+        issue=issue,
+        grade=fault.grade,
+        expected=masker.text(expected),
+        actual=actual,
+        count=fault.count,
+        of=max(place.around, fault.count),
+        example=None
+        if fault.example is NOTHING
+        else example_text(fault.example, place.path, masker, secret=place.secret),
+    )
+
+
+def _actual(issue: Issue, fault: Fault) -> str:
+    if issue == "missing":
+        return "absent"
+    if len(fault.kinds) == 1:
+        return next(iter(fault.kinds))
+    return ", ".join(f"{kind} ×{count}" for kind, count in fault.kinds.most_common())
+
+
+def _notes(places: Sequence[Place], masker: Masker) -> list[Finding]:
+    """What is no difference but worth knowing: keys that are always null, never came, or could not be checked."""
+    notes: list[Finding] = []
+    for place in places:
+        if not place.declared or place.faults:
+            continue
+        path, around = masker.text(place.path), place.around
+        if place.nullable and place.present and place.nulls == place.present:
+            notes.append(
+                Finding(
+                    path,
+                    "null",
+                    "warning",
+                    place.expected,
+                    "always null",
+                    place.nulls,
+                    max(around, place.nulls),
+                    "null",
+                )
+            )
+        elif around and not place.present:
+            notes.append(Finding(path, "missing", "info", place.expected, "never sent", around, around))
+        if place.unseen and not place.filled:
+            inside = f"{path}[*]" if place.expected.startswith("array") else path
+            notes.append(Finding(inside, "empty", "info", place.unseen, "none came: not checked", 0, 0))
+    return notes
+
+
+def _agreed(findings: list[Finding], errors: Sequence[Any], data: Any, masker: Masker) -> list[Finding]:
+    """The findings, held against Pydantic's verdict: each error has a breaking one, each breaking one an error."""
+    at = dict[str, tuple[str, Any, int]]()
+    unions = dict[str, str]()
+    for error in errors:
+        path, value, unions[path] = located(data, error["loc"], error["type"] == "missing")
+        _, _, count = at.get(path, ("", None, 0))
+        at[path] = (error["type"], value, count + 1)
+    breaking = [finding for finding in findings if finding.grade == "breaking"]
+    paths = {finding.path for finding in breaking}
+    uncovered = {
+        path: seen
+        for path, seen in at.items()
+        if path not in paths and not any(related(path, one) or related(unions[path], one) for one in paths)
+    }
+    refused = list(at)
+    kept = [
+        finding
+        if finding.grade != "breaking" or finding.path in at or any(related(path, finding.path) for path in refused)
+        else finding.softened()
+        for finding in findings
+    ]
+    for path, (kind, value, count) in uncovered.items():
+        absent = value is NOTHING
+        issue: Issue = "missing" if absent else "extra" if kind == "extra_forbidden" else "constraint"
+        kept.append(
+            Finding(
+                path=masker.text(path),
+                issue=issue,
+                grade="breaking",
+                expected="a value that is accepted by its validator",
+                actual="absent" if absent else kind_of(value),
+                count=count,
+                of=count,
+                example=None if absent else example_text(value, path, masker),
+            )
+        )
+    return kept

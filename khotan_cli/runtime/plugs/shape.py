@@ -1,204 +1,339 @@
-"""The observed side of a contract: a walk through a response, collapsed over the items of arrays."""
+"""The observed side of a contract: a walk through a JSON document along its declared type.
+
+What is seen is collapsed over the items of arrays and the values of maps into places, one per JSONPath and declared type.
+"""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from khotan_cli.runtime.plugs.schema import NAMES, Declared, Schema, fits_format, kind_of
+from khotan_cli.runtime.plugs.declared import Declared
+from khotan_cli.runtime.plugs.leaf import Grade, Issue, Leaf, Verdict, kind_of
+from khotan_cli.runtime.plugs.nodes import (
+    Field,
+    Guard,
+    KeyPath,
+    ListNode,
+    MapNode,
+    Node,
+    ObjectNode,
+    TupleNode,
+    UnionNode,
+    find,
+    settled,
+    takes,
+)
+from khotan_cli.runtime.plugs.places import NOTHING, Place, child, located
 
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-MAX_DEPTH = 100
-"""Levels that are walked; what lies deeper counts as unchecked."""
-NOTHING = object()
-
-
-@dataclass
-class Place:
-    """What was seen at one path: how many values, of which JSON types, and what was wrong with how many.
-
-    `seen` counts the objects or arrays around it; `expected` is the declared type in words, "" where none is.
-    """
-
-    expected: str = ""
-    seen: int = 0
-    present: int = 0
-    kinds: Counter[str] = field(default_factory=Counter[str])
-    wrong: Counter[str] = field(default_factory=Counter[str])
-    examples: dict[str, Any] = field(default_factory=dict[str, Any])
-    extra: str = ""
-    """For an undeclared key: "ignore", "allow" or "forbid", as the model's config says."""
-    required: bool = False
-    nullable: bool = False
-
-    def blame(self, issue: str, value: Any) -> None:
-        self.wrong[issue] += 1
-        self.examples.setdefault(issue, value)
-
-    def actual(self) -> str:
-        """The observed types in words: `string`, or `string ×3, null ×1` where they are mixed."""
-        if len(self.kinds) == 1 and self.present == self.seen:
-            return next(iter(self.kinds))
-        parts = [f"{kind} ×{count}" for kind, count in self.kinds.most_common()]
-        if self.seen > self.present:
-            parts.append(f"absent ×{self.seen - self.present}")
-        return ", ".join(parts) or "absent"
-
-
-def child(path: str, key: str) -> str:
-    """JSONPath of a member (RFC 9535 2.3.1)."""
-    if _PLAIN.fullmatch(key):
-        return f"{path}.{key}"
-    escaped = key.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{path}['{escaped}']"
+MAX_EXTRAS = 50
+"""Undeclared keys of one object that are told apart; further ones are counted together."""
+_BREAKING = 1 << 40
+"""Weight of one breaking fault in a cost; what lies below tells near members of a union from far ones."""
+_WEIGHTS: Mapping[str, int] = {"breaking": _BREAKING + 3, "warning": 2, "info": 1}
+_WRONG_TAG = 50
 
 
 class Walk:
-    """Compares every value with what is declared for its place. `places` maps collapsed JSONPaths to what was seen."""
+    """Judges a document. `failing`: whether Pydantic refuses it, so that custom rules are worth asking.
 
-    def __init__(self, declared: Declared) -> None:
+    Each judge returns a cost: 0 where all is as declared; at least `_BREAKING` where Pydantic would refuse. A place of
+    None only asks for the cost.
+    """
+
+    def __init__(self, declared: Declared, *, failing: bool) -> None:
         self._declared = declared
-        self.places: dict[str, Place] = {}
-        self.unchecked: set[str] = set()
+        self._failing = failing
+        self._costs: dict[tuple[int, int], int] = {}
+        self._judges: Mapping[type[Any], Any] = {
+            Leaf: self._leaf,
+            ObjectNode: self._object,
+            MapNode: self._map,
+            ListNode: self._list,
+            TupleNode: self._tuple,
+            UnionNode: self._union,
+            Guard: self._guard,
+        }
+        self.root = self._place("$", declared.root)
 
-    def visit(self, schema: Schema, value: Any, path: str = "$", depth: int = 0) -> int:
-        """Walk a value; returns how many things are wrong with it."""
-        members = self._declared.members(schema)
-        place = self._place(path, schema)
-        place.nullable = any(member.get("type") == "null" for member in members)
-        place.present += 1
-        place.kinds[kind_of(value)] += 1
-        if depth > MAX_DEPTH:
-            self.unchecked.add(path)
-            return 0
-        member = self._choose(members, value, depth, schema)
-        if member is None:
-            place.blame("type_mismatch", value)
-            return 1
-        issue = leaf_issue(member, value)
-        if issue:
-            place.blame(issue, value)
-            return 1
-        if isinstance(value, dict) and member.get("type") == "object":
-            return self._object(member, value, path, depth)
-        if isinstance(value, list) and member.get("type") == "array":
-            return self._array(member, value, path, depth)
-        return 0
+    def run(self, value: Any) -> Place:
+        """Walk the document; returns its root."""
+        self.root.around = 1
+        self._visit(self._declared.root, value, self.root)
+        return self.root
 
-    def _place(self, path: str, schema: Schema) -> Place:
-        place = self.places.get(path)
-        if place is None:
-            place = self.places[path] = Place(self._declared.describe(schema))
+    def _visit(self, node: Node, value: Any, place: Place | None) -> int:
+        if place is not None:
+            place.present += 1
+            if value is None:
+                place.nulls += 1
+        node = settled(node)
+        cost: int = self._judges[type(node)](node, value, place)
+        return cost
+
+    def _cost(self, node: Node, value: Any) -> int:
+        """Cost without recording; remembered, or unions inside unions would be weighed over and over."""
+        node = settled(node)
+        if not isinstance(value, (dict, list)):
+            return self._visit(node, value, None)
+        key = (id(node), id(value))
+        if key not in self._costs:
+            self._costs[key] = self._visit(node, value, None)
+        return self._costs[key]
+
+    def _place(self, path: str, node: Node) -> Place:
+        target = settled(node)
+        place = Place(path, self._declared.label(target))
+        inner = target
+        while isinstance(inner, Guard):
+            inner = settled(inner.inner)
+        place.nullable = isinstance(inner, UnionNode) and inner.nullable
+        leaves = inner.members if isinstance(inner, UnionNode) else [inner]
+        place.secret = any(isinstance(leaf, Leaf) and leaf.secret for leaf in map(settled, leaves))
         return place
 
-    def _object(self, schema: Schema, value: Mapping[str, Any], path: str, depth: int) -> int:
-        properties: Mapping[str, Schema] = schema.get("properties", {})
-        required = schema.get("required", ())
-        wrong, known = 0, set[str]()
-        for key, inner in properties.items():
-            names = inner.get(NAMES, (key,))
-            found = next((name for name in names if name in value), None)
-            known.update(names)
-            below = child(path, found or key)
-            place = self._place(below, inner)
-            place.seen += 1
-            place.required = key in required
-            if found is not None:
-                wrong += self.visit(inner, value[found], below, depth + 1)
-            elif place.required:
-                place.blame("missing", NOTHING)
-                wrong += 1
-        others = schema.get("additionalProperties")
-        if isinstance(others, Mapping) or (others is True and not properties):
-            return wrong + self._map(others, value, known, path, depth)
-        policy = {True: "allow", False: "forbid"}.get(others, "ignore") if isinstance(others, bool) else "ignore"
-        if "properties" not in schema and others is None:
-            return wrong  # a bare `dict` or `object` declares nothing about its keys
-        for key in value:
-            if key not in known:
-                wrong += self._extra(child(path, key), value[key], policy)
-        return wrong
+    def _below(self, place: Place, key: Any, node: Node, path: str) -> Place:
+        """The place of a member, made on first sight. Told apart by declared type, as members of a union differ."""
+        target = settled(node)
+        found = place.children.get((key, id(target)))
+        if found is None:
+            found = place.children[key, id(target)] = self._place(path, target)
+        return found
 
-    def _extra(self, path: str, value: Any, policy: str) -> int:
-        place = self.places.setdefault(path, Place())
-        place.present += 1
-        place.kinds[kind_of(value)] += 1
-        place.extra = policy
-        place.blame("extra", value)
-        return 1 if policy == "forbid" else 0
+    def _wrong(self, place: Place | None, verdict: Verdict, value: Any) -> int:
+        if place is not None:
+            place.blame(verdict.issue, verdict.grade, value, verdict.rule)
+        return _WEIGHTS[verdict.grade]
 
-    def _map(self, schema: Any, value: Mapping[str, Any], known: set[str], path: str, depth: int) -> int:
-        """The values of a mapping, collapsed like those of an array."""
-        if not isinstance(schema, Mapping) or not schema:
+    def _mismatch(self, place: Place | None, value: Any) -> int:
+        return self._wrong(place, Verdict("type_mismatch", "breaking"), value)
+
+    def _leaf(self, node: Leaf, value: Any, place: Place | None) -> int:
+        verdict = node.judge(value)
+        if verdict is None:
             return 0
-        wrong = 0
+        tag = _WRONG_TAG if verdict.issue == "enum" else 0  # an object with another literal is hardly meant
+        return self._wrong(place, verdict, value) + tag
+
+    # -- objects -----------------------------------------------------------------------------------------------------
+
+    def _object(self, node: ObjectNode, value: Any, place: Place | None) -> int:
+        if not isinstance(value, dict):
+            return self._mismatch(place, value)
+        cost, used = 0, set[Any]()
+        for declared in node.fields:
+            keys: KeyPath = declared.keys[0]
+            if len(declared.keys) == 1 and len(keys) == 1:
+                key = keys[0]
+                present = key in value
+                inner = value[key] if present else None
+            else:
+                keys, present, inner = find(declared, value)
+                key = keys[0]
+            below = None
+            if place is not None:
+                below = self._field_place(place, declared, keys)
+                below.around += 1
+            if present:
+                used.add(key)
+                cost += self._visit(declared.node, inner, below)
+            elif declared.required:
+                cost += _WEIGHTS["breaking"]
+                if below is not None:
+                    below.blame("missing", "breaking", NOTHING)
+        if len(used) < len(value):
+            cost += self._others(node, value, used, place)
+        return cost
+
+    def _field_place(self, place: Place, declared: Field, keys: KeyPath) -> Place:
+        found = place.children.get((declared, keys))
+        if found is None:
+            path = place.path
+            for key in keys:
+                path = child(path, key)
+            found = place.children[declared, keys] = self._place(path, declared.node)
+            found.required = declared.required
+        return found
+
+    def _others(self, node: ObjectNode, value: Mapping[str, Any], used: set[Any], place: Place | None) -> int:
+        """Keys that no field took."""
+        cost = 0
+        known = set(node.ignored)
+        if node.policy != "forbid":
+            known.update(str(path[0]) for declared in node.fields for path in declared.keys)
+        grade: Grade = {"forbid": "breaking", "allow": "info"}.get(node.policy, "warning")  # type: ignore[assignment]
+        for key in value:
+            if key in used or key in known:
+                continue
+            if node.extras is not None:
+                below = None if place is None else self._below(place, "*", node.extras, f"{place.path}.*")
+                if below is not None:
+                    below.around += 1
+                cost += self._visit(node.extras, value[key], below)
+                continue
+            cost += _WEIGHTS[grade]
+            if place is not None:
+                self._extra(place, key, value[key], grade)
+        return cost
+
+    def _extra(self, place: Place, key: str, value: Any, grade: Grade) -> None:
+        known = place.children.get(("extra", key))
+        if known is None:
+            place.extras += 1
+            one = place.extras <= MAX_EXTRAS
+            made = Place(child(place.path, key) if one else f"{place.path}.*", "", declared=False, parent=place)
+            known = place.children.setdefault(("extra", key) if one else ("extras", ""), made)
+        known.present += 1
+        known.blame("extra", grade, value)
+
+    def _map(self, node: MapNode, value: Any, place: Place | None) -> int:
+        if not isinstance(value, dict):
+            return self._mismatch(place, value)
+        cost, below = 0, None
+        if place is not None:
+            below = self._below(place, "*", node.values, f"{place.path}.*")
+            self._seen(place, bool(value), node.values)
         for key, inner in value.items():
-            if key not in known:
-                below = f"{path}.*"
-                self._place(below, schema).seen += 1
-                wrong += self.visit(schema, inner, below, depth + 1)
-        return wrong
+            verdict = None if node.keys is None else node.keys.judge(key)
+            if verdict is not None and verdict.grade == "breaking" and node.keys is not None:
+                cost += self._wrong(place, Verdict("constraint", "breaking", f"keys that are {node.keys.label}"), key)
+            if below is not None:
+                below.around += 1
+            cost += self._visit(node.values, inner, below)
+        return cost
 
-    def _array(self, schema: Schema, value: list[Any], path: str, depth: int) -> int:
-        prefix, rest = schema.get("prefixItems", ()), schema.get("items")
-        wrong = 0
-        if not value and rest:
-            self.unchecked.add(f"{path}[*]")
-        for index, item in enumerate(value):
-            inner = prefix[index] if index < len(prefix) else rest
-            if isinstance(inner, Mapping):
-                below = f"{path}[{index}]" if index < len(prefix) else f"{path}[*]"
-                self._place(below, inner).seen += 1
-                wrong += self.visit(inner, item, below, depth + 1)
-        return wrong
+    # -- arrays ------------------------------------------------------------------------------------------------------
 
-    def _choose(self, members: list[Schema], value: Any, depth: int, union: Schema) -> Schema | None:
-        """The member of a union that a value is judged by: of its JSON type, and with the fewest things wrong."""
-        fitting = [member for member in members if fits_kind(member, value)]
-        if len(fitting) <= 1:
-            return fitting[0] if fitting else None
-        tagged = self._by_discriminator(union, value)
-        if tagged is not None:
-            return tagged
+    def _list(self, node: ListNode, value: Any, place: Place | None) -> int:
+        if not isinstance(value, list):
+            return self._mismatch(place, value)
+        cost, below = 0, None
+        if place is not None:
+            below = self._below(place, "[*]", node.items, f"{place.path}[*]")
+            below.around += len(value)
+            self._seen(place, bool(value), node.items)
+        for item in value:
+            cost += self._visit(node.items, item, below)
+        return cost
 
-        def faults(member: Schema) -> int:
-            if leaf_issue(member, value):
-                return 1_000_000
-            trial = Walk(self._declared)
-            wrong = trial.visit(member, value, "$", depth + 1) * 1000
-            return wrong + sum(1 for place in trial.places.values() if place.extra)
+    def _seen(self, place: Place, filled: bool, items: Node) -> None:
+        items = settled(items)
+        if filled:
+            place.filled = True
+        elif not (isinstance(items, Leaf) and items.anything):
+            place.unseen = self._declared.label(items)
 
-        return min(fitting, key=faults)
+    def _tuple(self, node: TupleNode, value: Any, place: Place | None) -> int:
+        if not isinstance(value, list):
+            return self._mismatch(place, value)
+        count, cost, nodes = len(value), 0, node.items
+        if node.variadic is not None:
+            tail = len(nodes) - node.variadic - 1
+            fill = max(0, count - len(nodes) + 1)
+            nodes = [*nodes[: node.variadic], *([nodes[node.variadic]] * fill), *nodes[len(nodes) - tail :]]
+        elif count > len(nodes):
+            cost += self._wrong(place, Verdict("constraint", "breaking", f"{len(nodes)} items"), value)
+        needed = node.required if node.variadic is None else len(nodes)
+        for index, inner in enumerate(nodes):
+            below = None
+            if place is not None:
+                repeated = node.variadic is not None and node.variadic <= index
+                key = "[*]" if repeated else f"[{index}]"
+                below = self._below(place, key, inner, f"{place.path}{key}")
+                below.around += 1
+            if index < count:
+                cost += self._visit(inner, value[index], below)
+            elif index < needed:
+                cost += _WEIGHTS["breaking"]
+                if below is not None:
+                    below.blame("missing", "breaking", NOTHING)
+        return cost
 
-    def _by_discriminator(self, union: Schema, value: Any) -> Schema | None:
-        found = self._declared.resolve(union).get("discriminator")
-        if not isinstance(found, Mapping) or not isinstance(value, Mapping):
-            return None
-        reference = found.get("mapping", {}).get(str(value.get(found.get("propertyName", ""))))
-        return self._declared.resolve({"$ref": reference}) if reference else None
+    # -- alternatives and rules --------------------------------------------------------------------------------------
 
+    def _union(self, node: UnionNode, value: Any, place: Place | None) -> int:
+        if value is None and node.nullable:
+            return 0
+        if node.tag is not None and isinstance(value, dict):
+            return self._tagged(node, value, place)
+        if len(node.members) == 1:
+            return self._member(node.members[0], value, place)
+        if not isinstance(value, (dict, list)):
+            return self._scalar(node.members, value, place)
+        kind = kind_of(value)
+        fitting = [member for member in node.members if takes(member, kind)]
+        if not fitting:
+            return self._mismatch(place, value)
+        if len(fitting) > 1:
+            costs = [self._cost(member, value) for member in fitting]
+            best = min(range(len(fitting)), key=lambda i: (costs[i] >= _BREAKING, costs[i] & (_BREAKING - 1)))
+            if place is None:
+                return costs[best]
+            return self._member(fitting[best], value, place)
+        return self._member(fitting[0], value, place)
 
-def fits_kind(schema: Schema, value: Any) -> bool:
-    """Whether a value has the JSON type that a (resolved, single) schema asks for."""
-    if "const" in schema or "enum" in schema:
-        allowed = schema.get("enum", [schema.get("const")])
-        return any(kind_of(value) == kind_of(one) for one in allowed)
-    wanted, kind = schema.get("type"), kind_of(value)
-    if wanted is None or wanted == kind:
-        return True
-    if wanted == "number":
-        return kind == "integer"
-    return wanted == "integer" and isinstance(value, float) and value.is_integer()
+    def _member(self, member: Node, value: Any, place: Place | None) -> int:
+        member = settled(member)
+        cost: int = self._judges[type(member)](member, value, place)
+        return cost
 
+    def _tagged(self, node: UnionNode, value: Mapping[str, Any], place: Place | None) -> int:
+        assert node.tag is not None
+        tag = node.tag(value)
+        if tag.member is not None:
+            return self._member(tag.member, value, place)
+        if not tag.key:
+            return self._mismatch(place, value)
+        if place is not None:
+            path = place.path
+            for key in tag.key:
+                path = child(path, key)
+            below = place.children.setdefault(("tag", tag.key), Place(path, tag.known, required=True, parent=place))
+            below.present += tag.present
+            issue: Issue = "enum" if isinstance(tag.found, str) else "type_mismatch"
+            below.blame(issue if tag.present else "missing", "breaking", tag.found if tag.present else NOTHING)
+        return _WEIGHTS["breaking"] + _WRONG_TAG
 
-def leaf_issue(schema: Schema, value: Any) -> str | None:
-    """`enum` or `format` where a value of the right JSON type is not one that is declared."""
-    if "const" in schema or "enum" in schema:
-        allowed = schema.get("enum", [schema.get("const")])
-        return None if any(value == one and kind_of(value) == kind_of(one) for one in allowed) else "enum"
-    if isinstance(value, str) and schema.get("format") and not fits_format(value, schema["format"]):
-        return "format"
-    return None
+    def _scalar(self, members: Sequence[Node], value: Any, place: Place | None) -> int:
+        """A string, number, boolean or null: right by any alternative that takes it, or wrong by the nearest."""
+        best: Verdict | None = None
+        kind = kind_of(value)
+        for member in map(settled, members):
+            if isinstance(member, Leaf):
+                verdict = member.judge(value)
+                near = kind in member.kinds
+            else:
+                near = isinstance(member, (Guard, UnionNode))
+                fits = near and self._cost(member, value) < _BREAKING
+                verdict = None if fits else Verdict("type_mismatch", "breaking")
+                near = False
+            if verdict is None:
+                return 0
+            if best is None or (verdict.grade != "breaking" and best.grade == "breaking"):
+                best = verdict
+            if near and verdict.grade == best.grade and best.issue == "type_mismatch":
+                best = verdict
+        return self._wrong(place, best or Verdict("type_mismatch", "breaking"), value)
+
+    def _guard(self, node: Guard, value: Any, place: Place | None) -> int:
+        refused = (place is None or self._failing) and node.rule.accepts(value) is False
+        if not node.translates:
+            cost = self._member(node.inner, value, place)
+            if refused and cost < _BREAKING:
+                cost += self._wrong(place, Verdict("constraint", "breaking", node.rule.broken(value)), value)
+            return cost
+        cost = self._cost(node.inner, value)
+        if not refused and cost >= _BREAKING:
+            return 0  # its function makes of it what the inner type wants: nothing can be said below
+        if refused and (cost < _BREAKING or not self._same_errors(node, value)):
+            return self._wrong(place, Verdict("constraint", "breaking", node.rule.broken(value)), value)
+        return self._member(node.inner, value, place)
+
+    def _same_errors(self, node: Guard, value: Any) -> bool:
+        """Whether what Pydantic refuses is what the value itself shows: its function changed nothing that matters."""
+        trial = Walk(self._declared, failing=True)
+        trial.root = self._place("$", node.inner)
+        trial._visit(node.inner, value, trial.root)
+        shown = {p.path for p in trial.root.every() if any(f.grade == "breaking" for f in p.faults.values())}
+        paths = [located(value, location, absent)[0] for location, absent in node.rule.locations(value)]
+        return all(path in shown for path in paths)

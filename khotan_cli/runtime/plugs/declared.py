@@ -1,0 +1,301 @@
+"""The declared side of a contract: a type's core schema, reduced to what a walk through a JSON document needs.
+
+Containers become nodes of their own. Whatever is no container is a `Leaf`, judged by Pydantic's own validator, so that
+the walk cannot disagree with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic_core import SchemaValidator
+
+from khotan_cli.runtime.plugs.leaf import Leaf
+from khotan_cli.runtime.plugs.nodes import (
+    Field,
+    Guard,
+    KeyPath,
+    ListNode,
+    MapNode,
+    Node,
+    ObjectNode,
+    Ref,
+    Tag,
+    TupleNode,
+    UnionNode,
+    dig,
+    settled,
+    settled_or_none,
+)
+
+Core = Mapping[str, Any]
+_LISTS = frozenset({"list", "set", "frozenset", "deque", "generator"})
+_MAPS = frozenset({"dict", "ordered-dict", "counter", "defaultdict"})
+_WRAPPERS = frozenset({"function-after", "function-before", "function-wrap", "custom-error"})
+_TRANSLATING = frozenset({"function-before", "function-wrap"})
+
+
+@dataclass
+class Declared:
+    """The nodes of a type. `root` is where a document starts."""
+
+    adapter: TypeAdapter[Any]
+    _definitions: dict[str, Core] = field(default_factory=dict[str, Core])
+    _nodes: dict[str, Ref] = field(default_factory=dict[str, Ref])
+    _labels: dict[int, str] = field(default_factory=dict[int, str])
+
+    def __post_init__(self) -> None:
+        core: Any = self.adapter.core_schema
+        if not isinstance(self.adapter.validator, SchemaValidator):
+            self.adapter.rebuild(force=True)
+            core = self.adapter.core_schema
+        self.root = self._node(core, {})
+
+    # -- core schema → nodes ---------------------------------------------------------------------------------------
+
+    def _node(self, core: Core, config: Core) -> Node:
+        kind = core["type"]
+        if kind == "definitions":
+            self._definitions.update({one["ref"]: one for one in core["definitions"]})
+            return self._node(core["schema"], config)
+        if kind == "definition-ref":
+            return self._reference(core["schema_ref"], config)
+        if kind in _WRAPPERS:
+            return self._guarded(core["schema"], core, config, kind in _TRANSLATING)
+        if kind == "chain":
+            return self._guarded(core["steps"][0], core, config, len(core["steps"]) > 1)
+        if kind == "json-or-python":
+            return self._unless_leaf(core, self._node(core["json_schema"], config), config)
+        if kind == "lax-or-strict":
+            return self._unless_leaf(core, self._node(core["lax_schema"], config), config)
+        if kind == "default":
+            if core.get("on_error", "raise") != "raise":
+                return self._guarded(core["schema"], core, config, True)
+            return self._node(core["schema"], config)
+        if kind in ("nullable", "union", "tagged-union"):
+            return self._union(core, config)
+        return self._container(core, config) or self._leaf(core, config)
+
+    def _container(self, core: Core, config: Core) -> Node | None:
+        kind = core["type"]
+        if kind == "model":
+            return self._model(core)
+        if kind in ("model-fields", "typed-dict", "dataclass-args"):
+            return self._object(core, config, "object")
+        if kind == "dataclass":
+            return self._object(core["schema"], core.get("config", {}), core["cls"].__name__)
+        made: Node | None = None
+        if kind in _LISTS:
+            made = ListNode(self._optional(core.get("items_schema"), config))
+        elif kind == "tuple":
+            made = self._tuple(core, config)
+        elif kind in _MAPS:
+            keys = core.get("keys_schema", {"type": "any"})
+            plain = keys["type"] in ("str", "any") and keys.keys() <= {"type", "metadata"}
+            made = MapNode(
+                None if plain else self._leaf(keys, config), self._optional(core.get("values_schema"), config)
+            )
+        bounded = made is not None and (core.get("min_length") is not None or core.get("max_length") is not None)
+        return Guard(made, self._leaf(core, config), False) if made is not None and bounded else made
+
+    def _optional(self, core: Core | None, config: Core) -> Node:
+        return self._node(core or {"type": "any"}, config)
+
+    def _leaf(self, core: Core, config: Core) -> Leaf:
+        return Leaf(core, config, self._definitions)
+
+    def _unless_leaf(self, core: Core, inner: Node, config: Core) -> Node:
+        return self._leaf(core, config) if isinstance(inner, Leaf) else inner
+
+    def _guarded(self, inner: Core, core: Core, config: Core, translates: bool) -> Node:
+        node = self._node(inner, config)
+        if isinstance(node, Leaf):
+            return self._leaf(core, config)
+        return Guard(node, self._leaf(core, config), translates)
+
+    def _reference(self, name: str, config: Core) -> Node:
+        if name not in self._nodes:
+            self._nodes[name] = made = Ref()
+            made.target = self._node(self._definitions[name], config)
+        return self._nodes[name]
+
+    def _model(self, core: Core) -> Node:
+        config = core.get("config", {})
+        inner, rules = core["schema"], []
+        while inner["type"] in _WRAPPERS:  # a model's own validators stand around its fields
+            rules.append(inner)
+            inner = inner["schema"]
+        if inner["type"] == "model-fields":
+            node: Node = self._object(inner, config, core["cls"].__name__)
+        else:
+            node = self._node(inner, config)
+        if not rules and not core.get("custom_init"):
+            return node
+        translates = bool(core.get("custom_init")) or any(rule["type"] in _TRANSLATING for rule in rules)
+        return Guard(node, self._leaf(core, {}), translates)
+
+    def _object(self, core: Core, config: Core, name: str) -> ObjectNode:
+        config = core.get("config") or config
+        made = ObjectNode(str(core.get("cls_name") or core.get("dataclass_name") or config.get("title") or name))
+        listed = core["fields"]
+        named = [(one["name"], one) for one in listed] if isinstance(listed, Sequence) else list(listed.items())
+        made.fields = [self._field(key, one, core, config) for key, one in named if one.get("init", True) is not False]
+        made.policy = core.get("extra_behavior") or config.get("extra_fields_behavior") or "ignore"
+        if made.policy == "allow" and core.get("extras_schema"):
+            made.extras = self._node(core["extras_schema"], config)
+        computed = core.get("computed_fields", ())
+        made.ignored = frozenset(str(one.get("alias") or one["property_name"]) for one in computed)
+        return made
+
+    def _field(self, name: str, one: Core, core: Core, config: Core) -> Field:
+        alias = one.get("validation_alias")
+        keys: list[KeyPath] = []
+        if alias is not None and config.get("validate_by_alias", True):
+            if isinstance(alias, str):
+                keys = [(alias,)]
+            else:
+                paths = [alias] if isinstance(alias[0], str) and not _is_path_list(alias) else alias
+                keys = [tuple(path) for path in paths]
+        by_name = config.get("validate_by_name") or config.get("populate_by_name")
+        if by_name or alias is None or not keys:
+            keys.append((name,))
+        inner = one["schema"]
+        has_default = inner["type"] == "default" or (
+            inner["type"] == "chain" and inner["steps"][0]["type"] == "default"
+        )
+        total = one["type"] == "typed-dict-field"
+        required = bool(one.get("required", core.get("total", True))) if total else not has_default
+        return Field(keys, self._node(inner, config), required)
+
+    def _tuple(self, core: Core, config: Core) -> TupleNode:
+        items = [self._node(item, config) for item in core["items_schema"]]
+        needed = [item["type"] != "default" for item in core["items_schema"]]
+        variadic = core.get("variadic_item_index")
+        required = (
+            len(items) - 1 if variadic is not None else max((i + 1 for i, n in enumerate(needed) if n), default=0)
+        )
+        return TupleNode(items, variadic, required)
+
+    def _union(self, core: Core, config: Core) -> Node:
+        if core["type"] == "nullable":
+            inner = settled_or_none(self._node(core["schema"], config))
+            if isinstance(inner, UnionNode):
+                return UnionNode(inner.members, True, inner.tag)
+            return UnionNode([inner], True)
+        if core["type"] == "tagged-union":
+            return self._tagged(core, config)
+        made = UnionNode([])
+        members: list[Node] = []
+        for choice in core["choices"]:
+            schema = choice[0] if isinstance(choice, tuple) else choice
+            if schema["type"] == "none":
+                made.nullable = True
+            else:
+                members.append(self._node(schema, config))
+        made.members = members
+        made.tag = _implied_tag(members)
+        return made if members else self._leaf(core, config)
+
+    def _tagged(self, core: Core, config: Core) -> Node:
+        choices: dict[Any, Node] = {}
+        for name, choice in core["choices"].items():
+            if not isinstance(choice, (str, int)):
+                choices[name.value if isinstance(name, Enum) else name] = self._node(choice, config)
+        for name, choice in core["choices"].items():
+            if isinstance(choice, (str, int)):
+                choices[name] = choices[choice]
+        discriminator = core["discriminator"]
+        known = " | ".join(repr(name) for name in choices)
+        if callable(discriminator):
+
+            def by_function(value: Any) -> Tag:
+                return Tag(choices.get(discriminator(value)))
+
+            return UnionNode(list(choices.values()), False, by_function)
+        paths: list[KeyPath] = (
+            [(discriminator,)]
+            if isinstance(discriminator, str)
+            else [tuple(p) for p in (discriminator if _is_path_list(discriminator) else [discriminator])]
+        )
+
+        return UnionNode(list(choices.values()), False, _by_key(paths, choices, known))
+
+    # -- nodes → words ---------------------------------------------------------------------------------------------
+
+    def label(self, node: Node, depth: int = 0) -> str:
+        """A type in words: `integer`, `string (date-time)`, `'a' | 'b'`, `array of Charge`, `string | null`."""
+        node = settled(node)
+        if isinstance(node, Leaf):
+            return node.label
+        if isinstance(node, ObjectNode):
+            return node.name
+        if depth > 3:
+            return "…"
+        found = self._labels.get(id(node))
+        if found is None:
+            found = self._words(node, depth)
+            if depth == 0:
+                self._labels[id(node)] = found
+        return found
+
+    def _words(self, node: Node, depth: int) -> str:
+        if isinstance(node, Guard):
+            return self.label(node.inner, depth)
+        if isinstance(node, ListNode):
+            return f"array of {self._grouped(node.items, depth)}"
+        if isinstance(node, MapNode):
+            return f"map of {self._grouped(node.values, depth)}"
+        if isinstance(node, TupleNode):
+            parts = [self.label(item, depth + 1) for item in node.items]
+            if node.variadic is not None:
+                parts[node.variadic] += ", …"
+            return f"array [{', '.join(parts)}]"
+        assert isinstance(node, UnionNode)
+        parts = [self.label(member, depth + 1) for member in node.members]
+        return " | ".join(dict.fromkeys([*parts, "null"] if node.nullable else parts))
+
+    def _grouped(self, node: Node, depth: int) -> str:
+        text = self.label(node, depth + 1)
+        return f"({text})" if " | " in text else text
+
+
+def _is_path_list(alias: Any) -> bool:
+    return isinstance(alias[0], (list, tuple))
+
+
+def _by_key(paths: Sequence[KeyPath], choices: Mapping[Any, Node], known: str) -> Callable[[Any], Tag]:
+    def find(value: Any) -> Tag:
+        for path in paths:
+            present, found = dig(value, path)
+            if present:
+                member = choices.get(found) if isinstance(found, (str, int)) else None
+                return Tag(member, path, True, found, known)
+        return Tag(None, paths[0], False, None, known)
+
+    return find
+
+
+def _implied_tag(members: Sequence[Node]) -> Callable[[Any], Tag] | None:
+    """The key that tells the members apart where each requires another literal in it, as an undeclared discriminator."""
+    objects = [member for member in map(settled_or_none, members) if not isinstance(member, Leaf)]
+    if len(objects) < 2 or len(objects) != len(members):
+        return None
+    found: dict[str, dict[Any, Node]] = {}
+    for member in objects:
+        if not isinstance(member, ObjectNode):
+            return None
+        for one in member.fields:
+            node = settled_or_none(one.node)
+            if one.required and isinstance(node, Leaf) and len(one.keys) == 1 and len(one.keys[0]) == 1:
+                for literal in node.literals:
+                    if literal in found.get(str(one.keys[0][0]), {}):
+                        return None
+                    found.setdefault(str(one.keys[0][0]), {})[literal] = member
+    for key, choices in found.items():
+        if {id(member) for member in choices.values()} == {id(member) for member in objects}:
+            return _by_key([(key,)], choices, " | ".join(repr(literal) for literal in choices))
+    return None

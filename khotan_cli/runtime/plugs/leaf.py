@@ -1,0 +1,250 @@
+"""A declared value without parts, judged by Pydantic's validator for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import SchemaValidator, ValidationError, to_json
+
+Issue = Literal["missing", "extra", "type_mismatch", "format", "enum", "constraint", "null", "empty"]
+Grade = Literal["breaking", "warning", "info"]
+
+KINDS = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
+_REMEMBERED = 4096
+_PLAIN: Mapping[str, tuple[type[Any], ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
+_PLAIN_KEYS = frozenset({"type", "metadata", "ref", "serialization", "strict"})
+_DEMANDING = ("str_", "allow_inf_nan", "regex_engine")
+"""Config of a model that can make a plain string or number invalid."""
+_SAFE_MESSAGES = re.compile(
+    r"greater_than|less_than|multiple_of|too_(short|long)|string_(too|pattern|not_ascii)|finite_number|decimal_max|"
+    r"bytes_too|date_(past|future)|datetime_(past|future)|timezone_(naive|aware)|timezone_offset|url_(too_long|scheme)"
+)
+"""Error types whose text names the rule and never what came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is wrong with a value. `rule`: the broken rule in words, "" where the declared type says it all."""
+
+    issue: Issue
+    grade: Grade
+    rule: str = ""
+
+
+def kind_of(value: Any) -> str:
+    """JSON type of a value: null, boolean, integer, number, string, array, object."""
+    if value is None:
+        return "null"
+    if isinstance(value, str):
+        return "string"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int):
+        return "integer"
+    if isinstance(value, float):
+        return "number"
+    return "array" if isinstance(value, list) else "object"
+
+
+def as_json(value: Any) -> bytes:
+    """A value as it came; numbers that JSON has no word for as Pydantic's parser takes them."""
+    return to_json(value, inf_nan_mode="constants")
+
+
+class Leaf:
+    """A declared scalar, or a type of which only its validator knows the inside."""
+
+    __slots__ = ("__dict__", "_accepted", "_config", "_core", "_definitions", "anything", "plain")
+
+    def __init__(self, core: Mapping[str, Any], config: Mapping[str, Any], definitions: Mapping[str, Any]) -> None:
+        self._core, self._config, self._definitions = core, config, definitions
+        simple = core.keys() <= _PLAIN_KEYS and not any(key.startswith(_DEMANDING) for key in config)
+        self.plain = _PLAIN.get(core["type"], ()) if simple else ()
+        self.anything = core["type"] == "any" or (
+            core["type"] == "json-or-python" and core["json_schema"]["type"] == "any"
+        )
+        self._accepted: set[Any] = set()
+
+    def accepts(self, value: Any) -> bool | None:
+        """Whether Pydantic takes the value, lax. None where a validator needs more than the value to say."""
+        try:
+            self._validator.validate_json(as_json(value))
+        except ValidationError:
+            return False
+        except Exception:  # a user's validator that reads its siblings, or fails in its own way
+            return None
+        return True
+
+    def broken(self, value: Any) -> str:
+        """The rule that a refused value breaks, in words that name nothing of the value; "" for a user's own."""
+        for error in self._errors(value):
+            if _SAFE_MESSAGES.match(error["type"]):
+                return str(error["msg"]).removeprefix("Input should be ")
+        return ""
+
+    def locations(self, value: Any) -> list[tuple[tuple[int | str, ...], bool]]:
+        """Where Pydantic finds a value wrong, and whether because something is absent there."""
+        return [(error["loc"], error["type"] == "missing") for error in self._errors(value)]
+
+    def _errors(self, value: Any) -> list[Any]:
+        try:
+            self._validator.validate_json(as_json(value))
+        except ValidationError as exc:
+            return list(exc.errors(include_url=False, include_input=False, include_context=False))
+        return []
+
+    def judge(self, value: Any) -> Verdict | None:
+        """What is wrong with the value, None where nothing is."""
+        if self.anything or (type(value) in self.plain):
+            return None
+        key = (type(value), value) if isinstance(value, (str, int, float)) else None
+        if key is not None and key in self._accepted:
+            return None
+        verdict = self._judge(value)
+        if verdict is None and key is not None and len(self._accepted) < _REMEMBERED:
+            self._accepted.add(key)
+        return verdict
+
+    def _judge(self, value: Any) -> Verdict | None:
+        raw = as_json(value)
+        try:
+            self._validator.validate_json(raw, strict=True)
+        except ValidationError:
+            return self._judge_lax(value, raw)
+        except Exception:  # as above: the whole document's validation will tell
+            return None
+        return self._odd(value)
+
+    def _odd(self, value: Any) -> Verdict | None:
+        """What even strict validation lets through, and is not what is declared."""
+        if isinstance(value, bool) and "boolean" not in self.kinds and self.kinds < KINDS:
+            return Verdict("type_mismatch", "warning")  # True == 1, so Literal[1] takes it
+        if isinstance(value, str) and self.format in ("date-time", "date") and "-" not in value[1:]:
+            return Verdict("format", "warning")  # Unix time in a string
+        return None
+
+    def _judge_lax(self, value: Any, raw: bytes) -> Verdict | None:
+        kind = kind_of(value)
+        fits = kind in self.kinds or (kind == "integer" and "number" in self.kinds)
+        try:
+            self._validator.validate_json(raw)
+        except ValidationError as exc:
+            error = exc.errors(include_url=False, include_input=False)[0]
+            return Verdict(self._issue(error["type"], value, fits), "breaking", self._rule(error["type"], error["msg"]))
+        except Exception:  # as above
+            return None
+        if isinstance(value, float) and value.is_integer() and "integer" in self.kinds:
+            return None  # JSON has one type of number: 1.0 is an integer (JSON Schema 2020-12, 6.1.1)
+        if fits and kind == "string" and self.kinds < KINDS:
+            return Verdict("format" if self.format else "constraint", "warning")
+        return None if fits else Verdict("type_mismatch", "warning")
+
+    def _issue(self, error: str, value: Any, fits: bool) -> Issue:
+        if error in ("literal_error", "enum"):
+            return "enum" if fits else "type_mismatch"
+        if not fits or value is None:
+            return "type_mismatch"
+        if _SAFE_MESSAGES.match(error):
+            return "constraint"
+        if isinstance(value, str) and self.format:
+            return "format"
+        unread = error.endswith(("_parsing", "_type")) or error.startswith(("uuid_", "url_", "json_"))
+        return "format" if unread and isinstance(value, str) else "constraint"
+
+    @staticmethod
+    def _rule(error: str, message: str) -> str:
+        return message.removeprefix("Input should be ") if _SAFE_MESSAGES.match(error) else ""
+
+    @cached_property
+    def _validator(self) -> SchemaValidator:
+        core: Any = self._core
+        if self._definitions and _refers(core):
+            core = {"type": "definitions", "schema": core, "definitions": list(self._definitions.values())}
+        config: Any = self._config
+        return SchemaValidator(core, config or None)
+
+    @cached_property
+    def _schema(self) -> Mapping[str, Any]:
+        core: Any = self._core
+        try:
+            return GenerateJsonSchema(by_alias=True).generate(core, mode="validation")
+        except Exception:  # types without a JSON schema, and users' own hooks for it: described by their kind
+            return {}
+
+    @cached_property
+    def kinds(self) -> frozenset[str]:
+        """The JSON types it takes when strict; all of them where the type does not say."""
+        return frozenset(_kinds(self._schema)) or KINDS
+
+    @cached_property
+    def format(self) -> str:
+        """Format of a string: date-time, uuid, uri, …; "" where it has none."""
+        found = next((one["format"] for one in _members(self._schema) if one.get("format")), "")
+        if not found and self._core["type"] == "decimal":
+            return "decimal"
+        return str(found)
+
+    @cached_property
+    def secret(self) -> bool:
+        """Whether the type says that its values are not to be shown (SecretStr)."""
+        return self.format == "password"
+
+    @property
+    def literals(self) -> list[Any]:
+        """The strings of a Literal type; none of another type."""
+        expected = self._core.get("expected", ()) if self._core["type"] == "literal" else ()
+        return [value for value in expected if isinstance(value, str)]
+
+    @cached_property
+    def label(self) -> str:
+        """The type in words."""
+        if self._core["type"] == "decimal":
+            return "decimal (number or string)"
+        words = [_word(one) for one in _members(self._schema)]
+        return " | ".join(dict.fromkeys(words)) or "any"
+
+
+def _members(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    inner = schema.get("anyOf") or schema.get("oneOf")
+    if inner:
+        for one in inner:
+            yield from _members(one)
+    else:
+        yield schema
+
+
+def _kinds(schema: Mapping[str, Any]) -> Iterator[str]:
+    for one in _members(schema):
+        if "const" in one:
+            yield kind_of(one["const"])
+        elif "enum" in one:
+            yield from (kind_of(value) for value in one["enum"])
+        elif isinstance(one.get("type"), str):
+            yield one["type"]
+        else:
+            yield from KINDS
+
+
+def _word(schema: Mapping[str, Any]) -> str:
+    if "const" in schema:
+        return repr(schema["const"])
+    if "enum" in schema:
+        return " | ".join(repr(value) for value in schema["enum"])
+    kind = schema.get("type")
+    if kind and schema.get("format"):
+        return f"{kind} ({schema['format']})"
+    return str(kind) if kind else "any"
+
+
+def _refers(core: Any) -> bool:
+    """Whether a schema mentions a definition."""
+    if isinstance(core, Mapping):
+        return core.get("type") == "definition-ref" or any(
+            _refers(inner) for key, inner in core.items() if key != "metadata"
+        )
+    return isinstance(core, (list, tuple)) and any(_refers(inner) for inner in core)

@@ -1,0 +1,117 @@
+"""What a contract check found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from khotan_cli.errors import UsageError, nearest
+from khotan_cli.runtime.plugs.leaf import Grade, Issue
+
+GRADES: tuple[Grade, ...] = ("breaking", "warning", "info")
+FAIL_ON = (*GRADES, "never")
+_UNTRUE = frozenset({"extra", "type_mismatch", "format", "enum", "constraint"})
+"""Issues that fail by default even as warnings: Pydantic copes, but the declaration is not what comes."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One difference. `path` is a JSONPath (RFC 9535) with [*] for every item and .* for every value of a map.
+
+    It shows in `count` of the `of` values or objects that are there. `example` is one such value as JSON, shortened, secrets
+    masked; None where a key is missing. Issue `null`: always null; `empty`: nothing came that could be checked.
+    """
+
+    path: str
+    issue: Issue
+    grade: Grade
+    expected: str
+    actual: str
+    count: int
+    of: int
+    example: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def softened(self) -> Finding:
+        """The same as a warning: Pydantic makes something valid of it."""
+        return replace(self, grade="warning")
+
+    def __str__(self) -> str:
+        example = "" if self.example is None else f", for example {self.example}"
+        return (
+            f"{self.grade}: {self.path}: {self.issue}: expected {self.expected}, got {self.actual} "
+            f"({self.count} of {self.of}{example})"
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """The findings about one response, the gravest first. `omitted`: further ones, of which only the number is shown."""
+
+    model: str
+    status: int
+    findings: Sequence[Finding] = field(default_factory=list[Finding])
+    endpoint: str = ""
+    omitted: Sequence[Finding] = ()
+
+    @property
+    def matches(self) -> bool:
+        """Whether nothing was found that fails by default."""
+        return not self.fails()
+
+    @property
+    def summary(self) -> dict[str, int]:
+        """How many findings of each grade, omitted ones included."""
+        every = [*self.findings, *self.omitted]
+        return {grade: sum(1 for f in every if f.grade == grade) for grade in GRADES}
+
+    def fails(self, fail_on: str | None = None) -> bool:
+        """Whether the check fails. Raises UsageError for an unknown `fail_on`.
+
+        None: breaking findings, undeclared keys (save of a type that allows them) and values that are valid only when Pydantic
+        converts them. A grade: findings of it and of graver ones. "never": nothing fails.
+        """
+        level = fail_grade(fail_on)
+        if level == "never":
+            return False
+        every = [*self.findings, *self.omitted]
+        if level is None:
+            return any(f.grade == "breaking" or (f.grade == "warning" and f.issue in _UNTRUE) for f in every)
+        reached = GRADES[: FAIL_ON.index(level) + 1]
+        return any(f.grade in reached for f in every)
+
+    def to_json(self, fail_on: str | None = None) -> dict[str, Any]:
+        """The report as the API and `--json` give it; `ok` by that `fail_on`."""
+        document: dict[str, Any] = {
+            "ok": not self.fails(fail_on),
+            "endpoint": self.endpoint,
+            "model": self.model,
+            "status": self.status,
+            "findings": [finding.to_json() for finding in self.findings],
+            "summary": self.summary,
+            "failOn": fail_on or "default",
+        }
+        if self.omitted:
+            document["omitted"] = len(self.omitted)
+        return document
+
+    def text(self) -> str:
+        """The findings, a line each."""
+        lines = [str(finding) for finding in self.findings]
+        return "\n".join([*lines, f"and {len(self.omitted)} more"] if self.omitted else lines)
+
+
+def fail_grade(text: str | None) -> str | None:
+    """A `--fail-on` value, checked; None for the default rule. Raises UsageError."""
+    if text is None or text in ("", "default"):
+        return None
+    if text not in FAIL_ON:
+        near = nearest(text, FAIL_ON)
+        raise UsageError(
+            f"--fail-on {text!r} is not a grade",
+            hint=f"Did you mean {near!r}?" if near else f"One of {', '.join(FAIL_ON)}.",
+        )
+    return text
