@@ -270,7 +270,7 @@ async def test_redirect_traps(api: Api) -> None:
         with pytest.raises(PlugUnreachable, match="redirects"):
             await api.with_options(base_url=server.url, retry=Retry(attempts=1)).read()
     for place in ("file:///etc/passwd", "gopher://x", "http://"):
-        async with loopback(lambda a, place=place: Answer(302, headers={"Location": place})) as server:
+        async with loopback(script(Answer(302, headers={"Location": place}))) as server:
             with pytest.raises(PlugUnreachable):
                 await api.with_options(base_url=server.url, retry=Retry(attempts=1)).read()
     async with loopback(lambda a: Answer(302, headers={"Location": "/x"})) as server:
