@@ -3,41 +3,50 @@
     from khotan_cli.runtime.testing import assert_contract, replay
 
     async def test_charges():
-        with replay(stripe, "tests/data/charges.json") as plug:
-            page = await plug.list_charges(limit=10)      # the plug's own pipeline, no network, no credentials
+        with replay(stripe, "tests/data/charges.json") as plug:      # or `async with`
+            page = await plug.list_charges(limit=10)                 # the plug's own pipeline, no network, no credentials
 
     def test_contract():
         assert_contract(Stripe.list_charges, "tests/data/charges.json")
+
+    @pytest.fixture
+    def stripe_replayed():
+        with replay(stripe, *sorted(Path("tests/data").glob("*.json"))) as plug:
+            yield plug
 
 Files come from `khotan plug NAME --endpoint E --save FILE`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import parse_qsl, urlsplit
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpx
 
 from khotan_cli.errors import UsageError
-from khotan_cli.runtime.plugs.contract import Report, check
+from khotan_cli.runtime.plugs.context import EXTENSION, CallContext
+from khotan_cli.runtime.plugs.contract import Report, check, model_for_status
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
-from khotan_cli.runtime.plugs.plug import Plug
+from khotan_cli.runtime.plugs.masking import BULLETS
+from khotan_cli.runtime.plugs.plug import Plug, Shared
 from khotan_cli.runtime.plugs.retry import Retry
 from khotan_cli.runtime.plugs.saved import SavedResponse, load_saved
+from khotan_cli.runtime.plugs.vars import resolve
 
 P = TypeVar("P", bound=Plug)
+_PUT_ASIDE = ("transport", "auth", "retry", "rate_limit", "shared", "_overrides")
 
 __all__ = ["ReplayTransport", "SavedResponse", "assert_contract", "load_saved", "replay"]
 
 
 class ReplayTransport(httpx.AsyncBaseTransport):
-    """Answers from saved responses, matched by method and path; where several match, by query, then in order.
+    """Answers from saved responses, matched by method and path, and by query where several are saved for a path.
 
-    The last one of a request is repeated. `requests` keeps what was asked.
+    Responses saved for one and the same request answer in their order; the last one is repeated. `requests` keeps what was
+    asked. Raises UsageError, naming what is saved, for a request that nothing answers.
     """
 
     def __init__(self, saved: list[SavedResponse]) -> None:
@@ -47,48 +56,117 @@ class ReplayTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
-        path = request.url.path
-        found = [s for s in self._saved if s.method == request.method and urlsplit(s.url).path == path]
-        asked = sorted(parse_qsl(request.url.query.decode()))
-        exact = [s for s in found if sorted(parse_qsl(urlsplit(s.url).query)) == asked]
-        candidates = exact or found
+        candidates = self._candidates(request)
         if not candidates:
-            known = ", ".join(f"{s.method} {urlsplit(s.url).path}" for s in self._saved) or "nothing"
-            raise UsageError(f"No saved response answers {request.method} {path}", hint=f"Saved: {known}.")
-        chosen = min(candidates, key=lambda s: self._used.get(id(s), 0))
-        if all(id(s) in self._used for s in candidates):
-            chosen = candidates[-1]
-        self._used[id(chosen)] = self._used.get(id(chosen), 0) + 1
-        return chosen.response(request)
+            known = ", ".join(f"{one.method} {_target(one.url)}" for one in self._saved) or "nothing"
+            asked = f"{request.method} {_target(str(request.url))}"
+            raise UsageError(f"No saved response answers {asked}", hint=f"Saved: {known}.")
+        first = id(candidates[0])
+        turn = self._used.get(first, 0)
+        self._used[first] = turn + 1
+        answer = candidates[min(turn, len(candidates) - 1)].response(request)
+        # Unread, as one that comes from a network: the plug reads it itself.
+        stream = httpx.ByteStream(answer.content)
+        return httpx.Response(answer.status_code, headers=answer.headers, stream=stream, request=request)
+
+    def _candidates(self, request: httpx.Request) -> list[SavedResponse]:
+        ctx = request.extensions.get(EXTENSION)
+        base = ctx.base_url.path.rstrip("/") if isinstance(ctx, CallContext) else ""
+        path = request.url.path
+        own = path.removeprefix(base) if path.startswith(base) else path
+        same = [one for one in self._saved if one.method.upper() == request.method]
+        found = [one for one in same if _same_path(_path(one), path)]
+        if not found and own.strip("/"):  # the base URL holds a variable, which had another value when it was saved
+            found = [one for one in same if _ends_with(_path(one), own)]
+        queries = {_query(one.url) for one in found}
+        exact = [one for one in found if _query(one.url) == _query(str(request.url))]
+        return exact or (found if len(queries) == 1 else [])
 
 
-@contextmanager
-def replay(plug: P, *files: Path | str) -> Iterator[P]:
-    """While it lasts the plug itself, and the copy that is returned, answer from the files; nothing goes out.
+class replay(Generic[P]):
+    """While it lasts the plug, and copies made of it meanwhile, answer from the files; nothing goes out.
 
-    Raises UsageError for a file that is not a saved response, and from a call that no file answers.
+    `with` and `async with` both give the plug. Its variables need no values and its credentials are not asked for; its stores,
+    tokens, rate limit and retries are put aside, and are as before afterwards. `transport.requests` keeps what was asked.
+    Raises UsageError for a file that is not a saved response.
     """
-    transport = ReplayTransport([load_saved(file) for file in files])
-    before = (plug.transport, plug.auth, plug.retry)
-    plug.transport, plug.auth, plug.retry = transport, None, Retry(attempts=1)
-    plug.refresh_options()
-    try:
-        yield plug
-    finally:
-        plug.transport, plug.auth, plug.retry = before
+
+    def __init__(self, plug: P, *files: SavedResponse | Path | str) -> None:
+        self.plug = plug
+        self.transport = ReplayTransport([one if isinstance(one, SavedResponse) else load_saved(one) for one in files])
+        self._before: list[dict[str, Any]] = []
+
+    def __enter__(self) -> P:
+        plug = self.plug
+        self._before.append({name: getattr(plug, name) for name in _PUT_ASIDE})
+        plug.transport, plug.auth, plug.retry, plug.rate_limit = self.transport, None, Retry(attempts=1), None
+        plug.shared = Shared()
+        plug._overrides = {**_placeholders(plug), **plug._overrides}
         plug.refresh_options()
+        return plug
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name, value in self._before.pop().items():
+            setattr(self.plug, name, value)
+        self.plug.refresh_options()
+
+    async def __aenter__(self) -> P:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.plug.shared.pool.aclose()
+        self.__exit__(kind, error, trace)
 
 
 def assert_contract(
     endpoint: Endpoint[Any] | BoundEndpoint[Any], saved: SavedResponse | Path | str, *, fail_on: str | None = None
 ) -> Report:
     """Raise AssertionError, with the findings, where a saved response is not what the endpoint declares for its status."""
-    declared = endpoint.endpoint if isinstance(endpoint, BoundEndpoint) else endpoint
+    name = endpoint.endpoint.name if isinstance(endpoint, BoundEndpoint) else endpoint.name
     kept = saved if isinstance(saved, SavedResponse) else load_saved(saved)
-    model = declared.model_for(kept.status)
+    model = model_for_status(endpoint, kept.status)
     if model is None:
-        raise AssertionError(f"{declared.name} declares no model for status {kept.status}")
-    report = check(model, kept.body, status=kept.status)
+        raise AssertionError(f"{name} declares no model for status {kept.status}")
+    report = check(model, kept.body, status=kept.status, endpoint=name)
     if report.fails(fail_on):
-        raise AssertionError(f"{declared.name} does not match {report.model}:\n{report.text()}")
+        raise AssertionError(f"{name} does not match {report.model}:\n{report.text()}")
     return report
+
+
+def _placeholders(plug: Plug) -> dict[str, str]:
+    """Values for the variables that have none: nothing is sent to anyone."""
+    declared = plug.declared_vars()
+    known = resolve(plug.name, declared, {}, {}).values
+    return {
+        name: "https://replay.invalid" if plug.base_url.startswith("{" + name + "}") else "replay"
+        for name in declared
+        if name not in known
+    }
+
+
+def _path(saved: SavedResponse) -> str:
+    return unquote(urlsplit(saved.url).path)
+
+
+def _target(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path
+
+
+def _query(url: str) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(parse_qsl(urlsplit(url).query, keep_blank_values=True)))
+
+
+def _same_path(saved: str, asked: str) -> bool:
+    """Whether two paths are equal, a masked segment standing for any."""
+    ours, theirs = saved.split("/"), asked.split("/")
+    return len(ours) == len(theirs) and all(BULLETS in a or a == b for a, b in zip(ours, theirs, strict=True))
+
+
+def _ends_with(saved: str, own: str) -> bool:
+    ours, theirs = saved.split("/"), own.strip("/").split("/")
+    return len(ours) > len(theirs) and _same_path("/".join(ours[-len(theirs) :]), "/".join(theirs))

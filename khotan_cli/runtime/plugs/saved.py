@@ -5,20 +5,22 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
-import orjson
 
 from khotan_cli.errors import UsageError
+from khotan_cli.runtime.plugs.examples import is_sensitive
+from khotan_cli.runtime.plugs.masking import BULLETS, SENSITIVE_HEADERS
 
 VERSION = 1
-_DROPPED = frozenset({"set-cookie", "content-encoding", "content-length", "transfer-encoding", "connection"})
+_DROPPED = SENSITIVE_HEADERS | {"content-encoding", "content-length", "transfer-encoding", "connection"}
+"""Headers that carry credentials, and those of a transfer that is over: the body is kept decompressed."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,14 @@ class SavedResponse:
             "headers": {name: value for name, value in self.headers.items() if name.lower() not in _DROPPED},
         }
         try:
-            response["body"] = orjson.loads(self.body)
-        except orjson.JSONDecodeError:
+            response["body"] = json.loads(self.body.decode(), parse_constant=_no_json)
+        except (ValueError, RecursionError):
             response["bodyBase64"] = base64.b64encode(self.body).decode()
         return {
             "khotan": VERSION,
             "plug": self.plug,
             "endpoint": self.endpoint,
-            "request": {"method": self.method, "url": self.url},
+            "request": {"method": self.method, "url": _without_credentials(self.url)},
             "response": response,
         }
 
@@ -55,6 +57,18 @@ class SavedResponse:
         """The response as an answer to a request."""
         headers = {name: value for name, value in self.headers.items() if name.lower() not in _DROPPED}
         return httpx.Response(self.status, headers=headers, content=self.body, request=request)
+
+
+def _no_json(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON (RFC 8259 6)")
+
+
+def _without_credentials(url: str) -> str:
+    """A URL without user and password, and with parameters masked that are named like secrets."""
+    parts = urlsplit(url)
+    pairs = [pair.partition("=") for pair in parts.query.split("&")] if parts.query else []
+    query = "&".join(f"{name}={BULLETS}" if is_sensitive(name) else name + eq + text for name, eq, text in pairs)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query))
 
 
 def parse_saved(document: Any, where: str = "The saved response") -> SavedResponse:
@@ -68,7 +82,7 @@ def parse_saved(document: Any, where: str = "The saved response") -> SavedRespon
         if "bodyBase64" in response:
             body = base64.b64decode(response["bodyBase64"], validate=True)
         else:
-            body = orjson.dumps(response["body"])
+            body = json.dumps(response["body"], ensure_ascii=False).encode()
         return SavedResponse(
             plug=str(document["plug"]),
             endpoint=str(document["endpoint"] or ""),
@@ -107,13 +121,15 @@ def write_atomically(path: Path, text: str) -> None:
     """Write to a temporary file beside the target, then rename."""
     try:
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            file.write(text)
-        try:
-            os.chmod(file.name, 0o644)
-            Path(file.name).replace(path)
-        except OSError:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+            made = Path(file.name)
+            try:
+                file.write(text)
+                file.close()
+                made.chmod(0o644)
+                made.replace(path)
+            except OSError:
+                made.unlink(missing_ok=True)
+                raise
     except OSError as exc:
         raise UsageError(
             f"{path} cannot be written: {exc.strerror}", hint="Check the path.", code="file_not_readable"
