@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -134,3 +135,31 @@ async def loopback(handler: Handler, context: ssl.SSLContext | None = None) -> A
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextmanager
+def threaded_loopback(handler: Handler) -> Iterator[Loopback]:
+    """The same server in a thread of its own, for tests that wait for other processes."""
+    ready, ended = threading.Event(), threading.Event()
+    holder: list[Loopback] = []
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def run() -> None:
+        async with loopback(handler) as served:
+            holder.append(served)
+            ready.set()
+            await stop.wait()
+
+    def thread() -> None:
+        loop.run_until_complete(run())
+        loop.close()
+        ended.set()
+
+    threading.Thread(target=thread, daemon=True).start()
+    ready.wait(10)
+    try:
+        yield holder[0]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        ended.wait(10)

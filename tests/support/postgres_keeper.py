@@ -32,7 +32,7 @@ def main(folder: Path, binaries: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, _leave)
-    server: subprocess.Popen[bytes] | None = None
+    server: subprocess.Popen[Any] | None = None
     try:
         account = _account()
         binaries = _reachable(binaries, folder, account)
@@ -85,7 +85,7 @@ def _reachable(binaries: Path, folder: Path, account: tuple[int, int] | None) ->
         return binaries
     try:
         probe = subprocess.run(
-            [str(binaries / "postgres"), "--version"], capture_output=True, **_demoted(account, folder)
+            [str(binaries / "postgres"), "--version"], check=False, capture_output=True, **_demoted(account, folder)
         )
         if probe.returncode == 0:
             return binaries
@@ -120,7 +120,7 @@ def _initialize(folder: Path, binaries: Path, password: str, account: tuple[int,
 
 def _start(
     folder: Path, binaries: Path, data: Path, account: tuple[int, int] | None
-) -> tuple[subprocess.Popen[bytes], int]:
+) -> tuple[subprocess.Popen[Any], int]:
     settings = {
         "listen_addresses": "127.0.0.1",
         "unix_socket_directories": "",
@@ -139,7 +139,11 @@ def _start(
         with (folder / "postgres.log").open("ab") as log:
             # Runs after the change of user, which would clear it. Safe here: this process has a single thread.
             server = subprocess.Popen(
-                command, stdout=log, stderr=log, preexec_fn=_die_with_parent, **_demoted(account, folder)
+                command,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509
+                **_demoted(account, folder),
             )
         if _answers(server, data):
             return server, port
@@ -154,7 +158,7 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
-def _answers(server: subprocess.Popen[bytes], data: Path) -> bool:
+def _answers(server: subprocess.Popen[Any], data: Path) -> bool:
     """Wait for the server to write that it is ready (the eighth line of its pid file)."""
     pid_file = data / "postmaster.pid"
     deadline = time.monotonic() + START_SECONDS

@@ -20,24 +20,25 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from khotan_cli.errors import CiphertextInvalid, ConfigError, SecretMismatch
+from khotan_cli.errors import CiphertextInvalid, ConfigError, SecretMismatch, UsageError
 
 _VERSION = "k1"
 _NONCE_BYTES = 12
 SHORTEST_SECRET = 32
 MAKE_SECRET = 'python -c "import secrets; print(secrets.token_urlsafe(48))"'
-_PLACEHOLDERS = ("change", "secret", "example", "placeholder", "your-", "xxxx")
+_FEWEST_DIFFERENT = 8
+_PLACEHOLDERS = ("change", "secret", "example", "placeholder", "replace", "insert", "your-", "your_", "xxxx", "<")
 
 
 def check_secret(secret: str) -> None:
     """Raises ConfigError for a secret that is too short to be one, or that was meant to be replaced."""
-    few = len(set(secret)) < 8
+    few = len(set(secret)) < _FEWEST_DIFFERENT
     if len(secret) < SHORTEST_SECRET or few or secret.lower().startswith(_PLACEHOLDERS):
         what = f"is shorter than {SHORTEST_SECRET} characters" if len(secret) < SHORTEST_SECRET else "is a placeholder"
-        raise ConfigError(f"KHOTAN_SECRET {what}", hint=f"Make one: {MAKE_SECRET}", code="config_invalid")
+        raise ConfigError(f"KHOTAN_SECRET {what}", hint=f"Make one: {MAKE_SECRET}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Key:
     id: str
     aead: AESGCM
@@ -52,14 +53,24 @@ class Cipher:
         self._keys = {key.id: key for key in (*map(_key, previous), self._current)}
         self._fingerprint_key = _derived(secret, b"khotan fingerprint v1")
 
+    def __repr__(self) -> str:
+        return f"Cipher(key {self._current.id})"
+
     @property
     def key_id(self) -> str:
         """Names the key in stored values; says nothing about it."""
         return self._current.id
 
     def encrypt(self, plug: str, name: str, value: str) -> str:
+        """The value as it is stored. Raises UsageError for text that is not Unicode (a lone surrogate)."""
         nonce = os.urandom(_NONCE_BYTES)
-        sealed = self._current.aead.encrypt(nonce, value.encode(), _bound(plug, name))
+        try:
+            plain = value.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"The value of {plug}.{name} is not valid Unicode text", hint="Half of a surrogate pair stands in it."
+            ) from None
+        sealed = self._current.aead.encrypt(nonce, plain, _bound(plug, name))
         return f"{_VERSION}.{self._current.id}.{base64.b64encode(nonce + sealed).decode()}"
 
     def decrypt(self, plug: str, name: str, stored: str) -> str:
@@ -89,7 +100,8 @@ class Cipher:
         return stored.startswith(f"{_VERSION}.{self._current.id}.")
 
     def fingerprint(self, text: str) -> str:
-        return hmac.new(self._fingerprint_key, text.encode(), hashlib.sha256).hexdigest()[:32]
+        """A keyed digest, 32 hex digits."""
+        return hmac.new(self._fingerprint_key, text.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()[:32]
 
     @staticmethod
     def _invalid(plug: str, name: str) -> CiphertextInvalid:

@@ -3,99 +3,104 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event, text
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy import ColumnElement, Float, Table, event, false, func, literal, select, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from khotan_cli.errors import ConfigError, DatabaseNotMigrated, DatabaseUnreachable, StoreError
+from khotan_cli.errors import DatabaseNotMigrated
+from khotan_cli.runtime.store.failures import explained
+from khotan_cli.runtime.store.tables import metadata
+from khotan_cli.runtime.store.url import describe_url, make_folder, parse_url
 
 CONNECT_SECONDS = 10
 BUSY_MILLISECONDS = 30_000
-
-
-def parse_url(url: str, root: Path) -> URL:
-    """DATABASE_URL without a driver, a relative SQLite path made absolute against the project.
-
-    Raises ConfigError, which never quotes the URL: it may hold a password.
-    """
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise ConfigError(
-            "DATABASE_URL is not a database URL",
-            hint="sqlite:///path/to/file.db, or postgresql://user:password@host/name.",
-        ) from None
-    backend = parsed.drivername.partition("+")[0]
-    if backend in ("postgres", "postgresql"):
-        return parsed.set(drivername="postgresql")
-    if backend != "sqlite":
-        raise ConfigError(
-            f"DATABASE_URL names {backend!r}, which khotan cannot use", hint="Use sqlite:/// or postgresql://."
-        )
-    if not parsed.database or parsed.database == ":memory:":
-        raise ConfigError(
-            "DATABASE_URL names an SQLite database in memory, which no second process could see",
-            hint="Name a file: sqlite:///.khotan/khotan.db.",
-        )
-    return parsed.set(drivername="sqlite", database=str((root / parsed.database).resolve()))
-
-
-def describe_url(url: URL) -> str:
-    """The database without user and password."""
-    if url.drivername.startswith("sqlite"):
-        return f"SQLite {url.database}"
-    return f"PostgreSQL {url.host or 'localhost'}:{url.port or 5432}/{url.database or ''}"
+_POOL_SIZE = 5
+_POOL_OVERFLOW = 15
 
 
 class Database:
-    """One database. Its engine belongs to the event loop that first uses it, and is made anew for another one."""
+    """One database. Every event loop that uses it gets an engine of its own, kept until `dispose` is called in it."""
 
     def __init__(self, url: str, root: Path | None = None) -> None:
         self.url = parse_url(url, root or Path.cwd())
         self.sqlite = self.url.drivername == "sqlite"
-        self._engine: AsyncEngine | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._engines: dict[asyncio.AbstractEventLoop, AsyncEngine] = {}
+        self._guard = threading.Lock()
 
     @property
     def name(self) -> str:
+        """The database without user and password, for people."""
         return describe_url(self.url)
 
     @property
     def engine(self) -> AsyncEngine:
+        """The engine of the running event loop."""
         loop = asyncio.get_running_loop()
-        if self._engine is None or self._loop is not loop:
-            self._engine, self._loop = self._make(), loop
-        return self._engine
+        found = self._engines.get(loop)
+        if found is None:
+            with self._guard:
+                self._forget_closed_loops()
+                found = self._engines[loop] = self._make()
+        return found
+
+    def _forget_closed_loops(self) -> None:
+        for loop in [loop for loop in self._engines if loop.is_closed()]:
+            # Its connections cannot be closed in order any more; the garbage collector does it.
+            self._engines.pop(loop).sync_engine.dispose(close=False)
 
     def _make(self) -> AsyncEngine:
+        options: dict[str, Any] = {"hide_parameters": True, "pool_size": _POOL_SIZE, "max_overflow": _POOL_OVERFLOW}
         if self.sqlite:
             make_folder(self.url)
-            engine = create_async_engine(
-                self.url.set(drivername="sqlite+aiosqlite"),
-                hide_parameters=True,
-                connect_args={"timeout": BUSY_MILLISECONDS / 1000},
-            )
+            arguments: dict[str, Any] = {"timeout": BUSY_MILLISECONDS / 1000}
+            url = self.url.set(drivername="sqlite+aiosqlite")
+            engine = create_async_engine(url, connect_args=arguments, **options)
             event.listen(engine.sync_engine, "connect", configure_sqlite)
             return engine
-        return create_async_engine(
-            self.url.set(drivername="postgresql+psycopg"),
-            hide_parameters=True,
-            pool_pre_ping=True,
-            connect_args={"connect_timeout": CONNECT_SECONDS},
-        )
+        url = self.url.set(drivername="postgresql+psycopg")
+        arguments = postgres_arguments(self.url)
+        return create_async_engine(url, connect_args=arguments, pool_pre_ping=True, **options)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
         """A session in one transaction, committed at the end. Raises StoreError and its kinds."""
-        with self.errors():
+        self._refuse_missing_file()
+        with explained(self.url):
             async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
                 yield session
+
+    def _refuse_missing_file(self) -> None:
+        if self.sqlite and not Path(str(self.url.database)).exists():
+            # Opening it would create an empty file; that is for `khotan migrate` to do.
+            raise DatabaseNotMigrated(
+                f"{self.name} does not exist yet", hint="Apply the migrations.", next=["khotan migrate"]
+            )
+
+    def insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
+        """An INSERT that knows ON CONFLICT."""
+        return sqlite.insert(table) if self.sqlite else postgresql.insert(table)
+
+    def now(self) -> ColumnElement[float]:
+        """The present moment in seconds since the epoch, to use in a statement.
+
+        PostgreSQL's own clock, so that hosts that share the database need not agree on the time; SQLite is used by one
+        host alone, whose clock this is. It is wall-clock time: a step of it moves the ends of leases and holds.
+        """
+        if self.sqlite:
+            return literal(time.time(), Float(53))
+        return func.date_part("epoch", func.clock_timestamp(), type_=Float(53))
+
+    def largest(self, *values: ColumnElement[float]) -> ColumnElement[float]:
+        """The largest of several values of one row."""
+        return (func.max if self.sqlite else func.greatest)(*values, type_=Float(53))
 
     async def ping(self) -> None:
         """Raises DatabaseUnreachable where the database does not answer."""
@@ -103,37 +108,25 @@ class Database:
             await session.execute(text("SELECT 1"))
 
     async def check_migrated(self) -> None:
-        """Raises DatabaseNotMigrated where khotan's tables are missing."""
+        """Raises DatabaseNotMigrated where tables or columns of khotan's are missing."""
         async with self.session() as session:
-            await session.execute(text("SELECT 1 FROM khotan_vars LIMIT 1"))
-            await session.execute(text("SELECT 1 FROM khotan_rates LIMIT 1"))
+            for table in metadata.sorted_tables:
+                await session.execute(select(table).where(false()))
 
     async def dispose(self) -> None:
-        engine, self._engine = self._engine, None
-        if engine is not None and self._loop is asyncio.get_running_loop():
+        """Close the connections of the running event loop."""
+        engine = self._engines.pop(asyncio.get_running_loop(), None)
+        if engine is not None:
             await engine.dispose()
-
-    @contextmanager
-    def errors(self) -> Iterator[None]:
-        """SQLAlchemy's exceptions as khotan's; neither statement nor parameters are quoted."""
-        try:
-            yield
-        except (SQLAlchemyError, OSError) as exc:
-            raise explain(exc, self.name) from None
 
     def __repr__(self) -> str:
         return f"Database({self.name!r})"
 
 
-def make_folder(url: URL) -> None:
-    """Create the folder of an SQLite file."""
-    folder = Path(str(url.database)).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise DatabaseUnreachable(
-            f"{describe_url(url)}: its folder cannot be created: {exc.strerror}", hint="Check DATABASE_URL."
-        ) from None
+def postgres_arguments(url: URL) -> dict[str, Any]:
+    """What is asked of libpq where the URL does not say it."""
+    ours: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS, "application_name": "khotan"}
+    return {name: value for name, value in ours.items() if name not in url.query}
 
 
 def configure_sqlite(connection: Any, _record: Any) -> None:
@@ -144,30 +137,3 @@ def configure_sqlite(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
-
-
-def explain(exc: Exception, name: str) -> StoreError:
-    """The StoreError for an exception of SQLAlchemy or a driver."""
-    cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
-    message = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-    kind = type(cause).__name__
-    if kind in ("UndefinedTable", "UndefinedColumn") or "no such table" in message or "no such column" in message:
-        return DatabaseNotMigrated(
-            f"{name} has not khotan's tables, or old ones",
-            hint="Apply the migrations.",
-            next=["khotan migrate"],
-        )
-    if "not a database" in message:
-        return DatabaseUnreachable(f"{name} is a file, but no SQLite database", hint="Check DATABASE_URL.")
-    if kind in ("OperationalError", "ConnectionTimeout", "InterfaceError") or isinstance(cause, OSError):
-        return DatabaseUnreachable(
-            f"{name} cannot be reached: {_without_secrets(message)}",
-            hint="Check DATABASE_URL, and that the database runs and is reachable from here.",
-            next=["khotan doctor"],
-        )
-    return StoreError(f"{name}: {kind}", hint="Run khotan doctor.", next=["khotan doctor"])
-
-
-def _without_secrets(message: str) -> str:
-    """Drivers name user and host, never the password; the rest of a long line adds nothing."""
-    return message[:200]

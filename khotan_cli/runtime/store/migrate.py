@@ -13,25 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from alembic import command
+from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, create_engine, event, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, create_engine, event, inspect, text
 from sqlalchemy.pool import NullPool
 
 from khotan_cli.errors import StoreError
-from khotan_cli.runtime.store.database import (
-    BUSY_MILLISECONDS,
-    CONNECT_SECONDS,
-    configure_sqlite,
-    describe_url,
-    explain,
-    make_folder,
-    parse_url,
-)
+from khotan_cli.runtime.store.database import BUSY_MILLISECONDS, configure_sqlite, postgres_arguments
+from khotan_cli.runtime.store.failures import explained
 from khotan_cli.runtime.store.tables import metadata
+from khotan_cli.runtime.store.url import describe_url, make_folder, parse_url
 
 VERSION_TABLE = "khotan_alembic_version"
 _LOCK_ID = 0x6B686F74616E
@@ -53,28 +47,77 @@ class Status:
 
 
 def status(url: str, root: Path) -> Status:
-    """Raises DatabaseUnreachable; StoreError for a database that a newer khotan migrated."""
-    with _connection(url, root, create=False) as connection:
+    """Read only. Raises DatabaseUnreachable; StoreError for a database that a newer khotan migrated."""
+    with _connection(url, root, write=False) as connection:
         return _status(url, root, None if connection is None else _current(connection))
 
 
 def upgrade(url: str, root: Path) -> tuple[Status, Status]:
-    """Apply what is pending, all in one transaction; returns the status before and after."""
+    """Apply what is pending, all in one transaction; returns the status before and after.
+
+    Raises DatabaseUnreachable; StoreError for a database that a newer khotan migrated, or whose tables were made by
+    other means than these migrations.
+    """
     with _connection(url, root) as connection:
         assert connection is not None
         before = _status(url, root, _current(connection))
+        if before.current is None:
+            _refuse_foreign_tables(connection, before.database)
         command.upgrade(_config(connection=connection), "head")
         return before, _status(url, root, _current(connection))
 
 
 def push(url: str, root: Path) -> Status:
-    """Create missing tables straight from the models, and note the newest revision so that `upgrade` goes on from it."""
+    """Create missing tables straight from the models, and note the newest revision so that `upgrade` goes on from it.
+
+    Tables that are there already are kept, and must be as the models say. A database that was migrated before is
+    upgraded instead: missing tables alone would not bring it to the newest revision. Raises like `upgrade`.
+    """
     with _connection(url, root) as connection:
         assert connection is not None
-        _status(url, root, _current(connection))
+        before = _status(url, root, _current(connection))
+        if before.current is not None:
+            command.upgrade(_config(connection=connection), "head")
         metadata.create_all(connection)
+        differing = differences(connection)
+        if differing:
+            raise StoreError(
+                f"{before.database} has tables of khotan's name that are not as they should be: {', '.join(differing)}",
+                hint="Rename or drop them, then push again. Nothing was changed.",
+            )
         command.stamp(_config(connection=connection), "head")
         return _status(url, root, _current(connection))
+
+
+def differences(connection: Connection) -> list[str]:
+    """Where the database's tables are not as the models say: `table` or `table.column`, sorted."""
+    options = {"version_table": VERSION_TABLE, "include_object": is_ours, "compare_type": True}
+    context = MigrationContext.configure(connection, opts={**options, "target_metadata": metadata})
+    found: set[str] = set()
+    for difference in compare_metadata(context, metadata):
+        # A change of one column comes as a list of changes; any other as a tuple (kind, …objects).
+        for change in difference if isinstance(difference, list) else [difference]:
+            found.add(".".join(_named(part) for part in change[1:4] if _named(part)) or str(change[0]))
+    return sorted(found)
+
+
+def _named(part: Any) -> str:
+    return part if isinstance(part, str) else str(getattr(part, "name", "") or "")
+
+
+def is_ours(_item: Any, name: str | None, kind: str, _reflected: bool, _compared_to: Any) -> bool:
+    """Alembic's `include_object`: tables of the application are none of khotan's business."""
+    return kind != "table" or (name or "") in metadata.tables
+
+
+def _refuse_foreign_tables(connection: Connection, database: str) -> None:
+    there = sorted(set(metadata.tables) & set(inspect(connection).get_table_names()))
+    if there:
+        raise StoreError(
+            f"{database} has {', '.join(there)}, but no record of khotan's migrations",
+            hint="If they are khotan's tables, take them over with --push; if not, rename or drop them.",
+            next=["khotan migrate --push"],
+        )
 
 
 def sql(url: str, root: Path) -> str:
@@ -118,34 +161,29 @@ def _current(connection: Connection) -> str | None:
 
 
 @contextmanager
-def _connection(url: str, root: Path, *, create: bool = True) -> Iterator[Connection | None]:
-    """A connection in one transaction that keeps other migrations out; None for an SQLite file that is not there yet."""
+def _connection(url: str, root: Path, *, write: bool = True) -> Iterator[Connection | None]:
+    """A connection in one transaction that, to write, keeps other migrations out.
+
+    None where it is only to be read, and is an SQLite file that is not there yet.
+    """
     parsed = parse_url(url, root)
     sqlite = parsed.drivername == "sqlite"
-    if sqlite and not create and not Path(str(parsed.database)).exists():
+    if sqlite and not write and not Path(str(parsed.database)).exists():
         yield None
         return
     if sqlite:
         make_folder(parsed)
-        engine = create_engine(
-            parsed, poolclass=NullPool, hide_parameters=True, connect_args={"timeout": BUSY_MILLISECONDS / 1000}
-        )
+    driver = parsed if sqlite else parsed.set(drivername="postgresql+psycopg")
+    arguments = {"timeout": BUSY_MILLISECONDS / 1000} if sqlite else postgres_arguments(parsed)
+    engine = create_engine(driver, poolclass=NullPool, hide_parameters=True, connect_args=arguments)
+    if sqlite:
         event.listen(engine, "connect", _manual_transactions)
-        event.listen(engine, "begin", _begin_immediate)
-    else:
-        engine = create_engine(
-            parsed.set(drivername="postgresql+psycopg"),
-            poolclass=NullPool,
-            hide_parameters=True,
-            connect_args={"connect_timeout": CONNECT_SECONDS},
-        )
+        event.listen(engine, "begin", _begin_immediate if write else _begin)
     try:
-        with engine.begin() as connection:
-            if not sqlite:
+        with explained(parsed), engine.begin() as connection:
+            if write and not sqlite:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _LOCK_ID})
             yield connection
-    except (SQLAlchemyError, OSError) as exc:
-        raise explain(exc, describe_url(parsed)) from None
     finally:
         engine.dispose()
 
@@ -158,3 +196,7 @@ def _manual_transactions(connection: Any, record: Any) -> None:
 
 def _begin_immediate(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")

@@ -6,74 +6,93 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from sqlalchemy import func, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import delete, select
 
 from khotan_cli.runtime.plugs.rate import ProcessRateStore
 from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.leases import lease
-from khotan_cli.runtime.store.tables import RateRow
+from khotan_cli.runtime.store.leases import LEASE_SECONDS, lease
+from khotan_cli.runtime.store.tables import RATES
 
 _HELD_TTL = 1.0
 """Seconds for which the answer to "is this account held?" is used again, so that a plug without a rate limit does
 not ask the database for each request."""
+_FORGET_SECONDS = 24 * 3600.0
+"""Buckets that were not used for so long are empty; their rows go."""
 
 
 class DatabaseRateStore:
-    """RateStore over a table: one reservation is one statement. Times are wall-clock seconds since the epoch."""
+    """RateStore over the table khotan_rates: one reservation is one statement. Keys name no credential in clear.
 
-    def __init__(self, database: Database) -> None:
+    Times are those of `Database.now`. A place that was reserved and then not used (a cancelled call) stays taken.
+    """
+
+    def __init__(self, database: Database, *, lease_seconds: float = LEASE_SECONDS) -> None:
         self._database = database
+        self._lease_seconds = lease_seconds
         self._local = ProcessRateStore()
         self._held: dict[str, tuple[float, float]] = {}
+        self._tidied = False
 
     async def reserve(self, key: str, interval: float, burst: int) -> float:
-        now = time.time()
-        table = RateRow.__table__  # type: ignore[attr-defined]
-        insert = (sqlite if self._database.sqlite else postgresql).insert(table)
-        largest = func.max if self._database.sqlite else func.greatest
+        """Seconds to wait for the place that was taken; see RateStore."""
+        now = self._database.now()
+        # A hold moves the bucket's clock: those who wait behind it come out evenly spaced, not all at once.
+        arrival = self._database.largest(RATES.c.arrival_at, RATES.c.held_until, now) + interval
         statement = (
-            insert.values(key=key, arrival_at=now + interval, held_until=0.0)
-            .on_conflict_do_update(
-                index_elements=["key"],
-                set_={"arrival_at": largest(table.c.arrival_at, table.c.held_until, now) + interval},
-            )
-            .returning(table.c.arrival_at, table.c.held_until)
+            self._database.insert(RATES)
+            .values(key=key, arrival_at=now + interval, held_until=0.0)
+            .on_conflict_do_update(index_elements=["key"], set_={"arrival_at": arrival})
+            .returning(RATES.c.arrival_at, RATES.c.held_until, now)
         )
         async with self._database.session() as session:
-            arrival, held = (await session.execute(statement)).one()
-        start = max(now, held)
-        wait: float = max(0.0, arrival - interval - (burst - 1) * interval - start) + (start - now)
-        return wait
+            arrives, held_until, at = (await session.execute(statement)).one()
+        await self._tidy()
+        start = max(at, held_until)
+        return float(max(0.0, arrives - burst * interval - start) + (start - at))
 
     async def hold(self, key: str, seconds: float) -> None:
-        until = time.time() + seconds
-        table = RateRow.__table__  # type: ignore[attr-defined]
-        insert = (sqlite if self._database.sqlite else postgresql).insert(table)
-        largest = func.max if self._database.sqlite else func.greatest
-        statement = insert.values(key=key, arrival_at=0.0, held_until=until).on_conflict_do_update(
-            index_elements=["key"], set_={"held_until": largest(table.c.held_until, until)}
+        now = self._database.now()
+        until = self._database.largest(RATES.c.held_until, now + seconds)
+        statement = (
+            self._database.insert(RATES)
+            .values(key=key, arrival_at=0.0, held_until=now + seconds)
+            .on_conflict_do_update(index_elements=["key"], set_={"held_until": until})
+            .returning(RATES.c.held_until - now)
         )
         async with self._database.session() as session:
-            await session.execute(statement)
-        self._held[key] = (time.time() + _HELD_TTL, until)
+            self._remember(key, (await session.execute(statement)).scalar_one())
 
     async def held(self, key: str) -> float:
-        now = time.time()
-        asked_until, until = self._held.get(key, (0.0, 0.0))
-        if now >= asked_until:
-            table = RateRow.__table__  # type: ignore[attr-defined]
+        """Seconds that the key is still held; another process's hold is known here after at most a second."""
+        fresh_until, until = self._held.get(key, (0.0, 0.0))
+        if time.monotonic() >= fresh_until:
+            statement = select(RATES.c.held_until - self._database.now()).where(RATES.c.key == key)
             async with self._database.session() as session:
-                found = await session.execute(select(table.c.held_until).where(table.c.key == key))
-                until = found.scalar() or 0.0
-            self._held[key] = (now + _HELD_TTL, until)
-        return max(0.0, until - now)
+                until = self._remember(key, (await session.execute(statement)).scalar() or 0.0)
+        return max(0.0, until - time.monotonic())
+
+    def _remember(self, key: str, seconds: float) -> float:
+        now = time.monotonic()
+        # A hold never shrinks: an answer that was on its way while this process set one does not undo it.
+        until = max(self._held.get(key, (0.0, 0.0))[1], now + seconds)
+        self._held[key] = (now + _HELD_TTL, until)
+        return until
+
+    async def _tidy(self) -> None:
+        if self._tidied:
+            return
+        self._tidied = True
+        before = self._database.now() - _FORGET_SECONDS
+        async with self._database.session() as session:
+            await session.execute(delete(RATES).where(RATES.c.arrival_at < before, RATES.c.held_until < before))
 
     def slot(self, key: str, limit: int) -> AbstractAsyncContextManager[None]:
+        """One of `limit` places among all processes; in this process in order of arrival."""
         return self._slot(key, limit)
 
     @asynccontextmanager
     async def _slot(self, key: str, limit: int) -> AsyncIterator[None]:
+        names = [f"slot:{key}:{number}" for number in range(limit)]
         # In line within the process first: only as many ask the database as could be let through.
-        async with self._local.slot(key, limit), lease(self._database, [f"slot:{key}:{n}" for n in range(limit)]):
+        async with self._local.slot(key, limit), lease(self._database, names, seconds=self._lease_seconds):
             yield

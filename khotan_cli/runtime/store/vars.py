@@ -7,16 +7,16 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
-from sqlalchemy import delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import delete, select, text, update
 
 from khotan_cli.errors import KhotanError, SecretMissing, UsageError
 from khotan_cli.runtime.plugs.vars import HIDDEN_PREFIX, EnvVarStore
 from khotan_cli.runtime.store.crypto import MAKE_SECRET, Cipher
 from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.leases import lease
-from khotan_cli.runtime.store.tables import PlugRow, VarRow, utc_now
+from khotan_cli.runtime.store.leases import LEASE_SECONDS, lease
+from khotan_cli.runtime.store.tables import PLUGS, VARS, utc_now
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,17 @@ class Rotation:
 class DatabaseVarStore:
     """VarStore over the table khotan_vars. `cipher` is None where KHOTAN_SECRET is not set."""
 
-    def __init__(self, database: Database, cipher: Cipher | None) -> None:
+    def __init__(self, database: Database, cipher: Cipher | None, *, lease_seconds: float = LEASE_SECONDS) -> None:
         self.database = database
         self._cipher = cipher
+        self._lease_seconds = lease_seconds
         self._local = EnvVarStore()
 
     async def load(self, plug: str) -> Mapping[str, str]:
-        """All stored values. Raises SecretMissing, SecretMismatch or CiphertextInvalid naming the value; never fewer."""
+        """All stored values; never fewer: raises SecretMissing, SecretMismatch or CiphertextInvalid naming the value.
+
+        A token that cannot be decrypted counts as none: another is fetched in its place.
+        """
         found: dict[str, str] = {}
         for entry in await self.entries(plug, hidden=True):
             if entry.error is not None and not entry.key.startswith(HIDDEN_PREFIX):
@@ -62,12 +66,12 @@ class DatabaseVarStore:
 
     async def entries(self, plug: str | None = None, *, hidden: bool = False) -> list[Entry]:
         """Stored values of a plug, or of all, one by one decrypted."""
-        statement = select(VarRow.plug, VarRow.key, VarRow.ciphertext, VarRow.updated_at)  # type: ignore[call-overload]
+        statement = select(VARS.c.plug, VARS.c.key, VARS.c.ciphertext, VARS.c.updated_at)
         if plug is not None:
-            statement = statement.where(VarRow.plug == plug)
+            statement = statement.where(VARS.c.plug == plug)
         async with self.database.session() as session:
-            rows = (await session.execute(statement.order_by(VarRow.plug, VarRow.key))).all()
-        return [self._entry(*row) for row in rows if hidden or not row[1].startswith(HIDDEN_PREFIX)]
+            rows = (await session.execute(statement.order_by(VARS.c.plug, VARS.c.key))).all()
+        return [self._entry(*row) for row in rows if hidden or not row.key.startswith(HIDDEN_PREFIX)]
 
     def _entry(self, plug: str, key: str, ciphertext: str, updated_at: datetime) -> Entry:
         try:
@@ -76,91 +80,96 @@ class DatabaseVarStore:
             return Entry(plug, key, updated_at, error=exc)
 
     async def save(self, plug: str, values: Mapping[str, str]) -> None:
+        """Store the values, all or none. Raises UsageError for an empty one, SecretMissing without KHOTAN_SECRET."""
         for key, value in values.items():
             if not value:
                 raise UsageError(
                     f"The value of {plug}.{key} is empty", code="empty_value", hint="To remove a value, clear it."
                 )
+        # In one order, so that two savers of the same keys do not wait for each other.
+        sealed = {key: self._need_cipher(plug, key).encrypt(plug, key, values[key]) for key in sorted(values)}
         now = utc_now()
-        table = VarRow.__table__  # type: ignore[attr-defined]
         async with self.database.session() as session:
-            # In one order, so that two savers of the same keys do not wait for each other.
-            for key in sorted(values):
-                sealed = self._need_cipher(plug, key).encrypt(plug, key, values[key])
-                insert = (sqlite if self.database.sqlite else postgresql).insert(table)
+            for key, ciphertext in sealed.items():
                 await session.execute(
-                    insert.values(plug=plug, key=key, ciphertext=sealed, updated_at=now).on_conflict_do_update(
-                        index_elements=["plug", "key"], set_={"ciphertext": sealed, "updated_at": now}
+                    self.database.insert(VARS)
+                    .values(plug=plug, key=key, ciphertext=ciphertext, updated_at=now)
+                    .on_conflict_do_update(
+                        index_elements=["plug", "key"], set_={"ciphertext": ciphertext, "updated_at": now}
                     )
                 )
 
     async def delete(self, plug: str, keys: Iterable[str]) -> list[str]:
-        table = VarRow.__table__  # type: ignore[attr-defined]
-        statement = delete(table).where(table.c.plug == plug, table.c.key.in_(list(keys))).returning(table.c.key)
+        """Remove the values; returns the keys that were there, sorted."""
+        statement = delete(VARS).where(VARS.c.plug == plug, VARS.c.key.in_(list(keys))).returning(VARS.c.key)
         async with self.database.session() as session:
             return sorted((await session.execute(statement)).scalars())
 
     async def forget_tokens(self, plug: str) -> None:
         """Remove the tokens of a plug: they belong to credentials that have changed."""
-        table = VarRow.__table__  # type: ignore[attr-defined]
-        hidden = table.c.key.startswith(f"{HIDDEN_PREFIX}token.", autoescape=True)
+        hidden = VARS.c.key.startswith(f"{HIDDEN_PREFIX}token.", autoescape=True)
         async with self.database.session() as session:
-            await session.execute(delete(table).where(table.c.plug == plug, hidden))
+            await session.execute(delete(VARS).where(VARS.c.plug == plug, hidden))
 
     async def undecryptable(self) -> list[Entry]:
         """Stored values that the present secret cannot decrypt."""
         return [entry for entry in await self.entries(hidden=True) if entry.error is not None]
 
     async def rotate(self) -> Rotation:
-        """Encrypt every value anew under the present secret; one that changes meanwhile is left to its writer."""
-        table = VarRow.__table__  # type: ignore[attr-defined]
-        rotated, current, failed = 0, 0, list[tuple[str, str]]()
+        """Encrypt every value anew under the present secret, all or none.
+
+        Writers wait meanwhile, so that no value is missed or set back. One that cannot be decrypted is left as it is,
+        and named in the result. Raises SecretMissing without KHOTAN_SECRET where anything is stored.
+        """
+        current, failed, renewed = 0, list[tuple[str, str]](), list[tuple[str, str, str]]()
+        statement = select(VARS.c.plug, VARS.c.key, VARS.c.ciphertext).order_by(VARS.c.plug, VARS.c.key)
         async with self.database.session() as session:
-            rows = (await session.execute(select(table.c.plug, table.c.key, table.c.ciphertext))).all()
-            for plug, key, ciphertext in rows:
+            if self.database.sqlite:
+                await session.execute(text("BEGIN IMMEDIATE"))
+            for plug, key, ciphertext in (await session.execute(statement.with_for_update())).all():
                 cipher = self._need_cipher(plug, key)
-                entry = self._entry(plug, key, ciphertext, utc_now())
-                if entry.value is None:
+                try:
+                    value = cipher.decrypt(plug, key, ciphertext)
+                except KhotanError:
                     failed.append((plug, key))
-                elif cipher.current(ciphertext):
+                    continue
+                if cipher.current(ciphertext):
                     current += 1
                 else:
-                    row = (table.c.plug == plug) & (table.c.key == key) & (table.c.ciphertext == ciphertext)
-                    sealed = cipher.encrypt(plug, key, entry.value)
-                    await session.execute(update(table).where(row).values(ciphertext=sealed, updated_at=utc_now()))
-                    rotated += 1
-        return Rotation(rotated, current, failed)
+                    renewed.append((plug, key, cipher.encrypt(plug, key, value)))
+            for plug, key, ciphertext in renewed:
+                row = (VARS.c.plug == plug) & (VARS.c.key == key)
+                await session.execute(update(VARS).where(row).values(ciphertext=ciphertext))
+        return Rotation(len(renewed), current, failed)
 
     async def enabled(self, plug: str) -> bool:
         """Whether a plug may be called; one that was never touched may."""
         async with self.database.session() as session:
-            row = await session.get(PlugRow, plug)
-            return row is None or row.enabled
+            stored = (await session.execute(select(PLUGS.c.enabled).where(PLUGS.c.name == plug))).scalar()
+        return stored is not False
 
     async def set_enabled(self, plug: str, enabled: bool) -> None:
-        table = PlugRow.__table__  # type: ignore[attr-defined]
         now = utc_now()
-        insert = (sqlite if self.database.sqlite else postgresql).insert(table)
         async with self.database.session() as session:
             await session.execute(
-                insert.values(name=plug, enabled=enabled, created_at=now, updated_at=now).on_conflict_do_update(
-                    index_elements=["name"], set_={"enabled": enabled, "updated_at": now}
-                )
+                self.database.insert(PLUGS)
+                .values(name=plug, enabled=enabled, created_at=now, updated_at=now)
+                .on_conflict_do_update(index_elements=["name"], set_={"enabled": enabled, "updated_at": now})
             )
 
     def lock(self, name: str) -> AbstractAsyncContextManager[None]:
+        """A named lock over all processes that share the database; see leases.py for what it promises."""
         return self._lock(name)
 
     @asynccontextmanager
     async def _lock(self, name: str) -> AsyncIterator[None]:
         # One task per process asks the database; the others stand in line behind it.
-        async with self._local.lock(name), lease(self.database, [f"lock:{name}"]):
+        async with self._local.lock(name), lease(self.database, [f"lock:{name}"], seconds=self._lease_seconds):
             yield
 
     def fingerprint(self, text: str) -> str:
-        if self._cipher is not None:
-            return self._cipher.fingerprint(text)
-        return hashlib.blake2b(text.encode(), digest_size=16, person=b"khotan").hexdigest()
+        """See VarStore. Without KHOTAN_SECRET there is no key, so that a slow digest protects a weak password."""
+        return self._cipher.fingerprint(text) if self._cipher is not None else _unkeyed_fingerprint(text)
 
     def _need_cipher(self, plug: str, key: str) -> Cipher:
         if self._cipher is None:
@@ -170,3 +179,10 @@ class DatabaseVarStore:
                 next=["khotan doctor"],
             )
         return self._cipher
+
+
+@lru_cache(maxsize=256)
+def _unkeyed_fingerprint(text: str) -> str:
+    # scrypt (RFC 7914), 16 MiB. The same text has the same digest everywhere: processes must agree on a bucket's name.
+    plain = text.encode(errors="surrogatepass")
+    return hashlib.scrypt(plain, salt=b"khotan fingerprint", n=2**14, r=8, p=1, dklen=16).hex()

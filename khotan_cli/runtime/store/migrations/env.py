@@ -4,10 +4,15 @@ from typing import Any
 
 from alembic import context
 
+from khotan_cli.runtime.store.migrate import VERSION_TABLE, is_ours
 from khotan_cli.runtime.store.tables import metadata
 
-VERSION_TABLE = "khotan_alembic_version"
-_common: dict[str, Any] = {"target_metadata": metadata, "version_table": VERSION_TABLE, "transactional_ddl": True}
+_common: dict[str, Any] = {
+    "target_metadata": metadata,
+    "version_table": VERSION_TABLE,
+    "include_object": is_ours,
+    "transactional_ddl": True,
+}
 
 connection = context.config.attributes.get("connection")
 if connection is None:

@@ -1,0 +1,209 @@
+"""Connections: pragmas, event loops, and every way a database can refuse."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sqlite3
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import insert, select, text
+
+from khotan_cli.errors import ConfigError, DatabaseNotMigrated, DatabaseUnreachable, KhotanError, StoreError
+from khotan_cli.runtime.store import migrate
+from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.store.tables import PLUGS, PlugRow, UtcDateTime
+
+
+async def _failure(url: str, root: Path) -> KhotanError:
+    database = Database(url, root)
+    try:
+        with pytest.raises(KhotanError) as caught:
+            await database.check_migrated()
+        return caught.value
+    finally:
+        await database.dispose()
+
+
+async def test_a_migrated_database_answers(database: Database) -> None:
+    await database.ping()
+    await database.check_migrated()
+
+
+async def test_an_empty_database_says_to_migrate(database_url: str, tmp_path: Path) -> None:
+    error = await _failure(database_url, tmp_path)
+    assert isinstance(error, DatabaseNotMigrated)
+    assert error.next == ("khotan migrate",)
+    assert list(tmp_path.iterdir()) == []  # to ask did not create a file
+
+
+async def test_a_missing_column_says_to_migrate(migrated_url: str, tmp_path: Path) -> None:
+    database = Database(migrated_url, tmp_path)
+    async with database.session() as session:
+        await session.execute(text("ALTER TABLE khotan_vars DROP COLUMN ciphertext"))
+    await database.dispose()
+    assert isinstance(await _failure(migrated_url, tmp_path), DatabaseNotMigrated)
+
+
+async def test_one_database_serves_several_event_loops(database: Database) -> None:
+    await database.ping()
+    await asyncio.to_thread(asyncio.run, _ping_and_dispose(database))
+    await database.ping()
+
+
+async def _ping_and_dispose(database: Database) -> None:
+    await database.ping()
+    await database.dispose()
+
+
+async def test_loops_that_ended_without_dispose_are_forgotten(database: Database) -> None:
+    await asyncio.to_thread(asyncio.run, database.ping())
+    assert len(database._engines) == 1
+    await database.ping()
+    assert len(database._engines) == 1
+
+
+async def test_an_error_inside_a_session_rolls_back(database: Database) -> None:
+    row = {"name": "shop", "enabled": True, "created_at": datetime.now(UTC), "updated_at": datetime.now(UTC)}
+    with pytest.raises(ZeroDivisionError):
+        async with database.session() as session:
+            await session.execute(insert(PLUGS).values(**row))
+            _ = 1 / 0
+    async with database.session() as session:
+        assert (await session.execute(select(PLUGS.c.name))).all() == []
+
+
+async def test_statement_errors_quote_neither_statement_nor_values(database: Database) -> None:
+    with pytest.raises(StoreError) as caught:
+        async with database.session() as session:
+            row = {"name": "hunter2", "enabled": True, "created_at": datetime.now(UTC), "updated_at": datetime.now(UTC)}
+            await session.execute(insert(PLUGS), [row, row])
+    assert "IntegrityError" in caught.value.message or "UniqueViolation" in caught.value.message
+    assert "hunter2" not in str(caught.value.to_json())
+    assert "INSERT" not in str(caught.value.to_json())
+    assert caught.value.__cause__ is None
+
+
+async def test_moments_keep_their_time_zone(database: Database) -> None:
+    summer = datetime(2026, 7, 1, 14, 30, tzinfo=timezone(timedelta(hours=2)))
+    async with database.session() as session:
+        session.add(PlugRow(name="shop", created_at=summer, updated_at=summer))
+    async with database.session() as session:
+        stored = (await session.execute(select(PLUGS.c.created_at))).scalar_one()
+    assert stored == summer
+    assert stored.utcoffset() == timedelta(0)
+
+
+def test_a_moment_without_a_zone_is_refused() -> None:
+    with pytest.raises(ValueError, match="time zone"):
+        UtcDateTime().process_bind_param(datetime(2026, 7, 1), None)  # noqa: DTZ001
+
+
+async def test_now_is_the_present_moment(database: Database) -> None:
+    before = datetime.now(UTC).timestamp()
+    async with database.session() as session:
+        now = (await session.execute(select(database.now()))).scalar_one()
+    assert isinstance(now, float)
+    assert before - 1 <= now <= datetime.now(UTC).timestamp() + 1
+
+
+async def test_sqlite_runs_in_wal_mode_with_foreign_keys(sqlite_url: str, tmp_path: Path) -> None:
+    migrate.upgrade(sqlite_url, tmp_path)
+    database = Database(sqlite_url, tmp_path)
+    async with database.session() as session:
+        found = {
+            name: (await session.execute(text(f"PRAGMA {name}"))).scalar()
+            for name in ("journal_mode", "busy_timeout", "synchronous", "foreign_keys")
+        }
+    await database.dispose()
+    assert found == {"journal_mode": "wal", "busy_timeout": 30_000, "synchronous": 1, "foreign_keys": 1}
+
+
+async def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "khotan.db").write_text("not a database at all, " * 100)
+    error = await _failure("sqlite:///khotan.db", tmp_path)
+    assert isinstance(error, DatabaseUnreachable)
+    assert "is a file, but no SQLite database" in error.message
+
+
+async def test_a_folder_in_the_place_of_the_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "khotan.db").mkdir()
+    error = await _failure("sqlite:///khotan.db", tmp_path)
+    assert isinstance(error, DatabaseUnreachable)
+    assert "cannot be opened" in error.message
+
+
+async def test_a_file_that_stays_locked_is_an_error_not_a_wait_for_ever(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("khotan_cli.runtime.store.database.BUSY_MILLISECONDS", 50)
+    migrate.upgrade(sqlite_url, tmp_path)
+    holder = sqlite3.connect(tmp_path / "khotan.db", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    database = Database(sqlite_url, tmp_path)
+    with pytest.raises(DatabaseUnreachable, match="locked by another process"):
+        async with database.session() as session:
+            await session.execute(text("DELETE FROM khotan_plugs"))
+    await database.dispose()
+    holder.close()
+
+
+async def test_a_database_that_only_lets_itself_be_read(migrated_url: str, tmp_path: Path) -> None:
+    database = Database(migrated_url, tmp_path)
+    with pytest.raises(StoreError, match=r"only lets itself be read|cannot be written"):
+        async with database.session() as session:
+            read_only = "PRAGMA query_only=1" if database.sqlite else "SET TRANSACTION READ ONLY"
+            await session.execute(text(read_only))
+            await session.execute(text("DELETE FROM khotan_plugs"))
+    await database.dispose()
+
+
+async def test_a_server_that_does_not_listen(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, not listening: refuses connections
+        port = taken.getsockname()[1]
+        error = await _failure(f"postgresql://khotan:hunter2@127.0.0.1:{port}/shop", tmp_path)
+    assert isinstance(error, DatabaseUnreachable)
+    assert f"127.0.0.1:{port}/shop" in error.message
+    assert "hunter2" not in str(error.to_json())
+    assert error.exit_code == 4
+
+
+async def test_a_host_that_does_not_exist(tmp_path: Path) -> None:
+    error = await _failure("postgresql://khotan:hunter2@nowhere.invalid/shop", tmp_path)
+    assert isinstance(error, DatabaseUnreachable)
+    assert "nowhere.invalid" in error.message
+
+
+@pytest.mark.parametrize("wrong", ["password", "user", "database"])
+async def test_a_server_that_refuses(postgres_url: str, tmp_path: Path, wrong: str) -> None:
+    with psycopg.connect(postgres_url) as connection:
+        info = connection.info
+        parts = {"user": info.user, "password": info.password, "database": info.dbname, "host": f"127.0.0.1:{info.port}"}
+    url = "postgresql://{user}:{password}@{host}/{database}".format(**(parts | {wrong: "hunter2"}))
+    error = await _failure(url, tmp_path)
+    assert isinstance(error, DatabaseUnreachable)
+    assert parts["password"] not in str(error.to_json())
+    assert ("hunter2" in error.message) == (wrong != "password")
+
+
+async def test_an_option_libpq_does_not_know_is_a_matter_of_configuration(postgres_url: str, tmp_path: Path) -> None:
+    error = await _failure(f"{postgres_url}?ssl=require", tmp_path)
+    assert isinstance(error, ConfigError)
+    assert "ssl" in error.message
+
+
+async def test_a_connection_that_the_server_dropped_is_replaced(postgres_url: str, tmp_path: Path) -> None:
+    migrate.upgrade(postgres_url, tmp_path)
+    database = Database(postgres_url, tmp_path)
+    await database.ping()
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    await database.ping()
+    await database.dispose()
