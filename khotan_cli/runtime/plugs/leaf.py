@@ -232,13 +232,17 @@ def _kinds(schema: Mapping[str, Any]) -> Iterator[str]:
 
 def _word(schema: Mapping[str, Any]) -> str:
     if "const" in schema:
-        return repr(schema["const"])
+        return _literal(schema["const"])
     if "enum" in schema:
-        return " | ".join(repr(value) for value in schema["enum"])
+        return " | ".join(_literal(value) for value in schema["enum"])
     kind = schema.get("type")
     if kind and schema.get("format"):
         return f"{kind} ({schema['format']})"
     return str(kind) if kind else "any"
+
+
+def _literal(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else to_json(value).decode()
 
 
 def _refers(core: Any) -> bool:

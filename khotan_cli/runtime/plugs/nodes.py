@@ -117,15 +117,17 @@ def settled_or_none(node: Node) -> Node:
     return node
 
 
-def dig(value: Any, path: KeyPath) -> tuple[bool, Any]:
+def dig(document: Any, path: KeyPath) -> tuple[bool, Any]:
     """Whether there is a value at a path of keys and indexes, and which."""
+    value: Any = document
     for part in path:
         if isinstance(part, int):
             if not isinstance(value, list) or not -len(value) <= part < len(value):
                 return False, None
         elif not isinstance(value, Mapping) or part not in value:
             return False, None
-        value = value[part]
+        inner: Any = value
+        value = inner[part]
     return True, value
 
 

@@ -81,7 +81,7 @@ class Place:
 
     def every(self) -> Iterator[Place]:
         """This place and all below."""
-        waiting = [self]
+        waiting: list[Place] = [self]
         while waiting:
             place = waiting.pop()
             yield place
@@ -117,3 +117,8 @@ def related(path: str, other: str) -> bool:
     return all(
         a == b or "*" in (a.strip(".[]"), b.strip(".[]")) for a, b in zip(_steps(path), _steps(other), strict=False)
     )
+
+
+def same(path: str, other: str) -> bool:
+    """Whether two collapsed paths are of one place; a wildcard stands for any key or index."""
+    return len(_steps(path)) == len(_steps(other)) and related(path, other)

@@ -24,7 +24,7 @@ from khotan_cli.runtime.plugs.nodes import (
     settled,
     takes,
 )
-from khotan_cli.runtime.plugs.places import NOTHING, Place, child, located
+from khotan_cli.runtime.plugs.places import NOTHING, Place, child, located, same
 
 MAX_EXTRAS = 50
 """Undeclared keys of one object that are told apart; further ones are counted together."""
@@ -336,4 +336,4 @@ class Walk:
         trial._visit(node.inner, value, trial.root)
         shown = {p.path for p in trial.root.every() if any(f.grade == "breaking" for f in p.faults.values())}
         paths = [located(value, location, absent)[0] for location, absent in node.rule.locations(value)]
-        return all(path in shown for path in paths)
+        return all(any(same(path, one) for one in shown) for path in paths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -101,7 +102,7 @@ class Open(BaseModel):
 
 class Counted(BaseModel):
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, int]
+    __pydantic_extra__: dict[str, int]  # pyright: ignore[reportIncompatibleVariableOverride]
     a: int
 
 
@@ -236,6 +237,7 @@ CASES: list[tuple[str, Any, Any, list[str]]] = [
     ("root model", RootModel[list[int]], ["x"], ["breaking type_mismatch $[*] 1/1"]),
     ("generic", Box[Charge], {"item": {"id": "a"}}, ["breaking missing $.item.amount 1/1"]),
     ("recursion", Node, {"value": 1, "children": [{"value": "x"}]}, ["breaking type_mismatch $.children[*].value 1/1"]),
+    ("default dict", defaultdict[str, int], {"a": "x"}, ["breaking type_mismatch $.* 1/1"]),
     ("any", Any, {"a": [1]}, []),
     ("object", object, [1], []),
     ("json value", JsonValue, {"a": [None]}, []),
