@@ -59,7 +59,8 @@ def check(
         errors, failure = _errors(adapter, raw)
         walk = Walk(Declared(adapter), failing=bool(errors or failure))
         root = walk.run(data)
-        findings = _findings(_merged(root), masker)
+        places = _merged(root)
+        findings = _findings(places, masker)
     except (RecursionError, ValueError) as exc:
         raise _unreadable(exc) from None
     findings = _agreed(findings, errors, data, masker)
@@ -67,7 +68,8 @@ def check(
         findings.append(Finding("$", "constraint", "breaking", root.expected, failure, 1, 1))
     findings.sort(key=lambda f: (GRADES.index(f.grade), f.path, f.issue, f.expected))
     kept = findings[:MAX_FINDINGS]
-    return Report(root.expected, status, kept, endpoint=endpoint, omitted=findings[MAX_FINDINGS:])
+    items = max((place.around for place in places if place.path.endswith("[*]")), default=0)
+    return Report(root.expected, status, kept, endpoint=endpoint, omitted=findings[MAX_FINDINGS:], items=items)
 
 
 def _parsed(raw: bytes) -> Any:

@@ -56,6 +56,8 @@ class Report:
     findings: Sequence[Finding] = field(default_factory=list[Finding])
     endpoint: str = ""
     omitted: Sequence[Finding] = ()
+    items: int = 0
+    """Items in the arrays of that path which has the most."""
 
     @property
     def matches(self) -> bool:
@@ -90,6 +92,7 @@ class Report:
             "endpoint": self.endpoint,
             "model": self.model,
             "status": self.status,
+            "items": self.items,
             "findings": [finding.to_json() for finding in self.findings],
             "summary": self.summary,
             "failOn": fail_on or "default",

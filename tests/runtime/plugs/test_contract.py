@@ -427,6 +427,7 @@ def test_report_as_json() -> None:
         "endpoint": "create",
         "model": "Charge",
         "status": 201,
+        "items": 0,
         "findings": [
             {
                 "path": "$.amount",
