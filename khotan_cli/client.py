@@ -84,7 +84,7 @@ class ApiClient:
             document = response.json()
         except ValueError:
             document = None
-        if not isinstance(document, dict) or (response.is_error and "error" not in document):
+        if not isinstance(document, dict) or "ok" not in document:
             raise KhotanError(
                 f"{self._where} answers {response.status_code}, but not as khotan's management API does",
                 code="server_invalid",

@@ -124,11 +124,12 @@ def show_contract(document: dict[str, Any]) -> None:
     ]
     if rows:
         console.table(["grade", "path", "issue", "expected", "actual", "count", "example"], rows)
+    if contract.get("omitted"):
+        console.line(f"… and {contract['omitted']} more", "dim")
     summary = ", ".join(f"{count} {grade}" for grade, count in contract["summary"].items() if count)
-    items = f" over {contract['items']} items" if contract.get("items") else ""
     name = f"{document['plug']}.{document['endpoint']}"
     if contract["ok"]:
         more = f" ({summary})" if summary else ""
-        console.success(f"{name} matches {contract['model']}: status {contract['status']}{items}{more}")
+        console.success(f"{name} matches {contract['model']}: status {contract['status']}{more}")
     else:
-        console.line(f"{name}: {summary}{items}", "red")
+        console.line(f"{name}: {summary}", "red")

@@ -399,3 +399,9 @@ asyncio.run(main()); asyncio.run(main())
         )
         server.shutdown()
     assert (done.returncode, done.stdout, done.stderr) == (0, "{}\n{}\n", "")
+
+
+async def test_a_transport_of_ones_own() -> None:
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json={"at": str(request.url)}))
+    plug = Api().with_options(base_url="http://service.invalid", transport=transport)
+    assert await plug.read() == {"at": "http://service.invalid/read"}
