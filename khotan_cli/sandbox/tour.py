@@ -1,0 +1,212 @@
+"""The demo's steps: the real commands, run one after the other in a fresh project beside a running sandbox.
+
+Nothing here draws: `commands/demo.py` tells the story, this runs it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from khotan_cli.errors import EXIT_CONTRACT, EXIT_OK, KhotanError, WouldOverwrite
+from khotan_cli.sandbox.access import BEARER_TOKEN
+from khotan_cli.sandbox.listings import corrected, correction, documented, product_as_documented
+
+DEFAULT_FOLDER = "khotan-demo"
+MODULE = Path("khotan") / "plugs" / "shop.py"
+_OUR_VARIABLES = ("KHOTAN_", "SHOP_", "DATABASE_URL")
+_FINDS_PORT = re.compile(r'base_url = "http://127\.0\.0\.1:(\d+)/')
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that happens. `typed` is what a person would type; `arguments` what is run; `write` a file's new text.
+
+    `shown` is (syntax, text) to look at; `expected` the exit code without which the demo has failed.
+    """
+
+    name: str
+    title: str
+    why: str
+    typed: str = ""
+    arguments: tuple[str, ...] = ()
+    stdin: str = ""
+    expected: int = EXIT_OK
+    write: str = ""
+    shown: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a step: its exit code, its JSON document where output was captured, and seconds."""
+
+    exit_code: int
+    document: Mapping[str, Any] | None
+    seconds: float
+
+
+def steps(sandbox: str) -> list[Step]:
+    """The steps of the tour through a sandbox at that URL."""
+    base_url = f"{sandbox}/bearer"
+    compare = "plug shop --endpoint list_products --compare"
+    return [
+        _command("init", "Start a project", "Files are the registry: khotan finds whatever is in the package.", "init"),
+        _command(
+            "add-plug",
+            "Add a plug",
+            "The client of one API. The code is written into your repository: it is yours to edit.",
+            f"add plug shop --base-url {base_url} --auth bearer",
+        ),
+        Step(
+            name="declare",
+            title="Declare what the documentation says",
+            why=f"Models for {sandbox}/docs, as somebody writes them who believes it: {MODULE}",
+            write=documented(base_url),
+            shown=("python", product_as_documented()),
+        ),
+        _command("migrate", "Make the database", "SQLite here; PostgreSQL with DATABASE_URL.", "migrate"),
+        Step(
+            name="set-variable",
+            title="Store the credential",
+            why="Encrypted with AES-256-GCM under KHOTAN_SECRET, which init wrote into .env. (This token is a public one.)",
+            typed=f"echo {BEARER_TOKEN} | khotan plug vars shop set token --stdin",
+            arguments=("plug", "vars", "shop", "set", "token", "--stdin"),
+            stdin=BEARER_TOKEN + "\n",
+        ),
+        Step(
+            name="compare",
+            title="Is the declaration true?",
+            why="One call of the live API, judged by the declared model. Exit code 3 says that they differ.",
+            typed=f"khotan {compare}",
+            arguments=tuple(compare.split()),
+            expected=EXIT_CONTRACT,
+        ),
+        Step(
+            name="correct",
+            title="Correct the model",
+            why=f"The documentation was wrong in six places. What the API really sends goes into {MODULE}.",
+            write=corrected(base_url),
+            shown=("diff", correction(base_url, str(MODULE))),
+        ),
+        _command(
+            "compare-again", "And now?", "The same call; exit code 0. In CI this line guards the integration.", compare
+        ),
+    ]
+
+
+def _command(name: str, title: str, why: str, typed: str) -> Step:
+    return Step(name, title, why, typed=f"khotan {typed}", arguments=tuple(typed.split()))
+
+
+def run(step: Step, folder: Path, *, capture: bool) -> Outcome:
+    """Do it. A command's output goes straight to this process's own, unless captured as a JSON document.
+
+    Raises KhotanError where it ends otherwise than it must.
+    """
+    started = time.monotonic()
+    if step.write:
+        (folder / MODULE).write_text(step.write, encoding="utf-8")
+        return Outcome(EXIT_OK, None, time.monotonic() - started)
+    done = subprocess.run(  # noqa: S603 - our own commands
+        [sys.executable, "-m", "khotan_cli", *step.arguments],
+        cwd=folder,
+        env=environment(machine=capture),
+        input=step.stdin,
+        stdout=subprocess.PIPE if capture else None,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    document = json.loads(done.stdout) if capture and done.stdout else None
+    if done.returncode != step.expected:
+        raise KhotanError(
+            f"The demo stopped at {step.name}: `{step.typed}` ended with {done.returncode}, not {step.expected}",
+            hint="This is a defect of khotan, or something on this machine is in the way; please report it.",
+            details={"step": step.name, "exitCode": done.returncode, "output": document},
+        )
+    return Outcome(done.returncode, document, time.monotonic() - started)
+
+
+def environment(*, machine: bool) -> dict[str, str]:
+    """This process's environment, without what would turn the demo's commands to another project or a proxy."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OUR_VARIABLES)}
+    no_proxy = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1"]))
+    kept |= {"no_proxy": no_proxy, "NO_PROXY": no_proxy}
+    return {**kept, "KHOTAN_OUTPUT": "json" if machine else "text", "PYTHONIOENCODING": "utf-8"}
+
+
+def make_folder(wanted: str) -> Path:
+    """The project's folder, made: `wanted`, which must not hold anything yet, else the first free khotan-demo[-N].
+
+    Raises WouldOverwrite, and KhotanError where it cannot be made.
+    """
+    folder = Path(wanted or DEFAULT_FOLDER)
+    number = 1
+    while not wanted and folder.exists():
+        number += 1
+        folder = Path(f"{DEFAULT_FOLDER}-{number}")
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise WouldOverwrite(
+                f"{folder} is there already, and is not an empty folder",
+                code="file_exists",
+                hint="Name another --dir, or none: then the next free khotan-demo-N is taken.",
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise KhotanError(
+            f"{folder} cannot be made: {exc.strerror}", code="invalid_input", hint="Name another --dir."
+        ) from None
+    return folder
+
+
+def port_of(folder: Path) -> int:
+    """The port at which a demo project expects its sandbox. Raises KhotanError where it is no such project."""
+    try:
+        found = _FINDS_PORT.search((folder / MODULE).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        found = None
+    if found is None:
+        raise KhotanError(
+            f"{folder} is not a project that khotan demo made: {MODULE} names no sandbox",
+            code="file_not_readable",
+            hint="Name its folder with --dir, or a --port.",
+        )
+    return int(found[1])
+
+
+@contextmanager
+def sandbox(port: int) -> Iterator[str]:
+    """A sandbox in a process of its own until the block ends; yields its URL. Raises KhotanError (port_in_use)."""
+    command = [sys.executable, "-m", "khotan_cli.sandbox", "--port", str(port), "--stop-with-stdin"]
+    # A session of its own: Ctrl-C ends the story first, and then the sandbox.
+    process = subprocess.Popen(  # noqa: S603 - our own module
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        if not line:
+            raise KhotanError("The sandbox did not start", hint="Run: python -m khotan_cli.sandbox")
+        document = json.loads(line)
+        if not document["ok"]:
+            raise KhotanError.from_json(document)
+        yield document["url"]
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
