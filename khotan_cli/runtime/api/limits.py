@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from khotan_cli.errors import KhotanError
@@ -25,28 +27,28 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         declared = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
-        size, started = 0, False
+        over, started, size = declared.isdigit() and int(declared) > self._limit, False, 0
 
         async def counted() -> Message:
-            nonlocal size
+            nonlocal size, over
             message = await receive()
             size += len(message.get("body", b""))
-            if size > self._limit:
+            over = over or size > self._limit
+            if over:
                 raise _TooLarge
             return message
 
         async def noted(message: Message) -> None:
             nonlocal started
+            if over and not started:
+                return  # what the app makes of the failed read is not the answer
             started = True
             await send(message)
 
-        try:
-            if declared.isdigit() and int(declared) > self._limit:
-                raise _TooLarge
-            await self._app(scope, counted, noted)
-        except _TooLarge:
-            if started:
-                raise
+        if not over:
+            with suppress(_TooLarge):
+                await self._app(scope, counted, noted)
+        if over and not started:
             error = KhotanError(
                 f"The request body is larger than {self._limit:,} bytes", code="body_too_large", hint="Send less."
             )
