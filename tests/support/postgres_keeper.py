@@ -130,6 +130,8 @@ def _start(
         "max_connections": "200",
         "shared_buffers": "32MB",
         "autovacuum": "off",
+        # A client that gave up while it logged in holds up DROP DATABASE for so long.
+        "authentication_timeout": "10s",
         "log_min_messages": "fatal",
     }
     for attempt in range(_ATTEMPTS):

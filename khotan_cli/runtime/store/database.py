@@ -131,9 +131,14 @@ def postgres_arguments(url: URL) -> dict[str, Any]:
 
 def configure_sqlite(connection: Any, _record: Any) -> None:
     """WAL lets readers and a writer work side by side; a busy database is waited for."""
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={BUSY_MILLISECONDS}")
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.close()
+    try:
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_MILLISECONDS}")
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=NORMAL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+    except BaseException:
+        # Nobody else has the connection yet; its thread would outlive the event loop.
+        connection.close()
+        raise

@@ -17,6 +17,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 from sqlalchemy import Connection, create_engine, event, inspect, text
 from sqlalchemy.pool import NullPool
@@ -147,7 +148,7 @@ def _status(url: str, root: Path, current: str | None) -> Status:
             for revision in scripts.iterate_revisions("head", current or "base")
             if revision.revision != current
         ]
-    except CommandError:
+    except (CommandError, RevisionError):
         raise StoreError(
             f"{name} is at revision {current!r}, which this khotan does not know",
             hint="A newer khotan migrated it: upgrade khotan-cli.",

@@ -50,7 +50,9 @@ def test_every_altered_byte_is_noticed() -> None:
             Cipher(SECRET).decrypt("shop", "api_key", f"{version}.{key_id}.{base64.b64encode(altered).decode()}")
 
 
-@pytest.mark.parametrize("stored", ["", "plain text", "k1", "k1..", "k1.00000000.", "k2.00000000.AAAA", "k1.00000000.!"])
+@pytest.mark.parametrize(
+    "stored", ["", "plain text", "k1", "k1..", "k1.00000000.", "k2.00000000.AAAA", "k1.00000000.!"]
+)
 def test_what_was_never_a_ciphertext_is_told_apart(stored: str) -> None:
     with pytest.raises(CiphertextInvalid):
         Cipher(SECRET).decrypt("shop", "api_key", stored)
@@ -88,7 +90,15 @@ def test_a_secret_that_is_also_a_previous_one_is_the_present_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "secret", ["", "tiny", "x" * 64, "abab" * 16, "change-me-please-0123456789-abcdefghij", "<your secret 0123456789 abcdefghij>"]
+    "secret",
+    [
+        "",
+        "tiny",
+        "x" * 64,
+        "abab" * 16,
+        "change-me-please-0123456789-abcdefghij",
+        "<your secret 0123456789 abcdefghij>",
+    ],
 )
 def test_weak_secrets_are_refused_with_a_way_to_make_one(secret: str) -> None:
     with pytest.raises(ConfigError) as caught:

@@ -99,7 +99,7 @@ async def test_moments_keep_their_time_zone(database: Database) -> None:
 
 def test_a_moment_without_a_zone_is_refused() -> None:
     with pytest.raises(ValueError, match="time zone"):
-        UtcDateTime().process_bind_param(datetime(2026, 7, 1), None)  # noqa: DTZ001
+        UtcDateTime().process_bind_param(datetime(2026, 7, 1), None)
 
 
 async def test_now_is_the_present_moment(database: Database) -> None:
@@ -182,7 +182,12 @@ async def test_a_host_that_does_not_exist(tmp_path: Path) -> None:
 async def test_a_server_that_refuses(postgres_url: str, tmp_path: Path, wrong: str) -> None:
     with psycopg.connect(postgres_url) as connection:
         info = connection.info
-        parts = {"user": info.user, "password": info.password, "database": info.dbname, "host": f"127.0.0.1:{info.port}"}
+        parts = {
+            "user": info.user,
+            "password": info.password,
+            "database": info.dbname,
+            "host": f"127.0.0.1:{info.port}",
+        }
     url = "postgresql://{user}:{password}@{host}/{database}".format(**(parts | {wrong: "hunter2"}))
     error = await _failure(url, tmp_path)
     assert isinstance(error, DatabaseUnreachable)
