@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
@@ -25,13 +26,15 @@ def build() -> Starlette:
     shop, tokens = _Shop(), access.Tokens()
 
     async def token(request: Request) -> Response:
+        if request.method != "POST":  # said here: the route of the area below would take other methods over
+            return await _wrong_method(request, HTTPException(405, headers={"Allow": "POST"}))
         return await access.token(request, tokens)
 
     routes: list[BaseRoute] = [
         Route("/", _document_page),
         Route("/docs", _document_page),
         Route("/openapi.json", _openapi),
-        Route("/oauth2/token", token, methods=["POST"]),
+        Route("/oauth2/token", token, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
     ]
     for area in access.AREAS:
         routes.append(Mount(f"/{area}", routes=_area(area, shop, tokens)))
