@@ -19,13 +19,14 @@ import khotan_cli.runtime
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
-PUBLIC = (
-    "ApiKeyAuth AuthError BasicAuth BearerAuth CallContext CursorPaginator CustomAuth Endpoint Finding "
-    "FunctionPaginator HmacAuth JsonApiPaginator KeysetPaginator Khotan KhotanError LinkHeaderPaginator "
-    "NextUrlPaginator OAuth2AuthorizationCode OAuth2ClientCredentials OffsetPaginator PageNumberPaginator PageView "
-    "PaginationError Paginator ParameterError Plug PlugError PlugTimeout PlugUnreachable RateLimit Report "
-    "ResponseInvalid Retry SigningInput TokenAuth Var delete endpoint get head options patch post put"
-).split(" ")  # noqa: SIM905 - forty lines of quotes would say less
+_PUBLIC = """
+ApiKeyAuth AuthError BasicAuth BearerAuth CallContext CursorPaginator CustomAuth Endpoint Finding
+FunctionPaginator HmacAuth JsonApiPaginator KeysetPaginator Khotan KhotanError LinkHeaderPaginator
+NextUrlPaginator OAuth2AuthorizationCode OAuth2ClientCredentials OffsetPaginator PageNumberPaginator PageView
+PaginationError Paginator ParameterError Plug PlugError PlugTimeout PlugUnreachable RateLimit Report
+ResponseInvalid Retry SigningInput TokenAuth Var delete endpoint get head options patch post put
+"""
+PUBLIC = _PUBLIC.split()
 
 
 def tracked() -> list[Path]:
