@@ -79,6 +79,7 @@ def load_khotan(settings: Settings) -> Any:
     if source not in sys.path:
         sys.path.insert(0, source)
     module_name, _, attribute = settings.app_import.partition(":")
+    found: Any = None
     try:
         found = importlib.import_module(module_name)
         for part in attribute.split("."):

@@ -47,7 +47,9 @@ async def _validation(_: Request, exc: Any) -> JSONResponse:
 async def _http(_: Request, exc: Any) -> JSONResponse:
     codes = {404: "not_found", 405: "method_not_allowed"}
     error = KhotanError(
-        {404: "There is no such route", 405: "The route does not take this method"}.get(exc.status_code, exc.detail),
+        {404: "There is no such route", 405: "The route does not take this method"}.get(
+            exc.status_code, str(exc.detail)
+        ),
         code=codes.get(exc.status_code, "failed"),
         hint="The routes are listed in /api/khotan/openapi.json.",
     )

@@ -74,7 +74,7 @@ class Endpoint(Generic[M]):
         self.item, self.paginator, self.encoding = item, paginator, encoding
         self.retry, self.timeout, self.headers = retry, timeout, dict(headers or {})
         self._decoders: dict[int, Decoder | None] = {}
-        self._items: TypeAdapter[Any] | None = None if item is None else TypeAdapter(list[item])
+        self._items: TypeAdapter[Any] | None = None if item is None else TypeAdapter(_list_of(item))
         self._binder: Binder | None = None
 
     def __set_name__(self, owner: type[Any], name: str) -> None:
@@ -223,6 +223,10 @@ class BoundEndpoint(Generic[P_co]):
 
     def __repr__(self) -> str:
         return f"<{self.plug.name}.{self.endpoint.name} {self.endpoint.method} {self.endpoint.path.text}>"
+
+
+def _list_of(item: Any) -> Any:
+    return list[item]
 
 
 def _error_body(decoder: Decoder | None, response: httpx.Response, plug: Plug) -> Any:

@@ -76,9 +76,10 @@ class Binder:
     def bind(self, models: Sequence[Any], params: Mapping[str, Any], variables: Iterable[str] = ()) -> Bound:
         """Sort positional models and keywords.
 
-        A keyword is a path parameter, else a field of the query model, else one of the body model; where the endpoint declares
-        neither model, the rest goes into the query. `query=` and `body=` take a whole model or mapping unless the endpoint has a parameter
-        of that name. Raises ParameterError that names every unknown, missing or malformed parameter.
+        A keyword is a path parameter, else a field of the query model, else one of the body model; where the endpoint
+        declares neither model, the rest goes into the query. `query=` and `body=` take a whole model or mapping unless
+        the endpoint has a parameter of that name. Raises ParameterError that names every unknown, missing or malformed
+        parameter.
         """
         query, body = self._whole(models, params)
         path: dict[str, str] = {}

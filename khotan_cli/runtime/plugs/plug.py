@@ -265,8 +265,9 @@ class Plug:
         if self._templated:
             sent = {key: ctx.template(value) for key, value in sent.items()}
         content: bytes | None = None
+        encoding: Encoding = self.encoding if endpoint is None or endpoint.encoding is None else endpoint.encoding
         if body is not None:
-            content, kind = encode_body(body, (endpoint and endpoint.encoding) or self.encoding)
+            content, kind = encode_body(body, encoding)
             if kind:
                 sent["Content-Type"] = kind
         sent.update(headers or {})

@@ -274,7 +274,6 @@ async def _exchange(plug: Plug, client: HttpClient, request: httpx.Request, ctx:
         raise ResponseInvalid(
             f"The answer of {request.method} {request.url.copy_with(query=None)} cannot be decompressed",
             plug=plug.name,
-            response=response,
             hint="Its Content-Encoding does not fit its body.",
         ) from exc
     if log:

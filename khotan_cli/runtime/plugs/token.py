@@ -221,7 +221,8 @@ class TokenAuth(RenewedAuth):
         query: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.url, self.body, self.encoding, self.method = url, dict(body), encoding, method
+        self.url, self.body, self.method = url, dict(body), method
+        self.encoding: Encoding = encoding
         self.headers = dict(headers or {})
         self.token_path, self.expires_path, self.refresh_path = token, expires, refresh
         self.expires_unit: ExpiryUnit = expires_unit
