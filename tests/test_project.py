@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 import subprocess
@@ -140,3 +141,35 @@ def test_links_in_the_documents_lead_somewhere() -> None:
             if not (path.parent / target).exists():
                 broken.append(f"{path.name}: {target}")
     assert not broken
+
+
+def python_blocks(path: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
+
+
+def test_the_plug_in_the_readme_works_as_it_stands() -> None:
+    declared: dict[str, object] = {"__name__": "readme"}
+    exec(python_blocks(ROOT / "README.md")[0], declared)
+    plug = declared["stripe"]
+    assert isinstance(plug, khotan_cli.runtime.Plug)
+    assert set(plug.endpoints()) == {"list_charges", "get_charge"}
+
+
+def test_code_in_the_documents_is_python_and_imports_what_there_is() -> None:
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "skills").rglob("*.md")]:
+        for block in python_blocks(path):
+            flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST
+            tree = compile(block.replace("…", "..."), str(path), "exec", flags)
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("khotan_cli"):
+                    module = importlib.import_module(str(node.module))
+                    assert all(hasattr(module, name.name) for name in node.names), (path.name, node.names)
+
+
+def test_commands_in_the_documents_exist() -> None:
+    from khotan_cli.cli import ALIASES, COMMANDS
+
+    known = {*COMMANDS, *ALIASES, "--help", "--version", "-C"}
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "skills").rglob("*.md")]:
+        found = re.findall(r"^(?:    |\$ )khotan (\S+)", path.read_text(), re.MULTILINE)
+        assert not [word for word in found if word not in known], path.name

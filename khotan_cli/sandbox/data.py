@@ -60,7 +60,7 @@ def _product(index: int, source: random.Random) -> Record:
         "stock": source.randrange(0, 400),
         "status": "draft" if index % 11 == 5 else "active",
         "tags": sorted(source.sample(_TAGS, index % 3)),
-        "dimensions": {"weight_g": source.randrange(80, 9_000), "unit": "mm", "size": [index % 40 + 10, 120, 80]},
+        "dimensions": {"weight_g": source.randrange(80, 9_000), "width_mm": index % 40 + 100, "height_mm": 120},
         "created_at": _stamp(index * 5),
         "barcode": f"40{source.randrange(10**10, 10**11)}",  # not documented
     }

@@ -32,7 +32,7 @@ SCHEMAS: dict[str, Schema] = {
         "dimensions": {"$ref": "#/components/schemas/Dimensions"},
         "created_at": _TIME,
     },
-    "Dimensions": {"weight_g": _INTEGER, "unit": _TEXT, "size": {"type": "array", "items": _INTEGER}},
+    "Dimensions": {"weight_g": _INTEGER, "width_mm": _INTEGER, "height_mm": _INTEGER},
     "Order": {
         "id": _TEXT,
         "customer_id": _TEXT,

@@ -23,8 +23,8 @@ from pydantic import BaseModel
 
 class Dimensions(BaseModel):
     weight_g: int
-    unit: str
-    size: list[int]
+    width_mm: int
+    height_mm: int
 
 
 '''
