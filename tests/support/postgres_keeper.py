@@ -131,7 +131,7 @@ def _start(
         "shared_buffers": "32MB",
         "autovacuum": "off",
         # A client that gave up while it logged in holds up DROP DATABASE for so long.
-        "authentication_timeout": "10s",
+        "authentication_timeout": "5s",
         "log_min_messages": "fatal",
     }
     for attempt in range(_ATTEMPTS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -18,10 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from khotan_cli.errors import DatabaseNotMigrated
 from khotan_cli.runtime.store.failures import explained
 from khotan_cli.runtime.store.tables import metadata
-from khotan_cli.runtime.store.url import describe_url, make_folder, parse_url
+from khotan_cli.runtime.store.url import describe_url, parse_url
 
 CONNECT_SECONDS = 10
 BUSY_MILLISECONDS = 30_000
+_PROBE_SECONDS = 5.0
 _POOL_SIZE = 5
 _POOL_OVERFLOW = 15
 
@@ -59,7 +61,7 @@ class Database:
     def _make(self) -> AsyncEngine:
         options: dict[str, Any] = {"hide_parameters": True, "pool_size": _POOL_SIZE, "max_overflow": _POOL_OVERFLOW}
         if self.sqlite:
-            make_folder(self.url)
+            probe_sqlite(str(self.url.database))
             arguments: dict[str, Any] = {"timeout": BUSY_MILLISECONDS / 1000}
             url = self.url.set(drivername="sqlite+aiosqlite")
             engine = create_async_engine(url, connect_args=arguments, **options)
@@ -127,6 +129,15 @@ def postgres_arguments(url: URL) -> dict[str, Any]:
     """What is asked of libpq where the URL does not say it."""
     ours: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS, "application_name": "khotan"}
     return {name: value for name, value in ours.items() if name not in url.query}
+
+
+def probe_sqlite(file: str) -> None:
+    """Raises sqlite3.Error for a file that is no database or cannot be opened, before a thread is started on it."""
+    connection = sqlite3.connect(file, timeout=_PROBE_SECONDS)
+    try:
+        connection.execute("PRAGMA schema_version").fetchone()
+    finally:
+        connection.close()
 
 
 def configure_sqlite(connection: Any, _record: Any) -> None:

@@ -17,7 +17,7 @@ OTHER = "aA1bB2cC3dD4eE5fF6gG7hH8iI9jJ0kK"
 def test_what_is_encrypted_decrypts(value: str) -> None:
     cipher = Cipher(SECRET)
     stored = cipher.encrypt("shop", "api_key", value)
-    assert value not in stored
+    assert len(value) < 4 or value not in stored
     assert Cipher(SECRET).decrypt("shop", "api_key", stored) == value
 
 
