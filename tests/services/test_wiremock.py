@@ -23,6 +23,7 @@ class Faulty(Plug):
     base_url = "{server}"
     server = Var()
     retry = Retry(attempts=1)
+    timeout = 10.0
 
 
 @pytest.fixture(params=["aiohttp", "httpx"])
