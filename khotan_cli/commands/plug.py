@@ -116,7 +116,7 @@ def _switch(name: str, enable: bool) -> None:
 
 def _call(name: str, payload: dict[str, Any], *, fail_on: str, save: str, source: str) -> None:
     if source:
-        from khotan_cli.runtime.plugs.saved import load_saved
+        from khotan_cli.runtime.contract.saved import load_saved
 
         payload["response"] = load_saved(source).to_json()
     payload["failOn"] = fail_on or None
@@ -147,7 +147,7 @@ def _save(path: str, document: dict[str, Any]) -> None:
     import json
     from pathlib import Path
 
-    from khotan_cli.runtime.plugs.saved import SavedResponse, write_saved
+    from khotan_cli.runtime.contract.saved import SavedResponse, write_saved
 
     encoded, body = document.get("bodyBase64"), document.get("body")
     if encoded is not None:

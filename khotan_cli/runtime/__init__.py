@@ -20,9 +20,9 @@ if TYPE_CHECKING:
         ResponseInvalid,
     )
     from khotan_cli.runtime.app import Khotan
+    from khotan_cli.runtime.contract.check import Finding, Report
     from khotan_cli.runtime.plugs.auth import ApiKeyAuth, BasicAuth, BearerAuth, CustomAuth
     from khotan_cli.runtime.plugs.context import CallContext
-    from khotan_cli.runtime.plugs.contract import Finding, Report
     from khotan_cli.runtime.plugs.endpoint import (
         Endpoint,
         delete,
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
         put,
     )
     from khotan_cli.runtime.plugs.oauth import OAuth2AuthorizationCode, OAuth2ClientCredentials
-    from khotan_cli.runtime.plugs.paginate import (
+    from khotan_cli.runtime.plugs.paginate import PageView, Paginator
+    from khotan_cli.runtime.plugs.paginators import (
         CursorPaginator,
         FunctionPaginator,
         JsonApiPaginator,
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
         NextUrlPaginator,
         OffsetPaginator,
         PageNumberPaginator,
-        PageView,
-        Paginator,
     )
     from khotan_cli.runtime.plugs.plug import Plug
     from khotan_cli.runtime.plugs.rate import RateLimit
@@ -68,7 +67,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "khotan_cli.runtime.app": ("Khotan",),
     "khotan_cli.runtime.plugs.auth": ("ApiKeyAuth", "BasicAuth", "BearerAuth", "CustomAuth"),
     "khotan_cli.runtime.plugs.context": ("CallContext",),
-    "khotan_cli.runtime.plugs.contract": ("Finding", "Report"),
+    "khotan_cli.runtime.contract.check": ("Finding", "Report"),
     "khotan_cli.runtime.plugs.endpoint": (
         "Endpoint",
         "delete",
@@ -81,7 +80,8 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "put",
     ),
     "khotan_cli.runtime.plugs.oauth": ("OAuth2AuthorizationCode", "OAuth2ClientCredentials"),
-    "khotan_cli.runtime.plugs.paginate": (
+    "khotan_cli.runtime.plugs.paginate": ("PageView", "Paginator"),
+    "khotan_cli.runtime.plugs.paginators": (
         "CursorPaginator",
         "FunctionPaginator",
         "JsonApiPaginator",
@@ -90,8 +90,6 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "NextUrlPaginator",
         "OffsetPaginator",
         "PageNumberPaginator",
-        "PageView",
-        "Paginator",
     ),
     "khotan_cli.runtime.plugs.plug": ("Plug",),
     "khotan_cli.runtime.plugs.rate": ("RateLimit",),

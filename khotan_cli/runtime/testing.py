@@ -27,13 +27,14 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import httpx
 
 from khotan_cli.errors import UsageError
+from khotan_cli.runtime.contract.check import Report, check, model_for_status
+from khotan_cli.runtime.contract.saved import SavedResponse, load_saved
 from khotan_cli.runtime.plugs.context import EXTENSION, CallContext
-from khotan_cli.runtime.plugs.contract import Report, check, model_for_status
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
 from khotan_cli.runtime.plugs.masking import BULLETS
-from khotan_cli.runtime.plugs.plug import Plug, Shared
+from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.plugs.retry import Retry
-from khotan_cli.runtime.plugs.saved import SavedResponse, load_saved
+from khotan_cli.runtime.plugs.shared import Shared
 from khotan_cli.runtime.plugs.vars import resolve
 
 P = TypeVar("P", bound=Plug)

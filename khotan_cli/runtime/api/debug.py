@@ -14,14 +14,14 @@ from khotan_cli.runtime.api.access import CurrentPlug, CurrentServices, require_
 from khotan_cli.runtime.api.describe import plug_info, plug_summary
 from khotan_cli.runtime.api.plugs import Limit, Offset
 from khotan_cli.runtime.api.schemas import DebugRequest, DebugResponse, Listing, PlugInfo, PlugSummary, listing
+from khotan_cli.runtime.contract.check import check, fail_grade
+from khotan_cli.runtime.contract.saved import parse_saved
 from khotan_cli.runtime.plugs.call import CallRequest, CallResult, call
 from khotan_cli.runtime.plugs.codec import decode_untyped, is_json, media_type, not_json
-from khotan_cli.runtime.plugs.contract import check, fail_grade
 from khotan_cli.runtime.plugs.endpoint import Endpoint
 from khotan_cli.runtime.plugs.failures import status_error
 from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.plug import Plug
-from khotan_cli.runtime.plugs.saved import parse_saved
 
 router = APIRouter(prefix="/debug", tags=["debug"], dependencies=[Depends(require_debug)])
 

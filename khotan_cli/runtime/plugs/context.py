@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import httpx
 
 from khotan_cli.errors import AuthError
+from khotan_cli.runtime.plugs.tokens import TokenCache
 from khotan_cli.runtime.plugs.vars import EnvVarStore, Var, VarStore
-
-if TYPE_CHECKING:
-    from khotan_cli.runtime.plugs.token import TokenCache
 
 EXTENSION = "khotan"
 
@@ -62,7 +59,6 @@ def context_of(request: httpx.Request) -> CallContext:
     found = request.extensions.get(EXTENSION)
     if isinstance(found, CallContext):
         return found
-    from khotan_cli.runtime.plugs.token import TokenCache
 
     async def nothing() -> Mapping[str, str]:
         return {}

@@ -71,7 +71,8 @@ class Endpoint(Generic[M]):
         self.method, self.path = method.upper(), Template(path)
         self.returns, self.query, self.body = returns, query, body
         self.responses = {str(status).upper(): model for status, model in (responses or {}).items()}
-        self.item, self.paginator, self.encoding = item, paginator, encoding
+        self.item, self.paginator = item, paginator
+        self.encoding: Encoding | None = encoding
         self.retry, self.timeout, self.headers = retry, timeout, dict(headers or {})
         self._decoders: dict[int, Decoder | None] = {}
         self._items: TypeAdapter[Any] | None = None if item is None else TypeAdapter(_list_of(item))

@@ -19,7 +19,8 @@ import httpx
 from khotan_cli.errors import AuthError
 from khotan_cli.runtime.plugs.auth import Text, shown
 from khotan_cli.runtime.plugs.context import CallContext
-from khotan_cli.runtime.plugs.token import RenewedAuth, Token, endpoint_url, expiry
+from khotan_cli.runtime.plugs.token import RenewedAuth, endpoint_url, expiry
+from khotan_cli.runtime.plugs.tokens import Token
 
 ClientMethod = Literal["client_secret_basic", "client_secret_post", "none"]
 

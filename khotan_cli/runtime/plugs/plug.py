@@ -7,7 +7,6 @@ import keyword
 import re
 import ssl
 import sys
-import time
 from collections.abc import Awaitable, Mapping
 from typing import Any, ClassVar, Self
 
@@ -24,12 +23,12 @@ from khotan_cli.runtime.plugs.failures import status_error
 from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.paginate import Paginator
 from khotan_cli.runtime.plugs.params import QueryArrays, encode_query, jsonable, query_pairs
-from khotan_cli.runtime.plugs.rate import ProcessRateStore, RateLimit, RateStore
+from khotan_cli.runtime.plugs.rate import RateLimit, RateStore
 from khotan_cli.runtime.plugs.retry import Retry
 from khotan_cli.runtime.plugs.send import Outgoing, send
-from khotan_cli.runtime.plugs.token import TokenCache
-from khotan_cli.runtime.plugs.transport import ClientPool, TransportKind, TransportOptions
-from khotan_cli.runtime.plugs.vars import EnvVarStore, ResolvedVars, Var, VarStore, resolve
+from khotan_cli.runtime.plugs.shared import Shared
+from khotan_cli.runtime.plugs.transport import TransportKind, TransportOptions
+from khotan_cli.runtime.plugs.vars import ResolvedVars, Var, VarStore, resolve
 
 _OPTIONS = frozenset(
     {
@@ -37,32 +36,6 @@ _OPTIONS = frozenset(
         "transport", "http2", "verify", "proxy", "parsers", "max_response_bytes", "follow_redirects",
     }
 )  # fmt: skip
-
-
-class Shared:
-    """What the copies of a plug have in common: connections, tokens, buckets, and the store of variables.
-
-    `ttl`: seconds for which values read from the store are used without asking again.
-    """
-
-    def __init__(self) -> None:
-        self.pool = ClientPool()
-        self.vars: VarStore = EnvVarStore()
-        self.rates: RateStore = ProcessRateStore()
-        self.tokens = TokenCache()
-        self.ttl = 0.0
-        self._stored: tuple[float, Mapping[str, str]] | None = None
-
-    async def stored(self, plug: str) -> Mapping[str, str]:
-        now = time.monotonic()
-        if self._stored is None or now >= self._stored[0]:
-            self._stored = (now + self.ttl, await self.vars.load(plug))
-        return self._stored[1]
-
-    def forget(self) -> None:
-        """Read values and tokens afresh at the next call."""
-        self._stored = None
-        self.tokens.forget()
 
 
 class Plug:
@@ -265,9 +238,9 @@ class Plug:
         if self._templated:
             sent = {key: ctx.template(value) for key, value in sent.items()}
         content: bytes | None = None
-        encoding: Encoding = self.encoding if endpoint is None or endpoint.encoding is None else endpoint.encoding
+        chosen = None if endpoint is None else endpoint.encoding
         if body is not None:
-            content, kind = encode_body(body, encoding)
+            content, kind = encode_body(body, chosen or self.encoding)
             if kind:
                 sent["Content-Type"] = kind
         sent.update(headers or {})

@@ -18,54 +18,12 @@ from khotan_cli.runtime.plugs.codec import Encoding, encode_body, media_type, pr
 from khotan_cli.runtime.plugs.context import CallContext, context_of
 from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.paginate import dig
+from khotan_cli.runtime.plugs.tokens import Token
 from khotan_cli.runtime.plugs.vars import HIDDEN_PREFIX
 
 ExpiryUnit = Literal["seconds", "milliseconds", "absolute"]
-_LEEWAY = 30.0
-"""Seconds before its end at which a token is renewed; a tenth of its life where that is shorter."""
 _ABSOLUTE_MILLISECONDS = 10**11
 """An epoch above it counts milliseconds: as seconds it would lie in the year 5138."""
-
-
-@dataclass(frozen=True)
-class Token:
-    """An access token. Times are seconds since the epoch; expires_at None: it lasts until it is refused."""
-
-    access_token: str
-    expires_at: float | None = None
-    issued_at: float = 0.0
-    refresh_token: str | None = None
-
-    def fresh(self, now: float) -> bool:
-        """Whether it can still be used for a request that starts now."""
-        if self.expires_at is None:
-            return True
-        leeway = min(_LEEWAY, max(0.0, self.expires_at - self.issued_at) / 10)
-        return now < self.expires_at - leeway
-
-    def __repr__(self) -> str:
-        return f"Token(expires_at={self.expires_at!r})"
-
-
-class TokenCache:
-    """Tokens of one plug in memory, in front of the store that processes share."""
-
-    def __init__(self) -> None:
-        self._tokens: dict[str, Token] = {}
-
-    def get(self, key: str) -> Token | None:
-        return self._tokens.get(key)
-
-    def put(self, key: str, token: Token) -> None:
-        self._tokens[key] = token
-
-    def forget(self) -> None:
-        self._tokens.clear()
-
-    def secrets(self) -> list[str]:
-        """Every token known, to be masked."""
-        found = [text for t in self._tokens.values() for text in (t.access_token, t.refresh_token) if text]
-        return found
 
 
 class RenewedAuth(PlugAuth):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from khotan_cli.runtime.plugs.leaf import Grade, Issue, kind_of
+from khotan_cli.runtime.contract.leaf import Grade, Issue, kind_of
 
 NOTHING = object()
 """Example of what is absent."""

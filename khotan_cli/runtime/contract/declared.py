@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic_core import SchemaValidator
 
-from khotan_cli.runtime.plugs.leaf import Leaf
-from khotan_cli.runtime.plugs.nodes import (
+from khotan_cli.runtime.contract.leaf import Leaf
+from khotan_cli.runtime.contract.nodes import (
     Field,
     Guard,
     KeyPath,

@@ -33,7 +33,7 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from khotan_cli.errors import ResponseInvalid, UsageError
-from khotan_cli.runtime.plugs.contract import Finding, Report, check, fail_grade
+from khotan_cli.runtime.contract.check import Finding, Report, check, fail_grade
 from khotan_cli.runtime.plugs.masking import Masker
 
 T = TypeVar("T")

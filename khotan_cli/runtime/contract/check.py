@@ -14,14 +14,14 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from khotan_cli.errors import ResponseInvalid
-from khotan_cli.runtime.plugs.declared import Declared
+from khotan_cli.runtime.contract.declared import Declared
+from khotan_cli.runtime.contract.examples import example_text, value_text
+from khotan_cli.runtime.contract.leaf import Grade, Issue, as_json, kind_of
+from khotan_cli.runtime.contract.places import NOTHING, Fault, Place, located, related
+from khotan_cli.runtime.contract.report import FAIL_ON, GRADES, Finding, Report, fail_grade
+from khotan_cli.runtime.contract.shape import Walk
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
-from khotan_cli.runtime.plugs.examples import example_text, value_text
-from khotan_cli.runtime.plugs.leaf import Grade, Issue, as_json, kind_of
 from khotan_cli.runtime.plugs.masking import Masker
-from khotan_cli.runtime.plugs.places import NOTHING, Fault, Place, located, related
-from khotan_cli.runtime.plugs.report import FAIL_ON, GRADES, Finding, Report, fail_grade
-from khotan_cli.runtime.plugs.shape import Walk
 
 __all__ = ["FAIL_ON", "GRADES", "Finding", "Grade", "Issue", "Report", "check", "fail_grade", "model_for_status"]
 

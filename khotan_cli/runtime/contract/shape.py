@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from khotan_cli.runtime.plugs.declared import Declared
-from khotan_cli.runtime.plugs.leaf import Grade, Issue, Leaf, Verdict, kind_of
-from khotan_cli.runtime.plugs.nodes import (
+from khotan_cli.runtime.contract.declared import Declared
+from khotan_cli.runtime.contract.leaf import Grade, Issue, Leaf, Verdict, kind_of
+from khotan_cli.runtime.contract.nodes import (
     Field,
     Guard,
     KeyPath,
@@ -24,7 +24,7 @@ from khotan_cli.runtime.plugs.nodes import (
     settled,
     takes,
 )
-from khotan_cli.runtime.plugs.places import NOTHING, Place, child, located, same
+from khotan_cli.runtime.contract.places import NOTHING, Place, child, located, same
 
 MAX_EXTRAS = 50
 """Undeclared keys of one object that are told apart; further ones are counted together."""

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import Field, TypeAdapter, ValidationError, create_model
 
-from khotan_cli.runtime.plugs.contract import check
-from khotan_cli.runtime.plugs.leaf import as_json
+from khotan_cli.runtime.contract.check import check
+from khotan_cli.runtime.contract.leaf import as_json
 
 KEYS = ("id", "name", "createdAt", "odd key", "it's", "ключ")
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 
 from khotan_cli.errors import UsageError
-from khotan_cli.runtime.plugs.examples import is_sensitive
+from khotan_cli.runtime.contract.examples import is_sensitive
 from khotan_cli.runtime.plugs.masking import BULLETS, SENSITIVE_HEADERS
 
 VERSION = 1

@@ -1,0 +1,37 @@
+"""What the copies of a plug have in common."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from khotan_cli.runtime.plugs.rate import ProcessRateStore, RateStore
+from khotan_cli.runtime.plugs.tokens import TokenCache
+from khotan_cli.runtime.plugs.transport import ClientPool
+from khotan_cli.runtime.plugs.vars import EnvVarStore, VarStore
+
+
+class Shared:
+    """Connections, tokens, buckets, and the store of variables.
+
+    `ttl`: seconds for which values read from the store are used without asking again.
+    """
+
+    def __init__(self) -> None:
+        self.pool = ClientPool()
+        self.vars: VarStore = EnvVarStore()
+        self.rates: RateStore = ProcessRateStore()
+        self.tokens = TokenCache()
+        self.ttl = 0.0
+        self._stored: tuple[float, Mapping[str, str]] | None = None
+
+    async def stored(self, plug: str) -> Mapping[str, str]:
+        now = time.monotonic()
+        if self._stored is None or now >= self._stored[0]:
+            self._stored = (now + self.ttl, await self.vars.load(plug))
+        return self._stored[1]
+
+    def forget(self) -> None:
+        """Read values and tokens afresh at the next call."""
+        self._stored = None
+        self.tokens.forget()

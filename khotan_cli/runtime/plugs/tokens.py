@@ -1,0 +1,49 @@
+"""Tokens, and where a plug keeps them in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_LEEWAY = 30.0
+"""Seconds before its end at which a token is renewed; a tenth of its life where that is shorter."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """An access token. Times are seconds since the epoch; expires_at None: it lasts until it is refused."""
+
+    access_token: str
+    expires_at: float | None = None
+    issued_at: float = 0.0
+    refresh_token: str | None = None
+
+    def fresh(self, now: float) -> bool:
+        """Whether it can still be used for a request that starts now."""
+        if self.expires_at is None:
+            return True
+        leeway = min(_LEEWAY, max(0.0, self.expires_at - self.issued_at) / 10)
+        return now < self.expires_at - leeway
+
+    def __repr__(self) -> str:
+        return f"Token(expires_at={self.expires_at!r})"
+
+
+class TokenCache:
+    """Tokens of one plug in memory, in front of the store that processes share."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[str, Token] = {}
+
+    def get(self, key: str) -> Token | None:
+        return self._tokens.get(key)
+
+    def put(self, key: str, token: Token) -> None:
+        self._tokens[key] = token
+
+    def forget(self) -> None:
+        self._tokens.clear()
+
+    def secrets(self) -> list[str]:
+        """Every token known, to be masked."""
+        found = [text for t in self._tokens.values() for text in (t.access_token, t.refresh_token) if text]
+        return found
