@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Literal
 from urllib.parse import quote_plus
 
@@ -100,6 +101,18 @@ def decode_untyped(response: httpx.Response, parsers: Mapping[str, Parser]) -> A
             raise _broken_json(response, str(exc)) from None
     if kind.startswith("text/") or kind in ("application/xml", "application/x-www-form-urlencoded"):
         return text_of(response)
+    return response.content
+
+
+def decode_error(response: httpx.Response, parsers: Mapping[str, Parser], decoder: Decoder | None = None) -> Any:
+    """The body of an error status: its model; the decoded body where it has none or does not fit; else the bytes.
+
+    The status is the news: a body that cannot be read must not hide it.
+    """
+    for attempt in (decoder.decode if decoder else None, decode_untyped):
+        if attempt is not None:
+            with suppress(ResponseInvalid):
+                return attempt(response, parsers)
     return response.content
 
 

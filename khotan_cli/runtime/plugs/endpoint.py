@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, overloa
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from khotan_cli.errors import PaginationError, ResponseInvalid
-from khotan_cli.runtime.plugs.codec import Decoder, Encoding, decode_untyped, invalid_model
+from khotan_cli.errors import PaginationError
+from khotan_cli.runtime.plugs.codec import Decoder, Encoding, decode_error, decode_untyped, invalid_model
 from khotan_cli.runtime.plugs.failures import status_error
 from khotan_cli.runtime.plugs.paginate import Next, PageView, Paginator, Paging, dig, guess_items
 from khotan_cli.runtime.plugs.params import Binder, Template
@@ -220,7 +220,7 @@ class BoundEndpoint(Generic[P_co]):
             if decoder is None:
                 return decode_untyped(response, self.plug.parsers)
             return decoder.decode(response, self.plug.parsers)
-        raise status_error(self.plug.name, endpoint.name, response, _error_body(decoder, response, self.plug))
+        raise status_error(self.plug.name, endpoint.name, response, decode_error(response, self.plug.parsers, decoder))
 
     def __repr__(self) -> str:
         return f"<{self.plug.name}.{self.endpoint.name} {self.endpoint.method} {self.endpoint.path.text}>"
@@ -228,17 +228,6 @@ class BoundEndpoint(Generic[P_co]):
 
 def _list_of(item: Any) -> Any:
     return list[item]
-
-
-def _error_body(decoder: Decoder | None, response: httpx.Response, plug: Plug) -> Any:
-    """The body of an error: its model; the decoded body where it has none or does not fit; the bytes as a last resort."""
-    for attempt in (decoder.decode if decoder else None, decode_untyped):
-        if attempt is not None:
-            try:
-                return attempt(response, plug.parsers)
-            except ResponseInvalid:
-                continue  # the status is the news: a body that cannot be read must not hide it
-    return response.content
 
 
 def _model_list(page: BaseModel, path: str | None) -> list[Any] | None:

@@ -16,7 +16,7 @@ from khotan_cli import __version__
 from khotan_cli.errors import ConfigError, UnknownName
 from khotan_cli.runtime.plugs.auth import PlugAuth
 from khotan_cli.runtime.plugs.baseurl import BaseUrl
-from khotan_cli.runtime.plugs.codec import Encoding, Parser, decode_untyped, encode_body
+from khotan_cli.runtime.plugs.codec import Encoding, Parser, decode_error, decode_untyped, encode_body
 from khotan_cli.runtime.plugs.context import CallContext
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
 from khotan_cli.runtime.plugs.failures import status_error
@@ -166,7 +166,7 @@ class Plug:
         data = decode_untyped(response, self.parsers) if response.is_success else None
         if response.is_success:
             return data
-        raise status_error(self.name, "", response, _decoded_or_bytes(response, self.parsers))
+        raise status_error(self.name, "", response, decode_error(response, self.parsers))
 
     async def raw(
         self,
@@ -346,12 +346,3 @@ def _idempotency_key() -> str:
     import uuid
 
     return str(uuid.uuid4())
-
-
-def _decoded_or_bytes(response: httpx.Response, parsers: Mapping[str, Parser]) -> Any:
-    from khotan_cli.errors import ResponseInvalid
-
-    try:
-        return decode_untyped(response, parsers)
-    except ResponseInvalid:
-        return response.content  # the status is the news: an unreadable body must not hide it
