@@ -15,7 +15,9 @@ from sqlalchemy import insert, select, text
 from khotan_cli.errors import ConfigError, DatabaseNotMigrated, DatabaseUnreachable, KhotanError, StoreError
 from khotan_cli.runtime.store import migrate
 from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.store.failures import explain
 from khotan_cli.runtime.store.tables import PLUGS, PlugRow, UtcDateTime
+from khotan_cli.runtime.store.url import parse_url
 
 
 async def _failure(url: str, root: Path) -> KhotanError:
@@ -193,6 +195,13 @@ async def test_a_server_that_refuses(postgres_url: str, tmp_path: Path, wrong: s
     assert isinstance(error, DatabaseUnreachable)
     assert parts["password"] not in str(error.to_json())
     assert ("hunter2" in error.message) == (wrong != "password")
+
+
+@pytest.mark.parametrize("said", ["hunter2 /+", "hunter2%20%2F%2B", "hunter2+%2F%2B"])
+def test_a_password_in_a_drivers_message_is_taken_out(said: str, tmp_path: Path) -> None:
+    url = parse_url("postgresql://khotan:hunter2%20%2F%2B@db.example.com/shop", tmp_path)
+    error = explain(psycopg.OperationalError(f"cannot connect with {said}\nand more of it: {said}"), url)
+    assert error.message == "PostgreSQL db.example.com:5432/shop cannot be reached: cannot connect with ••••"
 
 
 async def test_an_option_libpq_does_not_know_is_a_matter_of_configuration(postgres_url: str, tmp_path: Path) -> None:

@@ -163,6 +163,17 @@ async def test_processes_that_migrate_at_once_wait_for_each_other(database_url: 
     assert sorted(output for output, _ in outputs) == [f"0 {HEAD}\n", f"0 {HEAD}\n", f"1 {HEAD}\n"]
 
 
+async def test_a_migration_waits_for_one_that_is_running(postgres_url: str, tmp_path: Path) -> None:
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    with migrate._connection(postgres_url, tmp_path), psycopg.connect(postgres_url, autocommit=True) as watcher:
+        second = asyncio.create_task(asyncio.to_thread(migrate.upgrade, postgres_url, tmp_path))
+        async with asyncio.timeout(30):
+            while watcher.execute(waiting).fetchone() == (0,):
+                assert not second.done(), "it did not wait"
+                await asyncio.sleep(0.01)
+    assert (await second)[1].up_to_date
+
+
 async def test_stored_values_outlive_another_upgrade(migrated_url: str, tmp_path: Path, secret: str) -> None:
     database = Database(migrated_url, tmp_path)
     store = DatabaseVarStore(database, Cipher(secret))
