@@ -100,11 +100,13 @@ def test_a_file_reads_in_one_sitting() -> None:
 
 
 def test_a_function_fits_on_a_screen() -> None:
+    # Its body: the signature of a command is the table of its options.
     long = [
         f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
         for path in sources()
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and (node.end_lineno or 0) - node.lineno > 60
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and (node.end_lineno or 0) - node.body[0].lineno >= 60
     ]
     assert not long
 
