@@ -13,6 +13,10 @@ from khotan_cli.console import console
 from khotan_cli.errors import ContractMismatch, UsageError
 from khotan_cli.options import options
 
+_FROM = "Compare a kept response; call nothing."
+_FAIL_ON = (
+    "Grade that gives exit 3: breaking, warning, info or never. Default: breaking, undeclared keys and wrong types."
+)
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
 
@@ -28,24 +32,16 @@ def plug(
     body: Annotated[str, typer.Option(metavar="JSON", help="Body: JSON, @file or -.", show_default=False)] = "",
     headers: Annotated[str, typer.Option(metavar="JSON", help="Further headers.", show_default=False)] = "",
     save: Annotated[str, typer.Option(metavar="FILE", help="Keep the response.", show_default=False)] = "",
-    source: Annotated[
-        str, typer.Option("--from", metavar="FILE", help="Compare a kept response; call nothing.", show_default=False)
-    ] = "",
-    fail_on: Annotated[
-        str,
-        typer.Option(
-            metavar="GRADE",
-            help="Grade that gives exit 3: breaking, warning, info or never. "
-            "Default: breaking, undeclared keys and wrong types.",
-            show_default=False,
-        ),
-    ] = "",
+    source: Annotated[str, typer.Option("--from", metavar="FILE", help=_FROM, show_default=False)] = "",
+    fail_on: Annotated[str, typer.Option(metavar="GRADE", help=_FAIL_ON, show_default=False)] = "",
     enable: Annotated[bool, typer.Option("--enable", help="Let the plug be called.")] = False,
     disable: Annotated[bool, typer.Option("--disable", help="Refuse calls of the plug.")] = False,
     sign_in: Annotated[bool, typer.Option("--login", help="Sign in, for OAuth 2 authorization code.")] = False,
-    port: Annotated[int, typer.Option(help="Loopback port for --login; 0: a free one.")] = 0,
-    timeout: Annotated[int, typer.Option(help="Seconds that --login waits.")] = 300,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser for --login.")] = True,
+    port: Annotated[
+        int | None, typer.Option(help="With --login: its loopback port.", show_default="a free one")
+    ] = None,
+    timeout: Annotated[int | None, typer.Option(help="With --login: seconds to wait.", show_default="300")] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="With --login: open no browser.")] = False,
 ) -> None:
     """List plugs, call them, and prove their contract against the live API.
 
@@ -53,23 +49,29 @@ def plug(
 
     khotan plug shop --endpoint list_orders --compare · khotan plug vars shop set token --stdin
     """
+    call = bool(endpoint or method)
+    login_options = port is not None or timeout is not None or no_browser
+    calling = {"--params": params, "--body": body, "--headers": headers, "--save": save}
+    comparing = {"--compare": compare, "--from": source, "--fail-on": fail_on}
+    _exclusive({"--list": list_all, "--info": info, "--enable": enable, "--disable": disable, "--login": sign_in}, call)
+    _belongs(calling, call and not source, "a call", "khotan plug NAME --endpoint E, or NAME METHOD PATH.")
+    _belongs(comparing, bool(endpoint), "an endpoint", "khotan plug NAME --endpoint E --compare")
+    _belongs({"--fail-on": fail_on}, compare or bool(source), "--compare", "Add --compare.")
+    _belongs({"--port, --timeout or --no-browser": login_options}, sign_in, "--login", "khotan plug NAME --login")
+    _check_call(name, method, path, endpoint)
+    if list_all and name:
+        raise UsageError("--list shows every plug", hint=f"For one: khotan plug {name}")
     if not name:
-        if any((endpoint, save, source, compare, info, sign_in, enable, disable)):
+        if call or info or sign_in or enable or disable:
             raise UsageError("Which plug?", hint="khotan plug NAME …", next=["khotan plug --list"])
         with options.client() as client:
             document = client.plugs()
         console.result(document, lambda: show_plugs(document["items"]))
-        return
-    if list_all:
-        raise UsageError("--list shows every plug", hint=f"For one: khotan plug {name}")
-    _check(method, path, endpoint, compare=compare, source=source, fail_on=fail_on, save=save, body=body)
-    if enable and disable:
-        raise UsageError("--enable and --disable exclude each other", hint="Give one of them.")
-    if enable or disable:
+    elif enable or disable:
         _switch(name, enable)
     elif sign_in:
-        login(name, port=port, seconds=timeout, browser=browser)
-    elif endpoint or method:
+        login(name, port=port or 0, seconds=300 if timeout is None else timeout, browser=not no_browser)
+    elif call:
         given = {
             "params": read_object("--params", params),
             "headers": {key: str(value) for key, value in read_object("--headers", headers).items()},
@@ -83,27 +85,29 @@ def plug(
         console.result(described, lambda: show_plug(described))
 
 
-def _check(method: str, path: str, endpoint: str, **given: Any) -> None:
-    """Options that only make sense together."""
-    if endpoint and method:
+def _exclusive(actions: dict[str, bool], call: bool) -> None:
+    """One thing at a time."""
+    given = [option for option, is_given in actions.items() if is_given] + (["a call"] if call else [])
+    if len(given) > 1:
+        raise UsageError(f"{given[0]} and {given[1]} exclude each other", hint="Give one of them.")
+
+
+def _belongs(given: dict[str, Any], there: bool, to: str, hint: str) -> None:
+    """Options that have no meaning without something else are refused, not dropped."""
+    for option, value in given.items():
+        if value and not there:
+            raise UsageError(f"{option} needs {to}", hint=hint)
+
+
+def _check_call(name: str, method: str, path: str, endpoint: str) -> None:
+    if method and endpoint:
         raise UsageError("--endpoint and a method exclude each other", hint="Give one of them.")
     if method and method.upper() not in METHODS:
         raise UsageError(
             f"{method!r} is not an HTTP method", hint=f"khotan plug NAME METHOD PATH, with one of {', '.join(METHODS)}."
         )
     if method and not path:
-        raise UsageError(f"{method.upper()} needs a path", hint=f"khotan plug NAME {method.upper()} /path")
-    for option in ("compare", "source", "fail_on"):
-        if given[option] and not endpoint:
-            shown = {"source": "--from", "fail_on": "--fail-on"}.get(option, f"--{option}")
-            raise UsageError(f"{shown} needs an endpoint", hint=f"khotan plug NAME --endpoint E {shown}")
-    if given["fail_on"] and not (given["compare"] or given["source"]):
-        raise UsageError("--fail-on needs --compare", hint="khotan plug NAME --endpoint E --compare --fail-on GRADE")
-    for option in ("save", "body"):
-        if given[option] and not (endpoint or method):
-            raise UsageError(f"--{option} needs a call", hint="khotan plug NAME --endpoint E, or NAME METHOD PATH.")
-    if given["source"] and given["save"]:
-        raise UsageError("--from and --save exclude each other", hint="--from calls nothing that could be kept.")
+        raise UsageError(f"{method.upper()} needs a path", hint=f"khotan plug {name} {method.upper()} /path")
 
 
 def _switch(name: str, enable: bool) -> None:

@@ -54,19 +54,27 @@ def service() -> Iterator[Loopback]:
         yield served
 
 
-@pytest.fixture(scope="module", params=["in-process", "--url"])
-def project(
-    request: pytest.FixtureRequest, service: Loopback, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Project]:
-    """A migrated project whose commands work in-process, and one whose commands talk to its `khotan dev`."""
+@pytest.fixture(scope="module")
+def migrated(service: Loopback, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with a database and the shop's token in it."""
     made = write_project(tmp_path_factory.mktemp("project"), service.url)
     assert made.khotan("migrate").code == 0
     assert made.khotan("vars", "shop", "set", f"token={TOKEN}").code == 0
-    if request.param == "in-process":
-        yield made
-        return
-    with dev_server(made) as url:
-        yield Project(made.folder, made.env, url)
+    return made
+
+
+@pytest.fixture(scope="module")
+def served(migrated: Project) -> Iterator[Project]:
+    """The same, its commands talking to its `khotan dev`."""
+    with dev_server(migrated) as url:
+        yield Project(migrated.folder, migrated.env, url)
+
+
+@pytest.fixture(scope="module", params=["in-process", "--url"])
+def project(request: pytest.FixtureRequest) -> Project:
+    """Every command both ways."""
+    found: Project = request.getfixturevalue("migrated" if request.param == "in-process" else "served")
+    return found
 
 
 @pytest.fixture
