@@ -135,6 +135,8 @@ def run(argv: Sequence[str]) -> int:
             console.result({"ok": True, "version": __version__}, lambda: console.write(f"khotan {__version__}\n"))
             return 0
         done = app(args, standalone_mode=False)
+        if done == EXIT_INTERRUPTED:  # Typer's word for Ctrl-C
+            raise KeyboardInterrupt
         return done if isinstance(done, int) else 0
     except KhotanError as exc:
         console.error(exc)

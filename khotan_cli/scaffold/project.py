@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import secrets
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +116,8 @@ def _ours(folder: Path) -> bool:
 
 
 def _installed(name: str) -> bool:
+    if name in sys.stdlib_module_names:
+        return True
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):

@@ -1,0 +1,184 @@
+"""`khotan add plug`: what is written, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from khotan_cli.scaffold.plug import auth_kinds
+from tests.commands.test_init import actions, files, khotan
+from tests.support.terminal import at_terminal
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+URL = "https://api.example.com/v1"
+
+
+@pytest.fixture(scope="module")
+def every_kind(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a plug of each kind of authentication."""
+    folder = tmp_path_factory.mktemp("kinds")
+    assert khotan(folder, "init", "--full").code == 0
+    for kind in auth_kinds():
+        name = f"with_{kind.replace('-', '_')}"
+        done = khotan(
+            folder, "add", "plug", name, "--base-url", URL, "--auth", kind, "--title", f"A service with {kind}"
+        )
+        assert done.code == 0, done.json
+    return folder
+
+
+def test_the_tree_is_the_golden_one(every_kind: Path) -> None:
+    """To renew it after a wanted change: UPDATE_GOLDEN=1, then read the difference."""
+    import os
+    import re
+
+    made = {
+        path: re.sub(rb"KHOTAN_SECRET=\S+", b"KHOTAN_SECRET=...", text)
+        for path, text in files(every_kind).items()
+        if "__pycache__" not in path and not path.startswith(".khotan/base/") and "_cache" not in path
+    }
+    target = GOLDEN / "every_kind"
+    if os.environ.get("UPDATE_GOLDEN"):
+        for path, text in made.items():
+            (target / f"{path}.golden").parent.mkdir(parents=True, exist_ok=True)
+            (target / f"{path}.golden").write_bytes(text)
+    kept = {path.removesuffix(".golden"): text for path, text in files(target).items()}
+    assert sorted(made) == sorted(kept)
+    for path, text in made.items():
+        assert text == kept[path], path
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["mypy", "--strict", "khotan", "main.py"],
+        ["pyright", "--pythonpath", sys.executable, "khotan", "main.py"],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_generated_code_is_clean_as_it_comes(every_kind: Path, tool: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", *tool], check=False, cwd=every_kind, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_app_finds_them_without_another_edit(every_kind: Path) -> None:
+    listed = khotan(every_kind, "plug", "--list")
+    assert [p["name"] for p in listed.json["items"]] == sorted(f"with_{k.replace('-', '_')}" for k in auth_kinds())
+    template = (every_kind / ".env.template").read_text()
+    for plug in listed.json["items"]:
+        for var in khotan(every_kind, "plug", plug["name"]).json["vars"]:
+            assert f"# {var['env']}=" in template
+
+
+def test_options_reach_the_code(tmp_path: Path) -> None:
+    khotan(tmp_path, "init")
+    more = ["--auth", "api-key", "--auth-param", "X-Shop-Key", "--title", 'The "shop"']
+    done = khotan(tmp_path, "add", "plug", "myShop", "--base-url", URL + "/", *more)
+    assert done.code == 0 and done.json["files"][0]["path"] == "khotan/plugs/my_shop.py"
+    text = (tmp_path / "khotan/plugs/my_shop.py").read_text()
+    assert 'header="X-Shop-Key"' in text and "class MyShop(Plug)" in text and "myShop = MyShop()" in text
+    assert f'base_url = "{URL}"' in text and "The 'shop'" in text
+    assert done.json["next"][0] == "khotan plug vars myShop set api_key --stdin"
+    assert khotan(tmp_path, "plug", "myShop").json["auth"]["header"] == "X-Shop-Key"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "error", "words"),
+    [
+        (["my-plug", "--base-url", URL], 2, "invalid_name", "my_plug"),
+        (["class", "--base-url", URL], 2, "invalid_name", "class_api"),
+        (["match", "--base-url", URL], 2, "invalid_name", "match_api"),
+        (["vars", "--base-url", URL], 2, "invalid_name", "vars_api"),
+        (["1st", "--base-url", URL], 2, "invalid_name", "plug_1st"),
+        (["__x", "--base-url", URL], 2, "invalid_name", "x"),
+        (["ünder", "--base-url", URL], 2, "invalid_name", ""),
+        (["../x", "--base-url", URL], 2, "path_outside_project", "name"),
+        (["a/b", "--base-url", URL], 2, "path_outside_project", "name"),
+        (["shop"], 2, "no_terminal", "--base-url"),
+        (["shop", "--yes"], 2, "invalid_input", "--base-url"),
+        (["--base-url", URL], 2, "no_terminal", "NAME"),
+        (["shop", "--base-url", "example.com"], 2, "invalid_input", "https://"),
+        (["shop", "--base-url", "https://"], 2, "invalid_input", "https://"),
+        (["shop", "--base-url", "https://u:p@x.example"], 2, "invalid_input", "credentials"),
+        (["shop", "--base-url", "https://x.example?a=1"], 2, "invalid_input", "query"),
+        (["shop", "--base-url", 'https://x.example/"+x+"'], 2, "invalid_input", "https://"),
+        (["shop", "--base-url", "https://x.example:port"], 2, "invalid_input", "https://"),
+        (["shop", "--base-url", URL, "--auth", "baerer"], 2, "invalid_input", "'bearer'"),
+        (["shop", "--base-url", URL, "--token-url", "/t"], 2, "invalid_input", "oauth2-client-credentials"),
+        (["shop", "--base-url", URL, "--auth", "api-key", "--auth-param", 'X"'], 2, "invalid_input", "--auth-param"),
+    ],
+)
+def test_mistakes_write_nothing(tmp_path: Path, args: list[str], code: int, error: str, words: str) -> None:
+    khotan(tmp_path, "init")
+    before = files(tmp_path)
+    done = khotan(tmp_path, "add", "plug", *args)
+    assert (done.code, done.json["error"]) == (code, error), done.json
+    assert words in done.json["message"] + done.json["hint"]
+    assert files(tmp_path) == before
+
+
+def test_not_a_project_and_not_a_component(tmp_path: Path) -> None:
+    done = khotan(tmp_path, "add", "plug", "shop", "--base-url", URL)
+    assert (done.code, done.json["error"], done.json["next"]) == (4, "not_initialized", ["khotan init"])
+    assert khotan(tmp_path, "add", "plgu", "shop").code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_users_changes_are_not_overwritten(tmp_path: Path) -> None:
+    khotan(tmp_path, "init")
+    add = ["add", "plug", "shop", "--base-url", URL]
+    assert set(actions(khotan(tmp_path, *add, "--dry-run")).values()) == {"create", "update"}
+    assert not (tmp_path / "khotan/plugs/shop.py").exists()
+    khotan(tmp_path, *add)
+    assert set(actions(khotan(tmp_path, *add)).values()) == {"same"}
+    assert actions(khotan(tmp_path, *add[:-1], "https://other.example"))["khotan/plugs/shop.py"] == "update"
+    target = tmp_path / "khotan/plugs/shop.py"
+    target.write_text(target.read_text() + "\n# mine\n")
+    before = files(tmp_path)
+    refused = khotan(tmp_path, *add)
+    assert (refused.code, refused.json["error"]) == (5, "would_overwrite") and "--force" in refused.json["hint"]
+    shown = khotan(tmp_path, *add, "--diff")
+    assert shown.code == 0 and "-# mine" in shown.json["files"][0]["diff"]
+    assert files(tmp_path) == before
+    assert actions(khotan(tmp_path, *add, "--force"))["khotan/plugs/shop.py"] == "overwrite"
+    assert "# mine" not in target.read_text()
+
+
+def test_a_template_the_user_changed_stays_and_is_said(tmp_path: Path) -> None:
+    khotan(tmp_path, "init")
+    (tmp_path / ".env.template").write_text("MINE=1\n")
+    done = khotan(tmp_path, "add", "plug", "shop", "--base-url", URL)
+    assert (tmp_path / ".env.template").read_text() == "MINE=1\n" and "SHOP_TOKEN" in " ".join(done.json["notes"])
+
+
+def test_a_failure_half_way_leaves_nothing(tmp_path: Path) -> None:
+    khotan(tmp_path, "init")
+    before = files(tmp_path)
+    (tmp_path / ".khotan/manifest.json.lock").write_text("")
+    (tmp_path / ".khotan/base/khotan/plugs/shop.py.base").mkdir(parents=True)
+    done = khotan(tmp_path, "add", "plug", "shop", "--base-url", URL)
+    (tmp_path / ".khotan/manifest.json.lock").unlink()
+    assert done.code == 1 and files(tmp_path) == before, done.json
+
+
+def test_a_broken_manifest(tmp_path: Path) -> None:
+    khotan(tmp_path, "init")
+    (tmp_path / ".khotan/manifest.json").write_text(json.dumps({"components": 5}))
+    done = khotan(tmp_path, "add", "plug", "shop", "--base-url", URL)
+    assert (done.code, done.json["error"]) == (2, "config_invalid")
+
+
+def test_at_a_terminal_it_asks(tmp_path: Path) -> None:
+    khotan(tmp_path, "init")
+    answers = [("Name of the plug", "shop\n"), ("Base URL", URL + "\n"), ("Authentication", "basic\n")]
+    text, code = at_terminal([sys.executable, "-m", "khotan_cli", "add", "plug"], tmp_path, answers)
+    assert code == 0, text
+    assert "BasicAuth(username, password)" in (tmp_path / "khotan/plugs/shop.py").read_text()

@@ -1,0 +1,47 @@
+"""A command at a pseudo-terminal, answered as a person would."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def at_terminal(
+    command: Sequence[str], folder: Path, answers: Sequence[tuple[str, str]] = (), *, interrupt_at: str = ""
+) -> tuple[str, int]:
+    """Run the command; type each answer when its prompt has appeared. Returns what was on the screen, and the exit code.
+
+    interrupt_at: send Ctrl-C once this text has appeared.
+    """
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("KHOTAN_") and k != "DATABASE_URL"}
+        os.execve(command[0], list(command), {**clean, "TERM": "xterm", "COLUMNS": "120"})
+    waiting, seen, deadline = list(answers), "", time.monotonic() + 60
+    try:
+        while time.monotonic() < deadline:
+            if not select.select([terminal], [], [], 0.2)[0]:
+                continue
+            try:
+                data = os.read(terminal, 65536)
+            except OSError:  # Linux says so when the other side has gone
+                break
+            if not data:
+                break
+            seen += data.decode("utf-8", "replace")
+            if waiting and waiting[0][0] in seen:
+                os.write(terminal, waiting.pop(0)[1].encode())
+            if interrupt_at and interrupt_at in seen:
+                interrupt_at = ""
+                os.kill(pid, signal.SIGINT)
+        else:
+            os.kill(pid, signal.SIGKILL)
+    finally:
+        os.close(terminal)
+    return seen, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
