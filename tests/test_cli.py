@@ -154,7 +154,7 @@ def test_a_terminal_gets_tables_and_masked_values(tmp_path: Path) -> None:
     screen, code = at_terminal([*KHOTAN, "vars", "shop"], made.folder)
     assert code == 0 and "••••3456" in screen and "tok_live" not in screen
     answers = [("shop.token", "typed-in-secret-9876\n")]
-    screen, code = at_terminal([*KHOTAN, "vars", "shop", "set", "token"], made.folder, answers)
+    screen, code = at_terminal([*KHOTAN, "vars", "shop", "set", "token"], made.folder, answers, hidden=True)
     assert code == 0 and "Stored token" in screen and "typed-in" not in screen
     screen, _ = at_terminal([*KHOTAN, "vars", "shop", "--show-secrets"], made.folder)
     assert "typed-in-secret-9876" in screen

@@ -6,17 +6,23 @@ import os
 import pty
 import select
 import signal
+import termios
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 
 def at_terminal(
-    command: Sequence[str], folder: Path, answers: Sequence[tuple[str, str]] = (), *, interrupt_at: str = ""
+    command: Sequence[str],
+    folder: Path,
+    answers: Sequence[tuple[str, str]] = (),
+    *,
+    interrupt_at: str = "",
+    hidden: bool = False,
 ) -> tuple[str, int]:
     """Run the command; type each answer when its prompt has appeared. Returns what was on the screen, and the exit code.
 
-    interrupt_at: send Ctrl-C once this text has appeared.
+    interrupt_at: send Ctrl-C once this text has appeared. hidden: the questions do not echo.
     """
     pid, terminal = pty.fork()
     if pid == 0:
@@ -26,7 +32,10 @@ def at_terminal(
     waiting, seen, deadline = list(answers), "", time.monotonic() + 60
     try:
         while time.monotonic() < deadline:
-            if not select.select([terminal], [], [], 0.2)[0]:
+            # A hidden question throws away what was typed before it: wait until it has turned the echo off.
+            if waiting and waiting[0][0] in seen and (not hidden or not termios.tcgetattr(terminal)[3] & termios.ECHO):
+                os.write(terminal, waiting.pop(0)[1].encode())
+            if not select.select([terminal], [], [], 0.05)[0]:
                 continue
             try:
                 data = os.read(terminal, 65536)
@@ -35,8 +44,6 @@ def at_terminal(
             if not data:
                 break
             seen += data.decode("utf-8", "replace")
-            if waiting and waiting[0][0] in seen:
-                os.write(terminal, waiting.pop(0)[1].encode())
             if interrupt_at and interrupt_at in seen:
                 interrupt_at = ""
                 os.kill(pid, signal.SIGINT)

@@ -29,6 +29,11 @@ class CallContext:
     store: VarStore
     tokens: TokenCache
     reload: Callable[[], Awaitable[Mapping[str, str]]]
+    secret_names: frozenset[str] = frozenset()
+
+    def secrets(self) -> list[str]:
+        """Values of secret variables, which must not be shown."""
+        return [self.vars[name] for name in self.secret_names if name in self.vars]
 
     def value(self, text: str | Var) -> str:
         """The text itself, or the value of the var. Raises AuthError naming the var where it has none."""

@@ -15,7 +15,7 @@ from khotan_cli.runtime.plugs.masking import Masker
 def explain(error: httpx.TransportError, ctx: CallContext, *, method: str, url: str, attempts: int) -> PlugError:
     """The PlugError for a failure after the last attempt."""
     plug, endpoint = ctx.plug, ctx.endpoint
-    masker = Masker(ctx.vars.values())
+    masker = Masker([*ctx.secrets(), *ctx.tokens.secrets()])
     where = f"{method} {httpx.URL(url).copy_with(query=None, fragment=None)}"
     tries = f" after {attempts} attempts" if attempts > 1 else ""
     reason = _certificate(error)

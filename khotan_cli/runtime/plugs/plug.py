@@ -276,7 +276,10 @@ class Plug:
             return ctx.vars
 
         base = self._instance_base.parsed(resolved.values) if self._instance_base else httpx.URL()
-        ctx = CallContext(self.name, endpoint, resolved.values, base, self.shared.vars, self.shared.tokens, reload)
+        shared = self.shared
+        ctx = CallContext(
+            self.name, endpoint, resolved.values, base, shared.vars, shared.tokens, reload, resolved.secret_names
+        )
         return ctx
 
     def bucket_key(self, ctx: CallContext) -> str:
@@ -286,10 +289,8 @@ class Plug:
 
     def masker(self, ctx: CallContext) -> Masker:
         """Masks every secret that a call of this plug can carry."""
-        secrets = [ctx.vars[name] for name, var in self._vars.items() if var.secret and name in ctx.vars]
-        if isinstance(self.auth, PlugAuth):
-            secrets += self.auth.secrets(ctx)
-        return Masker([*secrets, *self.shared.tokens.secrets()])
+        own = self.auth.secrets(ctx) if isinstance(self.auth, PlugAuth) else []
+        return Masker([*ctx.secrets(), *own, *self.shared.tokens.secrets()])
 
     def bind(self, store: VarStore, rates: RateStore | None = None, *, ttl: float = 5.0) -> None:
         """Use a store of variables, and one of rates, that other processes share; the app does it at start-up."""

@@ -100,7 +100,7 @@ class RenewedAuth(PlugAuth):
 
     def token_error(self, ctx: CallContext, response: httpx.Response, what: str) -> AuthError:
         """An AuthError about the token endpoint; what it quotes of the answer is masked."""
-        masker = Masker([*ctx.vars.values(), *self.secrets(ctx), *ctx.tokens.secrets()])
+        masker = Masker([*ctx.secrets(), *self.secrets(ctx), *ctx.tokens.secrets()])
         where = response.request.url.copy_with(query=None)
         return AuthError(
             masker.text(f"The token endpoint {where} of plug {ctx.plug!r} {what}"),

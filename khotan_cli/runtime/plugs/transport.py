@@ -201,6 +201,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                     total=None, sock_connect=timeout.get("connect"), sock_read=timeout.get("read")
                 ),
             )
+        if not response.content.is_eof():
+            _end_with_connection(response)
         version = response.version
         return httpx.Response(
             response.status,
@@ -231,6 +233,22 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+
+def _end_with_connection(response: aiohttp.ClientResponse) -> None:
+    """Let a body fail when its connection is gone. aiohttp (3.14) forgets the reader of a body whose chunks turn into garbage."""
+    import aiohttp
+
+    def fail(_: object = None) -> None:
+        if not response.content.is_eof() and response.content.exception() is None:
+            response.content.set_exception(aiohttp.ClientPayloadError("the body was cut short or is not valid chunks"))
+
+    protocol = response.connection.protocol if response.connection is not None else None
+    closed = protocol.closed if protocol is not None else None
+    if closed is None:
+        fail()
+    else:
+        closed.add_done_callback(fail)
 
 
 class _AiohttpStream(httpx.AsyncByteStream):
