@@ -98,14 +98,14 @@ class Console:
         for command in commands:
             self.line(f"  → {command}", "cyan")
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
-        """A table; cells are plain text or Rich renderables."""
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, whole: Sequence[str] = ()) -> None:
+        """A table; cells are plain text or Rich renderables. Columns in `whole` are not folded: they are to be copied."""
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=title or None, title_justify="left", header_style="bold", border_style="dim")
+        table = Table(header_style="bold", border_style="dim")
         for column in columns:
-            table.add_column(column, overflow="fold")
+            table.add_column(column, overflow="fold", no_wrap=column in whole)
         for row in rows:
             table.add_row(*[Text(cell) if isinstance(cell, str) else cell for cell in row])
         self.draw(table)

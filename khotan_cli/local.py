@@ -14,7 +14,7 @@ import httpx
 
 from khotan_cli.client import CALL_SECONDS, ApiClient, CliSignature
 from khotan_cli.errors import AppImportError, KhotanError
-from khotan_cli.settings import Settings
+from khotan_cli.settings import Settings, require_project
 
 T = TypeVar("T")
 
@@ -64,14 +64,8 @@ def _in_process(settings: Settings) -> Iterator[ApiClient]:
 
 
 def load_khotan(settings: Settings) -> Any:
-    """The Khotan object that khotan.toml names. Raises AppImportError."""
-    if not settings.found:
-        raise AppImportError(
-            "There is no khotan.toml here or in a folder above",
-            code="not_initialized",
-            hint="Go to your project, or start one.",
-            next=["khotan init"],
-        )
+    """The Khotan object that khotan.toml names. Raises ConfigError where there is no project, AppImportError."""
+    require_project(settings)
     from khotan_cli.runtime.app import Khotan
     from khotan_cli.runtime.registry import import_error
 

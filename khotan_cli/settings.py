@@ -149,6 +149,17 @@ def _env_name(key: str) -> str:
     return "DATABASE_URL" if key == "database_url" else f"KHOTAN_{key.upper()}"
 
 
+def require_project(settings: Settings) -> None:
+    """Raises ConfigError where no khotan.toml was found."""
+    if not settings.found:
+        raise ConfigError(
+            "There is no khotan.toml here or in a folder above",
+            code="not_initialized",
+            hint="Go to your project, or start one.",
+            next=["khotan init"],
+        )
+
+
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -52,9 +52,10 @@ def plug(
     settings = options.settings()
     from khotan_cli.scaffold.names import check_base_url, check_plug_name
     from khotan_cli.scaffold.plug import PlugOptions, add_plug, auth_kinds, check_auth
-    from khotan_cli.scaffold.project import need_project, package_path
+    from khotan_cli.scaffold.project import package_path
+    from khotan_cli.settings import require_project
 
-    need_project(settings.found)
+    require_project(settings)
     if not name:
         name = console.ask("Name of the plug", instead="NAME")
     check_plug_name(name)

@@ -25,14 +25,10 @@ def dev(
     """
     os.environ.setdefault("KHOTAN_ENV", "development")
     os.environ.setdefault("KHOTAN_DEBUG", "1")
+    from khotan_cli.settings import require_project
+
     settings = options.settings()
-    if not settings.found:
-        raise KhotanError(
-            "There is no khotan.toml here or in a folder above",
-            code="not_initialized",
-            hint="Go to your project, or start one.",
-            next=["khotan init"],
-        )
+    require_project(settings)
     listening = _free(host, port)
     import uvicorn
 

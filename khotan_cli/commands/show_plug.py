@@ -123,7 +123,7 @@ def show_contract(document: dict[str, Any]) -> None:
         for f in contract["findings"]
     ]
     if rows:
-        console.table(["grade", "path", "issue", "expected", "actual", "count", "example"], rows)
+        console.table(["grade", "path", "issue", "expected", "actual", "count", "example"], rows, whole=["path"])
     if contract.get("omitted"):
         console.line(f"… and {contract['omitted']} more", "dim")
     summary = ", ".join(f"{count} {grade}" for grade, count in contract["summary"].items() if count)

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         OffsetPaginator,
         PageNumberPaginator,
     )
+    from khotan_cli.runtime.plugs.parsers import parse_csv, parse_xml
     from khotan_cli.runtime.plugs.plug import Plug
     from khotan_cli.runtime.plugs.rate import RateLimit
     from khotan_cli.runtime.plugs.retry import Retry
@@ -91,6 +92,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "OffsetPaginator",
         "PageNumberPaginator",
     ),
+    "khotan_cli.runtime.plugs.parsers": ("parse_csv", "parse_xml"),
     "khotan_cli.runtime.plugs.plug": ("Plug",),
     "khotan_cli.runtime.plugs.rate": ("RateLimit",),
     "khotan_cli.runtime.plugs.retry": ("Retry",),
@@ -142,6 +144,8 @@ __all__ = [
     "get",
     "head",
     "options",
+    "parse_csv",
+    "parse_xml",
     "patch",
     "post",
     "put",

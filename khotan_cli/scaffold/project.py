@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from khotan_cli.errors import ConfigError, UsageError
+from khotan_cli.errors import UsageError
 from khotan_cli.scaffold.apply import WRITING, apply
 from khotan_cli.scaffold.catalog import component
 from khotan_cli.scaffold.detect import Project, detect
@@ -155,14 +155,3 @@ def package_path(settings_package: str, source: str) -> str:
     """Folder of the khotan package relative to the project, POSIX."""
     parts = [] if source == "." else source.strip("/").split("/")
     return "/".join([*parts, *settings_package.split(".")])
-
-
-def need_project(found: bool) -> None:
-    """Raises ConfigError where there is no khotan.toml."""
-    if not found:
-        raise ConfigError(
-            "There is no khotan.toml here or in a folder above",
-            code="not_initialized",
-            hint="Start a project first.",
-            next=["khotan init"],
-        )

@@ -13,7 +13,7 @@ ApiKeyAuth AuthError BasicAuth BearerAuth CallContext CursorPaginator CustomAuth
 FunctionPaginator HmacAuth JsonApiPaginator KeysetPaginator Khotan KhotanError LinkHeaderPaginator
 NextUrlPaginator OAuth2AuthorizationCode OAuth2ClientCredentials OffsetPaginator PageNumberPaginator PageView
 PaginationError Paginator ParameterError Plug PlugError PlugTimeout PlugUnreachable RateLimit Report
-ResponseInvalid Retry SigningInput TokenAuth Var delete endpoint get head options patch post put
+ResponseInvalid Retry SigningInput TokenAuth Var delete endpoint get head options parse_csv parse_xml patch post put
 """
 
 

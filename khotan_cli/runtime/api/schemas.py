@@ -85,25 +85,22 @@ class EndpointInfo(Wire):
     paginated: bool
 
 
-class PlugSummary(Wire):
+class PlugFacts(Wire):
     name: str
     doc: str
     module: str
     base_url: str
     enabled: bool
     auth: dict[str, Any]
+
+
+class PlugSummary(PlugFacts):
     endpoint_count: int
     missing_vars: list[str]
 
 
-class PlugInfo(Wire):
+class PlugInfo(PlugFacts):
     ok: bool = True
-    name: str
-    doc: str
-    module: str
-    base_url: str
-    enabled: bool
-    auth: dict[str, Any]
     vars: list[VarInfo]
     endpoints: list[EndpointInfo]
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Literal
 from urllib.parse import quote_plus
@@ -15,10 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from khotan_cli.errors import ParameterError, ResponseInvalid
 from khotan_cli.runtime.plugs.params import scalar_text
+from khotan_cli.runtime.plugs.parsers import DEFAULT_PARSERS, Parser
 
 Encoding = Literal["json", "form"]
-Parser = Callable[[httpx.Response], Any]
-"""Turns a response of its content type into JSON-like Python values."""
 
 
 def encode_body(body: Any, encoding: Encoding) -> tuple[bytes, str | None]:
@@ -49,14 +46,6 @@ def _flat(value: Any, prefix: str) -> list[tuple[str, str]]:
         return [pair for index, item in enumerate(value) for pair in _flat(item, f"{prefix}[{index}]")]
     text = scalar_text(value)
     return [] if text is None else [(prefix, text)]
-
-
-def parse_csv(response: httpx.Response) -> list[dict[str, str]]:
-    """Rows of a CSV document with a header line (RFC 4180)."""
-    return list(csv.DictReader(io.StringIO(text_of(response), newline="")))
-
-
-DEFAULT_PARSERS: Mapping[str, Parser] = {"text/csv": parse_csv}
 
 
 class Decoder:
@@ -99,7 +88,7 @@ def decode_untyped(response: httpx.Response, parsers: Mapping[str, Parser]) -> A
             return orjson.loads(response.content)
         except orjson.JSONDecodeError as exc:
             raise _broken_json(response, str(exc)) from None
-    if kind.startswith("text/") or kind in ("application/xml", "application/x-www-form-urlencoded"):
+    if kind.startswith("text/") or kind == "application/x-www-form-urlencoded":
         return text_of(response)
     return response.content
 

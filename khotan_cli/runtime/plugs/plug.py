@@ -16,13 +16,14 @@ from khotan_cli import __version__
 from khotan_cli.errors import ConfigError, UnknownName
 from khotan_cli.runtime.plugs.auth import PlugAuth
 from khotan_cli.runtime.plugs.baseurl import BaseUrl
-from khotan_cli.runtime.plugs.codec import Encoding, Parser, decode_error, decode_untyped, encode_body
+from khotan_cli.runtime.plugs.codec import Encoding, decode_error, decode_untyped, encode_body
 from khotan_cli.runtime.plugs.context import CallContext
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
 from khotan_cli.runtime.plugs.failures import status_error
 from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.paginate import Paginator
 from khotan_cli.runtime.plugs.params import QueryArrays, encode_query, jsonable, query_pairs
+from khotan_cli.runtime.plugs.parsers import Parser
 from khotan_cli.runtime.plugs.rate import RateLimit, RateStore
 from khotan_cli.runtime.plugs.retry import Retry
 from khotan_cli.runtime.plugs.send import Outgoing, send
@@ -45,7 +46,7 @@ class Plug:
     headers: sent with each request to the plug's own origin, values may hold {var}. encoding: how bodies are sent.
     query_arrays: `a=1&a=2` ("repeat"), `a[]=1&a[]=2` ("brackets") or `a=1,2` ("comma"). transport: "aiohttp", or "httpx" for
     httpx's own; http2 implies the latter. verify: False, a CA file, or an SSLContext. proxy: a URL, None for the environment's,
-    "" for none. parsers: content type → function(response). max_response_bytes: after decompression.
+    "" for none. parsers: content type → function(response); CSV and XML have one. max_response_bytes: after decompression.
     Override before_request / after_response (sync or async) to see or change every request and response.
     """
 

@@ -314,3 +314,32 @@ async def test_a_variable_in_the_host_cannot_lead_elsewhere(value: str) -> None:
 
     with pytest.raises(ConfigError, match="shop"):
         await Tenant().with_vars(shop=value).get("/x")
+
+
+XML = b"""<?xml version="1.0"?><shop xmlns="urn:x"><item id="1"><name>a</name></item><item id="2"><name>b</name></item></shop>"""
+BOMB = b"""<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;">]><x>&b;</x>"""
+
+
+async def test_xml_comes_parsed_and_declares_no_entities() -> None:
+    class Row(BaseModel):
+        id: int = Field(alias="@id")
+        name: str
+
+    class Shelf(BaseModel):
+        item: list[Row]
+
+    class Document(BaseModel):
+        shop: Shelf
+
+    class Feed(Plug):
+        base_url = "http://127.0.0.1:9"
+        rows = get("/xml", returns=Document)
+
+    async with loopback(lambda asked: Answer(200, XML, {"Content-Type": "text/xml; charset=utf-8"})) as server:
+        feed = Feed().with_options(base_url=server.url)
+        assert [(row.id, row.name) for row in (await feed.rows()).shop.item] == [(1, "a"), (2, "b")]
+        assert (await feed.get("/xml"))["shop"]["item"][1] == {"@id": "2", "name": "b"}
+    for body in (BOMB, b"<x><y></x>"):
+        async with loopback(lambda asked, body=body: Answer(200, body, {"Content-Type": "application/xml"})) as server:  # type: ignore[misc]
+            with pytest.raises(ResponseInvalid, match="parser"):
+                await Feed().with_options(base_url=server.url).rows()
