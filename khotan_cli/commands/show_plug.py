@@ -127,9 +127,10 @@ def show_contract(document: dict[str, Any]) -> None:
     if contract.get("omitted"):
         console.line(f"… and {contract['omitted']} more", "dim")
     summary = ", ".join(f"{count} {grade}" for grade, count in contract["summary"].items() if count)
+    items = f" over {contract['items']} items" if contract["items"] else ""
     name = f"{document['plug']}.{document['endpoint']}"
     if contract["ok"]:
         more = f" ({summary})" if summary else ""
-        console.success(f"{name} matches {contract['model']}: status {contract['status']}{more}")
+        console.success(f"{name} matches {contract['model']}: status {contract['status']}{items}{more}")
     else:
-        console.line(f"{name}: {summary}", "red")
+        console.line(f"{name}: {summary}{items}", "red")

@@ -19,6 +19,7 @@ _SMALL = {
     "/latin": Answer(200, b'{"data": "\xe9"}', {"Content-Type": "application/json"}),
     "/dropped": Answer(drop=True),
     "/binary": Answer(200, bytes(range(256)), {"Content-Type": "application/octet-stream"}),
+    "/feed": Answer(200, b"<feed><code>x</code></feed>", {"Content-Type": "application/xml"}),
     "/teapot": as_json({"a": 1}, 418),
 }
 

@@ -39,6 +39,10 @@ class Problem(BaseModel):
     code: str
 
 
+class Feed(BaseModel):
+    feed: Problem
+
+
 class Shop(Plug):
     """The shop next door."""
 
@@ -53,6 +57,9 @@ class Shop(Plug):
     create = post("/items", body=Item, returns=Item)
     loose = get("/loose")
     strange = get("/{{what}}", returns=Page)
+    page = get("/html", returns=str)
+    feed = get("/feed", returns=Feed)
+    blob = get("/binary", returns=bytes)
 
 
 shop = Shop()

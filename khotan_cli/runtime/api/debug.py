@@ -17,7 +17,7 @@ from khotan_cli.runtime.api.schemas import DebugRequest, DebugResponse, Listing,
 from khotan_cli.runtime.contract.check import check, fail_grade
 from khotan_cli.runtime.contract.saved import parse_saved
 from khotan_cli.runtime.plugs.call import CallRequest, CallResult, call
-from khotan_cli.runtime.plugs.codec import decode_untyped, is_json, media_type, not_json
+from khotan_cli.runtime.plugs.codec import decode_untyped, is_json, media_type, not_json, parser_for, text_of
 from khotan_cli.runtime.plugs.endpoint import Endpoint
 from khotan_cli.runtime.plugs.failures import status_error
 from khotan_cli.runtime.plugs.masking import Masker
@@ -93,22 +93,31 @@ def _judge(plug: Plug, endpoint: Endpoint[Any], result: CallResult, fail_on: str
             code="no_declared_model",
             hint="Declare it: returns=Model.",
         )
-    kind = media_type(response)
-    parsed: Any = response.content
-    if kind in plug.parsers:
-        parsed = decode_untyped(response, plug.parsers)
-    elif kind and not is_json(kind):
-        raise _masked(not_json(response), result.masker)
-    elif not response.content:
-        raise ResponseInvalid(
-            f"{plug.name}.{endpoint.name}: the answer {response.status_code} is empty", hint="Nothing can be compared."
-        )
     try:
-        report = check(model, parsed, status=response.status_code, masker=result.masker)
-    except ResponseInvalid:
-        decode_untyped(response, plug.parsers)  # says it better: it knows the request
-        raise
+        parsed = _comparable(plug, endpoint, model, response)
+        report = check(model, parsed, status=response.status_code, endpoint=endpoint.name, masker=result.masker)
+    except ResponseInvalid as exc:
+        raise _masked(exc, result.masker) from None
     return report.to_json(fail_on)
+
+
+def _comparable(plug: Plug, endpoint: Endpoint[Any], model: Any, response: httpx.Response) -> Any:
+    """The body as what the contract check takes: the bytes of JSON, or the values that a parser or `str` makes of it."""
+    name, kind = f"{plug.name}.{endpoint.name}", media_type(response)
+    if model is bytes:
+        raise UsageError(
+            f"{name} returns bytes: there is nothing to compare",
+            code="no_declared_model",
+            hint="Declare a model: returns=Model.",
+        )
+    if model is str:
+        return text_of(response)
+    if not response.content:
+        raise ResponseInvalid(f"{name}: the answer {response.status_code} is empty", hint="Nothing can be compared.")
+    if kind and not is_json(kind) and parser_for(plug.parsers, kind) is None:
+        raise not_json(response)
+    parsed = decode_untyped(response, plug.parsers)  # says of broken JSON which request it answered
+    return response.content if is_json(kind) or not kind else parsed
 
 
 def _masked(error: ResponseInvalid, masker: Masker) -> ResponseInvalid:

@@ -7,7 +7,7 @@ where a key is undeclared or a value always null, *info* otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -68,7 +68,7 @@ def check(
         findings.append(Finding("$", "constraint", "breaking", root.expected, failure, 1, 1))
     findings.sort(key=lambda f: (GRADES.index(f.grade), f.path, f.issue, f.expected))
     kept = findings[:MAX_FINDINGS]
-    items = max((place.around for place in places if place.path.endswith("[*]")), default=0)
+    items = _items(places)
     return Report(root.expected, status, kept, endpoint=endpoint, omitted=findings[MAX_FINDINGS:], items=items)
 
 
@@ -251,3 +251,9 @@ def _agreed(findings: list[Finding], errors: Sequence[Any], data: Any, masker: M
             )
         )
     return kept
+
+
+def _items(places: Iterable[Place]) -> int:
+    """How many items the response has: those of its outermost array, of the longest where several stand side by side."""
+    arrays = [(place.path.count("[*]"), -place.around) for place in places if place.path.endswith("[*]")]
+    return -min(arrays)[1] if arrays else 0

@@ -64,7 +64,7 @@ class Decoder:
         if self.declared is None or self.declared is type(None):
             return None
         kind = media_type(response)
-        parser = _parser(parsers, kind)
+        parser = parser_for(parsers, kind)
         try:
             if parser is not None:
                 return self.adapter.validate_python(_parsed(parser, response))
@@ -80,7 +80,7 @@ def decode_untyped(response: httpx.Response, parsers: Mapping[str, Parser]) -> A
     if not response.content:
         return None
     kind = media_type(response)
-    parser = _parser(parsers, kind)
+    parser = parser_for(parsers, kind)
     if parser is not None:
         return _parsed(parser, response)
     if is_json(kind):
@@ -167,7 +167,8 @@ def _broken_json(response: httpx.Response, reason: str) -> ResponseInvalid:
     return _invalid(response, f"is not valid JSON ({reason}; {size} bytes came)", hint="It may have been cut short.")
 
 
-def _parser(parsers: Mapping[str, Parser], kind: str) -> Parser | None:
+def parser_for(parsers: Mapping[str, Parser], kind: str) -> Parser | None:
+    """The plug's parser of a media type, else khotan's own; None where there is none."""
     return parsers.get(kind) or DEFAULT_PARSERS.get(kind)
 
 
