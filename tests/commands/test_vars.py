@@ -18,6 +18,7 @@ def shown(project: Project, *more: str) -> dict[str, Any]:
 
 
 def test_show_masks_and_reveals_only_when_asked(project: Project) -> None:
+    project.khotan("vars", "shop", "clear", "region")
     for args in (["vars", "--list"], ["vars", "shop"], ["plug", "vars", "shop"], ["vars"]):
         done = project.khotan(*args)
         assert done.code == 0 and TOKEN not in done.stdout and "••••3456" in done.stdout
