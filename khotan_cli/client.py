@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -90,12 +91,10 @@ class ApiClient:
                 code="server_invalid",
                 hint="Check --url: it is the server's base URL, without /api/khotan.",
             )
-        if response.is_error:
+        if response.is_error or document["ok"] is not True:
             raise KhotanError.from_json(document)
         return document
 
 
 def _segment(name: str) -> str:
-    from urllib.parse import quote
-
     return quote(name, safe="")

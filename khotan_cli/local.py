@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import httpx
 
 from khotan_cli.client import CALL_SECONDS, ApiClient, CliSignature
-from khotan_cli.errors import AppImportError, KhotanError
+from khotan_cli.errors import AppImportError, ConfigError
 from khotan_cli.settings import Settings, require_project
 
 T = TypeVar("T")
@@ -39,9 +39,23 @@ def _remote(settings: Settings) -> Iterator[ApiClient]:
         headers["Authorization"] = f"Bearer {token}"
     elif secret:
         auth = CliSignature(secret)
+    url = _base_url(settings.url)
     timeout = httpx.Timeout(CALL_SECONDS, connect=10.0)
-    with httpx.Client(base_url=settings.url, auth=auth, headers=headers, timeout=timeout) as http:
-        yield ApiClient(http, where=settings.url)
+    with httpx.Client(base_url=url, auth=auth, headers=headers, timeout=timeout) as http:
+        yield ApiClient(http, where=str(url.copy_with(userinfo=b"")))
+
+
+def _base_url(text: str) -> httpx.URL:
+    """Raises ConfigError, without the text: it may hold a password."""
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as exc:
+        raise ConfigError(
+            f"The server's URL is not valid: {exc}", hint="Correct --url, or url in khotan.toml."
+        ) from None
+    if not url.host:
+        raise ConfigError("The server's URL names no host", hint="Correct --url, or url in khotan.toml.")
+    return url
 
 
 @contextmanager
@@ -73,29 +87,25 @@ def load_khotan(settings: Settings) -> Any:
     if source not in sys.path:
         sys.path.insert(0, source)
     module_name, _, attribute = settings.app_import.partition(":")
-    found: Any = None
+    found: Any
     try:
         found = importlib.import_module(module_name)
+    except (Exception, SystemExit) as exc:
+        raise import_error(module_name, exc) from None
+    try:
         for part in attribute.split("."):
             found = getattr(found, part)
-    except KhotanError:
-        raise
-    except AttributeError as exc:
-        if exc.obj is not found:
-            raise import_error(module_name, exc) from None
+    except AttributeError:
         raise AppImportError(
             f"{module_name} has no {attribute!r}",
             hint="Correct `app` in khotan.toml: module:name of the Khotan object.",
         ) from None
-    except (Exception, SystemExit) as exc:
-        raise import_error(module_name, exc) from None
     if not isinstance(found, Khotan):
         raise AppImportError(
             f"{settings.app_import} is a {type(found).__name__}, not a Khotan object",
             hint="Correct `app` in khotan.toml: module:name of the Khotan object.",
         )
-    if found._settings is None:
-        found._settings = settings
+    found.use_settings(settings)
     return found
 
 
@@ -128,10 +138,18 @@ class _Loop:
             raise
 
     def __exit__(self, *exc: object) -> None:
-        self.run(self._loop.shutdown_asyncgens())
+        self.run(self._finish())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=5)
+        self._thread.join()
         self._loop.close()
+
+    async def _finish(self) -> None:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await self._loop.shutdown_asyncgens()
+        await self._loop.shutdown_default_executor()
 
 
 class _LocalTransport(httpx.BaseTransport):

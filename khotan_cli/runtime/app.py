@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self
 
-from khotan_cli.errors import ConfigError
+from khotan_cli.errors import ConfigError, KhotanError
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.registry import Registry, import_module
 from khotan_cli.runtime.services import Authorize, Services
@@ -58,13 +59,18 @@ class Khotan:
         return self._services
 
     def _load_settings(self) -> Settings:
-        if self._settings is not None:
-            return self._settings
-        folder = Path(str(import_module(self.package).__file__)).parent
         overrides = {"database_url": self._database_url} if self._database_url else {}
+        if self._settings is not None:
+            return self._settings.model_copy(update=overrides)
+        folder = _folder(import_module(self.package))
         settings = load_settings(folder, **overrides)
         # A package installed elsewhere is run from the project's folder.
         return settings if settings.found else load_settings(None, **overrides)
+
+    def use_settings(self, settings: Settings) -> None:
+        """Settings that were read already, for an app that was given none. What Khotan() was given wins."""
+        if self._settings is None and self._services is None:
+            self._settings = settings
 
     @property
     def plugs(self) -> Mapping[str, Plug]:
@@ -82,15 +88,26 @@ class Khotan:
     def install(self, app: FastAPI) -> None:
         """Add the management API to an application of yours; its own lifespan goes on running inside khotan's."""
         from khotan_cli.runtime.api import build_api
+        from khotan_cli.runtime.api.startup import StartUpErrors
 
+        failed: list[KhotanError] = []
         app.mount(API_PATH, build_api(lambda: self.services))
+        app.add_middleware(StartUpErrors, failed=failed)
         inner = app.router.lifespan_context
 
         @asynccontextmanager
         async def lifespan(outer: Any) -> AsyncIterator[Any]:
-            self.check_served()
-            async with self, inner(outer) as state:
-                yield state
+            try:
+                self.check_served()
+                await self.services.start()
+            except KhotanError as exc:
+                failed.append(exc)
+                raise
+            try:
+                async with inner(outer) as state:
+                    yield state
+            finally:
+                await self.services.stop()
 
         app.router.lifespan_context = lifespan
 
@@ -113,3 +130,7 @@ class Khotan:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.services.stop()
+
+
+def _folder(package: ModuleType) -> Path:
+    return Path(package.__file__).parent if package.__file__ else Path(next(iter(package.__path__)))

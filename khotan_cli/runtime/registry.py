@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
+import os
+import re
+import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
 from khotan_cli.errors import AppImportError, ConfigError, KhotanError, UnknownName
+from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.plug import Plug
+
+_SENSITIVE = re.compile(r"secret|token|passw|pwd|key|credential|database_url|dsn", re.IGNORECASE)
+
+_OURS = str(Path(__file__).parents[1]) + os.sep
+_MACHINERY = ("<frozen ", str(importlib.__file__))
 
 
 class Registry:
@@ -29,64 +37,117 @@ class Registry:
     def discover(cls, package: str) -> Registry:
         """Import every module of the package and collect its plugs.
 
-        A plug's name is that of the module attribute it was created as, unless it was given one. Raises AppImportError
-        for a module that does not import, ConfigError where two plugs have one name.
+        A plug's name is that of the module attribute it was created as, unless it was given one. A copy of a plug
+        (`with_vars` and its like) is no plug of its own. Raises AppImportError for a module that does not import,
+        ConfigError where two plugs have one name.
         """
-        found: dict[str, Plug] = {}
-        for module in _modules(package):
-            for attribute, value in vars(module).items():
-                if not isinstance(value, Plug) or value.module != module.__name__ or value in found.values():
-                    continue
-                name = value.name if value.named else attribute
-                if name in found:
-                    raise ConfigError(
-                        f"Two plugs are called {name!r}: in {found[name].module} and in {module.__name__}",
-                        hint="Rename one of them.",
-                    )
-                value.name = name
-                found[name] = value
-        return cls(found)
+        modules = _modules(package)
+        held = [
+            (module.__name__, attribute, value)
+            for module in modules
+            for attribute, value in vars(module).items()
+            if isinstance(value, Plug)
+        ]
+        found: dict[str, tuple[str, Plug]] = {}
+        names: dict[int, str] = {}
+        for module_name, attribute, plug in _created(held):
+            if id(plug.shared) in names:
+                continue
+            name = plug.name if plug.named else attribute
+            if name in found:
+                raise ConfigError(
+                    f"Two plugs are called {name!r}: in {found[name][0]} and in {module_name}",
+                    hint="Rename one of them.",
+                )
+            names[id(plug.shared)] = name
+            found[name] = (module_name, plug)
+        for _, _, plug in held:
+            plug.name = names.get(id(plug.shared), plug.name)
+        return cls({name: plug for name, (_, plug) in found.items()})
+
+
+def _created(held: Sequence[tuple[str, str, Plug]]) -> Iterator[tuple[str, str, Plug]]:
+    """The entries that define a plug, in the order of modules; not those that import one.
+
+    A plug knows the module it was created in, but takes a base class's for it where that has an `__init__` of its own:
+    one of which that module holds nothing is defined where it is first seen.
+    """
+    for module, attribute, plug in held:
+        if plug.module == module:
+            yield module, attribute, plug
+    for module, attribute, plug in held:
+        origin = sys.modules.get(plug.module)
+        there = [] if origin is None else [value for value in vars(origin).values() if isinstance(value, Plug)]
+        if all(value.shared is not plug.shared for value in there):
+            yield module, attribute, plug
 
 
 def _modules(package: str) -> list[ModuleType]:
     root = import_module(package)
-    modules = [root]
-    for info in pkgutil.walk_packages(getattr(root, "__path__", []), prefix=f"{package}.", onerror=import_module):
-        if not info.name.endswith(".__main__"):
-            modules.append(import_module(info.name))
-    return modules
+    names: dict[str, None] = {}
+    for folder in getattr(root, "__path__", []):
+        if Path(folder).is_dir():
+            names |= dict.fromkeys(_names(Path(folder), package))
+    return [root, *(import_module(name) for name in names)]
+
+
+def _names(folder: Path, package: str) -> Iterator[str]:
+    """Modules below a folder, packages first; a folder needs no `__init__.py` to be one (PEP 420)."""
+    for entry in sorted(folder.iterdir()):
+        name = f"{package}.{entry.stem}"
+        if entry.is_dir() and entry.name.isidentifier() and any(entry.rglob("*.py")):
+            if entry.name != "__pycache__":
+                yield name
+                yield from _names(entry, name)
+        elif entry.suffix == ".py" and entry.stem.isidentifier() and entry.stem not in ("__init__", "__main__"):
+            yield name
 
 
 def import_module(name: str) -> ModuleType:
     """Import a module of the user's. Raises AppImportError that names file, line and exception, without a traceback."""
     try:
         return importlib.import_module(name)
-    except KhotanError:
-        raise
     except (Exception, SystemExit) as exc:
         raise import_error(name, exc) from None
 
 
-def import_error(name: str, exc: BaseException) -> AppImportError:
+def import_error(name: str, exc: BaseException) -> KhotanError:
     """The error for a module that raised. A message of the user's code is shown, its values and source lines are not."""
+    if isinstance(exc, KhotanError):
+        return _located(exc)
     if isinstance(exc, ModuleNotFoundError) and exc.name and (name == exc.name or name.startswith(f"{exc.name}.")):
         return AppImportError(
-            f"There is no module {name!r}", hint="Run khotan init, or correct `package` and `app` in khotan.toml."
+            f"There is no module {name!r}",
+            hint="Run khotan init, or correct `package` and `app` in khotan.toml.",
         )
-    place = _place(exc)
-    text = " ".join(str(exc).split())[:300]
-    return AppImportError(
-        f"{name} does not import: {type(exc).__name__}: {text}{place}", hint="Correct that line, then try again."
-    )
+    return AppImportError(f"{name} does not import: {described(exc)}", hint="Correct that line, then try again.")
 
 
-def _place(exc: BaseException) -> str:
+def _located(exc: KhotanError) -> KhotanError:
+    """What khotan found wrong with a declaration of the user's, with the place of the declaration, once."""
+    place = place_of(exc)
+    if place and "file" not in exc.details:
+        exc.message += f" ({place})"
+        exc.details["file"] = place
+    return exc
+
+
+def described(exc: BaseException) -> str:
+    """`ValueError: what it says (file:line)` of an exception of the user's code, secrets of the environment masked."""
+    secrets = [value for name, value in os.environ.items() if _SENSITIVE.search(name)]
+    text = " ".join(Masker(secrets).text(str(exc)).split())[:300]
+    place = place_of(exc)
+    return type(exc).__name__ + (f": {text}" if text else "") + (f" ({place})" if place else "")
+
+
+def place_of(exc: BaseException) -> str:
+    """`file:line`, in the user's own code where the exception passed through it; empty where nothing is known."""
     if isinstance(exc, SyntaxError) and exc.filename:
-        return f" ({_short(exc.filename)}:{exc.lineno})"
-    frames = [f for f in traceback.extract_tb(exc.__traceback__) if "importlib" not in f.filename]
-    own = [f for f in frames if "khotan_cli" not in f.filename and "site-packages" not in f.filename]
-    last = (own or frames)[-1:]
-    return f" ({_short(last[0].filename)}:{last[0].lineno})" if last else ""
+        return f"{_short(exc.filename)}:{exc.lineno}"
+    frames = [f for f in traceback.extract_tb(exc.__traceback__) if not f.filename.startswith(_MACHINERY)]
+    own = [f for f in frames if not f.filename.startswith(_OURS) and "site-packages" not in f.filename]
+    last = (own or ([] if isinstance(exc, KhotanError) else frames))[-1:]
+    return f"{_short(last[0].filename)}:{last[0].lineno}" if last else ""
 
 
 def _short(filename: str) -> str:

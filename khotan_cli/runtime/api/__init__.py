@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 
 from khotan_cli import __version__
 from khotan_cli.runtime.api import debug, health, oauth, plugs, variables
-from khotan_cli.runtime.api.authorize import require_access
-from khotan_cli.runtime.api.errors import install_error_handlers
+from khotan_cli.runtime.api.errors import Boundary, install_error_handlers
 from khotan_cli.runtime.api.limits import BodyLimit
 from khotan_cli.runtime.services import Services
 
@@ -20,7 +19,7 @@ def build_api(services: Callable[[], Services]) -> FastAPI:
     api.state.services = services
     install_error_handlers(api)
     api.add_middleware(BodyLimit)
-    api.include_router(health.router)
-    for module in (plugs, variables, debug, oauth):
-        api.include_router(module.router, dependencies=[Depends(require_access)])
+    api.add_middleware(Boundary)
+    for module in (health, plugs, variables, debug, oauth):
+        api.include_router(module.router)
     return api

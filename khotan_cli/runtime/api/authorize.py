@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from fastapi import Request
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
 
 from khotan_cli.errors import Unauthorized
 from khotan_cli.runtime.api.access import is_local
 from khotan_cli.runtime.services import Services
 from khotan_cli.signing import SCHEME
+
+
+class GuardedRoute(APIRoute):
+    """A route that asks for access before anything else of the request is looked at."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            await require_access(request)
+            return await handler(request)
+
+        return guarded
 
 
 async def require_access(request: Request) -> None:
@@ -37,7 +53,7 @@ async def _signed(request: Request, services: Services) -> bool:
     header = request.headers.get("authorization", "")
     if not header.startswith(SCHEME + " ") or not services.development or services.verifier is None:
         return False
-    target = request.scope.get("raw_path", request.url.path.encode()).decode()
-    query = request.scope.get("query_string", b"").decode()
+    target = request.scope.get("raw_path", request.url.path.encode()).decode("latin-1")
+    query = request.scope.get("query_string", b"").decode("latin-1")
     target = target.partition("?")[0] + (f"?{query}" if query else "")
     return services.verifier.verify(header, request.method, target, await request.body())

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import httpx
-import orjson
 from fastapi import APIRouter, Depends
 
-from khotan_cli.errors import KhotanError, ResponseInvalid, UsageError
+from khotan_cli.errors import KhotanError, PlugError, ResponseInvalid, UsageError
 from khotan_cli.runtime.api.access import CurrentPlug, CurrentServices, require_debug
+from khotan_cli.runtime.api.authorize import GuardedRoute
 from khotan_cli.runtime.api.describe import plug_info, plug_summary
+from khotan_cli.runtime.api.errors import masked
 from khotan_cli.runtime.api.plugs import Limit, Offset
-from khotan_cli.runtime.api.schemas import DebugRequest, DebugResponse, Listing, PlugInfo, PlugSummary, listing
+from khotan_cli.runtime.api.schemas import (
+    DebugRequest,
+    DebugResponse,
+    Listing,
+    PlugInfo,
+    PlugSummary,
+    Timing,
+    listing,
+)
 from khotan_cli.runtime.contract.check import check, fail_grade
 from khotan_cli.runtime.contract.saved import parse_saved
 from khotan_cli.runtime.plugs.call import CallRequest, CallResult, call
@@ -22,8 +32,9 @@ from khotan_cli.runtime.plugs.endpoint import Endpoint
 from khotan_cli.runtime.plugs.failures import status_error
 from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.plug import Plug
+from khotan_cli.runtime.registry import described
 
-router = APIRouter(prefix="/debug", tags=["debug"], dependencies=[Depends(require_debug)])
+router = APIRouter(prefix="/debug", tags=["debug"], route_class=GuardedRoute, dependencies=[Depends(require_debug)])
 
 
 @router.get("")
@@ -56,19 +67,43 @@ async def debug(plug: CurrentPlug, asked: DebugRequest, services: CurrentService
                 hint="Enable it first.",
                 next=[f"khotan plug {plug.name} --enable"],
             )
-        result = await call(
-            plug,
-            CallRequest(
-                endpoint=asked.endpoint or "",
-                method=asked.method or "GET",
-                path=asked.path or "",
-                params=asked.params,
-                body=asked.body,
-                headers=asked.headers,
-            ),
-        )
-    contract = _judge(plug, endpoint, result, asked.fail_on) if asked.compare and endpoint else None
+        result = await _called(plug, asked)
+    try:
+        contract = _judge(plug, endpoint, result, asked.fail_on) if asked.compare and endpoint else None
+    except KhotanError as exc:
+        raise masked(exc, result.masker) from None
     return _shown(plug, asked, result, contract)
+
+
+async def _called(plug: Plug, asked: DebugRequest) -> CallResult:
+    """The call. What it raises names no secret, and code of the plug's own that fails is said to be the plug's."""
+    request = CallRequest(
+        endpoint=asked.endpoint or "",
+        method=asked.method or "GET",
+        path=asked.path or "",
+        params=asked.params,
+        body=asked.body,
+        headers=asked.headers,
+    )
+    error: KhotanError
+    try:
+        return await call(plug, request)
+    except KhotanError as exc:
+        error = exc
+    except Exception as exc:  # hooks and custom auth are the user's code: whatever they raise
+        error = PlugError(
+            f"The call of plug {plug.name!r} raised {described(exc)}",
+            plug=plug.name,
+            hint="Correct the plug's own code, or what was asked of it.",
+        )
+    raise masked(error, await _masker(plug)) from None
+
+
+async def _masker(plug: Plug) -> Masker:
+    try:
+        return plug.masker(plug.context("", await plug.resolve()))
+    except KhotanError:
+        return Masker()  # its variables cannot be read, so that no message can hold them
 
 
 def _checked(plug: Plug, asked: DebugRequest) -> Endpoint[Any] | None:
@@ -93,11 +128,8 @@ def _judge(plug: Plug, endpoint: Endpoint[Any], result: CallResult, fail_on: str
             code="no_declared_model",
             hint="Declare it: returns=Model.",
         )
-    try:
-        parsed = _comparable(plug, endpoint, model, response)
-        report = check(model, parsed, status=response.status_code, endpoint=endpoint.name, masker=result.masker)
-    except ResponseInvalid as exc:
-        raise _masked(exc, result.masker) from None
+    parsed = _comparable(plug, endpoint, model, response)
+    report = check(model, parsed, status=response.status_code, endpoint=endpoint.name, masker=result.masker)
     return report.to_json(fail_on)
 
 
@@ -120,22 +152,9 @@ def _comparable(plug: Plug, endpoint: Endpoint[Any], model: Any, response: httpx
     return response.content if is_json(kind) or not kind else parsed
 
 
-def _masked(error: ResponseInvalid, masker: Masker) -> ResponseInvalid:
-    error.message = masker.text(error.message)
-    return error
-
-
 def _shown(plug: Plug, asked: DebugRequest, result: CallResult, contract: dict[str, Any] | None) -> DebugResponse:
     response, masker = result.response, result.masker
-    body: Any = None
-    encoded: str | None = None
-    try:
-        body = masker.value(orjson.loads(response.content)) if response.content else None
-    except orjson.JSONDecodeError:
-        try:
-            body = masker.text(response.content.decode(response.charset_encoding or "utf-8"))
-        except (UnicodeDecodeError, LookupError):
-            encoded = base64.b64encode(response.content).decode()
+    body, encoded = _readable(response, masker)
     return DebugResponse(
         plug=plug.name,
         endpoint=asked.endpoint,
@@ -146,6 +165,25 @@ def _shown(plug: Plug, asked: DebugRequest, result: CallResult, contract: dict[s
         size=len(response.content),
         body=body,
         body_base64=encoded,
-        timing={"totalMs": round(result.elapsed * 1000, 1), "attempts": result.attempts},
+        timing=Timing(total_ms=round(result.elapsed * 1000, 1), attempts=result.attempts),
         contract=contract,
     )
+
+
+def _readable(response: httpx.Response, masker: Masker) -> tuple[Any, str | None]:
+    """The body, secrets masked, as JSON or text; else its bytes as Base64."""
+    if not response.content:
+        return None, None
+    try:
+        # Not orjson: an integer over 64 bits must stay what it is.
+        return masker.value(json.loads(response.content, parse_constant=_no_json)), None
+    except (ValueError, RecursionError):
+        try:
+            return masker.text(response.content.decode(response.charset_encoding or "utf-8")), None
+        except (UnicodeDecodeError, LookupError):
+            text = masker.text(response.content.decode("utf-8", "surrogateescape"))
+            return None, base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()
+
+
+def _no_json(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON (RFC 8259 6)")

@@ -7,6 +7,7 @@ from contextlib import suppress
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from khotan_cli.errors import KhotanError
+from khotan_cli.runtime.api.access import LOCAL_SCOPE
 from khotan_cli.runtime.api.errors import error_response
 
 MAX_BODY_BYTES = 10_000_000
@@ -17,13 +18,16 @@ class _TooLarge(Exception):
 
 
 class BodyLimit:
-    """ASGI middleware: 413 for a body over the limit, without reading the rest of it."""
+    """ASGI middleware: 413 for a body over the limit, without reading the rest of it.
+
+    In-process callers are not limited: what they send is in this very memory already.
+    """
 
     def __init__(self, app: ASGIApp, limit: int = MAX_BODY_BYTES) -> None:
         self._app, self._limit = app, limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope.get(LOCAL_SCOPE) is True:
             await self._app(scope, receive, send)
             return
         declared = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
@@ -50,6 +54,8 @@ class BodyLimit:
                 await self._app(scope, counted, noted)
         if over and not started:
             error = KhotanError(
-                f"The request body is larger than {self._limit:,} bytes", code="body_too_large", hint="Send less."
+                f"The request body is larger than {self._limit:,} bytes",
+                code="body_too_large",
+                hint="Send less. The khotan command has no limit in-process, without --url.",
             )
             await error_response(error)(scope, receive, send)

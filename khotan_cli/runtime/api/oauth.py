@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
 from fastapi import APIRouter
 
 from khotan_cli.errors import PlugError, UsageError
 from khotan_cli.runtime.api.access import CurrentPlug, CurrentServices
+from khotan_cli.runtime.api.authorize import GuardedRoute
 from khotan_cli.runtime.api.schemas import OAuthFinish, OAuthStart, OAuthStarted, Ok
 from khotan_cli.runtime.plugs.oauth import AuthorizationRequest, OAuth2AuthorizationCode
 from khotan_cli.runtime.plugs.plug import Plug
@@ -17,7 +19,11 @@ from khotan_cli.runtime.plugs.send import send_once
 from khotan_cli.runtime.plugs.vars import HIDDEN_PREFIX
 from khotan_cli.runtime.services import Services
 
-router = APIRouter(prefix="/plugs", tags=["oauth"])
+router = APIRouter(prefix="/plugs", tags=["oauth"], route_class=GuardedRoute)
+
+LOGIN_TIME = timedelta(minutes=10)
+"""How long an answer is waited for; RFC 6749 4.1.2 gives a code as long."""
+_PREFIX = f"{HIDDEN_PREFIX}oauth."
 
 
 @router.post("/{plug}/oauth/start")
@@ -29,6 +35,7 @@ async def start(plug: CurrentPlug, given: OAuthStart, services: CurrentServices)
     ctx = plug.context("", await plug.resolve())
     asked = auth.authorization_request(ctx, given.redirect_uri)
     kept = json.dumps({"verifier": asked.verifier, "redirectUri": asked.redirect_uri})
+    await _forget_old(plug, services)
     await services.vars.save(plug.name, {_place(asked.state): kept})
     return OAuthStarted(url=asked.url, state=asked.state)
 
@@ -46,9 +53,11 @@ async def finish(plug: CurrentPlug, given: OAuthFinish, services: CurrentService
 
 
 async def _kept(plug: Plug, callback_url: str, services: Services) -> AuthorizationRequest:
+    """What was kept for the state in the URL. Whoever removes it has it: a state works once, for ten minutes."""
+    await _forget_old(plug, services)
     state = parse_qs(urlsplit(callback_url).query).get("state", [""])[0]
     kept = (await services.vars.load(plug.name)).get(_place(state))
-    if kept is None:
+    if kept is None or not await services.vars.delete(plug.name, [_place(state)]):
         raise PlugError(
             f"The answer's state belongs to no login of plug {plug.name!r} that was started",
             plug=plug.name,
@@ -56,9 +65,17 @@ async def _kept(plug: Plug, callback_url: str, services: Services) -> Authorizat
             hint="Start the login again.",
             next=[f"khotan plug {plug.name} --login"],
         )
-    await services.vars.delete(plug.name, [_place(state)])
     found = json.loads(kept)
     return AuthorizationRequest("", state, found["verifier"], found["redirectUri"])
+
+
+async def _forget_old(plug: Plug, services: Services) -> None:
+    """Remove logins that nobody finished in time."""
+    oldest = datetime.now(UTC) - LOGIN_TIME
+    entries = await services.vars.entries(plug.name, hidden=True)
+    old = [entry.key for entry in entries if entry.key.startswith(_PREFIX) and entry.updated_at < oldest]
+    if old:
+        await services.vars.delete(plug.name, old)
 
 
 def _auth(plug: Plug) -> OAuth2AuthorizationCode:
@@ -72,4 +89,4 @@ def _auth(plug: Plug) -> OAuth2AuthorizationCode:
 
 
 def _place(state: str) -> str:
-    return f"{HIDDEN_PREFIX}oauth.{hashlib.sha256(state.encode()).hexdigest()[:16]}"
+    return f"{_PREFIX}{hashlib.sha256(state.encode()).hexdigest()[:16]}"

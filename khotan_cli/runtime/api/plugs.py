@@ -7,10 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from khotan_cli.runtime.api.access import CurrentPlug, CurrentServices
+from khotan_cli.runtime.api.authorize import GuardedRoute
 from khotan_cli.runtime.api.describe import plug_info, plug_summary
 from khotan_cli.runtime.api.schemas import Listing, PlugInfo, PlugPatch, PlugSummary, listing
 
-router = APIRouter(prefix="/plugs", tags=["plugs"])
+router = APIRouter(prefix="/plugs", tags=["plugs"], route_class=GuardedRoute)
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Offset = Annotated[int, Query(ge=0)]

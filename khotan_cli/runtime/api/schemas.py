@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 
 T = TypeVar("T")
@@ -130,6 +131,12 @@ class VarsRotated(Ok):
     failed: list[dict[str, str]]
 
 
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""Names of methods and headers: a token of RFC 9110 5.6.2."""
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+
 class DebugRequest(Wire):
     """A call to make, or, with `response`, a saved one to judge."""
 
@@ -142,6 +149,35 @@ class DebugRequest(Wire):
     compare: bool = False
     fail_on: str | None = None
     response: dict[str, Any] | None = None
+
+    @field_validator("method")
+    @classmethod
+    def _a_method(cls, value: str | None) -> str | None:
+        if value and not _TOKEN.fullmatch(value):
+            raise ValueError("is not an HTTP method")
+        return value
+
+    @field_validator("path")
+    @classmethod
+    def _a_path(cls, value: str | None) -> str | None:
+        if value and _CONTROL.search(value):
+            raise ValueError("holds a control character: percent-encode it")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _fields(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not _TOKEN.fullmatch(name):
+                raise ValueError("one of the names cannot be that of a header (RFC 9110 5.1)")
+            if not _FIELD_VALUE.fullmatch(text):
+                raise ValueError(f"the value of {name} holds a line break or characters other than ASCII")
+        return value
+
+
+class Timing(Wire):
+    total_ms: float
+    attempts: int
 
 
 class DebugResponse(Ok):
@@ -156,7 +192,7 @@ class DebugResponse(Ok):
     size: int
     body: Any = None
     body_base64: str | None = None
-    timing: dict[str, float]
+    timing: Timing
     contract: dict[str, Any] | None = None
 
 

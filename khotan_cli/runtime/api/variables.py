@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 
 from khotan_cli.errors import SecretMissing, Unauthorized, UnknownName
 from khotan_cli.runtime.api.access import CurrentPlug, CurrentServices, may_debug
+from khotan_cli.runtime.api.authorize import GuardedRoute
 from khotan_cli.runtime.api.describe import plug_vars
 from khotan_cli.runtime.api.plugs import Limit, Offset
 from khotan_cli.runtime.api.schemas import (
@@ -23,7 +24,7 @@ from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.services import Services
 from khotan_cli.runtime.store.crypto import MAKE_SECRET
 
-router = APIRouter(prefix="/variables", tags=["variables"])
+router = APIRouter(prefix="/variables", tags=["variables"], route_class=GuardedRoute)
 
 
 @router.get("")
