@@ -48,7 +48,7 @@ class Verifier:
         if not hmac.compare_digest(given, expected) or abs(now - int(stamp)) > WINDOW:
             return False
         with self._guard:
-            self._seen = {seen: until for seen, until in self._seen.items() if until > now}
+            self._seen = {seen: until for seen, until in self._seen.items() if until >= now}
             if nonce in self._seen:
                 return False
             self._seen[nonce] = now + 2 * WINDOW

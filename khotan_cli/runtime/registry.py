@@ -6,6 +6,7 @@ import importlib
 import os
 import re
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from khotan_cli.runtime.plugs.plug import Plug
 
 _SENSITIVE = re.compile(r"secret|token|passw|pwd|key|credential|database_url|dsn", re.IGNORECASE)
 
-_OURS = str(Path(__file__).parents[1]) + os.sep
+_NOT_THE_USERS = (str(Path(__file__).parents[1]) + os.sep, sysconfig.get_path("stdlib") + os.sep)
 _MACHINERY = ("<frozen ", str(importlib.__file__))
 
 
@@ -145,7 +146,7 @@ def place_of(exc: BaseException) -> str:
     if isinstance(exc, SyntaxError) and exc.filename:
         return f"{_short(exc.filename)}:{exc.lineno}"
     frames = [f for f in traceback.extract_tb(exc.__traceback__) if not f.filename.startswith(_MACHINERY)]
-    own = [f for f in frames if not f.filename.startswith(_OURS) and "site-packages" not in f.filename]
+    own = [f for f in frames if not f.filename.startswith(_NOT_THE_USERS) and "site-packages" not in f.filename]
     last = (own or ([] if isinstance(exc, KhotanError) else frames))[-1:]
     return f"{_short(last[0].filename)}:{last[0].lineno}" if last else ""
 
