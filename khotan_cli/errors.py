@@ -15,6 +15,8 @@
     │   ├── SecretMissing     KHOTAN_SECRET is not set
     │   ├── SecretMismatch    KHOTAN_SECRET is not the one a value was encrypted with
     │   └── CiphertextInvalid a stored value was altered, or moved to another row
+    ├── MappingConflict       an id of a system belongs to another mapping already
+    ├── FlowError             a flow failed, or a step of it
     ├── WouldOverwrite        files the user owns would be overwritten
     └── PlugError             a call of an external API failed
         ├── PlugUnreachable   no connection, reset, TLS failure
@@ -94,6 +96,27 @@ CODES: Mapping[str, tuple[int, int]] = {
     "response_too_large": (502, EXIT_FAILED),
     "pagination_failed": (502, EXIT_FAILED),
     "checks_failed": (500, EXIT_FAILED),
+    "unknown_flow": (404, EXIT_USAGE),
+    "unknown_variant": (422, EXIT_USAGE),
+    "unknown_run": (404, EXIT_USAGE),
+    "unknown_step": (422, EXIT_USAGE),
+    "unknown_resource": (404, EXIT_USAGE),
+    "unknown_mapping": (404, EXIT_FAILED),
+    "unknown_cache": (404, EXIT_USAGE),
+    "unknown_key": (404, EXIT_FAILED),
+    "mapping_conflict": (409, EXIT_FAILED),
+    "flow_disabled": (409, EXIT_FAILED),
+    "flow_failed": (500, EXIT_FAILED),
+    "flow_timeout": (500, EXIT_FAILED),
+    "step_failed": (500, EXIT_FAILED),
+    "records_invalid": (500, EXIT_FAILED),
+    "answer_held_back": (409, EXIT_FAILED),
+    "run_not_finished": (409, EXIT_FAILED),
+    "run_finished": (409, EXIT_FAILED),
+    "run_failed": (500, EXIT_FAILED),
+    "wait_timeout": (504, EXIT_UNAVAILABLE),
+    "engine_busy": (503, EXIT_UNAVAILABLE),
+    "cron_not_configured": (503, EXIT_UNAVAILABLE),
     "interrupted": (499, EXIT_INTERRUPTED),
 }
 
@@ -216,6 +239,14 @@ class SecretMismatch(StoreError):
 
 class CiphertextInvalid(StoreError):
     default_code = "ciphertext_invalid"
+
+
+class MappingConflict(KhotanError):
+    default_code = "mapping_conflict"
+
+
+class FlowError(KhotanError):
+    default_code = "flow_failed"
 
 
 class WouldOverwrite(KhotanError):

@@ -55,6 +55,14 @@ class Settings(BaseSettings):
     secret: SecretStr = SecretStr("")
     secret_previous: SecretStr = SecretStr("")
     """Earlier secrets, separated by commas."""
+    engine: Literal["on", "off"] = "on"
+    """Whether a served app runs flows itself; off: it only enqueues, and `khotan worker` processes run them."""
+    concurrency: int = Field(default=8, ge=1, le=256)
+    """Runs at a time in one process."""
+    retention_days: float = Field(default=30.0, ge=0)
+    """Days for which ended runs are kept; 0: for ever."""
+    cron_secret: SecretStr = Field(default=SecretStr(""), validation_alias=AliasChoices("CRON_SECRET", "cron_secret"))
+    """What a platform's own cron sends to /cron as a bearer token."""
     token: SecretStr = SecretStr("")
     """Bearer token sent to the server at `url`, for applications with an `authorize` of their own."""
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from khotan_cli.errors import (
         AuthError,
+        FlowError,
         KhotanError,
+        MappingConflict,
         PaginationError,
         ParameterError,
         PlugError,
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
     )
     from khotan_cli.runtime.app import Khotan
     from khotan_cli.runtime.contract.check import Finding, Report
+    from khotan_cli.runtime.flows.context import FlowContext
+    from khotan_cli.runtime.flows.definition import Flow, RunResult, Step, Variant, inflow, outflow, relay, step
+    from khotan_cli.runtime.flows.hooks import Hooks, RunInfo
+    from khotan_cli.runtime.flows.push import PushResult
+    from khotan_cli.runtime.flows.slack import SlackNotifier
+    from khotan_cli.runtime.flows.sync import SyncResult
     from khotan_cli.runtime.plugs.auth import ApiKeyAuth, BasicAuth, BearerAuth, CustomAuth
     from khotan_cli.runtime.plugs.context import CallContext
     from khotan_cli.runtime.plugs.endpoint import (
@@ -53,11 +61,17 @@ if TYPE_CHECKING:
     from khotan_cli.runtime.plugs.signing import HmacAuth, SigningInput
     from khotan_cli.runtime.plugs.token import TokenAuth
     from khotan_cli.runtime.plugs.vars import Var
+    from khotan_cli.runtime.records.caches import Cache
+    from khotan_cli.runtime.records.resources import Resource
+    from khotan_cli.runtime.store.mappings import MappingEntry
+    from khotan_cli.runtime.store.upsert import Upserted, upsert
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "khotan_cli.errors": (
         "AuthError",
+        "FlowError",
         "KhotanError",
+        "MappingConflict",
         "PaginationError",
         "ParameterError",
         "PlugError",
@@ -99,6 +113,31 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "khotan_cli.runtime.plugs.signing": ("HmacAuth", "SigningInput"),
     "khotan_cli.runtime.plugs.token": ("TokenAuth",),
     "khotan_cli.runtime.plugs.vars": ("Var",),
+    "khotan_cli.runtime.flows.context": ("FlowContext",),
+    "khotan_cli.runtime.flows.definition": (
+        "Flow",
+        "RunResult",
+        "Step",
+        "Variant",
+        "inflow",
+        "outflow",
+        "relay",
+        "step",
+    ),
+    "khotan_cli.runtime.flows.hooks": (
+        "Hooks",
+        "RunInfo",
+    ),
+    "khotan_cli.runtime.flows.push": ("PushResult",),
+    "khotan_cli.runtime.flows.slack": ("SlackNotifier",),
+    "khotan_cli.runtime.flows.sync": ("SyncResult",),
+    "khotan_cli.runtime.records.caches": ("Cache",),
+    "khotan_cli.runtime.records.resources": ("Resource",),
+    "khotan_cli.runtime.store.mappings": ("MappingEntry",),
+    "khotan_cli.runtime.store.upsert": (
+        "Upserted",
+        "upsert",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -107,18 +146,25 @@ __all__ = [
     "AuthError",
     "BasicAuth",
     "BearerAuth",
+    "Cache",
     "CallContext",
     "CursorPaginator",
     "CustomAuth",
     "Endpoint",
     "Finding",
+    "Flow",
+    "FlowContext",
+    "FlowError",
     "FunctionPaginator",
     "HmacAuth",
+    "Hooks",
     "JsonApiPaginator",
     "KeysetPaginator",
     "Khotan",
     "KhotanError",
     "LinkHeaderPaginator",
+    "MappingConflict",
+    "MappingEntry",
     "NextUrlPaginator",
     "OAuth2AuthorizationCode",
     "OAuth2ClientCredentials",
@@ -132,23 +178,37 @@ __all__ = [
     "PlugError",
     "PlugTimeout",
     "PlugUnreachable",
+    "PushResult",
     "RateLimit",
     "Report",
+    "Resource",
     "ResponseInvalid",
     "Retry",
+    "RunInfo",
+    "RunResult",
     "SigningInput",
+    "SlackNotifier",
+    "Step",
+    "SyncResult",
     "TokenAuth",
+    "Upserted",
     "Var",
+    "Variant",
     "delete",
     "endpoint",
     "get",
     "head",
+    "inflow",
     "options",
+    "outflow",
     "parse_csv",
     "parse_xml",
     "patch",
     "post",
     "put",
+    "relay",
+    "step",
+    "upsert",
 ]
 
 

@@ -8,8 +8,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self
 
-from khotan_cli.errors import ConfigError, KhotanError
+from khotan_cli.errors import ConfigError, KhotanError, UnknownName
+from khotan_cli.runtime.flows.definition import Flow
+from khotan_cli.runtime.flows.hooks import Hooks
 from khotan_cli.runtime.plugs.plug import Plug
+from khotan_cli.runtime.records.caches import CacheHandle, json_value
+from khotan_cli.runtime.records.resources import Mappings
 from khotan_cli.runtime.registry import Registry, import_module
 from khotan_cli.runtime.services import Authorize, Services
 from khotan_cli.settings import Settings, load_settings
@@ -27,8 +31,9 @@ class Khotan:
         app = khotan.asgi()                 # or: khotan.install(fastapi_app)
 
     authorize: a function of the request, sync or async, that says whether the management API may be used; without one it
-    refuses everybody, and in production the app does not start. False allows everybody, in development only. settings:
-    default those of the project around the package. In a script: `async with khotan: await khotan.plugs["shop"].get(…)`.
+    refuses everybody, and in production the app does not start. False allows everybody, in development only. hooks: told of
+    every run. settings: default those of the project around the package. In a script:
+    `async with khotan: await khotan.plugs["shop"].get(…)`.
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class Khotan:
         authorize: Authorize = None,
         settings: Settings | None = None,
         database_url: str | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         if not package:
             raise ConfigError(
@@ -46,7 +52,7 @@ class Khotan:
             )
         self.package = package
         self._authorize: Authorize = authorize
-        self._settings, self._database_url = settings, database_url
+        self._settings, self._database_url, self._hooks = settings, database_url, hooks
         self._services: Services | None = None
 
     @property
@@ -55,7 +61,7 @@ class Khotan:
         if self._services is None:
             # Discovery first: a broken module is the news, not what its absence would bring about.
             registry = Registry.discover(self.package)
-            self._services = Services(self._load_settings(), registry, self._authorize)
+            self._services = Services(self._load_settings(), registry, self._authorize, self._hooks)
         return self._services
 
     def _load_settings(self) -> Settings:
@@ -76,6 +82,33 @@ class Khotan:
     def plugs(self) -> Mapping[str, Plug]:
         """The plugs by name."""
         return self.services.registry.plugs
+
+    @property
+    def flows(self) -> Mapping[str, Flow]:
+        """The flows by name."""
+        return self.services.registry.flows
+
+    async def trigger(self, flow: str, variant: str | None = None, *, body: Any = None) -> str:
+        """Start a run of a flow; its id. A worker, or an app that is served, executes it.
+
+        body: JSON that the flow finds as `ctx.body`. Raises UnknownName, KhotanError (flow_disabled, plug_disabled),
+        UsageError for a body that is not JSON, StoreError.
+        """
+        return await self.services.dispatcher.trigger(flow, variant, body=json_value("body", body))
+
+    def mapping(self, resource: str) -> Mappings:
+        """The mappings of a resource. Raises UnknownName with the nearest."""
+        known = self.services.registry.resources
+        if resource not in known:
+            raise UnknownName("resource", resource, known)
+        return Mappings(known[resource], self.services.mappings)
+
+    def cache(self, name: str, owner: str = "") -> CacheHandle:
+        """A cache; `owner` is the flow, or flow/variant, whose entries they are where its scope says so."""
+        known = self.services.registry.caches
+        if name not in known:
+            raise UnknownName("cache", name, known)
+        return CacheHandle(known[name], self.services.caches, owner)
 
     def asgi(self) -> FastAPI:
         """An ASGI application that serves the management API at /api/khotan."""
@@ -100,6 +133,7 @@ class Khotan:
             try:
                 self.check_served()
                 await self.services.start()
+                await self.services.serve_engine()
             except KhotanError as exc:
                 failed.append(exc)
                 raise

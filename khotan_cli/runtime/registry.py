@@ -6,27 +6,44 @@ import importlib
 import os
 import re
 import sys
-import sysconfig
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 from khotan_cli.errors import AppImportError, ConfigError, KhotanError, UnknownName
+from khotan_cli.runtime.blame import place_of
+from khotan_cli.runtime.flows.definition import Flow
 from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.plug import Plug
+from khotan_cli.runtime.records.caches import Cache
+from khotan_cli.runtime.records.resources import Resource
 
 _SENSITIVE = re.compile(r"secret|token|passw|pwd|key|credential|database_url|dsn", re.IGNORECASE)
 
-_NOT_THE_USERS = (str(Path(__file__).parents[1]) + os.sep, sysconfig.get_path("stdlib") + os.sep)
-_MACHINERY = ("<frozen ", str(importlib.__file__))
-
 
 class Registry:
-    """The plugs of a package by name."""
+    """What a package declares, by name. Raises ConfigError, UnknownName where its parts do not fit together."""
 
-    def __init__(self, plugs: Mapping[str, Plug]) -> None:
+    def __init__(
+        self,
+        plugs: Mapping[str, Plug],
+        flows: Mapping[str, Flow] | None = None,
+        resources: Mapping[str, Resource] | None = None,
+        caches: Mapping[str, Cache] | None = None,
+    ) -> None:
         self.plugs = dict(sorted(plugs.items()))
+        self.flows = dict(sorted((flows or {}).items()))
+        self.resources = dict(sorted((resources or {}).items()))
+        self.caches = dict(sorted((caches or {}).items()))
+        for resource in self.resources.values():
+            for plug in resource.plugs:
+                if plug not in self.plugs:
+                    raise UnknownName(
+                        "plug", plug, self.plugs, code="config_invalid", where=f"resource {resource.name!r}"
+                    )
+        for flow in self.flows.values():
+            _check_flow(flow, self.plugs, self.resources)
 
     def plug(self, name: str) -> Plug:
         """Raises UnknownName with the nearest one."""
@@ -36,7 +53,7 @@ class Registry:
 
     @classmethod
     def discover(cls, package: str) -> Registry:
-        """Import every module of the package and collect its plugs.
+        """Import every module of the package and collect its plugs, flows, resources and caches.
 
         A plug's name is that of the module attribute it was created as, unless it was given one. A copy of a plug
         (`with_vars` and its like) is no plug of its own. Raises AppImportError for a module that does not import,
@@ -64,7 +81,43 @@ class Registry:
             found[name] = (module_name, plug)
         for _, _, plug in held:
             plug.name = names.get(id(plug.shared), plug.name)
-        return cls({name: plug for name, (_, plug) in found.items()})
+        return cls(
+            {name: plug for name, (_, plug) in found.items()},
+            _named(modules, Flow, "flows"),
+            _named(modules, Resource, "resources"),
+            _named(modules, Cache, "caches"),
+        )
+
+
+def _check_flow(flow: Flow, plugs: Mapping[str, Plug], resources: Mapping[str, Resource]) -> None:
+    where = f"flow {flow.name!r} ({flow.module})"
+    if flow.resource is not None and flow.resource not in resources:
+        raise UnknownName("resource", flow.resource, resources, code="config_invalid", where=where)
+    for plug in flow.plugs:
+        if all(plug.shared is not known.shared for known in plugs.values()):
+            raise ConfigError(
+                f"{where}: its plug {plug.name!r} is not one of the package's",
+                hint="Create the plug in a module of the package, and import it from there.",
+            )
+
+
+N = TypeVar("N", Flow, Resource, Cache)
+
+
+def _named(modules: Sequence[ModuleType], kind: type[N], plural: str) -> dict[str, N]:
+    """Every object of a kind that the modules hold, by its own name. Raises ConfigError where two have one."""
+    found: dict[str, tuple[str, N]] = {}
+    for module in modules:
+        for value in vars(module).values():
+            if not isinstance(value, kind):
+                continue
+            where, known = found.setdefault(value.name, (module.__name__, value))
+            if known is not value:
+                raise ConfigError(
+                    f"Two {plural} are called {value.name!r}: in {where} and in {module.__name__}",
+                    hint="Rename one of them.",
+                )
+    return {name: value for name, (_, value) in found.items()}
 
 
 def _created(held: Sequence[tuple[str, str, Plug]]) -> Iterator[tuple[str, str, Plug]]:
@@ -139,20 +192,3 @@ def described(exc: BaseException) -> str:
     text = " ".join(Masker(secrets).text(str(exc)).split())[:300]
     place = place_of(exc)
     return type(exc).__name__ + (f": {text}" if text else "") + (f" ({place})" if place else "")
-
-
-def place_of(exc: BaseException) -> str:
-    """`file:line`, in the user's own code where the exception passed through it; empty where nothing is known."""
-    if isinstance(exc, SyntaxError) and exc.filename:
-        return f"{_short(exc.filename)}:{exc.lineno}"
-    frames = [f for f in traceback.extract_tb(exc.__traceback__) if not f.filename.startswith(_MACHINERY)]
-    own = [f for f in frames if not f.filename.startswith(_NOT_THE_USERS) and "site-packages" not in f.filename]
-    last = (own or ([] if isinstance(exc, KhotanError) else frames))[-1:]
-    return f"{_short(last[0].filename)}:{last[0].lineno}" if last else ""
-
-
-def _short(filename: str) -> str:
-    try:
-        return str(Path(filename).relative_to(Path.cwd()))
-    except ValueError:
-        return filename

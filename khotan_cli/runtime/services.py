@@ -7,10 +7,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 from khotan_cli.errors import DatabaseNotMigrated, KhotanError
+from khotan_cli.runtime.flows.dispatch import Dispatcher
+from khotan_cli.runtime.flows.engine import Engine
+from khotan_cli.runtime.flows.hooks import Hooks
+from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.flows.upkeep import Upkeep
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.registry import Registry
+from khotan_cli.runtime.store.caches import CacheStore
 from khotan_cli.runtime.store.crypto import Cipher
 from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.store.mappings import MappingStore
 from khotan_cli.runtime.store.rates import DatabaseRateStore
 from khotan_cli.runtime.store.vars import DatabaseVarStore
 from khotan_cli.settings import Settings
@@ -25,7 +32,9 @@ Authorize = Callable[[Any], bool | Awaitable[bool]] | Literal[False] | None
 class Services:
     """Made once per app."""
 
-    def __init__(self, settings: Settings, registry: Registry, authorize: Authorize) -> None:
+    def __init__(
+        self, settings: Settings, registry: Registry, authorize: Authorize, hooks: Hooks | None = None
+    ) -> None:
         self.settings, self.registry, self.authorize = settings, registry, authorize
         secret = settings.secret.get_secret_value()
         self.cipher = Cipher(secret, settings.previous_secrets) if secret else None
@@ -34,6 +43,29 @@ class Services:
         self.vars = DatabaseVarStore(self.database, self.cipher)
         self.rates = DatabaseRateStore(self.database)
         self.bound = False
+        self.host = Host(
+            self.database,
+            self.vars,
+            registry.plugs,
+            registry.flows,
+            registry.resources,
+            registry.caches,
+            hooks or Hooks(),
+        )
+        self.dispatcher = Dispatcher(self.host)
+        self.engine = Engine(
+            self.host,
+            concurrency=settings.concurrency,
+            upkeep=Upkeep(Dispatcher(self.host), retention_days=settings.retention_days),
+        )
+
+    @property
+    def mappings(self) -> MappingStore:
+        return self.host.mappings
+
+    @property
+    def caches(self) -> CacheStore:
+        return self.host.entries
 
     @property
     def development(self) -> bool:
@@ -80,7 +112,26 @@ class Services:
         """Let a plug read its variables afresh."""
         plug.shared.forget()
 
+    async def start_engine(self) -> bool:
+        """Run flows in this process from now on. False where there are none, or another process does on SQLite.
+
+        Raises StoreError; DatabaseNotMigrated.
+        """
+        return bool(self.registry.flows) and await self.engine.start()
+
+    async def serve_engine(self) -> None:
+        """The same for a served app, which goes on where it cannot, and says why in the log."""
+        if self.settings.engine == "off" or not self.bound:
+            return
+        try:
+            if self.registry.flows and not await self.start_engine():
+                logger.info("Another process runs the flows of %s", self.database.name)
+        except KhotanError as exc:
+            logger.warning("Flows do not run here: %s %s", exc.message, exc.hint)
+
     async def stop(self) -> None:
+        await self.engine.stop()
+        self.host.outbox.close()
         for plug in self.registry.plugs.values():
             await plug.aclose()
         await self.database.dispose()

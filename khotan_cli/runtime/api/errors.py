@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from khotan_cli.errors import KhotanError
+from khotan_cli.runtime.blame import place_of
 from khotan_cli.runtime.plugs.masking import Masker
-from khotan_cli.runtime.registry import place_of
 from khotan_cli.signing import SCHEME
 
 logger = logging.getLogger("khotan.api")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast, overload
 
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -12,9 +12,11 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from khotan_cli.errors import PaginationError
 from khotan_cli.runtime.plugs.codec import Decoder, Encoding, decode_error, decode_untyped, invalid_model
 from khotan_cli.runtime.plugs.failures import status_error
-from khotan_cli.runtime.plugs.paginate import Next, PageView, Paginator, Paging, dig, guess_items
+from khotan_cli.runtime.plugs.hold import HeldBack
+from khotan_cli.runtime.plugs.paginate import Paginator, dig, guess_items
 from khotan_cli.runtime.plugs.params import Binder, Template
 from khotan_cli.runtime.plugs.retry import Retry
+from khotan_cli.runtime.plugs.walk import PageWalk, Position, paginator_of
 
 if TYPE_CHECKING:
     from khotan_cli.runtime.plugs.batch import BatchResult
@@ -140,12 +142,20 @@ class BoundEndpoint(Generic[P_co]):
         Raises ParameterError before anything is sent; PlugError for an error status, with the model declared for it as
         `.body`; ResponseInvalid, PlugUnreachable, PlugTimeout, AuthError.
         """
-        response = await self.raw(*models, **params)
-        result: P_co = self._result(response)
+        try:
+            result: P_co = self.result(await self._send(models, params))
+        except HeldBack as held:
+            result = cast(P_co, held.answer)
         return result
 
     async def raw(self, *models: Any, **params: Any) -> httpx.Response:
         """Call, and return the response whatever its status: authenticated, retried and read, not judged."""
+        try:
+            return await self._send(models, params)
+        except HeldBack as held:
+            return cast(httpx.Response, held.answer)
+
+    async def _send(self, models: Sequence[Any], params: Mapping[str, Any]) -> httpx.Response:
         bound = self.endpoint.binder.bind(models, params, self.plug.declared_vars())
         return await self.plug.exchange(self.endpoint, bound.path, bound.query, bound.body)
 
@@ -177,43 +187,30 @@ class BoundEndpoint(Generic[P_co]):
         return batch_post(self, records, size=size, concurrency=concurrency, key=key, params=params)
 
     async def _items(self, models: Sequence[Any], params: Mapping[str, Any]) -> AsyncIterator[Any]:
-        paginator = self._paginator()
+        paginator = paginator_of(self)
         async for page, data, response in self._walk(models, params):
             for item in self.endpoint.items_of(page, data, paginator, response):
                 yield item
 
+    def walk(self, *models: Any, **params: Any) -> PageWalk:
+        """A walk through the pages that can be left at any position and taken up there again."""
+        return PageWalk(self, models, params)
+
     async def _walk(
         self, models: Sequence[Any], params: Mapping[str, Any]
     ) -> AsyncIterator[tuple[Any, Any, httpx.Response]]:
-        paginator = self._paginator()
-        bound = self.endpoint.binder.bind(models, params, self.plug.declared_vars())
-        query, body = paginator.starting(bound.query, bound.body).apply(bound.query, bound.body)
-        paging, url = Paging(paginator), None
-        while True:
-            response = await self.plug.exchange(self.endpoint, bound.path, query, body, url=url)
-            page = self._result(response)
-            data = decode_untyped(response, self.plug.parsers)
-            following: Next | None = paging.advance(PageView(response, data, query, body, paging.index))
-            yield page, data, response
-            if following is None:
-                return
-            query, body = following.apply(query, body)
-            url = following.url
-            if paginator.delay:
-                await asyncio.sleep(paginator.delay)
+        walk = PageWalk(self, models, params)
+        position: Position | None = walk.start
+        while position is not None:
+            fetched = await walk.fetch(position)
+            page = self.result(fetched.response)
+            yield page, fetched.data, fetched.response
+            position = fetched.following
+            if position is not None and walk.paginator.delay:
+                await asyncio.sleep(walk.paginator.delay)
 
-    def _paginator(self) -> Paginator:
-        found = self.endpoint.paginator or self.plug.paginator
-        if found is None:
-            raise PaginationError(
-                f"{self.plug.name}.{self.endpoint.name} has no paginator",
-                plug=self.plug.name,
-                endpoint=self.endpoint.name,
-                hint="Set paginator=… on the plug or on the endpoint.",
-            )
-        return found
-
-    def _result(self, response: httpx.Response) -> Any:
+    def result(self, response: httpx.Response) -> Any:
+        """The declared model of a response. Raises PlugError for an error status, ResponseInvalid."""
         endpoint, status = self.endpoint, response.status_code
         decoder = endpoint.decoder_for(status)
         if response.is_success:

@@ -110,7 +110,10 @@ class Paginator:
 
 
 class Paging:
-    """One walk through the pages: where it stands, and the guard against a service that repeats a page for ever."""
+    """One walk through the pages: where it stands, and the guard against a service that repeats a page for ever.
+
+    `cut` is true once the paginator's max_pages has ended a walk that would have gone on.
+    """
 
     def __init__(self, paginator: Paginator) -> None:
         self._paginator = paginator
@@ -118,6 +121,7 @@ class Paging:
         self._seen: dict[bytes, int] = {}
         self._last_content = b""
         self._index = 0
+        self.cut = False
 
     @property
     def index(self) -> int:
@@ -128,16 +132,28 @@ class Paging:
         """The next position, None after the last page. Raises PaginationError for a page or position seen before."""
         self._index += 1
         following = self._paginator.next_page(page)
-        if following is None or (self._paginator.max_pages is not None and self._index >= self._paginator.max_pages):
+        if following is None:
+            return None
+        if self._paginator.max_pages is not None and self._index >= self._paginator.max_pages:
+            self.cut = True
             return None
         items = self._paginator.items(page.data)
         if items:
             self._check_content(items)
-        position = _digest(repr((following.url, sorted(following.params.items(), key=str))).encode())
-        if position in self._positions:
+        if not self._new(following):
             raise self._repeated("leads back to a page that was read already")
-        self._positions.add(position)
         return following
+
+    def passed(self, position: Next) -> None:
+        """Count a page that an earlier part of the walk read, and the position it led to."""
+        self._index += 1
+        self._new(position)
+
+    def _new(self, position: Next) -> bool:
+        digest = _digest(repr((position.url, sorted(position.params.items(), key=str))).encode())
+        known = digest in self._positions
+        self._positions.add(digest)
+        return not known
 
     def _check_content(self, items: list[Any]) -> None:
         # A walk keeps 16 bytes a page, not the pages. Equal pages can be honest where items have no ids, so one that

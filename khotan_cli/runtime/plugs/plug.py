@@ -8,7 +8,7 @@ import re
 import ssl
 import sys
 from collections.abc import Awaitable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import httpx
 
@@ -20,6 +20,7 @@ from khotan_cli.runtime.plugs.codec import Encoding, decode_error, decode_untype
 from khotan_cli.runtime.plugs.context import CallContext
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
 from khotan_cli.runtime.plugs.failures import status_error
+from khotan_cli.runtime.plugs.hold import HeldBack, check_held
 from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.paginate import Paginator
 from khotan_cli.runtime.plugs.params import QueryArrays, encode_query, jsonable, query_pairs
@@ -163,7 +164,10 @@ class Plug:
 
         Raises PlugError for an error status, with the decoded body as `.body`.
         """
-        response = await self.raw(method, path, params=params, body=body, headers=headers)
+        try:
+            response = await self._send(method, path, params, body, headers)
+        except HeldBack as held:
+            return held.answer
         data = decode_untyped(response, self.parsers) if response.is_success else None
         if response.is_success:
             return data
@@ -179,6 +183,20 @@ class Plug:
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         """Like `request`, but returns the response whatever its status."""
+        try:
+            return await self._send(method, path, params, body, headers)
+        except HeldBack as held:
+            return cast(httpx.Response, held.answer)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, Any] | None,
+        body: Any,
+        headers: Mapping[str, str] | None,
+    ) -> httpx.Response:
+        check_held(self.name, "", method.upper(), path, body)
         resolved = await self.resolve()
         url = self._absolute(path, resolved.values, encode_query(query_pairs(params or {}, self.query_arrays)))
         out, ctx = self._outgoing("", method.upper(), url, jsonable(body), headers, resolved)
@@ -210,7 +228,11 @@ class Plug:
         *,
         url: str | None = None,
     ) -> httpx.Response:
-        """Send a bound call of an endpoint; `url` replaces path and query (the link to a next page)."""
+        """Send a bound call of an endpoint; `url` replaces path and query (the link to a next page).
+
+        Raises HeldBack in a dry run, where the call would change something.
+        """
+        check_held(self.name, endpoint.name, endpoint.method, url or endpoint.path.text, body)
         resolved = await self.resolve()
         if url is None:
             values = {**resolved.values, **path} if endpoint.path.names else {}

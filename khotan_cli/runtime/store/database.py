@@ -79,6 +79,17 @@ class Database:
             async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
                 yield session
 
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncSession]:
+        """Like `session`, for a transaction that reads before it writes.
+
+        SQLite refuses at once to turn a reader into a writer where another has written meanwhile: the lock is taken first.
+        """
+        async with self.session() as session:
+            if self.sqlite:
+                await session.execute(text("BEGIN IMMEDIATE"))
+            yield session
+
     def _refuse_missing_file(self) -> None:
         if self.sqlite and not Path(str(self.url.database)).exists():
             # Opening it would create an empty file; that is for `khotan migrate` to do.

@@ -23,8 +23,9 @@ from sqlalchemy import Connection, create_engine, event, inspect, text
 from sqlalchemy.pool import NullPool
 
 from khotan_cli.errors import StoreError
-from khotan_cli.runtime.store.database import BUSY_MILLISECONDS, configure_sqlite, postgres_arguments
+from khotan_cli.runtime.store.database import BUSY_MILLISECONDS, Database, configure_sqlite, postgres_arguments
 from khotan_cli.runtime.store.failures import explained
+from khotan_cli.runtime.store.outbox import Outbox
 from khotan_cli.runtime.store.tables import metadata
 from khotan_cli.runtime.store.url import describe_url, make_folder, parse_url
 
@@ -54,7 +55,7 @@ def status(url: str, root: Path) -> Status:
 
 
 def upgrade(url: str, root: Path) -> tuple[Status, Status]:
-    """Apply what is pending, all in one transaction; returns the status before and after.
+    """Apply what is pending, all in one transaction, then the engine's own; returns the status before and after.
 
     Raises DatabaseUnreachable; StoreError for a database that a newer khotan migrated, or whose tables were made by
     other means than these migrations.
@@ -65,7 +66,9 @@ def upgrade(url: str, root: Path) -> tuple[Status, Status]:
         if before.current is None:
             _refuse_foreign_tables(connection, before.database)
         command.upgrade(_config(connection=connection), "head")
-        return before, _status(url, root, _current(connection))
+        after = _status(url, root, _current(connection))
+    Outbox(Database(url, root)).migrate()
+    return before, after
 
 
 def push(url: str, root: Path) -> Status:
@@ -87,7 +90,9 @@ def push(url: str, root: Path) -> Status:
                 hint="Rename or drop them, then push again. Nothing was changed.",
             )
         command.stamp(_config(connection=connection), "head")
-        return _status(url, root, _current(connection))
+        pushed = _status(url, root, _current(connection))
+    Outbox(Database(url, root)).migrate()
+    return pushed
 
 
 def differences(connection: Connection) -> list[str]:
@@ -122,7 +127,10 @@ def _refuse_foreign_tables(connection: Connection, database: str) -> None:
 
 
 def sql(url: str, root: Path) -> str:
-    """The whole migration as SQL for the database's dialect; nothing is connected to."""
+    """The whole migration as SQL for the database's dialect; nothing is connected to.
+
+    Without the durable engine's tables, which it makes itself: `khotan migrate` has it do so.
+    """
     written = io.StringIO()
     config = _config(dialect=parse_url(url, root).drivername)
     config.output_buffer = written

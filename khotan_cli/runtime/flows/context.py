@@ -1,0 +1,339 @@
+"""`FlowContext`: what a flow's function is given."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from khotan_cli.errors import FlowError, KhotanError, UnknownName
+from khotan_cli.runtime.flows.definition import Flow, Step
+from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.flows.push import Body, Ids, Outcomes, Push, PushResult
+from khotan_cli.runtime.flows.recorder import Outcome, Recorder, Work, as_json
+from khotan_cli.runtime.flows.state import Cursor, RunCache
+from khotan_cli.runtime.flows.sync import Dedupe, OnInvalid, Sync, SyncResult, Transform
+from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
+from khotan_cli.runtime.plugs.plug import Plug
+from khotan_cli.runtime.records.resources import Mappings, Resource
+from khotan_cli.runtime.store.runs import RunCancelled, RunLost
+from khotan_cli.runtime.store.tables import utc_now
+
+R = TypeVar("R")
+
+
+@dataclass
+class StepScope:
+    """The step that runs now, and what is to be written in its transaction."""
+
+    name: str
+    writes: list[Work] = field(default_factory=list[Work])
+
+
+_scope: ContextVar[StepScope | None] = ContextVar("khotan_step", default=None)
+
+
+class FlowContext:
+    """One execution of a run.
+
+    `flow`, `variant`, `body` (what the trigger gave, JSON or None), `source` ("manual", "scheduled", "webhook") and `run_id`
+    say what runs and why. `plug` is the flow's plug, `to` a relay's second one, `plugs` all of the app by name. `dry` is
+    true while nothing is sent or stored for good.
+    """
+
+    def __init__(
+        self, host: Host, flow: Flow, recorder: Recorder, *, variant: str, body: Any = None, source: str = "manual"
+    ) -> None:
+        self._host, self._flow, self.recorder = host, flow, recorder
+        self.variant, self.body, self.source = variant, body, source
+        self.flow, self.run_id, self.dry = flow.name, recorder.run_id, recorder.dry
+        self.plug = flow.plug
+        self.plugs = host.plugs
+
+    @property
+    def to(self) -> Plug:
+        """The plug that a relay sends to. Raises FlowError in a flow that is none."""
+        if self._flow.to is None:
+            raise FlowError(f"Flow {self.flow!r} is no relay: it has no second plug", hint="@relay(source, to=…)")
+        return self._flow.to
+
+    # -- variables ---------------------------------------------------------------------------------------------------
+
+    async def vars(self, plug: Plug | str | None = None) -> Mapping[str, str]:
+        """The values of a plug's variables, read afresh from the database; default: the flow's plug."""
+        found = self._plug(plug)
+        found.shared.forget()
+        return (await found.resolve()).values
+
+    async def set_vars(self, values: Mapping[str, str], plug: Plug | str | None = None) -> None:
+        """Store values of a plug's variables, encrypted. Raises UnknownName for one that is not declared."""
+        found = self._plug(plug)
+        for name in values:
+            if name not in found.declared_vars():
+                raise UnknownName("var", name, found.declared_vars(), where=f"plug {found.name!r}")
+        if not self.dry:
+            await self._host.vars.save(found.name, values)
+            found.shared.forget()
+
+    def _plug(self, plug: Plug | str | None) -> Plug:
+        if plug is None:
+            return self.plug
+        if isinstance(plug, Plug):
+            return plug
+        if plug not in self.plugs:
+            raise UnknownName("plug", plug, self.plugs)
+        return self.plugs[plug]
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    async def sync(
+        self,
+        endpoint: BoundEndpoint[Any],
+        *,
+        into: type[Any],
+        key: str | Sequence[str],
+        params: Mapping[str, Any] | None = None,
+        transform: Transform | None = None,
+        exclude_on_update: Sequence[str] = (),
+        dedupe: Dedupe = "last",
+        delete_missing: bool = False,
+        delete_where: Any = None,
+        allow_empty: bool = False,
+        prefetch: bool = True,
+        on_invalid: OnInvalid = "fail",
+    ) -> SyncResult:
+        """Bring every page of an endpoint into a table: validate, leave out what is unchanged, insert or update.
+
+        Each page is one durable step: a resumed run goes on with the next page. into: a SQLModel table class. key: its
+        column, or columns, that tell records apart (unique). params: of the endpoint. transform: a function of an item
+        that returns a mapping or a model with the table's columns, or None to leave it out. exclude_on_update: columns set
+        when a row is made and never again. dedupe: which of several items with one key wins. delete_missing: afterwards
+        delete rows (of `delete_where`, an SQL condition, if given) whose key did not come; never after a pass that was cut
+        short, that had invalid items, whose params changed while it was interrupted, or that brought nothing, unless
+        allow_empty. prefetch: fetch the next page while one is written. on_invalid: "fail" ends the run at the first item
+        that is not as declared; "skip" keeps it for inspection, counts it as failed and goes on.
+
+        Raises ConfigError where table, key and records do not fit; PlugError and its kinds for failed calls.
+        """
+        return await Sync(
+            self._host,
+            self._flow,
+            self.recorder,
+            endpoint,
+            into=into,
+            key=(key,) if isinstance(key, str) else tuple(key),
+            params=params or {},
+            transform=transform,
+            exclude_on_update=exclude_on_update,
+            dedupe=dedupe,
+            delete_missing=delete_missing,
+            delete_where=delete_where,
+            allow_empty=allow_empty,
+            prefetch=prefetch,
+            on_invalid=on_invalid,
+        ).run()
+
+    async def push(
+        self,
+        source: Any,
+        endpoint: BoundEndpoint[Any],
+        *,
+        key: str | Sequence[str],
+        body: Body | None = None,
+        update: BoundEndpoint[Any] | None = None,
+        ref: str = "id",
+        ids: Ids | None = None,
+        params: Mapping[str, Any] | None = None,
+        batch: int = 1,
+        batch_key: str | None = None,
+        outcomes: Outcomes | None = None,
+        concurrency: int = 4,
+        page: int = 200,
+        skip_unchanged: bool = True,
+        on_error: OnInvalid = "skip",
+    ) -> PushResult:
+        """Send records to an endpoint: rows of a select, items of another endpoint's pages, or any iterable of mappings.
+
+        key: the field, or fields, that name a record; a select is read in their order, `page` rows per durable step.
+        body: a function of a record that returns what is sent (a mapping or a model), or None to leave it out; default: the
+        record. update: an endpoint for records that the service has already; its path parameter gets the id, which `ref`
+        finds in the answer to the first call (dotted path) and the mapping keeps: under the flow's resource, or else
+        privately for this flow. ids: a function of a record that gives further parameters of the call. batch: records per
+        call (then the body is a list, or `{batch_key: list}`), and outcomes a function of answer and records that says for
+        each record None (fine) or why not. skip_unchanged: leave out what the service is known to have already, be it that
+        it was sent before or that it came from there. on_error: "skip" counts and keeps a record that the service refuses
+        and goes on; "fail" ends the run.
+
+        Each call's outcome is stored when it is known: after a crash what has been sent is not sent again, save the calls
+        that were under way. Raises ConfigError for parts that do not fit.
+        """
+        return await Push(
+            self._host,
+            self._flow,
+            self.recorder,
+            source,
+            endpoint,
+            key=(key,) if isinstance(key, str) else tuple(key),
+            body=body,
+            update=update,
+            ref=ref,
+            ids=ids,
+            params=params or {},
+            batch=batch,
+            batch_key=batch_key,
+            outcomes=outcomes,
+            concurrency=concurrency,
+            page=page,
+            skip_unchanged=skip_unchanged,
+            on_error=on_error,
+        ).run()
+
+    def mapping(self, resource: str) -> Mappings:
+        """The mappings of a resource. Raises UnknownName."""
+        return Mappings(self._resource(resource), self._host.mappings, dry=self.dry)
+
+    def _resource(self, name: str) -> Resource:
+        if name not in self._host.resources:
+            raise UnknownName("resource", name, self._host.resources)
+        return self._host.resources[name]
+
+    def cache(self, name: str) -> RunCache:
+        """A cache of the app. What a step sets in it is stored with the step. Raises UnknownName."""
+        if name not in self._host.caches:
+            raise UnknownName("cache", name, self._host.caches)
+        cache = self._host.caches[name]
+        owner = {"app": "", "flow": self.flow, "variant": f"{self.flow}/{self.variant}"}[cache.scope]
+        return RunCache(cache, self._host.entries, owner, self.write)
+
+    def cursor(self, name: str) -> Cursor:
+        """A value that this flow keeps from run to run. What a step sets is stored with the step: together or not at all."""
+        return Cursor(name, self.flow, self._host.entries, self.write)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """A session on the database, committed at the end of the block; in a dry run rolled back."""
+        async with self._host.database.writing() as session:
+            yield session
+            if self.dry:
+                await session.flush()
+                await session.rollback()
+
+    async def ensure_table(self, *models: type[Any]) -> None:
+        """Create the tables of these models where they are missing. A table that is there is left as it is."""
+        from khotan_cli.runtime.store.columns import table_of
+
+        tables = [table_of(model) for model in models]
+
+        async def create(session: AsyncSession) -> Outcome:
+            connection = await session.connection()
+            for table in tables:
+                await connection.run_sync(table.create, checkfirst=True)
+            return Outcome()
+
+        await self.write(f"ensure_table {', '.join(table.name for table in tables)}", create)
+
+    # -- steps -------------------------------------------------------------------------------------------------------
+
+    async def run_step(self, step: Step[Any, R], args: Sequence[Any], kwargs: Mapping[str, Any]) -> R:
+        """Run a declared step, unless an earlier execution has: then its kept result."""
+        name = self.recorder.name(step.name)
+        done = self.recorder.finished(name)
+        if done is not None:
+            return _restored(step, done.result)
+        await self.recorder.ready()
+        started, tries = utc_now(), 0
+        while True:
+            tries += 1
+            scope = StepScope(name)
+            token = _scope.set(scope)
+            try:
+                async with asyncio.timeout(step.timeout):
+                    value = await step.function(self, *args, **kwargs)
+                break
+            except (RunLost, RunCancelled):
+                raise
+            except Exception as exc:
+                if tries >= step.retry.attempts or _hopeless(exc):
+                    raise _named(name, exc, step.timeout) from exc
+                await self.recorder.log(
+                    "warning", f"{name}: try {tries} failed with {type(exc).__name__}; trying again"
+                )
+            finally:
+                _scope.reset(token)
+            bound = min(step.retry.max_backoff, step.retry.backoff * 2 ** (tries - 1))
+            await asyncio.sleep(random.uniform(0, bound))
+        result = as_json(name, value)
+
+        async def finish(session: AsyncSession) -> Outcome:
+            for write in scope.writes:
+                await write(session)
+            return Outcome(result)
+
+        await self.recorder.commit(name, finish, started_at=started, attempts=tries)
+        return value
+
+    async def write(self, name: str, work: Work) -> None:
+        """Write with the step that runs now; outside of one, as a step of its own."""
+        scope = _scope.get()
+        if scope is not None:
+            scope.writes.append(work)
+            return
+        step = self.recorder.name(name)
+        if self.recorder.finished(step) is None:
+            await self.recorder.ready()
+            await self.recorder.commit(step, work)
+
+    # -- telling -----------------------------------------------------------------------------------------------------
+
+    async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Say how far the run is; shown live."""
+        await self.recorder.progress({"done": done, "total": total, "message": message})
+
+    async def log(self, message: str, level: str = "info") -> None:
+        """Add a line to the run's log. Do not put secrets or whole records into it."""
+        await self.recorder.log(level, str(message)[:2000])
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; a run that is cancelled meanwhile stops waiting within a second."""
+        remaining = seconds
+        while remaining > 0:
+            await self.recorder.ready()
+            await asyncio.sleep(min(1.0, remaining))
+            remaining -= 1.0
+
+
+def _restored(step: Step[Any, R], result: Any) -> R:
+    try:
+        restored: R = TypeAdapter(step.returns).validate_python(result)
+    except ValidationError:
+        raise FlowError(
+            f"The kept result of step {step.name!r} is not what the step returns now",
+            hint="Its annotation was changed while the run was pending: run the flow afresh.",
+            code="step_failed",
+        ) from None
+    return restored
+
+
+def _hopeless(exc: Exception) -> bool:
+    """Whether another try must end the same way."""
+    return isinstance(exc, KhotanError) and exc.status in (404, 409, 422)
+
+
+def _named(name: str, exc: Exception, timeout: float | None) -> Exception:
+    if isinstance(exc, TimeoutError) and timeout is not None:
+        return FlowError(
+            f"Step {name!r} took longer than {timeout:g} s",
+            code="flow_timeout",
+            hint="Raise timeout=…, or do less in it.",
+        )
+    return exc
+
+
+Reader = Callable[[], Any]

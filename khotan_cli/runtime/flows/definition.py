@@ -1,0 +1,263 @@
+"""What a user declares: flows with their variants, and steps."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
+
+from khotan_cli.errors import ConfigError, UnknownName
+from khotan_cli.runtime.flows.hooks import Hooks
+from khotan_cli.runtime.flows.schedule import Schedule
+from khotan_cli.runtime.plugs.plug import Plug
+from khotan_cli.runtime.plugs.retry import Retry
+
+if TYPE_CHECKING:
+    from khotan_cli.runtime.flows.context import FlowContext
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+FlowKind = Literal["inflow", "outflow", "relay"]
+DEFAULT_VARIANT = "default"
+COUNTERS = ("extracted", "transformed", "created", "updated", "deleted", "skipped", "failed")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a flow may return: a message for people, and counts to add to those that sync and push made themselves.
+
+    A `failed` above 0 makes the run partial.
+    """
+
+    message: str = ""
+    extracted: int = 0
+    transformed: int = 0
+    created: int = 0
+    updated: int = 0
+    deleted: int = 0
+    skipped: int = 0
+    failed: int = 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in COUNTERS if getattr(self, name)}
+
+
+FlowFunction = Callable[["FlowContext"], Awaitable[RunResult | None]]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named run mode of a flow. Raises ConfigError for a schedule that is none, where it is declared.
+
+    schedule: five fields of cron, in `timezone` (an IANA name). overlap: start a due run though one of the flow is still
+    waiting or running; else it is skipped. hooks: called besides the flow's and the app's.
+    """
+
+    schedule: str | None = None
+    timezone: str = "UTC"
+    overlap: bool = False
+    hooks: Hooks = field(default_factory=Hooks)
+
+    def __post_init__(self) -> None:
+        if self.schedule is not None:
+            Schedule(self.schedule, self.timezone)
+
+    @property
+    def due(self) -> Schedule | None:
+        return None if self.schedule is None else Schedule(self.schedule, self.timezone)
+
+
+class Flow:
+    """A declared flow. Calling it with a context runs its function, as the engine does; in tests, say.
+
+    concurrency: runs of this flow at a time, over all processes. timeout: seconds that one execution may take; a resume
+    after a crash starts the count anew.
+    """
+
+    def __init__(
+        self,
+        function: FlowFunction,
+        kind: FlowKind,
+        plug: Plug,
+        *,
+        to: Plug | None = None,
+        resource: str | None = None,
+        variants: Mapping[str, Variant] | None = None,
+        concurrency: int = 1,
+        timeout: float | None = None,
+        hooks: Hooks | None = None,
+    ) -> None:
+        self.function, self.kind, self.plug, self.to = function, kind, plug, to
+        self.name = function.__name__
+        self.module = function.__module__
+        self.doc = inspect.getdoc(function) or ""
+        self.resource = resource
+        self.variants = dict(variants or {DEFAULT_VARIANT: Variant()})
+        self.concurrency, self.timeout, self.hooks = concurrency, timeout, hooks or Hooks()
+        self._check()
+
+    def _check(self) -> None:
+        if not inspect.iscoroutinefunction(self.function):
+            raise ConfigError(f"Flow {self.name!r} is not an async function", hint="Declare it: async def …")
+        if self.concurrency < 1:
+            raise ConfigError(f"Flow {self.name!r} has a concurrency below 1", hint="1 or more.")
+        if self.timeout is not None and self.timeout <= 0:
+            raise ConfigError(
+                f"Flow {self.name!r} has a timeout of 0 or less", hint="In seconds, or None for no bound."
+            )
+        for name in self.variants:
+            if not name or not name.replace("-", "_").isidentifier():
+                raise ConfigError(
+                    f"{name!r} is no name for a variant of flow {self.name!r}", hint="Like delta, or full."
+                )
+
+    def variant(self, name: str | None) -> str:
+        """The variant of that name; without one the first that is declared. Raises UnknownName with the nearest."""
+        if name is None:
+            return next(iter(self.variants))
+        if name not in self.variants:
+            raise UnknownName("variant", name, self.variants, where=f"flow {self.name!r}")
+        return name
+
+    @property
+    def plugs(self) -> tuple[Plug, ...]:
+        """The plugs that the flow is declared with."""
+        return (self.plug,) if self.to is None else (self.plug, self.to)
+
+    def __call__(self, ctx: FlowContext) -> Awaitable[RunResult | None]:
+        return self.function(ctx)
+
+    def __repr__(self) -> str:
+        return f"<Flow {self.name} ({self.kind})>"
+
+
+def _declare(
+    kind: FlowKind,
+    plug: Plug,
+    to: Plug | None,
+    resource: str | None,
+    variants: Mapping[str, Variant] | None,
+    schedule: str | None,
+    options: Mapping[str, Any],
+) -> Callable[[FlowFunction], Flow]:
+    for given in (plug, *([] if to is None else [to])):
+        if not isinstance(given, Plug):
+            raise ConfigError(
+                f"@{kind} needs a plug, not {type(given).__name__}", hint=f"Import the plug and write @{kind}(shop)."
+            )
+    if schedule is not None and variants:
+        raise ConfigError(
+            f"@{kind} has a schedule and variants",
+            hint='Give the schedule to a variant: {"full": Variant(schedule=…)}.',
+        )
+    if schedule is not None:
+        variants = {DEFAULT_VARIANT: Variant(schedule=schedule)}
+
+    def decorate(function: FlowFunction) -> Flow:
+        return Flow(function, kind, plug, to=to, resource=resource, variants=variants, **options)
+
+    return decorate
+
+
+def inflow(
+    plug: Plug,
+    *,
+    resource: str | None = None,
+    variants: Mapping[str, Variant] | None = None,
+    schedule: str | None = None,
+    concurrency: int = 1,
+    timeout: float | None = None,
+    hooks: Hooks | None = None,
+) -> Callable[[FlowFunction], Flow]:
+    """Declare a flow that brings records of a service into the application.
+
+    resource: name of a Resource; its mappings are then kept by `ctx.sync` and `ctx.push`. schedule: of the flow's one
+    variant; several modes are `variants`. Raises ConfigError where the declaration cannot hold.
+    """
+    options = {"concurrency": concurrency, "timeout": timeout, "hooks": hooks}
+    return _declare("inflow", plug, None, resource, variants, schedule, options)
+
+
+def outflow(
+    plug: Plug,
+    *,
+    resource: str | None = None,
+    variants: Mapping[str, Variant] | None = None,
+    schedule: str | None = None,
+    concurrency: int = 1,
+    timeout: float | None = None,
+    hooks: Hooks | None = None,
+) -> Callable[[FlowFunction], Flow]:
+    """Declare a flow that sends records of the application to a service. Options as for `inflow`."""
+    options = {"concurrency": concurrency, "timeout": timeout, "hooks": hooks}
+    return _declare("outflow", plug, None, resource, variants, schedule, options)
+
+
+def relay(
+    plug: Plug,
+    *,
+    to: Plug,
+    resource: str | None = None,
+    variants: Mapping[str, Variant] | None = None,
+    schedule: str | None = None,
+    concurrency: int = 1,
+    timeout: float | None = None,
+    hooks: Hooks | None = None,
+) -> Callable[[FlowFunction], Flow]:
+    """Declare a flow from one service to another. Options as for `inflow`."""
+    options = {"concurrency": concurrency, "timeout": timeout, "hooks": hooks}
+    return _declare("relay", plug, to, resource, variants, schedule, options)
+
+
+class Step(Generic[P, R]):
+    """A function of a flow whose result is kept: a resumed run takes the result and does not call it again."""
+
+    def __init__(
+        self, function: Callable[Concatenate[FlowContext, P], Awaitable[R]], retry: Retry, timeout: float | None
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.function, self.retry, self.timeout = function, retry, timeout
+        self.name = function.__name__
+
+    async def __call__(self, ctx: FlowContext, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        result: R = await ctx.run_step(self, args, kwargs)
+        return result
+
+    @functools.cached_property
+    def returns(self) -> Any:
+        """The annotated type of the result, `Any` where none is given: what a kept result is read as."""
+        function = inspect.unwrap(self.function)
+        module = sys.modules.get(function.__module__)
+        declared = function.__annotations__.get("return", Any)
+        if isinstance(declared, str):
+            try:
+                declared = eval(declared, vars(module) if module else {})  # noqa: S307 - the user's own annotation
+            except Exception:  # a name that only a type checker sees
+                declared = Any
+        return declared
+
+
+def step(
+    *, attempts: int = 1, backoff: float = 0.5, max_backoff: float = 30.0, timeout: float | None = None
+) -> Callable[[Callable[Concatenate[FlowContext, P], Awaitable[R]]], Step[P, R]]:
+    """Declare a step: `async def load(ctx, …) -> JSON, or a Pydantic model`.
+
+    attempts: how often it is tried in all where it raises. backoff: seconds before the second try, doubled each time up to
+    max_backoff, with full jitter. timeout: seconds for one try. A step is at-least-once: what it does outside of `ctx` may
+    be done again after a crash. Raises ConfigError for options that cannot hold.
+    """
+    if attempts < 1 or backoff < 0 or max_backoff < 0 or (timeout is not None and timeout <= 0):
+        raise ConfigError("@step needs attempts of 1 or more, and times above 0")
+    retry = Retry(attempts=attempts, backoff=backoff, max_backoff=max_backoff)
+
+    def decorate(function: Callable[Concatenate[FlowContext, P], Awaitable[R]]) -> Step[P, R]:
+        if not inspect.iscoroutinefunction(function):
+            raise ConfigError(f"Step {function.__name__!r} is not an async function", hint="Declare it: async def …")
+        return Step(function, retry, timeout)
+
+    return decorate

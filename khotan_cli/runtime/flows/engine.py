@@ -1,0 +1,226 @@
+"""The durable engine in this process: it takes runs from the queue and executes them. The one file that drives DBOS.
+
+DBOS keeps the queue, hands each run to one worker, and gives a dead worker's runs to a living one. What a run has done is
+kept by its own steps (recorder.py), in the transaction of the data they wrote. Workflows never raise to the engine: it
+would store the exception, and log it with its values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from sqlalchemy import Engine as SyncEngine
+
+from khotan_cli.errors import ConfigError, KhotanError
+from khotan_cli.runtime.flows.execution import execute
+from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.flows.lanes import Lanes
+from khotan_cli.runtime.flows.upkeep import Upkeep
+from khotan_cli.runtime.flows.workers import Seat, seat_at
+from khotan_cli.runtime.store.failures import explained
+from khotan_cli.runtime.store.outbox import (
+    APPLICATION,
+    QUEUE,
+    SCHEMA,
+    VERSION,
+    WORKFLOW,
+    engine_of,
+    queue_of,
+    quiet_engine,
+    refuse_pickles,
+)
+
+POLL_SECONDS = 0.03
+ADOPT_SECONDS = 1.0
+_GRACE_SECONDS = 5.0
+_THREADS_BESIDE_RUNS = 16
+
+logger = logging.getLogger("khotan.flows")
+
+_only = threading.Lock()
+"""The engine is one per process: DBOS is a singleton."""
+
+
+class Engine:
+    """Runs flows until it is stopped."""
+
+    def __init__(self, host: Host, *, concurrency: int, upkeep: Upkeep | None = None) -> None:
+        self._host, self._concurrency, self._upkeep = host, concurrency, upkeep
+        self._lanes = Lanes(self._leave_loop)
+        self._seat: Seat = seat_at(host.database)
+        self._sync: SyncEngine | None = None
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self.running = False
+
+    async def start(self) -> bool:
+        """Start to take runs. False where another process is the one that does, at an SQLite database.
+
+        Raises StoreError, DatabaseNotMigrated; ConfigError where an engine runs in this process already.
+        """
+        return await asyncio.to_thread(self._start)
+
+    def _start(self) -> bool:
+        if not _only.acquire(blocking=False):
+            raise ConfigError("An engine runs in this process already", hint="One app per process runs flows.")
+        try:
+            with explained(self._host.database.url):
+                if not self._seat.take():
+                    _only.release()
+                    return False
+                self._launch()
+        except BaseException:
+            self._seat.leave()
+            if _only.locked():
+                _only.release()
+            raise
+        self.running = True
+        for work in (self._adopting, *([self._upkeep.run] if self._upkeep else [])):
+            thread = threading.Thread(target=work, args=(self._stopping,), name=f"khotan-{work.__name__}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        return True
+
+    def _launch(self) -> None:
+        quiet_engine()
+        from dbos import DBOS, DBOSPortableJSONSerializer
+
+        refuse_pickles()
+        self._host.outbox.check_migrated()
+        self._sync = engine_of(self._host.database)
+        DBOS(
+            config={
+                "name": APPLICATION,
+                "system_database_engine": self._sync,
+                "dbos_system_schema": SCHEMA,
+                "serializer": DBOSPortableJSONSerializer(),
+                "application_version": VERSION,
+                "executor_id": self._seat.executor,
+                "use_listen_notify": False,
+                "run_migrations": False,
+                "max_executor_threads": self._concurrency + _THREADS_BESIDE_RUNS,
+                "log_level": "CRITICAL",
+            }
+        )
+        DBOS.workflow(name=WORKFLOW)(self._workflow())
+        # Launched outside of any event loop: runs are dispatched on the engine's own, not on the web server's.
+        DBOS.launch()
+        own = {
+            queue_of(flow.name, flow.concurrency)[0]: flow for flow in self._host.flows.values() if flow.concurrency > 1
+        }
+        DBOS.register_queue(
+            QUEUE,
+            worker_concurrency=self._concurrency,
+            partition_concurrency=1,
+            polling_interval_sec=POLL_SECONDS,
+            on_conflict="always_update",
+        )
+        for name, flow in own.items():
+            DBOS.register_queue(
+                name,
+                worker_concurrency=max(1, min(self._concurrency, flow.concurrency)),
+                global_concurrency=flow.concurrency,
+                polling_interval_sec=POLL_SECONDS,
+                on_conflict="always_update",
+            )
+
+    def _workflow(self) -> Callable[[], Any]:
+        host, lanes = self._host, self._lanes
+
+        async def khotan_run() -> str:
+            from dbos import DBOS
+
+            run_id = DBOS.workflow_id
+            assert run_id is not None
+            try:
+                return await self._bounded(run_id, lanes.run(lambda: execute(host, run_id)))
+            except KhotanError as exc:
+                # Not even the failure could be stored: upkeep ends the run when the database is back.
+                logger.error("Run %s could not be ended: %s", run_id, exc.message)
+                return "unknown"
+
+        return khotan_run
+
+    async def _bounded(self, run_id: str, work: Any) -> str:
+        """The work; a run whose flow has a timeout and never yields to it is ended from outside."""
+        row = await self._host.runs.get(run_id)
+        flow = None if row is None else self._host.flows.get(row.flow)
+        task = asyncio.ensure_future(work)
+        if flow is None or flow.timeout is None:
+            done: str = await task
+            return done
+        ended, _ = await asyncio.wait({task}, timeout=flow.timeout + _GRACE_SECONDS)
+        if ended:
+            return str(task.result())
+        task.cancel()
+        error = {
+            "error": "flow_timeout",
+            "message": f"Flow {flow.name!r} took longer than {flow.timeout:g} s, and never yielded",
+            "hint": "Something in it blocks its thread: use await, or asyncio.to_thread(…).",
+        }
+        now = await self._host.runs.get(run_id)
+        if now is not None:
+            await self._host.runs.end(run_id, now.updated_at, "failed", error)
+        return "failed"
+
+    async def _leave_loop(self) -> None:
+        """In a lane's own loop, before it ends."""
+        for plug in self._host.plugs.values():
+            await plug.aclose()
+        await self._host.database.dispose()
+
+    # -- beside the runs ---------------------------------------------------------------------------------------------
+
+    def _adopting(self, stopping: threading.Event) -> None:
+        """Look for workers that died."""
+        from dbos import DBOS
+
+        while not stopping.wait(ADOPT_SECONDS):
+            try:
+                self._seat.adopt(lambda executor: DBOS._recover_pending_workflows([executor]) and None)
+            except psycopg.Error as exc:
+                logger.warning("The database cannot be asked for dead workers: %s", type(exc).__name__)
+            except Exception as exc:
+                logger.warning("Looking for dead workers raised %s", type(exc).__name__)
+
+    async def stop(self, *, grace: float = 0.0) -> None:
+        """Take no more runs; wait `grace` seconds for those that go on, then leave them to be resumed."""
+        if self.running:
+            await asyncio.to_thread(self._stop, grace)
+
+    def _stop(self, grace: float) -> None:
+        from dbos import DBOS
+
+        self.running = False
+        self._stopping.set()
+        deadline = time.monotonic() + grace
+        for event in _stop_events():
+            event.set()
+        while self._lanes.busy and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self._lanes.stop()
+        DBOS.destroy(destroy_registry=True)
+        for thread in self._threads:
+            thread.join(5.0)
+        if self._sync is not None:
+            self._sync.dispose()
+        self._seat.leave()
+        _only.release()
+
+    def others(self) -> bool:
+        """Whether another process runs flows. Raises StoreError."""
+        with explained(self._host.database.url):
+            return self._seat.others()
+
+
+def _stop_events() -> list[threading.Event]:
+    """The engine's own events that end its polling; a private name, and a test that says when it is gone."""
+    from dbos._dbos import _get_dbos_instance
+
+    return list(_get_dbos_instance().background_thread_stop_events)

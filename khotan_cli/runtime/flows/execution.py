@@ -1,0 +1,126 @@
+"""The life of one execution: begin, call the flow's function, end with a status; whatever the function does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from khotan_cli.errors import ConfigError, FlowError, PlugError
+from khotan_cli.runtime.flows.context import FlowContext
+from khotan_cli.runtime.flows.definition import COUNTERS, Flow, RunResult
+from khotan_cli.runtime.flows.failure import failure_of
+from khotan_cli.runtime.flows.hooks import RunInfo
+from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.flows.recorder import Outcome, Recorder, patiently
+from khotan_cli.runtime.store.runs import RunCancelled, RunData, RunLost
+
+RESULT_STEP = "result"
+
+logger = logging.getLogger("khotan.flows")
+
+
+async def execute(host: Host, run_id: str) -> str:
+    """Run, or resume, a stored run; returns its status. Raises nothing but what interrupts the process."""
+    row = await patiently(lambda: host.runs.begin(run_id))
+    if row is None:
+        return "cancelled"
+    recorder = Recorder(host.database, host.runs, run_id, row.epoch)
+    flow = host.flows.get(row.flow)
+    status, message, error = "failed", None, None
+    try:
+        if row.cancel_requested:
+            raise RunCancelled
+        flow, variant = _declared(host, row)
+        await _check_plugs(host, flow)
+        await recorder.load()
+        if row.epoch == 1:
+            await _tell(host, flow, row, started=True)
+        ctx = FlowContext(host, flow, recorder, variant=variant, body=row.body, source=row.source)
+        status, message = "completed", await run_function(flow, ctx)
+    except RunLost:
+        logger.info("Run %s is another process's now", run_id)
+        return "lost"
+    except RunCancelled:
+        status = "cancelled"
+    except Exception as exc:
+        status, error = "failed", await failure_of(exc, host, flow)
+        logger.warning("Run %s of flow %s failed: %s", run_id, row.flow, error["message"])
+    ended = await patiently(lambda: host.runs.finish(run_id, row.epoch, status, message=message, error=error))
+    if ended is not None and flow is not None:
+        await _tell(host, flow, ended, started=False)
+    return status if ended is None else str(ended.status)
+
+
+async def run_function(flow: Flow, ctx: FlowContext) -> str | None:
+    """Call the flow's function under its timeout, and count what it returns; its message."""
+    try:
+        async with asyncio.timeout(flow.timeout) as clock:
+            result = await flow.function(ctx)
+    except TimeoutError:
+        if not clock.expired():
+            raise
+        raise FlowError(
+            f"Flow {flow.name!r} took longer than {flow.timeout:g} s",
+            code="flow_timeout",
+            hint="Raise timeout=…, or do less in one run. What is done stays done: retry goes on from a step.",
+        ) from None
+    if result is None:
+        return None
+    if not isinstance(result, RunResult):
+        raise FlowError(
+            f"Flow {flow.name!r} returned {type(result).__name__}, not a RunResult or nothing",
+            hint="return RunResult(message=…), or leave the return out. What its steps did stays done.",
+        )
+    if result.counts and ctx.recorder.finished(RESULT_STEP) is None:
+
+        async def count(_: Any) -> Outcome:
+            return Outcome(None, result.counts)
+
+        await ctx.recorder.commit(RESULT_STEP, count)
+    return result.message or None
+
+
+def _declared(host: Host, row: RunData) -> tuple[Flow, str]:
+    flow = host.flows.get(row.flow)
+    if flow is None:
+        raise ConfigError(
+            f"There is no flow {row.flow!r} in this app any more",
+            code="unknown_flow",
+            hint="It was renamed or removed while the run was waiting: trigger the new one.",
+        )
+    return flow, flow.variant(row.variant)
+
+
+async def _check_plugs(host: Host, flow: Flow) -> None:
+    for plug in flow.plugs:
+        if not await host.vars.enabled(plug.name):
+            raise PlugError(
+                f"Plug {plug.name!r} is disabled",
+                plug=plug.name,
+                code="plug_disabled",
+                hint="Enable it, then retry the run.",
+                next=[f"khotan plug {plug.name} --enable"],
+            )
+
+
+async def _tell(host: Host, flow: Flow, row: RunData, *, started: bool) -> None:
+    info = run_info(row)
+    variant = flow.variants.get(row.variant or "")
+    for hooks in (host.hooks, flow.hooks, *([variant.hooks] if variant else [])):
+        await (hooks.started(info) if started else hooks.ended(info))
+
+
+def run_info(row: RunData) -> RunInfo:
+    return RunInfo(
+        id=row.id,
+        flow=row.flow,
+        variant=row.variant,
+        status=row.status,
+        source=row.source,
+        counts={name: getattr(row, name) for name in COUNTERS},
+        message=row.message,
+        error=row.error,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+    )

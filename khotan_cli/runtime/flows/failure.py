@@ -1,0 +1,55 @@
+"""What is told of a flow that raised: kind, message, place; no traceback, no value of a variable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from khotan_cli.errors import KhotanError
+from khotan_cli.runtime.blame import place_of
+from khotan_cli.runtime.flows.definition import Flow
+from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.plugs.masking import Masker
+from khotan_cli.runtime.store.failures import explain
+
+_LONGEST = 1000
+
+
+async def failure_of(exc: Exception, host: Host, flow: Flow | None) -> dict[str, Any]:
+    """The error document of a failed run, with the secrets of the flow's plugs masked."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if isinstance(exc, SQLAlchemyError):
+        # It would quote the statement's values.
+        kind = type(getattr(exc, "orig", None) or exc).__name__
+        exc = _located(explain(exc, host.database.url), exc, kind)
+    masker = await _masker(host, flow)
+    if isinstance(exc, KhotanError):
+        document = exc.to_json()
+        document.pop("ok")
+    else:
+        text = " ".join(str(exc).split())[:_LONGEST]
+        document = {"error": "flow_failed", "message": f"{type(exc).__name__}: {text}" if text else type(exc).__name__}
+        document["hint"] = "Correct the flow's code; then retry the run from its start, or from a step."
+    place = place_of(exc)
+    if place:
+        document["place"] = place
+    masked: dict[str, Any] = masker.value(document)
+    return masked
+
+
+def _located(error: KhotanError, exc: Exception, kind: str) -> KhotanError:
+    error.__traceback__ = exc.__traceback__
+    if kind not in error.message:
+        error.message += f" ({kind})"
+    return error
+
+
+async def _masker(host: Host, flow: Flow | None) -> Masker:
+    secrets: list[str] = []
+    for plug in host.plugs.values() if flow is None else flow.plugs:
+        try:
+            resolved = await plug.resolve()
+        except KhotanError:
+            continue  # its variables cannot be read, so that no message can hold them
+        secrets += [*resolved.secrets(), *plug.shared.tokens.secrets()]
+    return Masker(secrets)

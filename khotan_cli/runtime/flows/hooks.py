@@ -1,0 +1,75 @@
+"""What an application wants to be told of its runs."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+logger = logging.getLogger("khotan.flows")
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A run as hooks see it. `counts` are the counters by name; `error` is the error document of a failed run."""
+
+    id: str
+    flow: str
+    variant: str | None
+    status: str
+    source: str
+    counts: dict[str, int] = field(default_factory=dict[str, int])
+    message: str | None = None
+    error: dict[str, Any] | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; None while it has not ended."""
+        if self.started_at is None or self.ended_at is None:
+            return None
+        return max(0.0, (self.ended_at - self.started_at).total_seconds())
+
+
+Hook = Callable[[RunInfo], Awaitable[None] | None]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Functions of a RunInfo, sync or async: for a variant, a flow, or the whole app.
+
+    on_start: a run begins (again, after a crash). on_end: it has ended, however. on_success: completed. on_failure: failed
+    or partial. A hook that raises changes nothing but a line in the log; one runs at most once per event.
+    """
+
+    on_start: Hook | None = None
+    on_end: Hook | None = None
+    on_success: Hook | None = None
+    on_failure: Hook | None = None
+
+    async def started(self, run: RunInfo) -> None:
+        await _call(self.on_start, run)
+
+    async def ended(self, run: RunInfo) -> None:
+        if run.status == "completed":
+            await _call(self.on_success, run)
+        elif run.status in ("failed", "partial"):
+            await _call(self.on_failure, run)
+        await _call(self.on_end, run)
+
+
+async def _call(hook: Hook | None, run: RunInfo) -> None:
+    if hook is None:
+        return
+    try:
+        done = hook(run)
+        if inspect.isawaitable(done):
+            await done
+    except Exception as exc:  # a hook is the user's code, and none of the run's business
+        # The message may hold a secret, a webhook's URL say: only the kind of error is named.
+        name = getattr(hook, "__name__", type(hook).__name__)
+        logger.warning("The hook %s of flow %s raised %s", name, run.flow, type(exc).__name__)

@@ -1,0 +1,53 @@
+"""What flows run on: the app's plugs, declarations and stores, gathered once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from khotan_cli.runtime.flows.definition import Flow
+from khotan_cli.runtime.flows.hooks import Hooks
+from khotan_cli.runtime.plugs.plug import Plug
+from khotan_cli.runtime.records.caches import Cache
+from khotan_cli.runtime.records.resources import Resource
+from khotan_cli.runtime.store.caches import CacheStore
+from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.store.flows import FlowStore
+from khotan_cli.runtime.store.mappings import MappingStore
+from khotan_cli.runtime.store.outbox import Outbox
+from khotan_cli.runtime.store.runs import RunStore
+from khotan_cli.runtime.store.vars import DatabaseVarStore
+
+
+@dataclass(frozen=True)
+class Host:
+    """Everything a run needs besides its own row."""
+
+    database: Database
+    vars: DatabaseVarStore
+    plugs: Mapping[str, Plug]
+    flows: Mapping[str, Flow]
+    resources: Mapping[str, Resource]
+    caches: Mapping[str, Cache]
+    hooks: Hooks = field(default_factory=Hooks)
+
+    @property
+    def runs(self) -> RunStore:
+        return RunStore(self.database)
+
+    @property
+    def switches(self) -> FlowStore:
+        return FlowStore(self.database)
+
+    @property
+    def mappings(self) -> MappingStore:
+        return MappingStore(self.database)
+
+    @property
+    def entries(self) -> CacheStore:
+        return CacheStore(self.database)
+
+    outbox: Outbox = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "outbox", Outbox(self.database))

@@ -1,0 +1,99 @@
+"""Threads with an event loop each, one run at a time in each: a flow that never yields holds up itself alone."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_STOP_SECONDS = 5.0
+
+logger = logging.getLogger("khotan.flows")
+
+
+class Lane:
+    """A thread and its event loop. `leave` is awaited in it before it ends, to close what belongs to the loop."""
+
+    def __init__(self, number: int, leave: Callable[[], Awaitable[None]]) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._leave = leave
+        self._thread = threading.Thread(target=self._run, name=f"khotan-lane-{number}", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        with contextlib.suppress(Exception):
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def stop(self) -> None:
+        """Cancel what runs, close what belongs to the loop, end the thread; one that does not yield is left behind."""
+        ended = self.submit(self._wind_up())
+        try:
+            ended.result(_STOP_SECONDS)
+        except (concurrent.futures.TimeoutError, concurrent.futures.CancelledError):
+            logger.warning("%s does not yield, and is left behind", self._thread.name)
+            return
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_STOP_SECONDS)
+
+    async def _wind_up(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._leave()
+
+
+class Lanes:
+    """As many lanes as runs go on at a time; an idle one is used again, with its connections."""
+
+    def __init__(self, leave: Callable[[], Awaitable[None]]) -> None:
+        self._leave = leave
+        self._idle: list[Lane] = []
+        self._busy: set[Lane] = set()
+        self._made = 0
+        self._guard = threading.Lock()
+
+    async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run it in a lane; called from any event loop. A cancelled caller cancels the work."""
+        with self._guard:
+            lane = self._idle.pop() if self._idle else self._make()
+            self._busy.add(lane)
+        future = lane.submit(work())
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            # A caller that was cancelled leaves at once; the lane is free only when the work has ended.
+            future.add_done_callback(lambda _: self._freed(lane))
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._busy)
+
+    def _make(self) -> Lane:
+        self._made += 1
+        return Lane(self._made, self._leave)
+
+    def _freed(self, lane: Lane) -> None:
+        with self._guard:
+            if lane in self._busy:
+                self._busy.discard(lane)
+                self._idle.append(lane)
+
+    def stop(self) -> None:
+        with self._guard:
+            lanes = [*self._idle, *self._busy]
+            self._idle, self._busy = [], set()
+        for lane in lanes:
+            lane.stop()

@@ -1,0 +1,164 @@
+"""Items of a page as the endpoint declares them; with those that are not so told apart, where that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args, get_origin
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import httpx
+import orjson
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from khotan_cli.errors import ResponseInvalid
+from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
+from khotan_cli.runtime.plugs.paginate import dig
+from khotan_cli.runtime.plugs.plug import Plug
+from khotan_cli.runtime.plugs.walk import Fetched, PageWalk, Position
+
+_LONGEST_REASON = 500
+
+
+@dataclass
+class Page:
+    """Items in their order: models of `model`, or mappings where none is declared. `invalid`: (raw item, reason)."""
+
+    items: list[Any]
+    invalid: list[tuple[Any, str]] = field(default_factory=list[tuple[Any, str]])
+
+
+class PageReader:
+    """Reads the items of an endpoint's pages."""
+
+    def __init__(self, walk: PageWalk, *, skip_invalid: bool) -> None:
+        self._walk, self._skip = walk, skip_invalid
+        endpoint = walk.bound.endpoint
+        self.model = item_model(walk.bound, walk.paginator.items_path)
+        self._adapter: TypeAdapter[Any] | None = None
+        if endpoint.item is not None or self.model is not None:
+            self._adapter = TypeAdapter(endpoint.item if endpoint.item is not None else self.model)
+
+    def read(self, fetched: Fetched) -> Page:
+        """Raises ResponseInvalid where the page, or with skip_invalid what holds its items, is not as declared."""
+        try:
+            page = self._walk.bound.result(fetched.response)
+        except ResponseInvalid:
+            if not self._skip or self._adapter is None or not isinstance(fetched.data, (dict, list)):
+                raise
+            return self._one_by_one(fetched)
+        try:
+            return Page(self._walk.bound.endpoint.items_of(page, fetched.data, self._walk.paginator, fetched.response))
+        except ResponseInvalid:
+            if not self._skip:
+                raise
+            return self._one_by_one(fetched)
+
+    def _one_by_one(self, fetched: Fetched) -> Page:
+        assert self._adapter is not None
+        read = Page([])
+        for raw in self._walk.paginator.items(fetched.data):
+            try:
+                # As JSON: strict types and formats are judged as they were in the page.
+                read.items.append(self._adapter.validate_json(orjson.dumps(raw)))
+            except ValidationError as exc:
+                read.invalid.append((raw, reason_of(exc)))
+        return read
+
+
+def reason_of(exc: Exception) -> str:
+    """Why a record was refused, without its values."""
+    if isinstance(exc, ValidationError):
+        errors = exc.errors(include_url=False, include_input=False, include_context=False)
+        shown = [f"{'.'.join(map(str, error['loc'])) or 'record'}: {error['msg']}" for error in errors[:5]]
+        return "; ".join(shown)[:_LONGEST_REASON]
+    return f"{type(exc).__name__}: {exc}"[:_LONGEST_REASON]
+
+
+def item_model(bound: BoundEndpoint[Any], items_path: str | None) -> type[BaseModel] | None:
+    """The Pydantic model of an item, as the endpoint's declaration says; None where it does not."""
+    endpoint = bound.endpoint
+    if endpoint.item is not None:
+        return _model(endpoint.item)
+    declared = endpoint.returns
+    if get_origin(declared) is list:
+        return _model(get_args(declared)[0])
+    if not (isinstance(declared, type) and issubclass(declared, BaseModel)):
+        return None
+    lists = {}
+    for name, info in declared.model_fields.items():
+        inner = _list_item(info.annotation)
+        if inner is not None:
+            lists[info.alias or name] = inner
+    if items_path is not None:
+        return _at_path(declared, items_path)
+    usual = next((name for name in ("data", "items", "results", "records", "value") if name in lists), None)
+    if usual is None and len(lists) == 1:
+        usual = next(iter(lists))
+    return None if usual is None else _model(lists[usual])
+
+
+def _at_path(model: type[BaseModel], path: str) -> type[BaseModel] | None:
+    here: Any = model
+    for part in path.split("."):
+        if not (isinstance(here, type) and issubclass(here, BaseModel)):
+            return None
+        found = next((i for n, i in here.model_fields.items() if part in (i.alias, n)), None)
+        if found is None:
+            return None
+        here = found.annotation
+    inner = _list_item(here)
+    return None if inner is None else _model(inner)
+
+
+def _list_item(annotation: Any) -> Any:
+    """The item type of `list[X]` or `list[X] | None`."""
+    for candidate in (annotation, *get_args(annotation)):
+        if get_origin(candidate) in (list, tuple) and get_args(candidate):
+            return get_args(candidate)[0]
+    return None
+
+
+def _model(declared: Any) -> type[BaseModel] | None:
+    return declared if isinstance(declared, type) and issubclass(declared, BaseModel) else None
+
+
+def as_mapping(record: Any) -> Mapping[str, Any]:
+    """A record's fields by name, values as they are. Raises TypeError for what is no record."""
+    if isinstance(record, BaseModel):
+        return record.__dict__ if not record.__pydantic_extra__ else {**record.__dict__, **record.__pydantic_extra__}
+    if isinstance(record, Mapping):
+        return record
+    if hasattr(record, "_mapping"):
+        return dict(record._mapping)
+    raise TypeError(f"a record is a mapping or a model, not {type(record).__name__}")
+
+
+def as_document(record: Any) -> dict[str, Any]:
+    """A record as the service sent it, or would take it: JSON values, aliases instead of names."""
+    if isinstance(record, BaseModel):
+        return record.model_dump(mode="json", by_alias=True)
+    from pydantic_core import to_jsonable_python
+
+    found: dict[str, Any] = to_jsonable_python(dict(as_mapping(record)), inf_nan_mode="strings")
+    return found
+
+
+def answer_value(answer: Any, path: str) -> Any:
+    """The value at a dotted path of an answer: a model, a mapping, or a response."""
+    if isinstance(answer, httpx.Response):
+        answer = answer.json()
+    return dig(answer.model_dump(mode="json", by_alias=True) if isinstance(answer, BaseModel) else answer, path)
+
+
+async def without_secrets(position: Position, plug: Plug) -> Position:
+    """The position without a credential that the service put into its link: it is stored. The plug adds its own again."""
+    if position.url is None:
+        return position
+    secrets = {*(await plug.resolve()).secrets(), *plug.shared.tokens.secrets()}
+    parts = urlsplit(position.url)
+    given = parse_qsl(parts.query, keep_blank_values=True)
+    kept = [(name, value) for name, value in given if value not in secrets]
+    if len(kept) == len(given):
+        return position
+    return Position(position.params, position.where, urlunsplit(parts._replace(query=urlencode(kept))))

@@ -1,0 +1,328 @@
+"""`ctx.push`: records to an endpoint, resumable, each outcome stored when it is known."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from khotan_cli.errors import ConfigError, FlowError, KhotanError, PlugError
+from khotan_cli.runtime.flows.definition import Flow
+from khotan_cli.runtime.flows.destination import Destination, Sent
+from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.flows.pages import answer_value, as_document, as_mapping, reason_of
+from khotan_cli.runtime.flows.recorder import Finished, Outcome, Recorder
+from khotan_cli.runtime.flows.refs import RefWriter
+from khotan_cli.runtime.flows.sources import Chunk, EndpointSource, source_of
+from khotan_cli.runtime.flows.sync import OnInvalid
+from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
+from khotan_cli.runtime.plugs.hold import HeldAnswer
+from khotan_cli.runtime.records.digests import field_digests, holds
+from khotan_cli.runtime.store.mappings import KnownRef
+from khotan_cli.runtime.store.runs import Reject
+from khotan_cli.runtime.store.seen import SeenKeys
+from khotan_cli.runtime.store.tables import utc_now
+
+Body = Callable[[Any], Mapping[str, Any] | BaseModel | None]
+Ids = Callable[[Any], Mapping[str, Any]]
+Outcomes = Callable[[Any, Sequence[Any]], Sequence[str | None]]
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What a push did. `skipped`: what the service had already, and what `body` left out."""
+
+    extracted: int = 0
+    created: int = 0
+    updated: int = 0
+    skipped: int = 0
+    failed: int = 0
+    pages: int = 0
+
+
+@dataclass
+class _Item:
+    """A record on its way: its key as text, what is sent, and what the service is known to have."""
+
+    key: str
+    record: Any
+    payload: dict[str, Any]
+    digests: dict[str, str]
+    known: KnownRef | None
+
+
+@dataclass
+class _Totals:
+    created: int = 0
+    updated: int = 0
+    failed: int = 0
+    done: list[Sent] = field(default_factory=list[Sent])
+    rejects: list[Reject] = field(default_factory=list[Reject])
+
+
+class Push:
+    """One call of `ctx.push`; see there for the options."""
+
+    def __init__(
+        self,
+        host: Host,
+        flow: Flow,
+        recorder: Recorder,
+        source: Any,
+        endpoint: BoundEndpoint[Any],
+        *,
+        key: tuple[str, ...],
+        body: Body | None,
+        update: BoundEndpoint[Any] | None,
+        ref: str,
+        ids: Ids | None,
+        params: Mapping[str, Any],
+        batch: int,
+        batch_key: str | None,
+        outcomes: Outcomes | None,
+        concurrency: int,
+        page: int,
+        skip_unchanged: bool,
+        on_error: OnInvalid,
+    ) -> None:
+        self._host, self._recorder, self._endpoint, self._update = host, recorder, endpoint, update
+        self._key, self._body, self._ref, self._ids = key, body, ref, ids
+        self._batch, self._batch_key, self._outcomes = batch, batch_key, outcomes
+        self._concurrency, self._skip, self._on_error = concurrency, skip_unchanged, on_error
+        self._check(page)
+        self._source = source_of(source, host.database, key, page, params, skip_invalid=on_error == "skip")
+        reads = isinstance(source, BoundEndpoint)
+        self._read_refs = RefWriter.of(host, flow, source.plug.name) if reads else None
+        self._destination = Destination.of(host, flow, endpoint)
+        self._ref_param = self._find_ref_param()
+        self.name = recorder.name(f"push {endpoint.plug.name}.{endpoint.endpoint.name}")
+        self._flushing = asyncio.Lock()
+        self._totals = _Totals()
+
+    def _check(self, page: int) -> None:
+        if not isinstance(self._endpoint, BoundEndpoint):
+            raise ConfigError("push needs an endpoint of a plug to send to", hint="ctx.push(select(…), shop.create, …)")
+        if not self._key:
+            raise ConfigError("push needs a key: the field, or fields, that name a record", hint='key="id"')
+        if min(self._batch, self._concurrency, page) < 1 or self._on_error not in ("fail", "skip"):
+            raise ConfigError("push: batch, concurrency and page are 1 or more, on_error is fail or skip")
+        if self._batch > 1 and (self._update is not None or self._ids is not None):
+            raise ConfigError("push: a batch is one call for many records: update and ids name one", hint="batch=1")
+        if self._batch == 1 and (self._batch_key or self._outcomes):
+            raise ConfigError("push: batch_key and outcomes have a meaning only with batch above 1")
+
+    def _find_ref_param(self) -> str:
+        if self._update is None:
+            return ""
+        names = [name for name in self._update.endpoint.path.names if name not in self._update.plug.declared_vars()]
+        if len(names) != 1 and self._ids is None:
+            raise ConfigError(
+                f"push: {self._update.endpoint.name} has {len(names)} path parameters, and the id is one value",
+                hint="Give the others with ids=….",
+            )
+        return names[-1] if names else ""
+
+    async def run(self) -> PushResult:
+        position, pages, counts = None, 0, dict[str, int]()
+        while True:
+            name = f"{self.name} page {pages + 1}"
+            done = self._recorder.finished(name)
+            if done is None:
+                await self._recorder.ready()
+                done = await self._page(name, position)
+            pages += 1
+            for what, count in (done.result["counts"]).items():
+                counts[what] = counts.get(what, 0) + count
+            position = done.result["next"]
+            if position is None:
+                return PushResult(**counts, pages=pages)
+            self._source.passed(position)
+
+    # -- one page ----------------------------------------------------------------------------------------------------
+
+    async def _page(self, name: str, position: Any) -> Finished:
+        started = utc_now()
+        chunk = await self._source.read(position)
+        seen = SeenKeys(self._recorder.run_id, name, sqlite=self._host.database.sqlite)
+        rejects = [Reject(name, reason, raw) for raw, reason in chunk.invalid]
+        items, skipped = await self._items(name, chunk, seen, rejects)
+        self._totals = _Totals()
+        try:
+            await self._send(name, self._calls(items), seen)
+        finally:
+            await self._flush(seen)
+        totals, failed = self._totals, len(rejects)
+        fresh = {"extracted": len(chunk.records) + len(chunk.invalid), "skipped": skipped}
+        sent = {"created": totals.created, "updated": totals.updated, "failed": totals.failed + failed}
+
+        async def work(session: AsyncSession) -> Outcome:
+            if self._read_refs is not None and isinstance(self._source, EndpointSource):
+                await self._read_refs.write(session, chunk.records)
+            await seen.clear(session)
+            result = {"next": chunk.following, "counts": {**fresh, **sent}}
+            return Outcome(result, {**fresh, "transformed": len(items), "failed": failed}, rejects)
+
+        return await self._recorder.commit(name, work, started_at=started)
+
+    async def _items(self, name: str, chunk: Chunk, seen: SeenKeys, rejects: list[Reject]) -> tuple[list[_Item], int]:
+        """What is to be sent, and how many records were left out."""
+        keyed: dict[str, Any] = {}
+        with_key = 0
+        for record in chunk.records:
+            fields = as_mapping(record) if not hasattr(record, "__table__") else None
+            parts = tuple(getattr(record, k) if fields is None else fields.get(k) for k in self._key)
+            if None in parts:
+                rejects.append(Reject(name, f"has no {self._key[parts.index(None)]!r}", _shown(record)))
+                continue
+            with_key += 1
+            keyed[self._destination.key(record, parts)] = record
+        async with self._host.database.session() as session:
+            known = await self._destination.known(session, list(keyed))
+            sent = await seen.known(session, [(key,) for key in keyed])
+        items: list[_Item] = []
+        skipped = with_key - len(keyed)
+        for key, record in keyed.items():
+            if key in sent:
+                continue  # an execution before the crash sent and counted it
+            try:
+                made = record if self._body is None else self._body(record)
+                payload = None if made is None else as_document(made)
+            except Exception as exc:
+                if self._on_error == "fail":
+                    raise
+                rejects.append(Reject(name, reason_of(exc), _shown(record)))
+                continue
+            digests = {} if payload is None else field_digests(payload)
+            before = known.get(key)
+            if payload is None or (self._skip and before is not None and holds(before.fields, digests)):
+                skipped += 1
+                continue
+            items.append(_Item(key, record, payload, digests, before))
+        return items, skipped
+
+    # -- calls -------------------------------------------------------------------------------------------------------
+
+    def _calls(self, items: Sequence[_Item]) -> list[Sequence[_Item]]:
+        return [items[start : start + self._batch] for start in range(0, len(items), self._batch)]
+
+    async def _send(self, name: str, calls: Sequence[Sequence[_Item]], seen: SeenKeys) -> None:
+        waiting = iter(calls)
+
+        async def worker() -> None:
+            for call in waiting:
+                await self._call(name, call)
+                await self._flush(seen)
+
+        workers = [asyncio.create_task(worker()) for _ in range(min(self._concurrency, len(calls)))]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for task in workers:
+                task.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _call(self, name: str, call: Sequence[_Item]) -> None:
+        changes = self._update is not None and call[0].known is not None and bool(call[0].known.ref)
+        try:
+            answer = await self._answer(call, changes)
+        except PlugError as exc:
+            if exc.response is None or self._on_error == "fail":
+                raise
+            reason = f"{exc.response.status_code}: {exc.message}"[:500]
+            for item in call:
+                self._failed(name, item, reason)
+            return
+        reasons: Sequence[str | None] = [None] * len(call)
+        if self._outcomes is not None and not isinstance(answer, HeldAnswer):
+            reasons = self._outcomes(answer, [item.record for item in call])
+            if len(reasons) != len(call):
+                raise FlowError(
+                    f"outcomes= gave {len(reasons)} outcomes for {len(call)} records",
+                    hint="One for each, in their order.",
+                )
+        for index, (item, reason) in enumerate(zip(call, reasons, strict=True)):
+            if reason is not None:
+                self._failed(name, item, reason)
+                continue
+            before = item.known.ref if item.known is not None else ""
+            ref = before if changes else (self._answered_ref(answer, index) or before)
+            self._totals.done.append(Sent(item.key, ref, item.digests, changed=changes or bool(before)))
+
+    async def _answer(self, call: Sequence[_Item], changes: bool) -> Any:
+        item = call[0]
+        if self._batch > 1:
+            body: Any = [one.payload for one in call]
+            return await self._endpoint(body={self._batch_key: body} if self._batch_key else body)
+        more = dict(self._ids(item.record)) if self._ids is not None else {}
+        if changes:
+            assert self._update is not None and item.known is not None
+            if self._ref_param:
+                more.setdefault(self._ref_param, item.known.ref)
+            return await self._update(body=item.payload, **more)
+        return await self._endpoint(body=item.payload, **more)
+
+    def _answered_ref(self, answer: Any, index: int) -> str:
+        if isinstance(answer, HeldAnswer):
+            return ""
+        path = self._ref
+        if self._batch > 1:
+            path = f"{self._batch_key}.{index}.{path}" if self._batch_key else f"{index}.{path}"
+        try:
+            found = answer_value(answer, path)
+        except ValueError:
+            found = None
+        return "" if found is None else str(found)
+
+    def _failed(self, name: str, item: _Item, reason: str) -> None:
+        self._totals.failed += 1
+        self._totals.rejects.append(Reject(name, reason, item.payload))
+
+    # -- what came of them -------------------------------------------------------------------------------------------
+
+    async def _flush(self, seen: SeenKeys) -> None:
+        """Store what is known by now; those who wait meanwhile store theirs together."""
+        async with self._flushing:
+            done, rejects = self._totals.done, self._totals.rejects
+            self._totals.done, self._totals.rejects = [], []
+            if not done and not rejects:
+                return
+            try:
+                await self._store(seen, done, rejects)
+            except KhotanError as exc:
+                if exc.code != "mapping_conflict":
+                    raise
+                # One of them: which, is found one by one.
+                for one in done:
+                    await self._store_one(seen, one)
+                await self._store(seen, [], rejects)
+
+    async def _store_one(self, seen: SeenKeys, sent: Sent) -> None:
+        try:
+            await self._store(seen, [sent], [])
+        except KhotanError as exc:
+            if exc.code != "mapping_conflict":
+                raise
+            self._totals.failed += 1
+            await self._store(seen, [], [Reject(seen.step, exc.message, {"key": sent.key, "ref": sent.ref})])
+
+    async def _store(self, seen: SeenKeys, done: Sequence[Sent], rejects: Sequence[Reject]) -> None:
+        updated = sum(sent.changed for sent in done)
+        counts = {"created": len(done) - updated, "updated": updated, "failed": len(rejects)}
+
+        async def work(session: AsyncSession) -> None:
+            await seen.add(session, [(sent.key,) for sent in done])
+            await self._destination.keep(session, done)
+            await self._recorder.store.reject(session, self._recorder.run_id, rejects)
+
+        await self._recorder.add(counts, work)
+        self._totals.created += counts["created"]
+        self._totals.updated += counts["updated"]
+
+
+def _shown(record: Any) -> Any:
+    return to_jsonable_python(record, fallback=repr)

@@ -1,0 +1,172 @@
+"""What one execution of a run has finished, and how it finishes more: exactly once, in the transaction of the data."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from khotan_cli.errors import DatabaseUnreachable, FlowError, StoreError
+from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.store.runs import Reject, RunCancelled, RunStore, StepRecord
+from khotan_cli.runtime.store.tables import utc_now
+
+OUTAGE_SECONDS = 300.0
+"""For how long a run waits for a database that has gone."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 3.0
+
+T = TypeVar("T")
+
+logger = logging.getLogger("khotan.flows")
+
+
+@dataclass
+class Outcome:
+    """What a step came to: a JSON result, what it adds to the counters, and records it could not take."""
+
+    result: Any = None
+    counts: Mapping[str, int] = field(default_factory=dict[str, int])
+    rejects: Sequence[Reject] = ()
+
+
+Work = Callable[[AsyncSession], Awaitable[Outcome]]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A step that is done, by this execution or an earlier one."""
+
+    name: str
+    result: Any
+    counts: Mapping[str, int]
+
+
+class Recorder:
+    """Steps of one run, by name: the name of what is done, and for a name met again its occurrence (`load#2`).
+
+    Names, not places, tie a finished step to the code: a flow edited while its run is pending goes on with what is done,
+    runs what is new, and leaves out what is gone.
+    """
+
+    dry = False
+
+    def __init__(self, database: Database, store: RunStore, run_id: str, epoch: int) -> None:
+        self.database, self.store, self.run_id, self.epoch = database, store, run_id, epoch
+        self._finished: dict[str, Finished] = {}
+        self._occurrences: Counter[str] = Counter()
+        self._number = 0
+        self._cancelled = False
+
+    async def load(self) -> None:
+        """Read what earlier executions finished."""
+        rows: Sequence[Row[Any]] = await patiently(lambda: self.store.steps(self.run_id))
+        for row in rows:
+            self._finished[row.name] = Finished(row.name, row.result, row.counts or {})
+            self._number = max(self._number, row.number)
+
+    def name(self, base: str) -> str:
+        """The name of the next step that is called so."""
+        self._occurrences[base] += 1
+        count = self._occurrences[base]
+        return base if count == 1 else f"{base}#{count}"
+
+    def finished(self, name: str) -> Finished | None:
+        return self._finished.get(name)
+
+    async def ready(self) -> None:
+        """Raises RunCancelled or RunLost where no further step may begin."""
+        if self._cancelled:
+            raise RunCancelled
+        await patiently(lambda: self.store.check(self.run_id, self.epoch))
+
+    async def commit(self, name: str, work: Work, *, started_at: datetime | None = None, attempts: int = 1) -> Finished:
+        """Do the work and note the step in one transaction; repeated while the database is away.
+
+        Raises RunLost, with nothing written, where the run is not this execution's any more; RunCancelled before it begins.
+        """
+        started = started_at or utc_now()
+        if self._cancelled:
+            raise RunCancelled
+        self._number += 1
+        number = self._number
+        tried = False
+
+        async def once() -> Finished:
+            nonlocal tried
+            if tried and (done := await self._stored(name)) is not None:
+                return done  # the connection broke after the commit
+            tried = True
+            async with self.database.writing() as session:
+                outcome = await work(session)
+                record = StepRecord(name, number, outcome.result, outcome.counts, attempts, started, utc_now())
+                self._cancelled = await self.store.record(session, self.run_id, self.epoch, record)
+                await self.store.reject(session, self.run_id, outcome.rejects)
+            return Finished(name, outcome.result, outcome.counts)
+
+        self._finished[name] = await patiently(once)
+        return self._finished[name]
+
+    async def add(self, counts: Mapping[str, int], work: Callable[[AsyncSession], Awaitable[None]]) -> None:
+        """Do a part of a step that must not be done again, and count it, in one transaction."""
+
+        async def once() -> None:
+            async with self.database.writing() as session:
+                await work(session)
+                self._cancelled = await self.store.add(session, self.run_id, self.epoch, counts)
+
+        await patiently(once)
+
+    async def _stored(self, name: str) -> Finished | None:
+        for row in await self.store.steps(self.run_id):
+            if row.name == name:
+                return Finished(row.name, row.result, row.counts or {})
+        return None
+
+    async def progress(self, progress: Mapping[str, Any]) -> None:
+        try:
+            await self.store.progress(self.run_id, self.epoch, progress)
+        except StoreError as exc:
+            logger.warning("Progress of run %s is not shown: %s", self.run_id, exc.message)
+
+    async def log(self, level: str, message: str) -> None:
+        try:
+            await self.store.log(self.run_id, level, message)
+        except StoreError as exc:
+            logger.warning("A line of run %s is not kept: %s", self.run_id, exc.message)
+
+
+async def patiently(work: Callable[[], Awaitable[T]]) -> T:
+    """Do it, again and again while the database cannot be reached, for at most OUTAGE_SECONDS."""
+    waited, pause = 0.0, _FIRST_PAUSE
+    while True:
+        try:
+            return await work()
+        except DatabaseUnreachable as exc:
+            if waited >= OUTAGE_SECONDS:
+                raise
+            logger.warning("%s Trying again.", exc.message)
+        rest = random.uniform(pause / 2, pause)
+        await asyncio.sleep(rest)
+        waited, pause = waited + rest, min(pause * 2, _LONGEST_PAUSE)
+
+
+def as_json(name: str, value: Any) -> Any:
+    """A step's result as JSON. Raises FlowError for what JSON cannot say."""
+    from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+    try:
+        return to_jsonable_python(value, inf_nan_mode="strings")
+    except (PydanticSerializationError, ValueError, RecursionError) as exc:
+        raise FlowError(
+            f"The result of step {name!r} cannot be kept: {str(exc)[:200]}",
+            code="step_failed",
+            hint="Return JSON, or a Pydantic model: numbers, texts, lists, dicts.",
+        ) from None

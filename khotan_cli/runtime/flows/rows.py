@@ -1,0 +1,106 @@
+"""Records on their way into a table: keys, repeated ones, and the fastest form that the database takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, TypeAdapter
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from khotan_cli.errors import FlowError
+from khotan_cli.runtime.flows.pages import as_mapping
+from khotan_cli.runtime.store.columns import named_columns
+from khotan_cli.runtime.store.seen import key_text
+from khotan_cli.runtime.store.upsert import Upserted, Upserter, missing_key, upserter_for, write_page
+
+
+class Rows:
+    """How records of one kind become rows of a table. `model`: the Pydantic model of all records; None: any mappings."""
+
+    def __init__(
+        self,
+        table: type[Any],
+        key: tuple[str, ...],
+        model: type[BaseModel] | None,
+        exclude_on_update: tuple[str, ...],
+        *,
+        sqlite: bool,
+    ) -> None:
+        self.table, self.key, self.exclude, self.sqlite = table, key, exclude_on_update, sqlite
+        self.columns = frozenset(named_columns(table))
+        self.model = model
+        self.upserter: Upserter | None = None
+        self.adapter: TypeAdapter[Any] | None = None
+        if model is not None and model.model_config.get("extra") != "allow":
+            fields = tuple(name for name in model.model_fields if name in self.columns)
+            self.upserter = upserter_for(table, key, fields, exclude_on_update, sqlite)
+            self.adapter = TypeAdapter(_list_of(model))
+
+    def batch(self, records: Sequence[Any]) -> Batch:
+        return Batch(self, records)
+
+
+class Batch:
+    """The records of one page."""
+
+    def __init__(self, rows: Rows, records: Sequence[Any]) -> None:
+        self._rows = rows
+        self.records = list(records)
+        self.keys = [self._key(index, record) for index, record in enumerate(self.records)]
+
+    def _key(self, index: int, record: Any) -> tuple[Any, ...]:
+        try:
+            fields = as_mapping(record)
+        except TypeError as exc:
+            raise FlowError(
+                str(exc).capitalize(), code="records_invalid", hint="Return a mapping or a model from transform=…."
+            ) from None
+        key = tuple(fields.get(name) for name in self._rows.key)
+        if None in key:
+            raise missing_key(self._rows.key[key.index(None)], index)
+        return key
+
+    def repeated(self, wins: Literal["first", "last"]) -> int:
+        """Leave one record of each key; how many were left out."""
+        if len(set(self.keys)) == len(self.keys):
+            return 0
+        order = range(len(self.keys)) if wins == "last" else range(len(self.keys) - 1, -1, -1)
+        kept = sorted({self.keys[index]: index for index in order}.values())
+        left_out = len(self.keys) - len(kept)
+        self.records = [self.records[index] for index in kept]
+        self.keys = [self.keys[index] for index in kept]
+        return left_out
+
+    def without(self, known: set[str]) -> int:
+        """Leave out records whose key is among the texts; how many they were."""
+        kept = [index for index, key in enumerate(self.keys) if key_text(key) not in known]
+        left_out = len(self.keys) - len(kept)
+        self.records = [self.records[index] for index in kept]
+        self.keys = [self.keys[index] for index in kept]
+        return left_out
+
+    async def write(self, session: AsyncSession) -> Upserted:
+        rows = self._rows
+        if not self.records:
+            return Upserted()
+        if rows.upserter is not None and rows.adapter is not None:
+            if rows.upserter.takes_json:
+                payload = rows.adapter.dump_json(self.records, by_alias=False)
+                return await rows.upserter.write_json(session, payload, len(self.records))
+            plain = rows.adapter.dump_python(self.records, by_alias=False)
+            return await rows.upserter.write_rows(session, plain)
+        known = [_only(as_mapping(record), rows.columns, record) for record in self.records]
+        return await write_page(session, rows.table, known, rows.key, rows.exclude, rows.sqlite)
+
+
+def _only(fields: Mapping[str, Any], columns: frozenset[str], record: Any) -> Mapping[str, Any]:
+    """The fields that the table has. Plain JSON values stay; models in them become JSON."""
+    kept = {name: value for name, value in fields.items() if name in columns}
+    if isinstance(record, BaseModel):
+        return {name: value.model_dump() if isinstance(value, BaseModel) else value for name, value in kept.items()}
+    return kept
+
+
+def _list_of(model: Any) -> Any:
+    return list[model]

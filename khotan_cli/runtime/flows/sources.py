@@ -1,0 +1,147 @@
+"""Where pushed records come from: rows of a select, items of an endpoint, or any iterable; page by page, resumable."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+from pydantic_core import to_jsonable_python
+from sqlalchemy import Select, tuple_
+
+from khotan_cli.errors import ConfigError
+from khotan_cli.runtime.flows.pages import PageReader, without_secrets
+from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
+from khotan_cli.runtime.plugs.walk import PageWalk, Position
+from khotan_cli.runtime.store.database import Database
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Records, items that were not as declared (with the reason), and where the next are: JSON, None at the end."""
+
+    records: Sequence[Any]
+    following: Any
+    invalid: Sequence[tuple[Any, str]] = ()
+
+
+class Source(Protocol):
+    """Chunks by position; `read(None)` is the first."""
+
+    async def read(self, position: Any) -> Chunk: ...
+    def passed(self, position: Any) -> None:
+        """Note that an earlier execution came to this position."""
+        ...
+
+
+def source_of(
+    source: Any, database: Database, key: Sequence[str], page: int, params: Mapping[str, Any], *, skip_invalid: bool
+) -> Source:
+    """Raises ConfigError for what is no source of records."""
+    if isinstance(source, Select):
+        return SelectSource(source, database, key, page)
+    if isinstance(source, BoundEndpoint):
+        return EndpointSource(source, params, skip_invalid=skip_invalid)
+    if isinstance(source, (Iterable, AsyncIterable)) and not isinstance(source, (str, bytes, Mapping)):
+        return IterableSource(source, page)
+    raise ConfigError(
+        f"push cannot read records from {type(source).__name__}", hint="Give a select(…), an endpoint, or a list."
+    )
+
+
+class SelectSource:
+    """Rows in the order of the key, each chunk from after the last key of the one before: no row is passed over."""
+
+    def __init__(self, statement: Select[Any], database: Database, key: Sequence[str], page: int) -> None:
+        self._database, self._key, self._page = database, key, page
+        self._columns = [_column(statement, name) for name in key]
+        self._whole = (
+            len(statement.column_descriptions) == 1
+            and isinstance(statement.column_descriptions[0].get("type"), type)
+            and statement.column_descriptions[0].get("entity") is statement.column_descriptions[0].get("type")
+        )
+        self._statement = statement.order_by(None).order_by(*self._columns).limit(page)
+
+    async def read(self, position: Any) -> Chunk:
+        statement = self._statement
+        if position is not None:
+            after = [_typed(column, value) for column, value in zip(self._columns, position, strict=True)]
+            statement = statement.where(tuple_(*self._columns) > tuple_(*after))
+        async with self._database.session() as session:
+            result = await session.execute(statement)
+            records = list(result.scalars()) if self._whole else list(result.all())
+        if len(records) < self._page:
+            return Chunk(records, None)
+        last = records[-1]
+        return Chunk(records, to_jsonable_python([getattr(last, name) for name in self._key]))
+
+    def passed(self, position: Any) -> None:
+        """A select is read by key: there is nothing to remember."""
+
+
+class EndpointSource:
+    def __init__(self, endpoint: BoundEndpoint[Any], params: Mapping[str, Any], *, skip_invalid: bool) -> None:
+        self._walk = PageWalk(endpoint, (), params)
+        self._reader = PageReader(self._walk, skip_invalid=skip_invalid)
+
+    async def read(self, position: Any) -> Chunk:
+        fetched = await self._walk.fetch(self._walk.start if position is None else Position.from_json(position))
+        page = self._reader.read(fetched)
+        following = None
+        if fetched.following is not None:
+            following = (await without_secrets(fetched.following, self._walk.bound.plug)).to_json()
+        return Chunk(page.items, following, page.invalid)
+
+    def passed(self, position: Any) -> None:
+        self._walk.passed(Position.from_json(position))
+
+
+class IterableSource:
+    """Read once from its start; the position counts records. A resumed run must be given the same ones again."""
+
+    def __init__(self, records: Iterable[Any] | AsyncIterable[Any], page: int) -> None:
+        self._records: Any = records.__aiter__() if isinstance(records, AsyncIterable) else iter(records)
+        self._page, self._taken = page, 0
+
+    async def read(self, position: Any) -> Chunk:
+        await self._take((position or 0) - self._taken)
+        records = await self._take(self._page)
+        return Chunk(records, self._taken if len(records) == self._page else None)
+
+    async def _take(self, count: int) -> list[Any]:
+        taken: list[Any] = []
+        if hasattr(self._records, "__anext__"):
+            while len(taken) < count:
+                try:
+                    taken.append(await anext(self._records))
+                except StopAsyncIteration:
+                    break
+        elif count > 0:
+            taken = list(islice(self._records, count))
+        self._taken += len(taken)
+        return taken
+
+    def passed(self, position: Any) -> None:
+        """The records before it are read again, and left out."""
+
+
+def _column(statement: Select[Any], name: str) -> Any:
+    found = statement.selected_columns.get(name)
+    if found is None:
+        raise ConfigError(
+            f"The select has no column {name!r} for the key",
+            hint=f"Its columns: {', '.join(str(column.key) for column in statement.selected_columns)}",
+        )
+    return found
+
+
+def _typed(column: Any, value: Any) -> Any:
+    """A key that was kept as JSON, as the column's Python type."""
+    from pydantic import TypeAdapter
+
+    try:
+        kind = column.type.python_type
+    except NotImplementedError:
+        return value
+    return TypeAdapter(kind).validate_python(value)

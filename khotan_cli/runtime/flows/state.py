@@ -1,0 +1,59 @@
+"""What a flow keeps from run to run, written with its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from khotan_cli.runtime.flows.recorder import Outcome, Work
+from khotan_cli.runtime.records.caches import Cache, CacheHandle, json_value
+from khotan_cli.runtime.store.caches import CacheStore
+
+CURSORS = "_cursor"
+"""Cache that holds the cursors, one owner per flow."""
+
+Write = Callable[[str, Work], Awaitable[None]]
+
+
+class Cursor:
+    """A named value of a flow: a timestamp, an id, any JSON."""
+
+    def __init__(self, name: str, flow: str, store: CacheStore, write: Write) -> None:
+        self.name, self._flow, self._store, self._write = name, flow, store, write
+
+    async def get(self, default: Any = None) -> Any:
+        """The value stored last; in a step that has set it, still the one before."""
+        found = await self._store.get_many(CURSORS, self._flow, [self.name])
+        return found.get(self.name, default)
+
+    async def set(self, value: Any) -> None:
+        """Store the value together with the step that runs now, if and when that commits. Raises UsageError for no JSON."""
+        kept = json_value(self.name, value)
+
+        async def work(session: AsyncSession) -> Outcome:
+            await self._store.set_in(session, CURSORS, self._flow, {self.name: kept})
+            return Outcome()
+
+        await self._write(f"cursor {self.name}", work)
+
+
+class RunCache(CacheHandle):
+    """A cache as a flow sees it: what is set or deleted is stored with the step that runs now."""
+
+    def __init__(self, cache: Cache, store: CacheStore, owner: str, write: Write) -> None:
+        super().__init__(cache, store, owner)
+        self._write = write
+
+    async def set(self, key: str, value: Any, ttl: Any = None) -> None:
+        await self.set_many({key: value}, ttl)
+
+    async def set_many(self, values: Any, ttl: Any = None) -> None:
+        kept = {key: json_value(key, value) for key, value in dict(values).items()}
+
+        async def work(session: AsyncSession) -> Outcome:
+            await self._store.set_in(session, self.cache.name, self.owner, kept, self.cache.seconds(ttl))
+            return Outcome()
+
+        await self._write(f"cache {self.cache.name}", work)

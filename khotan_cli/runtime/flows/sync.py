@@ -1,0 +1,259 @@
+"""`ctx.sync`: pages of an endpoint into a table, each page one durable step."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from khotan_cli.errors import ConfigError
+from khotan_cli.runtime.flows.definition import Flow
+from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.flows.pages import PageReader, reason_of, without_secrets
+from khotan_cli.runtime.flows.recorder import Finished, Outcome, Recorder
+from khotan_cli.runtime.flows.refs import RefWriter
+from khotan_cli.runtime.flows.rows import Rows
+from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
+from khotan_cli.runtime.plugs.walk import Fetched, PageWalk, Position
+from khotan_cli.runtime.store.columns import check_key
+from khotan_cli.runtime.store.runs import Reject
+from khotan_cli.runtime.store.seen import SeenKeys
+from khotan_cli.runtime.store.tables import utc_now
+
+Dedupe = Literal["first", "last"]
+OnInvalid = Literal["fail", "skip"]
+Transform = Callable[[Any], Mapping[str, Any] | BaseModel | None]
+
+
+@dataclass(frozen=True)
+class SyncResult:
+    """What a sync did. `complete`: every page came, with nothing invalid, under one set of params."""
+
+    extracted: int = 0
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    skipped: int = 0
+    deleted: int = 0
+    failed: int = 0
+    pages: int = 0
+    complete: bool = True
+
+
+@dataclass
+class _Tally:
+    pages: int = 0
+    complete: bool = True
+    counts: dict[str, int] = field(default_factory=dict[str, int])
+    unchanged: int = 0
+
+    def take(self, done: Finished) -> None:
+        self.pages += 1
+        for name, count in done.counts.items():
+            self.counts[name] = self.counts.get(name, 0) + count
+        self.unchanged += done.result["unchanged"]
+        self.complete = self.complete and not done.counts.get("failed") and not done.result["cut"]
+
+
+class Sync:
+    """One call of `ctx.sync`; see there for the options."""
+
+    def __init__(
+        self,
+        host: Host,
+        flow: Flow,
+        recorder: Recorder,
+        endpoint: BoundEndpoint[Any],
+        *,
+        into: type[Any],
+        key: tuple[str, ...],
+        params: Mapping[str, Any],
+        transform: Transform | None,
+        exclude_on_update: Sequence[str],
+        dedupe: Dedupe,
+        delete_missing: bool,
+        delete_where: Any,
+        allow_empty: bool,
+        prefetch: bool,
+        on_invalid: OnInvalid,
+    ) -> None:
+        if not isinstance(endpoint, BoundEndpoint):
+            raise ConfigError("sync needs an endpoint of a plug", hint="ctx.sync(shop.list_products, …)")
+        if dedupe not in ("first", "last") or on_invalid not in ("fail", "skip"):
+            raise ConfigError("sync: dedupe is first or last, on_invalid is fail or skip")
+        if delete_where is not None and not delete_missing:
+            raise ConfigError("sync: delete_where has no meaning without delete_missing=True")
+        check_key(into, key)
+        self._host, self._recorder, self._endpoint = host, recorder, endpoint
+        self._into, self._key, self._params = into, key, params
+        self._transform, self._dedupe = transform, dedupe
+        self._delete_missing, self._delete_where, self._allow_empty = delete_missing, delete_where, allow_empty
+        self._prefetch, self._on_invalid = prefetch, on_invalid
+        self._walk = PageWalk(endpoint, (), params)
+        self._reader = PageReader(self._walk, skip_invalid=on_invalid == "skip")
+        model = None if transform else self._reader.model
+        self._rows = Rows(into, key, model, tuple(exclude_on_update), sqlite=host.database.sqlite)
+        self._filter = fingerprint(params)
+        self._refs = RefWriter.of(host, flow, endpoint.plug.name)
+        self.name = recorder.name(f"sync {endpoint.plug.name}.{endpoint.endpoint.name}")
+        self._seen = SeenKeys(recorder.run_id, self.name, sqlite=host.database.sqlite)
+
+    async def run(self) -> SyncResult:
+        tally = _Tally()
+        position = self._resume(tally)
+        if position is not None:
+            await self._recorder.ready()
+            await self._pages(position, tally)
+        deleted = await self._delete(tally) if self._delete_missing else 0
+        counts = tally.counts
+        return SyncResult(
+            extracted=counts.get("extracted", 0),
+            created=counts.get("created", 0),
+            updated=counts.get("updated", 0),
+            unchanged=tally.unchanged,
+            skipped=counts.get("skipped", 0),
+            deleted=deleted,
+            failed=counts.get("failed", 0),
+            pages=tally.pages,
+            complete=tally.complete,
+        )
+
+    def _resume(self, tally: _Tally) -> Position | None:
+        """Take what earlier executions did; where to go on, None after the last page."""
+        position: Position | None = self._walk.start
+        while (done := self._recorder.finished(self._page_name(tally.pages))) is not None:
+            tally.take(done)
+            if done.result["filter"] != self._filter:
+                # The pages before were read under other params: together they are no complete pass.
+                tally.complete = False
+            position = None if done.result["next"] is None else Position.from_json(done.result["next"])
+            if position is None:
+                return None
+            self._walk.passed(position)
+        return position
+
+    def _page_name(self, index: int) -> str:
+        return f"{self.name} page {index + 1}"
+
+    async def _pages(self, position: Position, tally: _Tally) -> None:
+        fetching = asyncio.create_task(self._walk.fetch(position))
+        try:
+            while True:
+                fetched = await fetching
+                if fetched.following is not None and self._prefetch:
+                    fetching = asyncio.create_task(self._next(fetched.following))
+                tally.take(await self._page(self._page_name(tally.pages), fetched))
+                if fetched.following is None:
+                    return
+                if not self._prefetch:
+                    fetching = asyncio.create_task(self._next(fetched.following))
+        finally:
+            fetching.cancel()
+            await asyncio.gather(fetching, return_exceptions=True)
+
+    async def _next(self, position: Position) -> Fetched:
+        if self._walk.paginator.delay:
+            await asyncio.sleep(self._walk.paginator.delay)
+        return await self._walk.fetch(position)
+
+    async def _page(self, name: str, fetched: Fetched) -> Finished:
+        started = utc_now()
+        page = self._reader.read(fetched)
+        rejects = [Reject(name, reason, raw) for raw, reason in page.invalid]
+        extracted = len(page.items) + len(rejects)
+        items, left_out = self._transformed(name, page.items, rejects)
+        following = None
+        if fetched.following is not None:
+            following = (await without_secrets(fetched.following, self._endpoint.plug)).to_json()
+
+        async def work(session: AsyncSession) -> Outcome:
+            batch = self._rows.batch(items)
+            skipped = left_out + batch.repeated(self._dedupe)
+            if self._dedupe == "first" or self._delete_missing:
+                skipped += await self._note(session, batch)
+            done = await batch.write(session)
+            if self._refs is not None:
+                await self._refs.write(session, page.items)
+            counts = {
+                "extracted": extracted,
+                "created": done.created,
+                "updated": done.updated,
+                "skipped": skipped + done.unchanged,
+                "failed": len(rejects),
+            }
+            if self._transform is not None:
+                counts["transformed"] = len(items)
+            result = {"next": following, "filter": self._filter, "unchanged": done.unchanged, "cut": fetched.cut}
+            return Outcome(result, counts, rejects)
+
+        return await self._recorder.commit(name, work, started_at=started)
+
+    def _transformed(self, name: str, items: list[Any], rejects: list[Reject]) -> tuple[list[Any], int]:
+        """What the transform makes of the items, and how many it left out."""
+        if self._transform is None:
+            return items, 0
+        made: list[Any] = []
+        left_out = 0
+        for item in items:
+            try:
+                one = self._transform(item)
+            except Exception as exc:
+                if self._on_invalid == "fail":
+                    raise
+                rejects.append(Reject(name, reason_of(exc), to_jsonable_python(item, fallback=repr)))
+                continue
+            if one is None:
+                left_out += 1
+            else:
+                made.append(one)
+        return made, left_out
+
+    async def _note(self, session: AsyncSession, batch: Any) -> int:
+        """Remember the keys of this pass; with dedupe="first" leave out those that came before. How many were."""
+        left_out = 0
+        if self._dedupe == "first":
+            known = await self._seen.known(session, batch.keys)
+            left_out = batch.without(known)
+        await self._seen.add(session, batch.keys)
+        return left_out
+
+    async def _delete(self, tally: _Tally) -> int:
+        name = f"{self.name} delete missing"
+        done = self._recorder.finished(name)
+        if done is None:
+            why = self._why_not(tally)
+            if why:
+                await self._recorder.log("warning", f"{self.name}: nothing was deleted, {why}")
+
+            async def work(session: AsyncSession) -> Outcome:
+                if why:
+                    return Outcome({"deleted": 0, "why": why})
+                gone = await self._seen.delete_missing(session, self._into, self._key, self._delete_where)
+                await self._seen.clear(session)
+                return Outcome({"deleted": gone}, {"deleted": gone})
+
+            done = await self._recorder.commit(name, work)
+        deleted: int = done.result["deleted"]
+        return deleted
+
+    def _why_not(self, tally: _Tally) -> str:
+        if not tally.complete:
+            return "for the pass was not complete"
+        if not tally.counts.get("extracted") and not self._allow_empty:
+            return "for the source returned nothing (allow_empty=True allows it)"
+        return ""
+
+
+def fingerprint(params: Mapping[str, Any]) -> str:
+    """A digest of a call's parameters: they may hold what is not to be stored."""
+    text = orjson.dumps(
+        to_jsonable_python(dict(params), fallback=repr), option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
+    )
+    return hashlib.blake2b(text, digest_size=8).hexdigest()

@@ -1,0 +1,1 @@
+"""Resources with their mappings, and caches: what flows keep about records besides the records."""

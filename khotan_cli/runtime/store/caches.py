@@ -1,0 +1,125 @@
+"""Entries of caches. An expired one is invisible to every read, and swept sooner or later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import bindparam, delete, func, literal, null, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.store.tables import CACHE_ENTRIES, utc_now
+
+_AT_A_TIME = 500
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    cache: str
+    owner: str
+    key: str
+    value: Any
+    expires_at: datetime | None
+    updated_at: datetime
+
+
+class CacheStore:
+    """Names that begin with an underscore are khotan's own: cursors, and what was sent where."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def _alive(self) -> Any:
+        return or_(CACHE_ENTRIES.c.expires_at.is_(None), CACHE_ENTRIES.c.expires_at > self.database.now())
+
+    async def get_many(self, cache: str, owner: str, keys: Sequence[str]) -> dict[str, Any]:
+        async with self.database.session() as session:
+            return await self.get_in(session, cache, owner, keys)
+
+    async def get_in(self, session: AsyncSession, cache: str, owner: str, keys: Sequence[str]) -> dict[str, Any]:
+        """Values by key, in the caller's transaction."""
+        found: dict[str, Any] = {}
+        mine = (CACHE_ENTRIES.c.cache == cache) & (CACHE_ENTRIES.c.owner == owner)
+        for start in range(0, len(keys), _AT_A_TIME):
+            part = list(keys[start : start + _AT_A_TIME])
+            statement = select(CACHE_ENTRIES.c.key, CACHE_ENTRIES.c.value)
+            rows = await session.execute(statement.where(mine, CACHE_ENTRIES.c.key.in_(part), self._alive()))
+            found |= {row.key: row.value for row in rows.all()}
+        return found
+
+    async def set_many(self, cache: str, owner: str, values: Mapping[str, Any], seconds: float | None = None) -> None:
+        async with self.database.session() as session:
+            await self.set_in(session, cache, owner, values, seconds)
+
+    async def set_in(
+        self, session: AsyncSession, cache: str, owner: str, values: Mapping[str, Any], seconds: float | None = None
+    ) -> None:
+        """Store entries in the caller's transaction; seconds: their time to live, None: no end."""
+        if not values:
+            return
+        until = null() if seconds is None else self.database.now() + literal(seconds)
+        # In one order, so that two who store the same keys do not wait for each other.
+        rows = [{"key_": key, "value_": values[key]} for key in sorted(values)]
+        insert = self.database.insert(CACHE_ENTRIES).values(
+            cache=cache,
+            owner=owner,
+            key=bindparam("key_"),
+            value=bindparam("value_", type_=CACHE_ENTRIES.c.value.type),
+            expires_at=until,
+            updated_at=utc_now(),
+        )
+        changed = {name: insert.excluded[name] for name in ("value", "expires_at", "updated_at")}
+        await session.execute(
+            insert.on_conflict_do_update(index_elements=["cache", "owner", "key"], set_=changed), rows
+        )
+
+    async def delete(self, cache: str, owner: str, key: str) -> bool:
+        mine = (CACHE_ENTRIES.c.cache == cache) & (CACHE_ENTRIES.c.owner == owner) & (CACHE_ENTRIES.c.key == key)
+        statement = delete(CACHE_ENTRIES).where(mine, self._alive()).returning(CACHE_ENTRIES.c.key)
+        async with self.database.session() as session:
+            return (await session.execute(statement)).scalar() is not None
+
+    async def clear(self, cache: str, owner: str | None = None) -> int:
+        """Remove the entries of an owner, or of all; how many there were."""
+        statement = delete(CACHE_ENTRIES).where(CACHE_ENTRIES.c.cache == cache)
+        if owner is not None:
+            statement = statement.where(CACHE_ENTRIES.c.owner == owner)
+        async with self.database.session() as session:
+            return len((await session.execute(statement.returning(CACHE_ENTRIES.c.key))).all())
+
+    async def entries(
+        self, cache: str, owner: str | None = None, prefix: str = "", *, limit: int | None = None, offset: int = 0
+    ) -> tuple[list[CacheEntry], int]:
+        """Entries in the order of owner and key, and how many there are in all."""
+        matching = (CACHE_ENTRIES.c.cache == cache) & self._alive()
+        if owner is not None:
+            matching &= CACHE_ENTRIES.c.owner == owner
+        if prefix:
+            matching &= CACHE_ENTRIES.c.key.startswith(prefix, autoescape=True)
+        page = select(CACHE_ENTRIES).where(matching).order_by(CACHE_ENTRIES.c.owner, CACHE_ENTRIES.c.key)
+        async with self.database.session() as session:
+            total = (
+                await session.execute(select(func.count()).select_from(CACHE_ENTRIES).where(matching))
+            ).scalar() or 0
+            rows = (await session.execute(page.limit(limit).offset(offset))).all()
+        return [_entry(row) for row in rows], total
+
+    async def counts(self) -> dict[str, int]:
+        """Number of living entries of each cache."""
+        statement = select(CACHE_ENTRIES.c.cache, func.count()).where(self._alive()).group_by(CACHE_ENTRIES.c.cache)
+        async with self.database.session() as session:
+            return {row[0]: row[1] for row in (await session.execute(statement)).all()}
+
+    async def sweep(self) -> int:
+        """Delete what has expired; how many there were."""
+        statement = delete(CACHE_ENTRIES).where(CACHE_ENTRIES.c.expires_at <= self.database.now())
+        async with self.database.session() as session:
+            return len((await session.execute(statement.returning(CACHE_ENTRIES.c.key))).all())
+
+
+def _entry(row: Any) -> CacheEntry:
+    expires = None if row.expires_at is None else datetime.fromtimestamp(row.expires_at, UTC)
+    return CacheEntry(row.cache, row.owner, row.key, row.value, expires, row.updated_at)

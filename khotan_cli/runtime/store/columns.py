@@ -1,0 +1,170 @@
+"""What a table wants of records: columns, keys, defaults, and how values reach each database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Enum,
+    Float,
+    Integer,
+    Numeric,
+    String,
+    Table,
+    Time,
+    TypeDecorator,
+    UniqueConstraint,
+    Uuid,
+    inspect,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import NoInspectionAvailable
+from sqlalchemy.orm import Mapper
+from sqlmodel.sql.sqltypes import AutoString
+
+from khotan_cli.errors import ConfigError, nearest
+
+_AS_JSON = (String, Integer, Boolean, Float, Numeric, DateTime, Date, Time, Uuid, JSON)
+"""Types whose values PostgreSQL reads from JSON text as SQLAlchemy would have stored them."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column that is written: the name in records, the column, and how a Python value is bound, None: as it is."""
+
+    name: str
+    column: Column[Any]
+    bind: Callable[[Any], Any] | None
+    as_json: bool
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A column that records do not have: a constant, or a function called once per row."""
+
+    field: Field
+    value: Any = None
+    call: Callable[[], Any] | None = None
+
+    def get(self) -> Any:
+        return self.value if self.call is None else self.call()
+
+
+def table_of(model: Any) -> Table:
+    """The table of a SQLModel or mapped class. Raises ConfigError for a class without one."""
+    if isinstance(model, Table):
+        return model
+    try:
+        mapper = inspect(model)
+    except NoInspectionAvailable:
+        mapper = None
+    if not isinstance(mapper, Mapper) or not isinstance(mapper.local_table, Table):
+        name = getattr(model, "__name__", repr(model))
+        raise ConfigError(f"{name} is not a table", hint="class Row(SQLModel, table=True): …")
+    return mapper.local_table
+
+
+@lru_cache(maxsize=256)
+def named_columns(model: Any) -> dict[str, Column[Any]]:
+    """Columns by the name of their attribute."""
+    if isinstance(model, Table):
+        return {column.key: column for column in model.columns}
+    mapper = inspect(model)
+    table = table_of(model)
+    return {attr.key: attr.columns[0] for attr in mapper.column_attrs if attr.columns[0].table is table}
+
+
+def dialect_of(on_sqlite: bool) -> Dialect:
+    return sqlite.dialect() if on_sqlite else postgresql.dialect()
+
+
+def field_of(name: str, column: Column[Any], on_sqlite: bool) -> Field:
+    dialect = dialect_of(on_sqlite)
+    kind = column.type
+    plain = isinstance(kind, AutoString) or (isinstance(kind, _AS_JSON) and not isinstance(kind, (Enum, TypeDecorator)))
+    implementation = kind.dialect_impl(dialect)
+    return Field(name, column, implementation.bind_processor(dialect), plain)
+
+
+def check_key(model: Any, key: Sequence[str]) -> None:
+    """Raises ConfigError where the key is not one column or more that the database keeps unique."""
+    columns, table = named_columns(model), table_of(model)
+    if not key:
+        raise ConfigError("A key is needed: the column, or columns, that tell records apart", hint='key="id"')
+    for name in key:
+        if name not in columns:
+            raise ConfigError(f"{table.name} has no column {name!r} for the key", hint=_near(name, columns))
+    wanted = {columns[name].name for name in key}
+    unique = [{column.name for column in table.primary_key.columns}]
+    unique += [{c.name for c in each.columns} for each in table.constraints if isinstance(each, UniqueConstraint)]
+    unique += [{c.name for c in index.columns} for index in table.indexes if index.unique]
+    if wanted not in unique:
+        raise ConfigError(
+            f"The key {', '.join(key)} of {table.name} is not unique in the database",
+            hint="Make it the primary key, or give the table a UniqueConstraint on exactly these columns.",
+        )
+
+
+def check_fields(model: Any, fields: Sequence[str]) -> None:
+    """Raises ConfigError for a field that is no column."""
+    columns = named_columns(model)
+    for name in fields:
+        if name not in columns:
+            raise ConfigError(f"{table_of(model).name} has no column {name!r}", hint=_near(name, columns))
+
+
+def filled_on_insert(model: Any, fields: Sequence[str], on_sqlite: bool) -> list[Filled]:
+    """The defaults of columns that records do not have. Raises ConfigError for one that must have a value and gets none."""
+    found: list[Filled] = []
+    for name, column in named_columns(model).items():
+        if name in fields or column.computed is not None or column.identity is not None:
+            continue
+        if column.default is not None:
+            found.append(_default(name, column, column.default, on_sqlite))
+        elif not column.nullable and column.server_default is None and not _counts_itself(column):
+            raise ConfigError(
+                f"{table_of(model).name}.{name} must have a value, and the records have no {name!r}",
+                hint="Add it with transform=…, give the column a default, or let it be null.",
+            )
+    return found
+
+
+def filled_on_update(model: Any, fields: Sequence[str], on_sqlite: bool) -> list[Filled]:
+    """Columns with an `onupdate` that records do not have."""
+    return [
+        _default(name, column, column.onupdate, on_sqlite)
+        for name, column in named_columns(model).items()
+        if name not in fields and column.onupdate is not None
+    ]
+
+
+def _default(name: str, column: Column[Any], default: Any, on_sqlite: bool) -> Filled:
+    field = field_of(name, column, on_sqlite)
+    if default.is_scalar:
+        return Filled(field, value=default.arg)
+    if default.is_callable:
+        # SQLAlchemy wraps a function so that it takes the execution context.
+        return Filled(field, call=lambda: default.arg(None))
+    raise ConfigError(
+        f"The default of {column.table.name}.{name} is an SQL expression, which a bulk write cannot use",
+        hint="Make it a server_default, or a Python function.",
+    )
+
+
+def _counts_itself(column: Column[Any]) -> bool:
+    table = column.table
+    return isinstance(table, Table) and table.autoincrement_column is column
+
+
+def _near(name: str, columns: dict[str, Column[Any]]) -> str:
+    near = nearest(name, columns)
+    return f"Did you mean {near!r}?" if near else f"Its columns: {', '.join(columns)}"

@@ -1,0 +1,322 @@
+"""Mappings and their refs. Bulk work is a few statements with one JSON parameter, not one per record."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import orjson
+from sqlalchemy import and_, bindparam, delete, func, or_, select, text, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from khotan_cli.errors import MappingConflict
+from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.store.keys import decode_key, encode_key
+from khotan_cli.runtime.store.tables import MAPPING_REFS, MAPPINGS, utc_now
+
+_AT_A_TIME = 1000
+
+
+@dataclass(frozen=True)
+class MappingEntry:
+    """A mapping: the parts of its canonical key, and each plug's id."""
+
+    id: str
+    resource: str
+    key: tuple[str, ...]
+    refs: dict[str, str]
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class MappingChanges:
+    """Refs to set: canonical key → plug → id. With `replace` a mapping keeps no other plug's id."""
+
+    resource: str
+    refs: Mapping[str, Mapping[str, str]]
+    replace: bool = False
+    origin: str = "read"
+    fields: Mapping[tuple[str, str], Mapping[str, str]] = field(
+        default_factory=dict[tuple[str, str], Mapping[str, str]]
+    )
+    """Digests of the fields that a plug's system has: (key, plug) → field → digest."""
+
+
+class MappingCounts(NamedTuple):
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+
+
+class KnownRef(NamedTuple):
+    """The id that a system has for a key, and the digests of what it is known to hold."""
+
+    ref: str
+    fields: dict[str, str] | None
+    origin: str
+
+
+class MappingStore:
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    async def upsert(self, changes: MappingChanges, *, dry: bool = False) -> MappingCounts:
+        """Write in a transaction of its own. Raises MappingConflict, with nothing written. dry: only count."""
+        try:
+            async with self.database.writing() as session:
+                counts = await self.write(session, changes)
+                if dry:
+                    await session.rollback()
+                return counts
+        except IntegrityError:
+            raise _raced(changes.resource) from None
+
+    async def write(self, session: AsyncSession, changes: MappingChanges) -> MappingCounts:
+        """Write in the caller's transaction, which must not commit where this raises MappingConflict."""
+        keys = sorted(changes.refs)
+        created = updated = 0
+        for start in range(0, len(keys), _AT_A_TIME):
+            part = {key: changes.refs[key] for key in keys[start : start + _AT_A_TIME]}
+            made, changed = await self._write_part(session, changes, part)
+            created, updated = created + made, updated + changed
+        return MappingCounts(created, updated, len(keys) - created - updated)
+
+    async def _write_part(
+        self, session: AsyncSession, changes: MappingChanges, part: Mapping[str, Mapping[str, str]]
+    ) -> tuple[int, int]:
+        resource = changes.resource
+        made = await self._make(session, resource, list(part))
+        ids = await self._ids(session, resource, list(part))
+        known = await self._refs_of(session, list(ids.values()))
+        wanted = [
+            {"mapping_id": ids[key], "plug": plug, "ref": ref, "fields": changes.fields.get((key, plug))}
+            for key, refs in part.items()
+            for plug, ref in refs.items()
+        ]
+        await self._check_free(session, resource, wanted, {value: key for key, value in ids.items()})
+        differing = [row for row in wanted if _differs(known.get((row["mapping_id"], row["plug"])), row)]
+        touched = {row["mapping_id"] for row in differing if _moves(known.get((row["mapping_id"], row["plug"])), row)}
+        gone = [
+            (mapping, plug)
+            for mapping, plug in known
+            if changes.replace and not any(w["mapping_id"] == mapping and w["plug"] == plug for w in wanted)
+        ]
+        touched |= {mapping for mapping, _ in gone}
+        stale = [(row["mapping_id"], row["plug"]) for row in differing if (row["mapping_id"], row["plug"]) in known]
+        await self._remove_refs(session, [*gone, *stale])
+        await self._add_refs(session, resource, differing, changes.origin, known)
+        fresh = {ids[key] for key in made}
+        moved = touched - fresh
+        if moved:
+            await session.execute(update(MAPPINGS).where(MAPPINGS.c.id.in_(moved)).values(updated_at=utc_now()))
+        return len(fresh), len(moved)
+
+    async def _make(self, session: AsyncSession, resource: str, keys: Sequence[str]) -> set[str]:
+        """Create the mappings that are missing; returns their keys."""
+        now = utc_now()
+        there = set(await self._ids(session, resource, keys))
+        rows = [
+            {"id": str(uuid.uuid4()), "resource": resource, "key": key, "created_at": now, "updated_at": now}
+            for key in keys
+            if key not in there
+        ]
+        if not rows:
+            return set()
+        statement = self.database.insert(MAPPINGS).on_conflict_do_nothing()
+        await session.execute(statement, rows)
+        return {str(row["key"]) for row in rows}
+
+    async def _ids(self, session: AsyncSession, resource: str, keys: Sequence[str]) -> dict[str, str]:
+        statement = select(MAPPINGS.c.key, MAPPINGS.c.id).where(
+            MAPPINGS.c.resource == resource, self._among(MAPPINGS.c.key, keys)
+        )
+        return {row.key: row.id for row in (await session.execute(statement)).all()}
+
+    def _among(self, column: Any, values: Sequence[str]) -> Any:
+        """`column IN values` as one parameter, however many."""
+        payload = orjson.dumps(list(values)).decode()
+        function = "json_each(:among)" if self.database.sqlite else "json_array_elements_text(CAST(:among AS json))"
+        rows = text(f"SELECT value FROM {function}").bindparams(bindparam("among", payload, unique=True))  # noqa: S608
+        return column.in_(rows.columns(value=MAPPINGS.c.id.type).scalar_subquery())
+
+    async def _refs_of(self, session: AsyncSession, ids: Sequence[str]) -> dict[tuple[str, str], KnownRef]:
+        statement = select(MAPPING_REFS).where(self._among(MAPPING_REFS.c.mapping_id, ids))
+        rows = (await session.execute(statement)).all()
+        return {(row.mapping_id, row.plug): KnownRef(row.ref, row.fields, row.origin) for row in rows}
+
+    async def _check_free(
+        self, session: AsyncSession, resource: str, wanted: Sequence[Mapping[str, Any]], keys: Mapping[str, str]
+    ) -> None:
+        """Raises MappingConflict for an id that belongs to another mapping, or that two of these claim."""
+        claims: dict[tuple[str, str], str] = {}
+        for row in wanted:
+            other = claims.setdefault((row["plug"], row["ref"]), row["mapping_id"])
+            if other != row["mapping_id"]:
+                raise _conflict(resource, row["plug"], row["ref"], keys[other], keys[row["mapping_id"]])
+        for plug in {plug for plug, _ in claims}:
+            refs = [ref for name, ref in claims if name == plug]
+            statement = select(MAPPING_REFS.c.ref, MAPPING_REFS.c.mapping_id, MAPPINGS.c.key).join(
+                MAPPINGS, MAPPINGS.c.id == MAPPING_REFS.c.mapping_id
+            )
+            here = (MAPPING_REFS.c.resource == resource) & (MAPPING_REFS.c.plug == plug)
+            for row in (await session.execute(statement.where(here, self._among(MAPPING_REFS.c.ref, refs)))).all():
+                if claims[plug, row.ref] != row.mapping_id:
+                    raise _conflict(resource, plug, row.ref, row.key, keys[claims[plug, row.ref]])
+
+    async def _remove_refs(self, session: AsyncSession, places: Sequence[tuple[str, str]]) -> None:
+        by_plug: dict[str, list[str]] = {}
+        for mapping, plug in places:
+            by_plug.setdefault(plug, []).append(mapping)
+        for plug, ids in by_plug.items():
+            mine = (MAPPING_REFS.c.plug == plug) & self._among(MAPPING_REFS.c.mapping_id, ids)
+            await session.execute(delete(MAPPING_REFS).where(mine))
+
+    async def _add_refs(
+        self,
+        session: AsyncSession,
+        resource: str,
+        rows: Sequence[Mapping[str, Any]],
+        origin: str,
+        known: Mapping[tuple[str, str], KnownRef],
+    ) -> None:
+        if not rows:
+            return
+        now = utc_now()
+        values = []
+        for row in rows:
+            before = known.get((row["mapping_id"], row["plug"]))
+            fields = row["fields"]
+            if before is not None and before.ref == row["ref"] and before.fields:
+                fields = {**before.fields, **(fields or {})}
+            values.append({**row, "fields": fields, "resource": resource, "origin": origin, "updated_at": now})
+        await session.execute(self.database.insert(MAPPING_REFS), values)
+
+    async def change(self, mapping_id: str, refs: Mapping[str, str], *, replace: bool) -> MappingEntry | None:
+        """Set refs of a mapping by its id; None where there is none. Raises MappingConflict."""
+        found = await self.get(mapping_id)
+        if found is None:
+            return None
+        async with self.database.session() as session:
+            statement = select(MAPPINGS.c.key).where(MAPPINGS.c.id == mapping_id)
+            key: str | None = (await session.execute(statement)).scalar()
+        if key is not None:
+            await self.upsert(MappingChanges(found.resource, {key: refs}, replace=replace))
+        return await self.get(mapping_id)
+
+    async def delete(self, mapping_id: str) -> bool:
+        statement = delete(MAPPINGS).where(MAPPINGS.c.id == mapping_id).returning(MAPPINGS.c.id)
+        async with self.database.session() as session:
+            return (await session.execute(statement)).scalar() is not None
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    async def get(self, mapping_id: str) -> MappingEntry | None:
+        found = await self._entries(MAPPINGS.c.id == mapping_id)
+        return found[0] if found else None
+
+    async def by_keys(self, resource: str, keys: Sequence[str]) -> dict[str, MappingEntry]:
+        """By canonical key."""
+        if not keys:
+            return {}
+        found = await self._entries(and_(MAPPINGS.c.resource == resource, self._among(MAPPINGS.c.key, keys)))
+        return {encode_key(entry.key): entry for entry in found}
+
+    async def by_refs(self, resource: str, plug: str, refs: Sequence[str]) -> dict[str, MappingEntry]:
+        """By a plug's id."""
+        if not refs:
+            return {}
+        same = MAPPING_REFS.c.ref == refs[0] if len(refs) == 1 else self._among(MAPPING_REFS.c.ref, refs)
+        mine = and_(MAPPING_REFS.c.resource == resource, MAPPING_REFS.c.plug == plug, same)
+        found = await self._entries(MAPPINGS.c.id.in_(select(MAPPING_REFS.c.mapping_id).where(mine)))
+        return {entry.refs[plug]: entry for entry in found if plug in entry.refs}
+
+    async def known(self, session: AsyncSession, resource: str, plug: str, keys: Sequence[str]) -> dict[str, KnownRef]:
+        """What a plug's system is known to have, by canonical key."""
+        statement = (
+            select(MAPPINGS.c.key, MAPPING_REFS.c.ref, MAPPING_REFS.c.fields, MAPPING_REFS.c.origin)
+            .join(MAPPING_REFS, MAPPING_REFS.c.mapping_id == MAPPINGS.c.id)
+            .where(MAPPINGS.c.resource == resource, MAPPING_REFS.c.plug == plug, self._among(MAPPINGS.c.key, keys))
+        )
+        rows = (await session.execute(statement)).all()
+        return {row.key: KnownRef(row.ref, row.fields, row.origin) for row in rows}
+
+    async def search(
+        self, resource: str, text: str = "", *, limit: int = 100, offset: int = 0
+    ) -> tuple[list[MappingEntry], int]:
+        """Mappings whose key or one of whose ids holds the text, in the order of keys, and how many there are in all."""
+        matching = MAPPINGS.c.resource == resource
+        if text:
+            refs = select(MAPPING_REFS.c.mapping_id).where(
+                MAPPING_REFS.c.resource == resource, MAPPING_REFS.c.ref.icontains(text, autoescape=True)
+            )
+            matching &= or_(MAPPINGS.c.key.icontains(text, autoescape=True), MAPPINGS.c.id.in_(refs))
+        async with self.database.session() as session:
+            total = (await session.execute(select(func.count()).select_from(MAPPINGS).where(matching))).scalar() or 0
+        page = select(MAPPINGS.c.id).where(matching).order_by(MAPPINGS.c.key).limit(limit).offset(offset)
+        return await self._entries(MAPPINGS.c.id.in_(page)), total
+
+    async def counts(self) -> dict[str, int]:
+        """Number of mappings of each resource."""
+        statement = select(MAPPINGS.c.resource, func.count()).group_by(MAPPINGS.c.resource)
+        async with self.database.session() as session:
+            return {row[0]: row[1] for row in (await session.execute(statement)).all()}
+
+    async def _entries(self, condition: Any) -> list[MappingEntry]:
+        """Mappings with their refs, in the order of keys, in one statement."""
+        statement = (
+            select(MAPPINGS, MAPPING_REFS.c.plug, MAPPING_REFS.c.ref)
+            .outerjoin(MAPPING_REFS, MAPPING_REFS.c.mapping_id == MAPPINGS.c.id)
+            .where(condition)
+            .order_by(MAPPINGS.c.key, MAPPING_REFS.c.plug)
+        )
+        async with self.database.session() as session:
+            rows = (await session.execute(statement)).all()
+        return _grouped(rows)
+
+
+def _grouped(rows: Iterable[Any]) -> list[MappingEntry]:
+    found: dict[str, MappingEntry] = {}
+    for row in rows:
+        entry = found.get(row.id)
+        if entry is None:
+            entry = MappingEntry(row.id, row.resource, decode_key(row.key), {}, row.created_at, row.updated_at)
+            found[row.id] = entry
+        if row.plug is not None:
+            entry.refs[row.plug] = row.ref
+    return list(found.values())
+
+
+def _moves(known: KnownRef | None, row: Mapping[str, Any]) -> bool:
+    return known is None or known.ref != row["ref"]
+
+
+def _differs(known: KnownRef | None, row: Mapping[str, Any]) -> bool:
+    if _moves(known, row):
+        return True
+    assert known is not None
+    fields = row["fields"] or {}
+    return any((known.fields or {}).get(name) != value for name, value in fields.items())
+
+
+def _conflict(resource: str, plug: str, ref: str, holder: str, claimant: str) -> MappingConflict:
+    shown = [" / ".join(key.split("\x01")) for key in (holder, claimant)]
+    return MappingConflict(
+        f"{resource}: the id {ref!r} of {plug} belongs to {shown[0]!r}, and cannot belong to {shown[1]!r} too",
+        hint="Delete or change the one mapping, or correct the records: nothing was written.",
+        details={"resource": resource, "plug": plug, "ref": ref, "keys": shown},
+    )
+
+
+def _raced(resource: str) -> MappingConflict:
+    return MappingConflict(
+        f"{resource}: another process gave one of these ids to another mapping at the same moment",
+        hint="Nothing was written: try again.",
+        details={"resource": resource},
+    )

@@ -1,0 +1,176 @@
+"""The engine's queue as the rest of khotan sees it: a run is enqueued in the very transaction that stores its row.
+
+The engine's tables live in the same database: in a schema of their own on PostgreSQL, beside khotan's on SQLite. They hold
+ids, names and states; nothing of a record and no secret. Importing the engine takes most of a second, so that it is
+imported where a run is enqueued, not before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine, bindparam, create_engine, event, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from khotan_cli.errors import DatabaseNotMigrated
+from khotan_cli.runtime.store.database import BUSY_MILLISECONDS, Database, configure_sqlite, postgres_arguments
+from khotan_cli.runtime.store.failures import explained
+
+if TYPE_CHECKING:
+    from dbos import DBOSClient
+
+SCHEMA = "khotan_engine"
+APPLICATION = "khotan"
+VERSION = "1"
+"""Of the workflow that runs a run. An edited flow keeps it: its pending runs go on with the new code."""
+WORKFLOW = "khotan.run"
+QUEUE = "khotan"
+ENGINE_LOG = "dbos"
+_POOL = 10
+
+
+def queue_of(flow: str, concurrency: int) -> tuple[str, str | None]:
+    """Queue and partition of a flow. Flows that run one at a time share a queue, partitioned; others have their own."""
+    return (QUEUE, flow) if concurrency == 1 else (f"{QUEUE}:{flow}", None)
+
+
+def engine_of(database: Database) -> Engine:
+    """A synchronous engine on the same database, as the durable engine wants it."""
+    if database.sqlite:
+        arguments: dict[str, Any] = {"timeout": BUSY_MILLISECONDS / 1000, "check_same_thread": False}
+        engine = create_engine(database.url, hide_parameters=True, connect_args=arguments, pool_size=_POOL)
+        event.listen(engine, "connect", _configure)
+        return engine
+    url = database.url.set(drivername="postgresql+psycopg")
+    return create_engine(
+        url, hide_parameters=True, connect_args=postgres_arguments(database.url), pool_size=_POOL, pool_pre_ping=True
+    )
+
+
+def _configure(connection: Any, record: Any) -> None:
+    configure_sqlite(connection, record)
+    connection.isolation_level = "IMMEDIATE"
+
+
+def quiet_engine() -> None:
+    """Keep the engine's own log to warnings: it would add a handler of its own, and print tracebacks with values."""
+    logger = logging.getLogger(ENGINE_LOG)
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    logger.setLevel(logging.CRITICAL)
+    logger.propagate = False
+
+
+def refuse_pickles() -> None:
+    """Rows of the engine are JSON; one that says it is a pickle was put there by somebody, and would run code."""
+    from dbos._serialization import DefaultSerializer
+
+    def refuse(_self: Any, _data: str) -> Any:
+        raise ValueError("A pickled row is not read")
+
+    DefaultSerializer.deserialize = refuse  # type: ignore[method-assign]
+
+
+class Outbox:
+    """Enqueues, cancels and deletes runs in the engine's tables, from any process."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._client: DBOSClient | None = None
+        self._guard = threading.Lock()
+
+    @property
+    def client(self) -> DBOSClient:
+        """The engine's client, made at first use."""
+        with self._guard:
+            if self._client is None:
+                self._client = self._make()
+            return self._client
+
+    def _make(self) -> DBOSClient:
+        quiet_engine()
+        from dbos import DBOSClient, DBOSPortableJSONSerializer
+
+        refuse_pickles()
+        self._engine = engine_of(self.database)
+        return DBOSClient(
+            system_database_engine=self._engine,
+            dbos_system_schema=SCHEMA,
+            serializer=DBOSPortableJSONSerializer(),
+            application_name=APPLICATION,
+            retry_connection_errors=False,
+            lazy=True,
+        )
+
+    async def enqueue(self, session: AsyncSession, run_id: str, queue: str, partition: str | None) -> None:
+        """Enqueue a run in the caller's transaction. Raises DatabaseNotMigrated where the engine has no tables yet."""
+        client = await asyncio.to_thread(lambda: self.client)
+        options: dict[str, Any] = {
+            "workflow_name": WORKFLOW,
+            "queue_name": queue,
+            "workflow_id": run_id,
+            "app_version": VERSION,
+        }
+        if partition is not None:
+            options["queue_partition_key"] = partition
+        with explained(self.database.url):
+            await session.run_sync(lambda plain: client.enqueue_in_transaction(plain, options))  # type: ignore[arg-type]
+
+    async def cancel(self, run_id: str) -> None:
+        """Take a run out of the queue; one that runs is not resumed after a crash."""
+        await self._in_thread(lambda client: client.cancel_workflow(run_id))
+
+    async def delete(self, run_ids: Sequence[str]) -> None:
+        await self._in_thread(lambda client: client.delete_workflows(list(run_ids)))
+
+    async def states(self, session: AsyncSession, run_ids: Sequence[str]) -> dict[str, str]:
+        """The engine's state of each run that it knows: ENQUEUED, PENDING, SUCCESS, ERROR, CANCELLED, …"""
+        statement = text(
+            f"SELECT workflow_uuid, status FROM {self.table} WHERE workflow_uuid IN :ids"  # noqa: S608 - our own name
+        ).bindparams(bindparam("ids", expanding=True))
+        rows = await session.execute(statement, {"ids": list(run_ids)})
+        return {row[0]: row[1] for row in rows}
+
+    @property
+    def table(self) -> str:
+        """Name of the engine's table of workflows."""
+        return "workflow_status" if self.database.sqlite else f"{SCHEMA}.workflow_status"
+
+    def check_migrated(self) -> None:
+        """Raises DatabaseNotMigrated where the engine's tables are missing or old. Synchronous: not for an event loop."""
+        from dbos._error import DBOSException
+
+        client = self.client
+        try:
+            with explained(self.database.url):
+                client._sys_db.verify_migrations()
+        except DBOSException:
+            raise DatabaseNotMigrated(
+                f"{self.database.name} has not the engine's tables, or old ones",
+                hint="Apply the migrations.",
+                next=["khotan migrate"],
+            ) from None
+
+    async def _in_thread(self, work: Any) -> None:
+        def run() -> None:
+            with explained(self.database.url):
+                work(self.client)
+
+        await asyncio.to_thread(run)
+
+    def migrate(self) -> None:
+        """Create or bring up to date the engine's tables. Synchronous: commands call it."""
+        with explained(self.database.url):
+            self.client._sys_db.run_migrations()
+            self.close()
+
+    def close(self) -> None:
+        with self._guard:
+            if self._client is not None:
+                self._client.destroy()
+                self._engine.dispose()
+                self._client = None

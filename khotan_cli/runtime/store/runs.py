@@ -1,0 +1,296 @@
+"""Runs, their steps, logs and rejected records. All writes of a run are guarded by its epoch.
+
+`begin` gives a run a new epoch. Whoever writes with an older one (a process taken for dead that lives on) gets RunLost,
+and its transaction is rolled back: what a step wrote, its result and the counters come together, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.store.tables import REJECTS, RUN_STEPS, RUN_UPDATES, RUNS, SCHEDULES, SEEN_KEYS, utc_now
+
+COUNTERS = ("extracted", "transformed", "created", "updated", "deleted", "skipped", "failed")
+ACTIVE = ("pending", "running")
+ENDED = ("completed", "partial", "failed", "cancelled")
+
+
+class RunLost(Exception):
+    """The run belongs to another process now, or has ended: nothing more may be written for it."""
+
+
+class RunCancelled(Exception):
+    """Somebody asked to cancel the run."""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """A finished step. `result` is JSON; `counts` what it added to the run's counters; `number` is its place in the run."""
+
+    name: str
+    number: int
+    result: Any
+    counts: Mapping[str, int] = field(default_factory=dict[str, int])
+    attempts: int = 1
+    started_at: datetime = field(default_factory=utc_now)
+    ended_at: datetime = field(default_factory=utc_now)
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A record that could not be taken or sent, and why."""
+
+    step: str
+    reason: str
+    record: Any
+
+
+RunData = Row[Any]
+"""A row of khotan_runs."""
+
+
+class RunStore:
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    # -- the life of a run -------------------------------------------------------------------------------------------
+
+    async def create(self, session: AsyncSession, run_id: str, values: Mapping[str, Any]) -> bool:
+        """Store a pending run; False where one of that id is there already."""
+        now = utc_now()
+        row = {"id": run_id, "status": "pending", "epoch": 0, "cancel_requested": False, "created_at": now}
+        row |= dict.fromkeys(COUNTERS, 0) | {"updated_at": now} | dict(values)
+        statement = self.database.insert(RUNS).values(row).on_conflict_do_nothing().returning(RUNS.c.id)
+        return (await session.execute(statement)).scalar() is not None
+
+    async def begin(self, run_id: str) -> RunData | None:
+        """Start or resume: a new epoch. None where the run has ended, or is not there."""
+        now = utc_now()
+        statement = (
+            update(RUNS)
+            .where(RUNS.c.id == run_id, RUNS.c.status.in_(ACTIVE))
+            .values(
+                status="running",
+                epoch=RUNS.c.epoch + 1,
+                started_at=func.coalesce(RUNS.c.started_at, now),
+                updated_at=now,
+            )
+            .returning(RUNS)
+        )
+        async with self.database.session() as session:
+            return (await session.execute(statement)).one_or_none()
+
+    async def check(self, run_id: str, epoch: int) -> None:
+        """Raises RunCancelled or RunLost where no further step may begin."""
+        statement = select(RUNS.c.status, RUNS.c.epoch, RUNS.c.cancel_requested).where(RUNS.c.id == run_id)
+        async with self.database.session() as session:
+            row = (await session.execute(statement)).one_or_none()
+        if row is None or row.epoch != epoch or row.status != "running":
+            raise RunLost
+        if row.cancel_requested:
+            raise RunCancelled
+
+    async def add(self, session: AsyncSession, run_id: str, epoch: int, counts: Mapping[str, int]) -> bool:
+        """Add to the counters, in the caller's transaction; whether the run was asked to stop.
+
+        Raises RunLost; the transaction must not commit then.
+        """
+        changes: dict[str, Any] = {name: RUNS.c[name] + count for name, count in counts.items() if count}
+        statement = (
+            update(RUNS)
+            .where(RUNS.c.id == run_id, RUNS.c.epoch == epoch, RUNS.c.status == "running")
+            .values(updated_at=utc_now(), **changes)
+            .returning(RUNS.c.cancel_requested)
+        )
+        stop: bool | None = (await session.execute(statement)).scalar()
+        if stop is None:
+            raise RunLost
+        return stop
+
+    async def record(self, session: AsyncSession, run_id: str, epoch: int, step: StepRecord) -> bool:
+        """Note a finished step and its counts, in the transaction of what it wrote; whether the run was asked to stop.
+
+        Raises RunLost.
+        """
+        stop = await self.add(session, run_id, epoch, step.counts)
+        await session.execute(
+            insert(RUN_STEPS).values(
+                run_id=run_id,
+                name=step.name,
+                number=step.number,
+                result=step.result,
+                counts=dict(step.counts),
+                attempts=step.attempts,
+                started_at=step.started_at,
+                ended_at=step.ended_at,
+            )
+        )
+        return stop
+
+    async def reject(self, session: AsyncSession, run_id: str, rejects: Sequence[Reject]) -> None:
+        """Keep records for inspection, in the caller's transaction."""
+        if rejects:
+            rows = [{"run_id": run_id, "step": r.step, "reason": r.reason, "record": r.record} for r in rejects]
+            await session.execute(insert(REJECTS), rows)
+
+    async def finish(
+        self, run_id: str, epoch: int, status: str, *, message: str | None = None, error: Any = None
+    ) -> RunData | None:
+        """End a run. `completed` becomes `partial` where a record failed. None where it is not this epoch's any more."""
+        now = utc_now()
+        ours = (RUNS.c.id == run_id) & (RUNS.c.epoch == epoch) & (RUNS.c.status == "running")
+        async with self.database.writing() as session:
+            failed = (await session.execute(select(RUNS.c.failed).where(ours))).scalar()
+            if failed is None:
+                return None
+            if status == "completed" and failed:
+                status = "partial"
+            values = {"status": status, "message": message, "error": error, "ended_at": now, "updated_at": now}
+            row = (await session.execute(update(RUNS).where(ours).values(**values).returning(RUNS))).one_or_none()
+            await session.execute(delete(SEEN_KEYS).where(SEEN_KEYS.c.run_id == run_id))
+            return row
+
+    async def end(self, run_id: str, seen: datetime, status: str, error: Any = None) -> bool:
+        """End a run from outside, unless it has moved since it was `seen` (its updated_at)."""
+        now = utc_now()
+        statement = (
+            update(RUNS)
+            .where(RUNS.c.id == run_id, RUNS.c.status.in_(ACTIVE), RUNS.c.updated_at == seen)
+            .values(status=status, error=error, ended_at=now, updated_at=now, epoch=RUNS.c.epoch + 1)
+            .returning(RUNS.c.id)
+        )
+        async with self.database.session() as session:
+            return (await session.execute(statement)).scalar() is not None
+
+    async def cancel(self, run_id: str) -> str | None:
+        """Cancel a waiting run at once; ask a running one to stop before its next step. The status it has then."""
+        now = utc_now()
+        waiting = (
+            update(RUNS)
+            .where(RUNS.c.id == run_id, RUNS.c.status == "pending")
+            .values(status="cancelled", cancel_requested=True, ended_at=now, updated_at=now)
+        )
+        running = (
+            update(RUNS)
+            .where(RUNS.c.id == run_id, RUNS.c.status == "running")
+            .values(cancel_requested=True, updated_at=now)
+        )
+        async with self.database.writing() as session:
+            await session.execute(waiting)
+            await session.execute(running)
+            status: str | None = (await session.execute(select(RUNS.c.status).where(RUNS.c.id == run_id))).scalar()
+            return status
+
+    # -- what a run says ---------------------------------------------------------------------------------------------
+
+    async def progress(self, run_id: str, epoch: int, progress: Mapping[str, Any]) -> None:
+        statement = update(RUNS).where(RUNS.c.id == run_id, RUNS.c.epoch == epoch, RUNS.c.status == "running")
+        async with self.database.session() as session:
+            await session.execute(statement.values(progress=dict(progress), updated_at=utc_now()))
+
+    async def log(self, run_id: str, level: str, message: str) -> None:
+        async with self.database.session() as session:
+            await session.execute(insert(RUN_UPDATES).values(run_id=run_id, at=utc_now(), level=level, message=message))
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    async def get(self, run_id: str) -> RunData | None:
+        async with self.database.session() as session:
+            return (await session.execute(select(RUNS).where(RUNS.c.id == run_id))).one_or_none()
+
+    async def list(
+        self, *, flow: str | None = None, status: Sequence[str] = (), limit: int = 100, offset: int = 0
+    ) -> tuple[list[RunData], int]:
+        """The newest runs first, and how many there are in all."""
+        matching = select(RUNS)
+        if flow is not None:
+            matching = matching.where(RUNS.c.flow == flow)
+        if status:
+            matching = matching.where(RUNS.c.status.in_(status))
+        page = matching.order_by(RUNS.c.created_at.desc(), RUNS.c.id).limit(limit).offset(offset)
+        async with self.database.session() as session:
+            total = (await session.execute(select(func.count()).select_from(matching.subquery()))).scalar() or 0
+            return [*(await session.execute(page)).all()], total
+
+    async def steps(self, run_id: str) -> Sequence[Row[Any]]:
+        """Finished steps in their order."""
+        statement = select(RUN_STEPS).where(RUN_STEPS.c.run_id == run_id).order_by(RUN_STEPS.c.number, RUN_STEPS.c.name)
+        async with self.database.session() as session:
+            return (await session.execute(statement)).all()
+
+    async def updates(self, run_id: str, after: int = 0, limit: int = 1000) -> Sequence[Row[Any]]:
+        """Lines of the log with an id above `after`."""
+        statement = select(RUN_UPDATES).where(RUN_UPDATES.c.run_id == run_id, RUN_UPDATES.c.id > after)
+        async with self.database.session() as session:
+            return (await session.execute(statement.order_by(RUN_UPDATES.c.id).limit(limit))).all()
+
+    async def rejects(self, run_id: str, limit: int = 100, offset: int = 0) -> tuple[Sequence[Row[Any]], int]:
+        mine = select(REJECTS).where(REJECTS.c.run_id == run_id)
+        async with self.database.session() as session:
+            total = (await session.execute(select(func.count()).select_from(mine.subquery()))).scalar() or 0
+            page = mine.order_by(REJECTS.c.id).limit(limit).offset(offset)
+            return (await session.execute(page)).all(), total
+
+    async def active(self, flow: str | None = None) -> Sequence[RunData]:
+        """Runs that wait or run."""
+        statement = select(RUNS).where(RUNS.c.status.in_(ACTIVE)).order_by(RUNS.c.created_at)
+        if flow is not None:
+            statement = statement.where(RUNS.c.flow == flow)
+        async with self.database.session() as session:
+            return (await session.execute(statement)).all()
+
+    # -- upkeep ------------------------------------------------------------------------------------------------------
+
+    async def copy_steps(self, session: AsyncSession, source: str, target: str, below: int) -> dict[str, int]:
+        """Give a new run the first steps of another, those numbered below; returns their counts."""
+        mine = (RUN_STEPS.c.run_id == source) & (RUN_STEPS.c.number < below)
+        rows = (await session.execute(select(RUN_STEPS).where(mine))).all()
+        counts: dict[str, int] = {}
+        for row in rows:
+            await session.execute(insert(RUN_STEPS).values({**row._mapping, "run_id": target}))
+            for name, count in (row.counts or {}).items():
+                counts[name] = counts.get(name, 0) + count
+        return counts
+
+    async def start_at(self, session: AsyncSession, run_id: str, counts: Mapping[str, int]) -> None:
+        """Set the counters of a run that begins with steps of another."""
+        if counts:
+            await session.execute(update(RUNS).where(RUNS.c.id == run_id).values(**counts))
+
+    async def sweep(self, before: datetime, limit: int = 1000) -> list[str]:
+        """Delete runs that ended before then, with all that belongs to them; returns their ids."""
+        old = select(RUNS.c.id).where(RUNS.c.status.in_(ENDED), RUNS.c.ended_at < before).limit(limit)
+        async with self.database.writing() as session:
+            gone = list((await session.execute(old)).scalars())
+            if gone:
+                await session.execute(delete(RUNS).where(RUNS.c.id.in_(gone)))
+            return gone
+
+    async def claim_due(self, session: AsyncSession, flow: str, variant: str, due: datetime) -> bool:
+        """Move a schedule on to that moment; False where another dispatcher has, or the row is new (then it starts here)."""
+        new = self.database.insert(SCHEDULES).values(flow=flow, variant=variant, last_due_at=due)
+        made = (await session.execute(new.on_conflict_do_nothing().returning(SCHEDULES.c.flow))).scalar()
+        if made is not None:
+            return False
+        ours = (SCHEDULES.c.flow == flow) & (SCHEDULES.c.variant == variant) & (SCHEDULES.c.last_due_at < due)
+        moved = update(SCHEDULES).where(ours).values(last_due_at=due).returning(SCHEDULES.c.flow)
+        return (await session.execute(moved)).scalar() is not None
+
+    async def last_due(self) -> dict[tuple[str, str], datetime]:
+        """Up to when each schedule has been dispatched."""
+        async with self.database.session() as session:
+            rows = (await session.execute(select(SCHEDULES))).all()
+        return {(row.flow, row.variant): row.last_due_at for row in rows}
+
+    async def reset_due(self, flow: str, variant: str, moment: datetime) -> None:
+        """Set a schedule back: the clock was ahead when it was dispatched last."""
+        row = (SCHEDULES.c.flow == flow) & (SCHEDULES.c.variant == variant)
+        async with self.database.session() as session:
+            await session.execute(update(SCHEDULES).where(row).values(last_due_at=moment))

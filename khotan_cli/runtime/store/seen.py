@@ -1,0 +1,91 @@
+"""Keys that a pass over a source has met, and the rows whose key it has not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy import and_, delete, or_, select, text, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from khotan_cli.runtime.store.columns import named_columns, table_of
+from khotan_cli.runtime.store.tables import SEEN_KEYS
+
+_AT_A_TIME = 2000
+_DELETED_AT_A_TIME = 200
+
+
+class SeenKeys:
+    """The keys of one run's step. Keys are compared as texts of Python values, the same on both databases."""
+
+    def __init__(self, run_id: str, step: str, *, sqlite: bool) -> None:
+        self.run_id, self.step, self.sqlite = run_id, step, sqlite
+
+    async def add(self, session: AsyncSession, keys: Sequence[tuple[Any, ...]]) -> None:
+        """Note keys, in the transaction of the rows they belong to."""
+        rows = "json_each(:keys)" if self.sqlite else "json_array_elements_text(CAST(:keys AS json))"
+        # "WHERE true" tells SQLite that ON CONFLICT is not the ON of a join (sqlite.org/lang_upsert.html).
+        statement = text(
+            f"INSERT INTO khotan_seen_keys (run_id, step, key) SELECT :run_id, :step, value FROM {rows} "  # noqa: S608
+            "WHERE true ON CONFLICT DO NOTHING"
+        )
+        payload = orjson.dumps([key_text(key) for key in keys]).decode()
+        await session.execute(statement, {"keys": payload, "run_id": self.run_id, "step": self.step})
+
+    async def known(self, session: AsyncSession, keys: Sequence[tuple[Any, ...]]) -> set[str]:
+        """Those of the keys that were noted, as texts."""
+        texts = [key_text(key) for key in keys]
+        found: set[str] = set()
+        for start in range(0, len(texts), _AT_A_TIME):
+            part = texts[start : start + _AT_A_TIME]
+            mine = (SEEN_KEYS.c.run_id == self.run_id) & (SEEN_KEYS.c.step == self.step)
+            statement = select(SEEN_KEYS.c.key).where(mine, SEEN_KEYS.c.key.in_(part))
+            found |= set((await session.execute(statement)).scalars())
+        return found
+
+    async def delete_missing(self, session: AsyncSession, model: Any, key: Sequence[str], where: Any = None) -> int:
+        """Delete the rows (of the condition `where`, if given) whose key was not noted; how many they were."""
+        columns = [named_columns(model)[name] for name in key]
+        statement = select(*columns)
+        if where is not None:
+            statement = statement.where(where)
+        order, last, deleted = [*columns], None, 0
+        while True:
+            page = statement if last is None else statement.where(tuple_(*columns) > tuple_(*last))
+            rows = [tuple(row) for row in (await session.execute(page.order_by(*order).limit(_AT_A_TIME))).all()]
+            if not rows:
+                return deleted
+            last = rows[-1]
+            known = await self.known(session, rows)
+            gone = [row for row in rows if key_text(row) not in known]
+            for start in range(0, len(gone), _DELETED_AT_A_TIME):
+                part = gone[start : start + _DELETED_AT_A_TIME]
+                same = [and_(*[c == v for c, v in zip(columns, row, strict=True)]) for row in part]
+                await session.execute(delete(table_of(model)).where(or_(*same)))
+            deleted += len(gone)
+
+    async def clear(self, session: AsyncSession) -> None:
+        mine = (SEEN_KEYS.c.run_id == self.run_id) & (SEEN_KEYS.c.step == self.step)
+        await session.execute(delete(SEEN_KEYS).where(mine))
+
+
+def key_text(key: Sequence[Any]) -> str:
+    """A key as text: equal values of a column's type have equal texts."""
+    if len(key) == 1 and isinstance(key[0], (str, int)) and not isinstance(key[0], bool):
+        return str(key[0])
+    return orjson.dumps([_plain(part) for part in key], default=str).decode()
+
+
+def _plain(part: Any) -> Any:
+    from datetime import UTC, datetime
+    from decimal import Decimal
+    from enum import Enum
+
+    if isinstance(part, Enum):
+        return part.value
+    if isinstance(part, datetime):
+        return part.replace(tzinfo=UTC) if part.tzinfo is None else part.astimezone(UTC)
+    if isinstance(part, Decimal):
+        return format(part.normalize(), "f")
+    return part
