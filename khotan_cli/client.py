@@ -71,6 +71,78 @@ class ApiClient:
     def oauth_finish(self, plug: str, callback_url: str) -> dict[str, Any]:
         return self._call("POST", f"/plugs/{_segment(plug)}/oauth/finish", json={"callbackUrl": callback_url})
 
+    def flows(self) -> dict[str, Any]:
+        return self._call("GET", "/flows", params={"limit": 1000})
+
+    def set_flow_enabled(self, name: str, enabled: bool) -> dict[str, Any]:
+        return self._call("PATCH", f"/flows/{_segment(name)}", json={"enabled": enabled})
+
+    def trigger(self, flow: str, variant: str | None, body: Any, *, dry_run: bool = False) -> dict[str, Any]:
+        asked = {"variant": variant, "body": body, "dryRun": dry_run}
+        return self._call("POST", f"/flows/{_segment(flow)}/runs", json=asked)
+
+    def runs(
+        self, flow: str | None = None, status: Sequence[str] = (), limit: int = 20, offset: int = 0
+    ) -> dict[str, Any]:
+        params: list[tuple[str, str | int]] = [("limit", limit), ("offset", offset)]
+        params += [("flow", flow)] if flow else []
+        return self._call("GET", "/runs", params=[*params, *[("status", one) for one in status]])
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        return self._call("GET", f"/runs/{_segment(run_id)}")
+
+    def rejects(self, run_id: str, limit: int = 20) -> dict[str, Any]:
+        return self._call("GET", f"/runs/{_segment(run_id)}/rejects", params={"limit": limit})
+
+    def cancel_run(self, run_id: str) -> dict[str, Any]:
+        return self._call("POST", f"/runs/{_segment(run_id)}/cancel")
+
+    def retry_run(self, run_id: str, from_step: str | None = None) -> dict[str, Any]:
+        return self._call("POST", f"/runs/{_segment(run_id)}/retry", json={"fromStep": from_step})
+
+    def reconcile(self, flow: str | None = None) -> dict[str, Any]:
+        return self._call("POST", (f"/flows/{_segment(flow)}" if flow else "") + "/runs/reconcile-stuck")
+
+    def resources(self) -> dict[str, Any]:
+        return self._call("GET", "/resources", params={"limit": 1000})
+
+    def mappings(self, resource: str, search: str = "", limit: int = 100, offset: int = 0) -> dict[str, Any]:
+        params = {"search": search, "limit": limit, "offset": offset}
+        return self._call("GET", f"/resources/{_segment(resource)}/mappings", params=params)
+
+    def upsert_mappings(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        return self._call("POST", "/mappings", json=dict(asked))
+
+    def lookup_mappings(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        return self._call("POST", "/mappings/lookup", json=dict(asked))
+
+    def change_mapping(self, mapping_id: str, refs: Mapping[str, str], *, replace: bool) -> dict[str, Any]:
+        return self._call("PUT", f"/mappings/{_segment(mapping_id)}", json={"refs": dict(refs), "replace": replace})
+
+    def delete_mapping(self, mapping_id: str) -> dict[str, Any]:
+        return self._call("DELETE", f"/mappings/{_segment(mapping_id)}")
+
+    def caches(self) -> dict[str, Any]:
+        return self._call("GET", "/caches", params={"limit": 1000})
+
+    def cache_entries(self, name: str, owner: str | None = None, prefix: str = "") -> dict[str, Any]:
+        params = {"prefix": prefix, "limit": 1000} | ({} if owner is None else {"owner": owner})
+        return self._call("GET", f"/caches/{_segment(name)}", params=params)
+
+    def cache_entry(self, name: str, key: str, owner: str = "") -> dict[str, Any]:
+        return self._call("GET", f"/caches/{_segment(name)}/{_segment(key)}", params={"owner": owner})
+
+    def set_cache_entry(self, name: str, key: str, value: Any, ttl: str | None, owner: str = "") -> dict[str, Any]:
+        path = f"/caches/{_segment(name)}/{_segment(key)}"
+        return self._call("PUT", path, params={"owner": owner}, json={"value": value, "ttl": ttl})
+
+    def delete_cache_entry(self, name: str, key: str, owner: str = "") -> dict[str, Any]:
+        return self._call("DELETE", f"/caches/{_segment(name)}/{_segment(key)}", params={"owner": owner})
+
+    def clear_cache(self, name: str, owner: str | None = None) -> dict[str, Any]:
+        params = {} if owner is None else {"owner": owner}
+        return self._call("DELETE", f"/caches/{_segment(name)}", params=params)
+
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         try:
             response = self._http.request(method, API_PATH + path, **options)

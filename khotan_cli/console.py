@@ -119,6 +119,31 @@ class Console:
         with self.rich(stderr=True).status(text):
             yield
 
+    @contextmanager
+    def live(self, title: str) -> Iterator[Callable[[str, float | None, float | None], None]]:
+        """A progress bar on stderr while something is watched; call what it yields with text, done and total."""
+        if self.machine or not sys.stderr.isatty():
+            yield lambda _text, _done, _total: None
+            return
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.text import Text
+
+        columns = (
+            SpinnerColumn(),
+            TextColumn(title),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+        )
+        with Progress(*columns, console=self.rich(stderr=True), transient=True) as progress:
+            task = progress.add_task("", total=None)
+
+            def update(text: str, done: float | None, total: float | None) -> None:
+                shown = Text(text).markup  # what a flow says is no markup
+                progress.update(task, description=shown, completed=done or 0, total=total)
+
+            yield update
+
     # -- errors ------------------------------------------------------------------------------------------------------
 
     def error(self, error: KhotanError) -> None:

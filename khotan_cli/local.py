@@ -20,13 +20,16 @@ T = TypeVar("T")
 
 
 @contextmanager
-def open_client(settings: Settings) -> Iterator[ApiClient]:
-    """A client of the API. Raises AppImportError and what the app's start-up raises."""
+def open_client(settings: Settings, *, engine: bool = False) -> Iterator[ApiClient]:
+    """A client of the API. Raises AppImportError and what the app's start-up raises.
+
+    engine: run flows in this process meanwhile, unless somebody else does; a server does it itself.
+    """
     if settings.url:
         with _remote(settings) as client:
             yield client
     else:
-        with _in_process(settings) as client:
+        with _in_process(settings, engine) as client:
             yield client
 
 
@@ -59,7 +62,7 @@ def _base_url(text: str) -> httpx.URL:
 
 
 @contextmanager
-def _in_process(settings: Settings) -> Iterator[ApiClient]:
+def _in_process(settings: Settings, engine: bool) -> Iterator[ApiClient]:
     # What the user's code prints must not mix with the one document on stdout.
     with redirect_stdout(sys.stderr):
         khotan = load_khotan(settings)
@@ -68,6 +71,8 @@ def _in_process(settings: Settings) -> Iterator[ApiClient]:
             try:
                 from khotan_cli.runtime.api import build_api
 
+                if engine:
+                    loop.run(khotan.services.ensure_engine())
                 api = httpx.ASGITransport(_trusted(build_api(lambda: khotan.services)), raise_app_exceptions=False)
                 with httpx.Client(
                     transport=_LocalTransport(api, loop), base_url="http://khotan.local", timeout=CALL_SECONDS

@@ -26,11 +26,14 @@ class Options:
 
         return load_settings(None, url=self.url)
 
-    def client(self) -> AbstractContextManager[ApiClient]:
-        """A client of the management API: the running server's, or the app in this process."""
+    def client(self, *, engine: bool = False) -> AbstractContextManager[ApiClient]:
+        """A client of the management API: the running server's, or the app in this process.
+
+        engine: in this process run flows meanwhile, unless somebody else does.
+        """
         from khotan_cli.local import open_client
 
-        return open_client(self.settings())
+        return open_client(self.settings(), engine=engine)
 
 
 options = Options()

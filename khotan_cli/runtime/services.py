@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
@@ -118,6 +119,22 @@ class Services:
         Raises StoreError; DatabaseNotMigrated.
         """
         return bool(self.registry.flows) and await self.engine.start()
+
+    async def ensure_engine(self) -> None:
+        """Run flows here unless somebody else does. Raises StoreError; DatabaseNotMigrated."""
+        if self.registry.flows and not await asyncio.to_thread(self.engine.others):
+            await self.start_engine()
+
+    async def has_worker(self) -> bool:
+        """Whether a process is there that runs flows, this one or another."""
+        return self.engine.running or await asyncio.to_thread(self.engine.others)
+
+    async def disabled_flows(self) -> set[str]:
+        """Names of the disabled flows; none where the database is not migrated."""
+        try:
+            return await self.host.switches.disabled()
+        except DatabaseNotMigrated:
+            return set()
 
     async def serve_engine(self) -> None:
         """The same for a served app, which goes on where it cannot, and says why in the log."""

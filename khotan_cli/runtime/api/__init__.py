@@ -7,7 +7,19 @@ from collections.abc import Callable
 from fastapi import FastAPI
 
 from khotan_cli import __version__
-from khotan_cli.runtime.api import debug, health, oauth, plugs, variables
+from khotan_cli.runtime.api import (
+    caches,
+    cron,
+    debug,
+    flows,
+    health,
+    mappings,
+    oauth,
+    plugs,
+    resources,
+    runs,
+    variables,
+)
 from khotan_cli.runtime.api.errors import Boundary, install_error_handlers
 from khotan_cli.runtime.api.limits import BodyLimit
 from khotan_cli.runtime.services import Services
@@ -20,6 +32,6 @@ def build_api(services: Callable[[], Services]) -> FastAPI:
     install_error_handlers(api)
     api.add_middleware(BodyLimit)
     api.add_middleware(Boundary)
-    for module in (health, plugs, variables, debug, oauth):
+    for module in (health, plugs, variables, debug, oauth, flows, runs, resources, mappings, caches, cron):
         api.include_router(module.router)
     return api

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import FlowError, KhotanError, UnknownName
 from khotan_cli.runtime.flows.definition import Flow, Step
+from khotan_cli.runtime.flows.failure import masker_of
 from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.push import Body, Ids, Outcomes, Push, PushResult
 from khotan_cli.runtime.flows.recorder import Outcome, Recorder, Work, as_json
@@ -23,6 +24,7 @@ from khotan_cli.runtime.flows.sync import Dedupe, OnInvalid, Sync, SyncResult, T
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.records.resources import Mappings, Resource
+from khotan_cli.runtime.store.mappings import MappingCounts
 from khotan_cli.runtime.store.runs import RunCancelled, RunLost
 from khotan_cli.runtime.store.tables import utc_now
 
@@ -78,9 +80,11 @@ class FlowContext:
         for name in values:
             if name not in found.declared_vars():
                 raise UnknownName("var", name, found.declared_vars(), where=f"plug {found.name!r}")
-        if not self.dry:
-            await self._host.vars.save(found.name, values)
-            found.shared.forget()
+        if self.dry:
+            self.recorder.wrote(f"variables of {found.name}", {"set": len(values)}, sorted(values))
+            return
+        await self._host.vars.save(found.name, values)
+        found.shared.forget()
 
     def _plug(self, plug: Plug | str | None) -> Plug:
         if plug is None:
@@ -197,7 +201,12 @@ class FlowContext:
 
     def mapping(self, resource: str) -> Mappings:
         """The mappings of a resource. Raises UnknownName."""
-        return Mappings(self._resource(resource), self._host.mappings, dry=self.dry)
+        found = self._resource(resource)
+
+        def note(counts: MappingCounts) -> None:
+            self.recorder.wrote(f"mappings of {found.name}", counts._asdict())
+
+        return Mappings(found, self._host.mappings, dry=note if self.dry else None)
 
     def _resource(self, name: str) -> Resource:
         if name not in self._host.resources:
@@ -237,6 +246,7 @@ class FlowContext:
                 await connection.run_sync(table.create, checkfirst=True)
             return Outcome()
 
+        self.recorder.before(create)
         await self.write(f"ensure_table {', '.join(table.name for table in tables)}", create)
 
     # -- steps -------------------------------------------------------------------------------------------------------
@@ -297,8 +307,9 @@ class FlowContext:
         await self.recorder.progress({"done": done, "total": total, "message": message})
 
     async def log(self, message: str, level: str = "info") -> None:
-        """Add a line to the run's log. Do not put secrets or whole records into it."""
-        await self.recorder.log(level, str(message)[:2000])
+        """Add a line to the run's log, the secrets of the flow's plugs masked."""
+        masker = await masker_of(self._host, self._flow)
+        await self.recorder.log(level, masker.text(str(message))[:2000])
 
     async def sleep(self, seconds: float) -> None:
         """Wait; a run that is cancelled meanwhile stops waiting within a second."""
@@ -334,6 +345,3 @@ def _named(name: str, exc: Exception, timeout: float | None) -> Exception:
             hint="Raise timeout=…, or do less in it.",
         )
     return exc
-
-
-Reader = Callable[[], Any]

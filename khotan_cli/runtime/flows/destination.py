@@ -39,13 +39,13 @@ class Destination(Protocol):
     async def known(self, session: AsyncSession, keys: Sequence[str]) -> Mapping[str, KnownRef]: ...
     async def keep(self, session: AsyncSession, sent: Sequence[Sent]) -> None: ...
 
-    @staticmethod
-    def of(host: Host, flow: Flow, endpoint: BoundEndpoint[Any]) -> Destination:
-        """The mappings of the flow's resource where the plug is one of its, else the flow's own."""
-        resource = host.resources.get(flow.resource or "")
-        if resource is not None and endpoint.plug.name in resource.plugs:
-            return MappedDestination(host.mappings, resource, endpoint.plug.name)
-        return PrivateDestination(host.entries, f"{flow.name}/{endpoint.plug.name}.{endpoint.endpoint.name}")
+
+def destination_of(host: Host, flow: Flow, endpoint: BoundEndpoint[Any]) -> Destination:
+    """The mappings of the flow's resource where the plug is one of its, else the flow's own."""
+    resource = host.resources.get(flow.resource or "")
+    if resource is not None and endpoint.plug.name in resource.plugs:
+        return MappedDestination(host.mappings, resource, endpoint.plug.name)
+    return PrivateDestination(host.entries, f"{flow.name}/{endpoint.plug.name}.{endpoint.endpoint.name}")
 
 
 class MappedDestination:

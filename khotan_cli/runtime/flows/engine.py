@@ -181,9 +181,12 @@ class Engine:
         """Look for workers that died."""
         from dbos import DBOS
 
+        def recover(executor: str) -> None:
+            DBOS._recover_pending_workflows([executor])
+
         while not stopping.wait(ADOPT_SECONDS):
             try:
-                self._seat.adopt(lambda executor: DBOS._recover_pending_workflows([executor]) and None)
+                self._seat.adopt(recover)
             except psycopg.Error as exc:
                 logger.warning("The database cannot be asked for dead workers: %s", type(exc).__name__)
             except Exception as exc:

@@ -54,8 +54,9 @@ async def execute(host: Host, run_id: str) -> str:
 
 async def run_function(flow: Flow, ctx: FlowContext) -> str | None:
     """Call the flow's function under its timeout, and count what it returns; its message."""
+    clock = asyncio.timeout(flow.timeout)
     try:
-        async with asyncio.timeout(flow.timeout) as clock:
+        async with clock:
             result = await flow.function(ctx)
     except TimeoutError:
         if not clock.expired():

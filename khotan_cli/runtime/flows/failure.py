@@ -22,7 +22,7 @@ async def failure_of(exc: Exception, host: Host, flow: Flow | None) -> dict[str,
         # It would quote the statement's values.
         kind = type(getattr(exc, "orig", None) or exc).__name__
         exc = _located(explain(exc, host.database.url), exc, kind)
-    masker = await _masker(host, flow)
+    masker = await masker_of(host, flow)
     if isinstance(exc, KhotanError):
         document = exc.to_json()
         document.pop("ok")
@@ -44,7 +44,8 @@ def _located(error: KhotanError, exc: Exception, kind: str) -> KhotanError:
     return error
 
 
-async def _masker(host: Host, flow: Flow | None) -> Masker:
+async def masker_of(host: Host, flow: Flow | None) -> Masker:
+    """Masks the secrets of a flow's plugs; without a flow, of all."""
     secrets: list[str] = []
     for plug in host.plugs.values() if flow is None else flow.plugs:
         try:

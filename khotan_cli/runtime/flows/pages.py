@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from khotan_cli.errors import ResponseInvalid
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
-from khotan_cli.runtime.plugs.paginate import dig
+from khotan_cli.runtime.plugs.paginate import USUAL_LISTS, dig
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.plugs.walk import Fetched, PageWalk, Position
 
@@ -37,7 +37,8 @@ class PageReader:
         self.model = item_model(walk.bound, walk.paginator.items_path)
         self._adapter: TypeAdapter[Any] | None = None
         if endpoint.item is not None or self.model is not None:
-            self._adapter = TypeAdapter(endpoint.item if endpoint.item is not None else self.model)
+            declared: Any = endpoint.item if endpoint.item is not None else self.model
+            self._adapter = TypeAdapter(declared)
 
     def read(self, fetched: Fetched) -> Page:
         """Raises ResponseInvalid where the page, or with skip_invalid what holds its items, is not as declared."""
@@ -85,17 +86,15 @@ def item_model(bound: BoundEndpoint[Any], items_path: str | None) -> type[BaseMo
         return _model(get_args(declared)[0])
     if not (isinstance(declared, type) and issubclass(declared, BaseModel)):
         return None
-    lists = {}
+    lists: dict[str, Any] = {}
     for name, info in declared.model_fields.items():
         inner = _list_item(info.annotation)
         if inner is not None:
             lists[info.alias or name] = inner
     if items_path is not None:
         return _at_path(declared, items_path)
-    usual = next((name for name in ("data", "items", "results", "records", "value") if name in lists), None)
-    if usual is None and len(lists) == 1:
-        usual = next(iter(lists))
-    return None if usual is None else _model(lists[usual])
+    usual = [name for name in USUAL_LISTS if name in lists] or (list(lists) if len(lists) == 1 else [])
+    return _model(lists[usual[0]]) if usual else None
 
 
 def _at_path(model: type[BaseModel], path: str) -> type[BaseModel] | None:

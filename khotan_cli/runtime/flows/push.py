@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import ConfigError, FlowError, KhotanError, PlugError
 from khotan_cli.runtime.flows.definition import Flow
-from khotan_cli.runtime.flows.destination import Destination, Sent
+from khotan_cli.runtime.flows.destination import Sent, destination_of
 from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.pages import answer_value, as_document, as_mapping, reason_of
 from khotan_cli.runtime.flows.recorder import Finished, Outcome, Recorder
@@ -98,7 +98,7 @@ class Push:
         self._source = source_of(source, host.database, key, page, params, skip_invalid=on_error == "skip")
         reads = isinstance(source, BoundEndpoint)
         self._read_refs = RefWriter.of(host, flow, source.plug.name) if reads else None
-        self._destination = Destination.of(host, flow, endpoint)
+        self._destination = destination_of(host, flow, endpoint)
         self._ref_param = self._find_ref_param()
         self.name = recorder.name(f"push {endpoint.plug.name}.{endpoint.endpoint.name}")
         self._flushing = asyncio.Lock()
@@ -148,7 +148,7 @@ class Push:
     async def _page(self, name: str, position: Any) -> Finished:
         started = utc_now()
         chunk = await self._source.read(position)
-        seen = SeenKeys(self._recorder.run_id, name, sqlite=self._host.database.sqlite)
+        seen = self._recorder.seen(name)
         rejects = [Reject(name, reason, raw) for raw, reason in chunk.invalid]
         items, skipped = await self._items(name, chunk, seen, rejects)
         self._totals = _Totals()
@@ -245,12 +245,12 @@ class Push:
                     f"outcomes= gave {len(reasons)} outcomes for {len(call)} records",
                     hint="One for each, in their order.",
                 )
-        for index, (item, reason) in enumerate(zip(call, reasons, strict=True)):
-            if reason is not None:
-                self._failed(name, item, reason)
+        for index, (item, refused) in enumerate(zip(call, reasons, strict=True)):
+            if refused is not None:
+                self._failed(name, item, refused)
                 continue
-            before = item.known.ref if item.known is not None else ""
-            ref = before if changes else (self._answered_ref(answer, index) or before)
+            before: str = item.known.ref if item.known is not None else ""
+            ref: str = before if changes else (self._answered_ref(answer, index) or before)
             self._totals.done.append(Sent(item.key, ref, item.digests, changed=changes or bool(before)))
 
     async def _answer(self, call: Sequence[_Item], changes: bool) -> Any:

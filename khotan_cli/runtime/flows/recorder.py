@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from khotan_cli.errors import DatabaseUnreachable, FlowError, StoreError
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.runs import Reject, RunCancelled, RunStore, StepRecord
+from khotan_cli.runtime.store.seen import SeenKeys
 from khotan_cli.runtime.store.tables import utc_now
 
 OUTAGE_SECONDS = 300.0
@@ -129,6 +130,16 @@ class Recorder:
             if row.name == name:
                 return Finished(row.name, row.result, row.counts or {})
         return None
+
+    def seen(self, step: str) -> SeenKeys:
+        """The keys that a step has met so far."""
+        return SeenKeys(self.run_id, step, sqlite=self.database.sqlite)
+
+    def before(self, work: Work) -> None:
+        """In a dry run: do this at the start of each transaction, all of which are rolled back."""
+
+    def wrote(self, table: str, counts: Mapping[str, int], records: Sequence[Any] = ()) -> None:
+        """In a dry run: note what would have been written."""
 
     async def progress(self, progress: Mapping[str, Any]) -> None:
         try:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import FlowError
 from khotan_cli.runtime.flows.pages import as_mapping
-from khotan_cli.runtime.store.columns import named_columns
+from khotan_cli.runtime.store.columns import named_columns, table_of
 from khotan_cli.runtime.store.seen import key_text
 from khotan_cli.runtime.store.upsert import Upserted, Upserter, missing_key, upserter_for, write_page
 
@@ -20,7 +20,7 @@ class Rows:
 
     def __init__(
         self,
-        table: type[Any],
+        table: Any,
         key: tuple[str, ...],
         model: type[BaseModel] | None,
         exclude_on_update: tuple[str, ...],
@@ -29,6 +29,7 @@ class Rows:
     ) -> None:
         self.table, self.key, self.exclude, self.sqlite = table, key, exclude_on_update, sqlite
         self.columns = frozenset(named_columns(table))
+        self.name = table_of(table).name
         self.model = model
         self.upserter: Upserter | None = None
         self.adapter: TypeAdapter[Any] | None = None

@@ -24,7 +24,6 @@ from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.plugs.walk import Fetched, PageWalk, Position
 from khotan_cli.runtime.store.columns import check_key
 from khotan_cli.runtime.store.runs import Reject
-from khotan_cli.runtime.store.seen import SeenKeys
 from khotan_cli.runtime.store.tables import utc_now
 
 Dedupe = Literal["first", "last"]
@@ -93,7 +92,8 @@ class Sync:
         check_key(into, key)
         self._host, self._recorder, self._endpoint = host, recorder, endpoint
         self._into, self._key, self._params = into, key, params
-        self._transform, self._dedupe = transform, dedupe
+        self._transform = transform
+        self._dedupe: Dedupe = dedupe
         self._delete_missing, self._delete_where, self._allow_empty = delete_missing, delete_where, allow_empty
         self._prefetch, self._on_invalid = prefetch, on_invalid
         self._walk = PageWalk(endpoint, (), params)
@@ -103,7 +103,7 @@ class Sync:
         self._filter = fingerprint(params)
         self._refs = RefWriter.of(host, flow, endpoint.plug.name)
         self.name = recorder.name(f"sync {endpoint.plug.name}.{endpoint.endpoint.name}")
-        self._seen = SeenKeys(recorder.run_id, self.name, sqlite=host.database.sqlite)
+        self._seen = recorder.seen(self.name)
 
     async def run(self) -> SyncResult:
         tally = _Tally()
@@ -179,6 +179,7 @@ class Sync:
             if self._dedupe == "first" or self._delete_missing:
                 skipped += await self._note(session, batch)
             done = await batch.write(session)
+            self._recorder.wrote(self._rows.name, done._asdict(), batch.records)
             if self._refs is not None:
                 await self._refs.write(session, page.items)
             counts = {
@@ -237,6 +238,7 @@ class Sync:
                     return Outcome({"deleted": 0, "why": why})
                 gone = await self._seen.delete_missing(session, self._into, self._key, self._delete_where)
                 await self._seen.clear(session)
+                self._recorder.wrote(self._rows.name, {"deleted": gone})
                 return Outcome({"deleted": gone}, {"deleted": gone})
 
             done = await self._recorder.commit(name, work)

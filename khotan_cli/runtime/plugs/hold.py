@@ -65,8 +65,8 @@ class HeldAnswer:
         )
 
     __getattr__ = __getitem__ = __iter__ = __len__ = __bool__ = __contains__ = __call__ = _needed
-    __eq__ = __str__ = __int__ = __float__ = _needed  # type: ignore[assignment]
-    __hash__ = None  # type: ignore[assignment]
+    __eq__ = __str__ = __int__ = __float__ = _needed
+    __hash__ = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
     def __repr__(self) -> str:
         return "<an answer that was not asked for>"

@@ -14,7 +14,7 @@ import orjson
 from khotan_cli.errors import PaginationError
 
 Where = Literal["query", "body"]
-_COMMON_LISTS = ("data", "items", "results", "records", "value", "values", "entries")
+USUAL_LISTS = ("data", "items", "results", "records", "value", "values", "entries")
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def guess_items(data: Any) -> list[Any]:
         return data
     if isinstance(data, Mapping):
         lists = {key: value for key, value in data.items() if isinstance(value, list)}
-        usual = next((lists[name] for name in _COMMON_LISTS if name in lists), None)
+        usual = next((lists[name] for name in USUAL_LISTS if name in lists), None)
         if usual is not None:
             return usual
         if len(lists) == 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from khotan_cli.errors import ConfigError, UnknownName, UsageError
@@ -63,9 +63,14 @@ class Resource:
 
 
 class Mappings:
-    """The mappings of one resource: `ctx.mapping("products")`, `khotan.mapping("products")`. `dry`: nothing is written."""
+    """The mappings of one resource: `ctx.mapping("products")`, `khotan.mapping("products")`.
 
-    def __init__(self, resource: Resource, store: MappingStore, *, dry: bool = False) -> None:
+    dry: with it nothing is written, and it is told what would have been.
+    """
+
+    def __init__(
+        self, resource: Resource, store: MappingStore, *, dry: Callable[[MappingCounts], None] | None = None
+    ) -> None:
         self.resource, self._store, self._dry = resource, store, dry
 
     async def upsert(self, key: Key, *, replace: bool = False, **refs: str | int) -> MappingEntry | None:
@@ -85,7 +90,10 @@ class Mappings:
             mine = wanted.setdefault(self.resource.check_key(key), {})
             mine |= {self.resource.check_plug(plug): _ref(plug, ref) for plug, ref in refs.items()}
         changes = MappingChanges(self.resource.name, wanted, replace=replace)
-        return await self._store.upsert(changes, dry=self._dry)
+        counts = await self._store.upsert(changes, dry=self._dry is not None)
+        if self._dry is not None:
+            self._dry(counts)
+        return counts
 
     async def lookup(self, key: Key) -> MappingEntry | None:
         text = self.resource.check_key(key)
@@ -108,7 +116,7 @@ class Mappings:
         """Remove a mapping; False where there is none."""
         text = self.resource.check_key(key)
         found = (await self._store.by_keys(self.resource.name, [text])).get(text)
-        return found is not None and (self._dry or await self._store.delete(found.id))
+        return found is not None and (self._dry is not None or await self._store.delete(found.id))
 
     async def search(self, text: str = "", *, limit: int = 100, offset: int = 0) -> tuple[list[MappingEntry], int]:
         """Mappings whose key or one of whose ids holds the text, in the order of keys, and how many there are in all."""

@@ -84,7 +84,7 @@ def named_columns(model: Any) -> dict[str, Column[Any]]:
 
 
 def dialect_of(on_sqlite: bool) -> Dialect:
-    return sqlite.dialect() if on_sqlite else postgresql.dialect()
+    return sqlite.dialect() if on_sqlite else postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
 def field_of(name: str, column: Column[Any], on_sqlite: bool) -> Field:

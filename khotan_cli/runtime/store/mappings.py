@@ -95,7 +95,7 @@ class MappingStore:
         made = await self._make(session, resource, list(part))
         ids = await self._ids(session, resource, list(part))
         known = await self._refs_of(session, list(ids.values()))
-        wanted = [
+        wanted: list[dict[str, Any]] = [
             {"mapping_id": ids[key], "plug": plug, "ref": ref, "fields": changes.fields.get((key, plug))}
             for key, refs in part.items()
             for plug, ref in refs.items()
@@ -166,9 +166,10 @@ class MappingStore:
                 MAPPINGS, MAPPINGS.c.id == MAPPING_REFS.c.mapping_id
             )
             here = (MAPPING_REFS.c.resource == resource) & (MAPPING_REFS.c.plug == plug)
-            for row in (await session.execute(statement.where(here, self._among(MAPPING_REFS.c.ref, refs)))).all():
-                if claims[plug, row.ref] != row.mapping_id:
-                    raise _conflict(resource, plug, row.ref, row.key, keys[claims[plug, row.ref]])
+            held = statement.where(here, self._among(MAPPING_REFS.c.ref, refs))
+            for one in (await session.execute(held)).all():
+                if claims[plug, one.ref] != one.mapping_id:
+                    raise _conflict(resource, plug, one.ref, one.key, keys[claims[plug, one.ref]])
 
     async def _remove_refs(self, session: AsyncSession, places: Sequence[tuple[str, str]]) -> None:
         by_plug: dict[str, list[str]] = {}

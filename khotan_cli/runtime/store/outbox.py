@@ -69,7 +69,7 @@ def refuse_pickles() -> None:
     """Rows of the engine are JSON; one that says it is a pickle was put there by somebody, and would run code."""
     from dbos._serialization import DefaultSerializer
 
-    def refuse(_self: Any, _data: str) -> Any:
+    def refuse(cls: DefaultSerializer, serialized_data: str) -> Any:
         raise ValueError("A pickled row is not read")
 
     DefaultSerializer.deserialize = refuse  # type: ignore[method-assign]

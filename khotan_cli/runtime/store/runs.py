@@ -85,7 +85,8 @@ class RunStore:
             .returning(RUNS)
         )
         async with self.database.session() as session:
-            return (await session.execute(statement)).one_or_none()
+            row: RunData | None = (await session.execute(statement)).one_or_none()
+            return row
 
     async def check(self, run_id: str, epoch: int) -> None:
         """Raises RunCancelled or RunLost where no further step may begin."""
@@ -153,7 +154,8 @@ class RunStore:
             if status == "completed" and failed:
                 status = "partial"
             values = {"status": status, "message": message, "error": error, "ended_at": now, "updated_at": now}
-            row = (await session.execute(update(RUNS).where(ours).values(**values).returning(RUNS))).one_or_none()
+            changed = update(RUNS).where(ours).values(**values).returning(RUNS)
+            row: RunData | None = (await session.execute(changed)).one_or_none()
             await session.execute(delete(SEEN_KEYS).where(SEEN_KEYS.c.run_id == run_id))
             return row
 
@@ -205,7 +207,7 @@ class RunStore:
         async with self.database.session() as session:
             return (await session.execute(select(RUNS).where(RUNS.c.id == run_id))).one_or_none()
 
-    async def list(
+    async def newest(
         self, *, flow: str | None = None, status: Sequence[str] = (), limit: int = 100, offset: int = 0
     ) -> tuple[list[RunData], int]:
         """The newest runs first, and how many there are in all."""

@@ -102,7 +102,7 @@ SORTED_TEXT = Text().with_variant(Text(collation="C"), "postgresql")
 
 
 def _json() -> Any:
-    return Field(default=None, sa_type=JSON_VALUE, nullable=True)  # type: ignore[call-overload]
+    return Field(default=None, sa_type=JSON_VALUE, nullable=True)
 
 
 class FlowRow(KhotanTable, table=True):
@@ -186,7 +186,7 @@ class RunUpdateRow(KhotanTable, table=True):
     __tablename__ = "khotan_run_updates"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (Index("ix_khotan_run_updates_run_id", "run_id"),)
 
-    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)  # type: ignore[call-overload]
+    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
     run_id: str = _of_run()
     at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     level: str = Field(sa_type=Text)
@@ -199,7 +199,7 @@ class RejectRow(KhotanTable, table=True):
     __tablename__ = "khotan_rejects"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (Index("ix_khotan_rejects_run_id", "run_id"),)
 
-    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)  # type: ignore[call-overload]
+    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
     run_id: str = _of_run()
     step: str = Field(sa_type=Text)
     reason: str = Field(sa_type=Text)
@@ -224,7 +224,7 @@ class MappingRow(KhotanTable, table=True):
 
     id: str = Field(primary_key=True, sa_type=Text)
     resource: str = Field(sa_type=Text)
-    key: str = Field(sa_type=SORTED_TEXT)  # type: ignore[call-overload]
+    key: str = Field(sa_type=SORTED_TEXT)
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     updated_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 
@@ -256,7 +256,7 @@ class CacheEntryRow(KhotanTable, table=True):
 
     cache: str = Field(primary_key=True, sa_type=Text)
     owner: str = Field(primary_key=True, sa_type=Text)
-    key: str = Field(primary_key=True, sa_type=SORTED_TEXT)  # type: ignore[call-overload]
+    key: str = Field(primary_key=True, sa_type=SORTED_TEXT)
     value: Any = _json()
     expires_at: float | None = Field(default=None, sa_type=Float(53))
     updated_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)

@@ -90,7 +90,7 @@ def missing_key(name: str, index: int) -> UsageError:
 
 async def write_page(
     session: AsyncSession,
-    model: type[Any],
+    model: Any,
     rows: Iterable[Mapping[str, Any]],
     key: Sequence[str],
     exclude_on_update: Sequence[str],
@@ -109,7 +109,7 @@ async def write_page(
 
 @lru_cache(maxsize=256)
 def upserter_for(
-    model: type[Any], key: tuple[str, ...], fields: tuple[str, ...], exclude: tuple[str, ...], on_sqlite: bool
+    model: Any, key: tuple[str, ...], fields: tuple[str, ...], exclude: tuple[str, ...], on_sqlite: bool
 ) -> Upserter:
     return Upserter(model, key, fields, exclude_on_update=exclude, sqlite=on_sqlite)
 
@@ -119,7 +119,7 @@ class Upserter:
 
     def __init__(
         self,
-        model: type[Any],
+        model: Any,
         key: Sequence[str],
         fields: Sequence[str],
         *,

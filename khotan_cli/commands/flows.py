@@ -1,0 +1,232 @@
+"""`khotan flows`: list, trigger, watch, repair."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from khotan_cli.commands.show_flows import (
+    counted,
+    show_dry_run,
+    show_flows,
+    show_rejects,
+    show_run,
+    show_runs,
+)
+from khotan_cli.commands.values import read_json
+from khotan_cli.console import console
+from khotan_cli.errors import KhotanError, UsageError
+from khotan_cli.options import options
+
+if TYPE_CHECKING:
+    from khotan_cli.client import ApiClient
+
+_LOOK_SECONDS = 0.25
+_OPEN = ("pending", "running")
+_NO_WORKER = "Nothing runs flows now; the run waits for khotan dev or khotan worker (or give --wait)."
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="List flows, start them, watch and repair their runs.",
+)
+
+Flow = Annotated[str, typer.Argument(help="Name of a flow.", show_default=False)]
+Run = Annotated[str, typer.Argument(help="Id of a run.", show_default=False)]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end; exit 1 where it is not completed.")]
+Timeout = Annotated[float | None, typer.Option(min=0.1, help="With --wait: seconds to wait.", show_default=False)]
+
+
+@app.command("list")
+def list_flows() -> None:
+    """The flows, their variants and schedules."""
+    with options.client() as client:
+        document = client.flows()
+    console.result(document, lambda: show_flows(document["items"]))
+
+
+@app.command()
+def trigger(
+    flow: Flow,
+    variant: Annotated[str, typer.Argument(help="Default: the first that is declared.", show_default=False)] = "",
+    body: Annotated[str, typer.Option(metavar="JSON", help="What the flow finds as ctx.body: JSON, @file or -.")] = "",
+    wait: Wait = False,
+    timeout: Timeout = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Run it, but send and store nothing; say what.")] = False,
+) -> None:
+    """Start a run. Without a server it is run by this very process where --wait is given, else by the next worker."""
+    if dry_run and wait:
+        raise UsageError(
+            "--dry-run and --wait exclude each other", hint="A dry run always ends before the command does."
+        )
+    if timeout is not None and not wait:
+        raise UsageError("--timeout has a meaning only with --wait", hint="Add --wait.")
+    given = read_json("--body", body) if body else None
+    with options.client(engine=wait) as client:
+        if dry_run:
+            with console.status(f"Running {flow}, holding everything back …"):
+                document = client.trigger(flow, variant or None, given, dry_run=True)
+            _dry(document)
+            return
+        started = client.trigger(flow, variant or None, given)
+        if wait:
+            _watch(client, started["id"], timeout)
+            return
+
+    def render() -> None:
+        console.success(f"{flow} ({started['variant']}) is started: run {started['id']}")
+        if not started["worker"]:
+            console.line(_NO_WORKER, "yellow")
+        console.next_steps([f"khotan flows show {started['id']}"])
+
+    console.result(started, render)
+
+
+def _dry(document: dict[str, Any]) -> None:
+    error = document.get("error")
+    if error:
+        raise KhotanError(
+            f"The dry run ended with: {error['message']}",
+            code="flow_failed",
+            hint=error.get("hint", ""),
+            details={"dryRun": True, "report": document},
+        )
+    console.result(document, lambda: show_dry_run(document))
+
+
+@app.command()
+def runs(
+    flow: Annotated[str, typer.Argument(help="Of one flow only.", show_default=False)] = "",
+    status: Annotated[
+        list[str] | None, typer.Option(help="pending, running, completed, partial, failed, cancelled.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 20,
+    offset: Annotated[int, typer.Option(min=0, help="Pass over so many.")] = 0,
+) -> None:
+    """The newest runs first."""
+    with options.client() as client:
+        document = client.runs(flow or None, status or (), limit, offset)
+    console.result(document, lambda: show_runs(document["items"], document["total"]))
+
+
+@app.command()
+def show(run: Run) -> None:
+    """A run: counters, steps, log, error."""
+    with options.client() as client:
+        document = client.run(run)
+    console.result(document, lambda: show_run(document))
+
+
+@app.command()
+def rejects(run: Run, limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 20) -> None:
+    """Records that a run left out, with the reasons."""
+    with options.client() as client:
+        document = client.rejects(run, limit)
+    console.result(document, lambda: show_rejects(document["items"], document["total"]))
+
+
+@app.command()
+def cancel(run: Run) -> None:
+    """Cancel a run: at once where it waits, before its next step where it runs."""
+    with options.client() as client:
+        done = client.cancel_run(run)
+    text = f"Run {run} is cancelled." if done["status"] == "cancelled" else f"Run {run} stops before its next step."
+    console.result(done, lambda: console.success(text))
+
+
+@app.command()
+def retry(
+    run: Run,
+    from_step: Annotated[
+        str,
+        typer.Option(metavar="STEP", help="Number or name of a step; what came before is kept.", show_default=False),
+    ] = "",
+    wait: Wait = False,
+    timeout: Timeout = None,
+) -> None:
+    """Start an ended run anew, from its start or from a step."""
+    if timeout is not None and not wait:
+        raise UsageError("--timeout has a meaning only with --wait", hint="Add --wait.")
+    with options.client(engine=wait) as client:
+        started = client.retry_run(run, from_step or None)
+        if wait:
+            _watch(client, started["id"], timeout)
+            return
+
+    def render() -> None:
+        console.success(f"Run {started['id']} does it again.")
+        if not started["worker"]:
+            console.line(_NO_WORKER, "yellow")
+
+    console.result(started, render)
+
+
+@app.command()
+def reconcile(flow: Annotated[str, typer.Argument(help="Of one flow only.", show_default=False)] = "") -> None:
+    """Put right runs that hang: ended for the engine, but waiting or running here."""
+    with options.client() as client:
+        done = client.reconcile(flow or None)
+
+    def render() -> None:
+        for run in done["reconciled"]:
+            console.line(f"{run['id']} ({run['flow']}): {run['was']} → {run['now']}")
+        if not done["reconciled"]:
+            console.line("No run hangs: nothing to do.")
+
+    console.result(done, render)
+
+
+@app.command()
+def enable(flow: Flow) -> None:
+    """Let a flow be started again."""
+    _switch(flow, True)
+
+
+@app.command()
+def disable(flow: Flow) -> None:
+    """Let nobody start a flow, schedules included. Runs that wait or run go on."""
+    _switch(flow, False)
+
+
+def _switch(flow: str, enabled: bool) -> None:
+    with options.client() as client:
+        changed = client.set_flow_enabled(flow, enabled)
+    document = {"ok": True, "flow": changed["name"], "enabled": changed["enabled"]}
+    console.result(document, lambda: console.success(f"Flow {flow} is {'enabled' if enabled else 'disabled'}."))
+
+
+def _watch(client: ApiClient, run_id: str, timeout: float | None) -> None:
+    """Follow a run to its end, with a live line for people. Raises KhotanError where it is not completed."""
+    started = time.monotonic()
+    with console.live(f"run {run_id[:8]}") as live:
+        while True:
+            run = client.run(run_id)
+            progress = run["progress"] or {}
+            text = progress.get("message") or counted(run["counts"]) or run["status"]
+            live(text, progress.get("done"), progress.get("total"))
+            if run["status"] not in _OPEN:
+                break
+            if timeout is not None and time.monotonic() - started > timeout:
+                raise KhotanError(
+                    f"Run {run_id} has not ended after {timeout:g} s: it is {run['status']}",
+                    code="wait_timeout",
+                    hint="It goes on where a worker or server runs.",
+                    next=[f"khotan flows show {run_id}"],
+                )
+            time.sleep(_LOOK_SECONDS)
+    if run["status"] == "completed":
+        console.result(run, lambda: show_run({**run, "steps": []}))
+        return
+    error = run["error"] or {}
+    if not console.machine:
+        show_run({**run, "steps": []})
+    raise KhotanError(
+        error.get("message") or f"Run {run_id} is {run['status']}",
+        code="run_failed",
+        hint=error.get("hint") or "See its steps and what it left out.",
+        next=[f"khotan flows show {run_id}"],
+        details={"run": run},
+    )

@@ -1,0 +1,115 @@
+"""How flows and runs look in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from khotan_cli.console import console
+
+COLOURS = {
+    "completed": "green",
+    "partial": "yellow",
+    "failed": "red",
+    "cancelled": "dim",
+    "running": "cyan",
+    "pending": "dim",
+}
+
+
+def show_flows(items: Sequence[dict[str, Any]]) -> None:
+    if not items:
+        console.line("There is no flow yet.")
+        console.next_steps(["khotan add inflow NAME"])
+        return
+    rows = []
+    for flow in items:
+        plugs = flow["plug"] + (f" → {flow['to']}" if flow["to"] else "")
+        schedules = [f"{v['name']}: {v['schedule']}" for v in flow["variants"] if v["schedule"]]
+        modes = ", ".join(v["name"] for v in flow["variants"])
+        state = "enabled" if flow["enabled"] else "disabled"
+        rows.append([flow["name"], flow["kind"], plugs, modes, "\n".join(schedules) or "–", state])
+    console.table(["Flow", "Kind", "Plug", "Variants", "Schedule", "State"], rows, whole=["Flow"])
+
+
+def show_runs(items: Sequence[dict[str, Any]], total: int) -> None:
+    if not items:
+        console.line("There is no run yet.")
+        return
+    from rich.text import Text
+
+    rows = []
+    for run in items:
+        status = Text(run["status"], style=COLOURS.get(run["status"], ""))
+        rows.append([run["id"], run["flow"], run["variant"] or "", status, counted(run["counts"]), took(run)])
+    console.table(["Run", "Flow", "Variant", "Status", "Counts", "Time"], rows, whole=["Run"])
+    if total > len(items):
+        console.line(f"{total - len(items)} older ones are not shown.", "dim")
+
+
+def show_run(run: dict[str, Any]) -> None:
+    style = COLOURS.get(run["status"], "")
+    console.line(f"Run {run['id']}: {run['flow']} ({run['variant']}) {run['status']}", f"bold {style}".strip())
+    console.line(f"{counted(run['counts']) or 'nothing counted'} · {run['source']} · {took(run) or 'not started'}")
+    if run["message"]:
+        console.line(run["message"])
+    if run["error"]:
+        console.line(f"✗ {run['error']['message']}", "red")
+        console.line(f"  {run['error'].get('hint', '')}")
+        if run["error"].get("place"):
+            console.line(f"  at {run['error']['place']}", "dim")
+    if run.get("steps"):
+        rows = [[str(s["number"]), s["name"], counted(s["counts"]), str(s["attempts"])] for s in run["steps"][-40:]]
+        console.table(["#", "Step", "Counts", "Tries"], rows)
+    for update in run.get("updates", [])[-40:]:
+        console.line(f"{update['at'][11:19]} {update['message']}", "yellow" if update["level"] == "warning" else "dim")
+    if run.get("rejects"):
+        console.line(f"{run['rejects']} records were left out:", "yellow")
+        console.next_steps([f"khotan flows rejects {run['id']}"])
+
+
+def show_rejects(items: Sequence[dict[str, Any]], total: int) -> None:
+    if not items:
+        console.line("No record was left out.")
+        return
+    import json
+
+    rows = [[item["step"], item["reason"], json.dumps(item["record"], ensure_ascii=False)[:200]] for item in items]
+    console.table(["Step", "Reason", "Record"], rows)
+    if total > len(items):
+        console.line(f"{total - len(items)} more are not shown.", "dim")
+
+
+def show_dry_run(report: dict[str, Any]) -> None:
+    console.line(f"Dry run of {report['flow']} ({report['variant']}): nothing was sent or stored.", "bold")
+    console.line(counted(report["counts"]) or "Nothing would have been done.")
+    for table, write in report["writes"].items():
+        done = {name: count for name, count in write.items() if name != "sample"}
+        console.line(f"would write {table}: {counted(done) or 'nothing'}")
+        _sample(write["sample"])
+    for call, held in report["requests"].items():
+        console.line(f"would send {held['count']} × {call}")
+        _sample([request["body"] for request in held["sample"]])
+    for reject in report["rejects"]:
+        console.line(f"would leave out: {reject['reason']}", "yellow")
+    if report["stopped"]:
+        console.line(f"It stops here: {report['stopped']['message']}", "yellow")
+        console.line(f"  {report['stopped']['hint']}")
+
+
+def _sample(records: Sequence[Any]) -> None:
+    import json
+
+    for record in records[:3]:
+        console.line(f"    {json.dumps(record, ensure_ascii=False)[:140]}", "dim")
+
+
+def counted(counts: dict[str, Any]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+
+
+def took(run: dict[str, Any]) -> str:
+    seconds = run["seconds"]
+    if seconds is None:
+        return ""
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"

@@ -1,0 +1,62 @@
+"""`khotan worker`: runs flows, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from khotan_cli.console import console
+from khotan_cli.errors import KhotanError
+from khotan_cli.options import options
+
+
+def worker(
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Runs at a time.", show_default="KHOTAN_CONCURRENCY, or 8")
+    ] = None,
+    grace: Annotated[
+        float, typer.Option(min=0, help="On a stop: seconds to let runs end; the rest is resumed.")
+    ] = 10.0,
+) -> None:
+    """Run flows and their schedules until stopped (SIGTERM, Ctrl-C). On PostgreSQL any number of workers share the work."""
+    if concurrency is not None:
+        os.environ["KHOTAN_CONCURRENCY"] = str(concurrency)
+    settings = options.settings()
+    from khotan_cli.local import load_khotan
+
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("khotan").setLevel(logging.INFO)
+    khotan = load_khotan(settings)
+    asyncio.run(_work(khotan, grace))
+
+
+async def _work(khotan: Any, grace: float) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, stop.set)
+    services = khotan.services
+    async with khotan:
+        await services.database.check_migrated()
+        if not services.registry.flows:
+            raise KhotanError(
+                "There is no flow to run", code="unknown_flow", hint="Write one.", next=["khotan add inflow"]
+            )
+        if not await services.start_engine():
+            raise KhotanError(
+                "Another process runs the flows of this SQLite database",
+                code="engine_busy",
+                hint="Stop it, or use PostgreSQL, where any number of workers share the work.",
+            )
+        flows = list(services.registry.flows)
+        document = {"ok": True, "flows": flows, "concurrency": services.settings.concurrency}
+        console.result(document, lambda: console.success(f"Running {', '.join(flows)}. Ctrl-C stops."))
+        await stop.wait()
+        console.note("Stopping …")
+        await services.engine.stop(grace=grace)

@@ -1,0 +1,108 @@
+"""GET /runs · GET /runs/{run} · …/stream · …/rejects · POST …/cancel · …/retry · /runs/reconcile-stuck."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, Query
+from fastapi.responses import StreamingResponse
+
+from khotan_cli.runtime.api.access import CurrentServices
+from khotan_cli.runtime.api.authorize import GuardedRoute
+from khotan_cli.runtime.api.plugs import Limit, Offset
+from khotan_cli.runtime.api.schemas import Listing
+from khotan_cli.runtime.api.schemas_flows import Cancelled, Reconciled, RejectInfo, Retried, Retry, RunInfo, RunShown
+from khotan_cli.runtime.api.show_runs import reject_info, run_info, run_shown, update_info
+from khotan_cli.runtime.services import Services
+from khotan_cli.runtime.store.runs import ENDED
+
+router = APIRouter(prefix="/runs", tags=["runs"], route_class=GuardedRoute)
+
+Status = Literal["pending", "running", "completed", "partial", "failed", "cancelled"]
+_LOOK_SECONDS = 0.3
+_ALIVE_SECONDS = 15.0
+
+
+@router.get("")
+async def list_runs(
+    services: CurrentServices,
+    flow: str | None = None,
+    status: Annotated[list[Status] | None, Query()] = None,
+    limit: Limit = 20,
+    offset: Offset = 0,
+) -> Listing[RunInfo]:
+    """The newest first."""
+    if flow is not None:
+        services.dispatcher.flow(flow)
+    rows, total = await services.host.runs.newest(flow=flow, status=status or (), limit=limit, offset=offset)
+    return Listing(items=[run_info(row) for row in rows], total=total, limit=limit, offset=offset)
+
+
+@router.post("/reconcile-stuck")
+async def reconcile(services: CurrentServices) -> Reconciled:
+    """Put right runs that hang; what was done to which."""
+    return Reconciled(reconciled=await services.dispatcher.reconcile())
+
+
+@router.get("/{run}")
+async def show_run(run: str, services: CurrentServices) -> RunShown:
+    return await run_shown(services, await services.dispatcher.run(run))
+
+
+@router.get("/{run}/rejects")
+async def list_rejects(
+    run: str, services: CurrentServices, limit: Limit = 100, offset: Offset = 0
+) -> Listing[RejectInfo]:
+    """Records that the run left out, with the reasons."""
+    await services.dispatcher.run(run)
+    rows, total = await services.host.runs.rejects(run, limit, offset)
+    return Listing(items=[reject_info(row) for row in rows], total=total, limit=limit, offset=offset)
+
+
+@router.post("/{run}/cancel")
+async def cancel(run: str, services: CurrentServices) -> Cancelled:
+    """A waiting run is cancelled at once; a running one before its next step."""
+    return Cancelled(id=run, status=await services.dispatcher.cancel(run))
+
+
+@router.post("/{run}/retry")
+async def retry(run: str, services: CurrentServices, asked: Retry | None = None) -> Retried:
+    """Start an ended run anew; with `fromStep` (number or name) keep what it did before that step."""
+    again = await services.dispatcher.retry(run, asked.from_step if asked else None)
+    return Retried(id=again, retry_of=run, worker=await services.has_worker())
+
+
+@router.get("/{run}/stream")
+async def stream(
+    run: str, services: CurrentServices, last_event_id: Annotated[str | None, Header()] = None
+) -> StreamingResponse:
+    """Server-sent events: `run` whenever it changes, `log` for each line of its log, `end` when it has ended."""
+    await services.dispatcher.run(run)
+    after = int(last_event_id) if last_event_id and last_event_id.isdigit() else 0
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_events(services, run, after), media_type="text/event-stream", headers=headers)
+
+
+async def _events(services: Services, run: str, after: int) -> AsyncIterator[str]:
+    seen, silent = None, 0.0
+    while True:
+        row = await services.host.runs.get(run)
+        for update in await services.host.runs.updates(run, after):
+            after = update.id
+            yield f"event: log\nid: {update.id}\ndata: {update_info(update).model_dump_json(by_alias=True)}\n\n"
+        if row is None:
+            yield "event: end\ndata: {}\n\n"
+            return
+        if row.updated_at != seen:
+            seen, silent = row.updated_at, 0.0
+            yield f"event: run\ndata: {run_info(row).model_dump_json(by_alias=True)}\n\n"
+        if row.status in ENDED:
+            yield f"event: end\ndata: {run_info(row).model_dump_json(by_alias=True)}\n\n"
+            return
+        silent += _LOOK_SECONDS
+        if silent >= _ALIVE_SECONDS:
+            silent = 0.0
+            yield ": still there\n\n"  # keeps proxies from closing a quiet connection
+        await asyncio.sleep(_LOOK_SECONDS)
