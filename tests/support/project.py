@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -105,15 +106,18 @@ class Project:
 _PRELOADED = [
     "aiohttp",
     "alembic.command",
+    "dbos",
     "copier",
     "deepdiff",
     "khotan_cli.cli",
     "khotan_cli.commands.add",
     "khotan_cli.commands.doctor",
+    "khotan_cli.commands.flows",
     "khotan_cli.commands.init",
     "khotan_cli.commands.migrate",
     "khotan_cli.commands.plug",
     "khotan_cli.commands.vars",
+    "khotan_cli.commands.worker",
     "khotan_cli.local",
     "khotan_cli.runtime.api",
     "khotan_cli.runtime.app",
@@ -138,6 +142,14 @@ def run_forked(args: Sequence[str], folder: Path, env: Mapping[str, str], stdin:
             raise AssertionError(f"khotan {' '.join(args)} did not end")
         read = [(Path(scratch) / name).read_text() for name in ("stdout", "stderr")]
         return Done(process.exitcode, *read)
+
+
+def start_forked(args: Sequence[str], folder: Path, env: Mapping[str, str], scratch: Path) -> BaseProcess:
+    """Start `khotan ARGS` in such a process, and do not wait; its output goes to files in `scratch`."""
+    (scratch / "stdin").write_text("")
+    process = _forks.Process(target=_command, args=(list(args), str(folder), dict(env), str(scratch)))
+    process.start()
+    return process
 
 
 def _command(args: list[str], folder: str, env: dict[str, str], scratch: str) -> None:
