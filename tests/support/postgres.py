@@ -6,11 +6,13 @@ folder removed, when the last test process is gone, however that ended: see post
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,7 +21,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psycopg
 from psycopg import sql
@@ -126,3 +128,51 @@ def _wait_until_gone(folder: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while folder.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def stopped(server: PostgresServer, run_id: str) -> Iterator[None]:
+    """While it lasts the server is down; afterwards it runs again, at the same port, on the same data."""
+    folder = Path(tempfile.gettempdir()) / f"khotan-postgres-{os.getuid()}-{run_id}"
+    process = _running_process(json.loads((folder / "server.json").read_text())["server"])
+    os.kill(process.pid, signal.SIGINT)
+    pid_file = folder / "data" / "postmaster.pid"
+    while pid_file.exists():
+        time.sleep(0.02)
+    try:
+        yield
+    finally:
+        _start_again(server, process)
+
+
+def _start_again(server: PostgresServer, process: _Process) -> None:
+    again = subprocess.Popen(process.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **process.options)
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(psycopg.OperationalError), psycopg.connect(f"{server.url}/postgres"):
+            break
+        time.sleep(0.05)
+    atexit.register(again.terminate)
+
+
+@dataclass(frozen=True)
+class _Process:
+    pid: int
+    command: list[str]
+    options: dict[str, Any]
+
+
+def _running_process(pid: int) -> _Process:
+    """How a running process was started, from /proc."""
+    proc = Path(f"/proc/{pid}")
+    command = proc.joinpath("cmdline").read_bytes().decode().rstrip("\0").split("\0")
+    environment = dict(
+        entry.split("=", 1)
+        for entry in proc.joinpath("environ").read_bytes().decode().rstrip("\0").split("\0")
+        if entry
+    )
+    owner = proc.stat()
+    options: dict[str, Any] = {"cwd": "/", "env": environment}
+    if os.geteuid() == 0:
+        options |= {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
+    return _Process(pid, command, options)
