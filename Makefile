@@ -41,6 +41,7 @@ test: services
 services: $(NODE)
 
 bench: $(DEV)
+	@$(PIP) install --constraint constraints.txt --editable '.[bench]'
 	@for script in bench/[!_]*.py; do $(BIN)/python $$script || exit 1; done
 
 # The environment: first what khotan needs to run, which is all that `make demo` waits for; then what the tests need.

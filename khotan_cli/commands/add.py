@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from khotan_cli.commands import add_parts
 from khotan_cli.commands.show_files import show_written
 from khotan_cli.console import console
 from khotan_cli.errors import UsageError
@@ -76,3 +77,7 @@ def plug(
     written = add_plug(settings.root, folder, asked, force=force, dry_run=look_only)
     heading = f"Plug {name}" if written.written else f"Plug {name} is there already: nothing to write."
     show_written("plug", name, written, title=heading, dry_run=look_only, diff=diff)
+
+
+for _part in (add_parts.inflow, add_parts.outflow, add_parts.relay, add_parts.resource, add_parts.cache):
+    app.command(_part.__name__)(_part)

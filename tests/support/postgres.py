@@ -61,13 +61,13 @@ def find_binaries() -> Path:
 
 
 @contextlib.contextmanager
-def running_server(run_id: str) -> Iterator[PostgresServer]:
-    """The server of the test run with that id, started where it does not run yet."""
+def running_server(run_id: str, *, durable: bool = False) -> Iterator[PostgresServer]:
+    """The server of the test run with that id, started where it does not run yet. durable: with fsync, as in production."""
     binaries = find_binaries()
     folder = Path(tempfile.gettempdir()) / f"khotan-postgres-{os.getuid()}-{run_id}"
     with Path(f"{folder}.lock").open("a") as mutex:
         fcntl.flock(mutex, fcntl.LOCK_EX)
-        users = _join(folder) or _start(folder, binaries)
+        users = _join(folder) or _start(folder, binaries, durable)
         try:
             server = _wait_until_ready(folder)
         except BaseException:
@@ -95,14 +95,14 @@ def _join(folder: Path) -> IO[str] | None:
     return None
 
 
-def _start(folder: Path, binaries: Path) -> IO[str]:
+def _start(folder: Path, binaries: Path, durable: bool) -> IO[str]:
     folder.mkdir(mode=0o711)
     folder.chmod(0o711)  # whatever the umask: the server's own account passes through
     users = (folder / "users.lock").open("a")
     fcntl.flock(users, fcntl.LOCK_SH)
     with (folder / "keeper.log").open("a") as log:
         subprocess.Popen(
-            [sys.executable, str(_KEEPER), str(folder), str(binaries)],
+            [sys.executable, str(_KEEPER), str(folder), str(binaries), *(["--durable"] if durable else [])],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

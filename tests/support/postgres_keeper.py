@@ -27,7 +27,7 @@ _PR_SET_PDEATHSIG = 1
 _ATTEMPTS = 5
 
 
-def main(folder: Path, binaries: Path) -> None:
+def main(folder: Path, binaries: Path, durable: bool = False) -> None:
     # Ctrl-C is for the tests; the keeper outlives them by the moment it takes to stop the server.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for ending in (signal.SIGTERM, signal.SIGHUP):
@@ -38,7 +38,7 @@ def main(folder: Path, binaries: Path) -> None:
         binaries = _reachable(binaries, folder, account)
         password = secrets.token_hex(16)
         data = _initialize(folder, binaries, password, account)
-        server, port = _start(folder, binaries, data, account)
+        server, port = _start(folder, binaries, data, account, durable)
         url = f"postgresql://{USER}:{password}@127.0.0.1:{port}"
         _publish(folder, {"url": url, "server": server.pid, "keeper": os.getpid()})
         _wait_for_users(folder)
@@ -119,14 +119,11 @@ def _initialize(folder: Path, binaries: Path, password: str, account: tuple[int,
 
 
 def _start(
-    folder: Path, binaries: Path, data: Path, account: tuple[int, int] | None
+    folder: Path, binaries: Path, data: Path, account: tuple[int, int] | None, durable: bool
 ) -> tuple[subprocess.Popen[Any], int]:
     settings = {
         "listen_addresses": "127.0.0.1",
         "unix_socket_directories": "",
-        "fsync": "off",
-        "synchronous_commit": "off",
-        "full_page_writes": "off",
         "max_connections": "200",
         "shared_buffers": "32MB",
         "autovacuum": "off",
@@ -134,6 +131,8 @@ def _start(
         "authentication_timeout": "5s",
         "log_min_messages": "fatal",
     }
+    if not durable:
+        settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
     for attempt in range(_ATTEMPTS):
         port = _free_port()
         command = [str(binaries / "postgres"), "-D", str(data), "-p", str(port)]
@@ -192,4 +191,4 @@ def _wait_for_users(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), "--durable" in sys.argv)

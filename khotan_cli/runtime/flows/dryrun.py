@@ -69,7 +69,15 @@ class DryRecorder(Recorder):
     async def ready(self) -> None:
         """Nothing can cancel a dry run but its caller."""
 
-    async def commit(self, name: str, work: Work, *, started_at: datetime | None = None, attempts: int = 1) -> Finished:
+    async def commit(
+        self,
+        name: str,
+        work: Work,
+        *,
+        started_at: datetime | None = None,
+        attempts: int = 1,
+        relaxed: bool = False,
+    ) -> Finished:
         async with self.database.writing() as session:
             for prelude in self._before:
                 await prelude(session)

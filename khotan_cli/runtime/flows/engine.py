@@ -36,7 +36,8 @@ from khotan_cli.runtime.store.outbox import (
     refuse_pickles,
 )
 
-POLL_SECONDS = 0.03
+POLL_SECONDS = {True: 0.04, False: 0.1}
+"""How often the queue is looked at: on SQLite, where it is cheap, and on PostgreSQL, where many workers do."""
 ADOPT_SECONDS = 1.0
 _GRACE_SECONDS = 5.0
 _THREADS_BESIDE_RUNS = 16
@@ -118,7 +119,7 @@ class Engine:
             QUEUE,
             worker_concurrency=self._concurrency,
             partition_concurrency=1,
-            polling_interval_sec=POLL_SECONDS,
+            polling_interval_sec=POLL_SECONDS[self._host.database.sqlite],
             on_conflict="always_update",
         )
         for name, flow in own.items():
@@ -126,7 +127,7 @@ class Engine:
                 name,
                 worker_concurrency=max(1, min(self._concurrency, flow.concurrency)),
                 global_concurrency=flow.concurrency,
-                polling_interval_sec=POLL_SECONDS,
+                polling_interval_sec=POLL_SECONDS[self._host.database.sqlite],
                 on_conflict="always_update",
             )
 

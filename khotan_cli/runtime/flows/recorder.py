@@ -88,8 +88,18 @@ class Recorder:
             raise RunCancelled
         await patiently(lambda: self.store.check(self.run_id, self.epoch))
 
-    async def commit(self, name: str, work: Work, *, started_at: datetime | None = None, attempts: int = 1) -> Finished:
+    async def commit(
+        self,
+        name: str,
+        work: Work,
+        *,
+        started_at: datetime | None = None,
+        attempts: int = 1,
+        relaxed: bool = False,
+    ) -> Finished:
         """Do the work and note the step in one transaction; repeated while the database is away.
+
+        relaxed: see RunStore.record.
 
         Raises RunLost, with nothing written, where the run is not this execution's any more; RunCancelled before it begins.
         """
@@ -108,7 +118,7 @@ class Recorder:
             async with self.database.writing() as session:
                 outcome = await work(session)
                 record = StepRecord(name, number, outcome.result, outcome.counts, attempts, started, utc_now())
-                self._cancelled = await self.store.record(session, self.run_id, self.epoch, record)
+                self._cancelled = await self.store.record(session, self.run_id, self.epoch, record, relaxed=relaxed)
                 await self.store.reject(session, self.run_id, outcome.rejects)
             return Finished(name, outcome.result, outcome.counts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Literal
 
 from pydantic import BaseModel, TypeAdapter
@@ -31,6 +32,7 @@ class Rows:
         self.columns = frozenset(named_columns(table))
         self.name = table_of(table).name
         self.model = model
+        self.mostly_new = False
         self.upserter: Upserter | None = None
         self.adapter: TypeAdapter[Any] | None = None
         if model is not None and model.model_config.get("extra") != "allow":
@@ -48,7 +50,26 @@ class Batch:
     def __init__(self, rows: Rows, records: Sequence[Any]) -> None:
         self._rows = rows
         self.records = list(records)
-        self.keys = [self._key(index, record) for index, record in enumerate(self.records)]
+        self.keys = self._keys()
+        self._payload: bytes | None = None
+
+    def _keys(self) -> list[tuple[Any, ...]]:
+        rows = self._rows
+        if rows.model is None:
+            return [self._key(index, record) for index, record in enumerate(self.records)]
+        read = attrgetter(*rows.key)
+        keys = [read(record) for record in self.records]
+        if len(rows.key) == 1:
+            keys = [(key,) for key in keys]
+        if any(None in key for key in keys):
+            return [self._key(index, record) for index, record in enumerate(self.records)]  # says which
+        return keys
+
+    def prepare(self) -> None:
+        """Make the form that the database takes, while it is busy with the batch before. Nothing may be left out after."""
+        rows = self._rows
+        if rows.upserter is not None and rows.adapter is not None and rows.upserter.takes_json and self.records:
+            self._payload = rows.adapter.dump_json(self.records, by_alias=False)
 
     def _key(self, index: int, record: Any) -> tuple[Any, ...]:
         try:
@@ -77,18 +98,26 @@ class Batch:
         """Leave out records whose key is among the texts; how many they were."""
         kept = [index for index, key in enumerate(self.keys) if key_text(key) not in known]
         left_out = len(self.keys) - len(kept)
-        self.records = [self.records[index] for index in kept]
-        self.keys = [self.keys[index] for index in kept]
+        if left_out:
+            self.records = [self.records[index] for index in kept]
+            self.keys = [self.keys[index] for index in kept]
+            self._payload = None
         return left_out
 
     async def write(self, session: AsyncSession) -> Upserted:
+        """Write them; of what came of a batch the next one learns what to expect."""
+        done = await self._write(session)
+        self._rows.mostly_new = done.created > done.total / 2
+        return done
+
+    async def _write(self, session: AsyncSession) -> Upserted:
         rows = self._rows
         if not self.records:
             return Upserted()
         if rows.upserter is not None and rows.adapter is not None:
             if rows.upserter.takes_json:
-                payload = rows.adapter.dump_json(self.records, by_alias=False)
-                return await rows.upserter.write_json(session, payload, len(self.records))
+                payload = self._payload or rows.adapter.dump_json(self.records, by_alias=False)
+                return await rows.upserter.write_json(session, payload, len(self.records), mostly_new=rows.mostly_new)
             plain = rows.adapter.dump_python(self.records, by_alias=False)
             return await rows.upserter.write_rows(session, plain)
         known = [_only(as_mapping(record), rows.columns, record) for record in self.records]

@@ -19,12 +19,16 @@ from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.pages import PageReader, reason_of, without_secrets
 from khotan_cli.runtime.flows.recorder import Finished, Outcome, Recorder
 from khotan_cli.runtime.flows.refs import RefWriter
-from khotan_cli.runtime.flows.rows import Rows
+from khotan_cli.runtime.flows.rows import Batch, Rows
+from khotan_cli.runtime.flows.uncollected import uncollected
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.plugs.walk import Fetched, PageWalk, Position
 from khotan_cli.runtime.store.columns import check_key
 from khotan_cli.runtime.store.runs import Reject
 from khotan_cli.runtime.store.tables import utc_now
+
+_AHEAD = 1
+"""Pages that wait, ready, for the one that is written; one more is being fetched."""
 
 Dedupe = Literal["first", "last"]
 OnInvalid = Literal["fail", "skip"]
@@ -59,6 +63,19 @@ class _Tally:
             self.counts[name] = self.counts.get(name, 0) + count
         self.unchanged += done.result["unchanged"]
         self.complete = self.complete and not done.counts.get("failed") and not done.result["cut"]
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A page on its way into the table."""
+
+    name: str
+    fetched: Fetched
+    items: list[Any]
+    batch: Batch
+    rejects: list[Reject]
+    extracted: int
+    skipped: int
 
 
 class Sync:
@@ -143,58 +160,79 @@ class Sync:
         return f"{self.name} page {index + 1}"
 
     async def _pages(self, position: Position, tally: _Tally) -> None:
-        fetching = asyncio.create_task(self._walk.fetch(position))
+        if not self._prefetch:
+            following: Position | None = position
+            while following is not None:
+                ready = await self._fetch(self._page_name(tally.pages), following, first=following is position)
+                tally.take(await self._page(ready))
+                following = ready.fetched.following
+            return
+        # While the database writes a page the next are fetched, validated and put into their form.
+        coming: asyncio.Queue[_Ready | Exception] = asyncio.Queue(maxsize=_AHEAD)
+        fetching = asyncio.create_task(self._fetch_ahead(position, tally.pages, coming))
         try:
             while True:
-                fetched = await fetching
-                if fetched.following is not None and self._prefetch:
-                    fetching = asyncio.create_task(self._next(fetched.following))
-                tally.take(await self._page(self._page_name(tally.pages), fetched))
-                if fetched.following is None:
+                ahead = await coming.get()
+                if isinstance(ahead, Exception):
+                    raise ahead
+                tally.take(await self._page(ahead))
+                if ahead.fetched.following is None:
                     return
-                if not self._prefetch:
-                    fetching = asyncio.create_task(self._next(fetched.following))
         finally:
             fetching.cancel()
             await asyncio.gather(fetching, return_exceptions=True)
 
-    async def _next(self, position: Position) -> Fetched:
-        if self._walk.paginator.delay:
-            await asyncio.sleep(self._walk.paginator.delay)
-        return await self._walk.fetch(position)
+    async def _fetch_ahead(self, position: Position, index: int, coming: asyncio.Queue[_Ready | Exception]) -> None:
+        following: Position | None = position
+        try:
+            while following is not None:
+                ready = await self._fetch(self._page_name(index), following, first=following is position)
+                await coming.put(ready)
+                index, following = index + 1, ready.fetched.following
+        except Exception as exc:
+            await coming.put(exc)
 
-    async def _page(self, name: str, fetched: Fetched) -> Finished:
-        started = utc_now()
-        page = self._reader.read(fetched)
-        rejects = [Reject(name, reason, raw) for raw, reason in page.invalid]
-        extracted = len(page.items) + len(rejects)
-        items, left_out = self._transformed(name, page.items, rejects)
+    async def _fetch(self, name: str, position: Position, *, first: bool = False) -> _Ready:
+        if self._walk.paginator.delay and not first:
+            await asyncio.sleep(self._walk.paginator.delay)
+        fetched = await self._walk.fetch(position)
+        with uncollected():
+            page = self._reader.read(fetched)
+            rejects = [Reject(name, reason, raw) for raw, reason in page.invalid]
+            extracted = len(page.items) + len(rejects)
+            items, left_out = self._transformed(name, page.items, rejects)
+            batch = self._rows.batch(items)
+            skipped = left_out + batch.repeated(self._dedupe)
+            batch.prepare()
+        return _Ready(name, fetched, page.items, batch, rejects, extracted, skipped)
+
+    async def _page(self, ready: _Ready) -> Finished:
+        started, fetched, batch = utc_now(), ready.fetched, ready.batch
         following = None
         if fetched.following is not None:
             following = (await without_secrets(fetched.following, self._endpoint.plug)).to_json()
 
         async def work(session: AsyncSession) -> Outcome:
-            batch = self._rows.batch(items)
-            skipped = left_out + batch.repeated(self._dedupe)
+            skipped = ready.skipped
             if self._dedupe == "first" or self._delete_missing:
                 skipped += await self._note(session, batch)
             done = await batch.write(session)
             self._recorder.wrote(self._rows.name, done._asdict(), batch.records)
             if self._refs is not None:
-                await self._refs.write(session, page.items)
+                await self._refs.write(session, ready.items)
             counts = {
-                "extracted": extracted,
+                "extracted": ready.extracted,
                 "created": done.created,
                 "updated": done.updated,
                 "skipped": skipped + done.unchanged,
-                "failed": len(rejects),
+                "failed": len(ready.rejects),
             }
             if self._transform is not None:
-                counts["transformed"] = len(items)
+                counts["transformed"] = done.total
             result = {"next": following, "filter": self._filter, "unchanged": done.unchanged, "cut": fetched.cut}
-            return Outcome(result, counts, rejects)
+            return Outcome(result, counts, ready.rejects)
 
-        return await self._recorder.commit(name, work, started_at=started)
+        return await self._recorder.commit(ready.name, work, started_at=started, relaxed=True)
 
     def _transformed(self, name: str, items: list[Any], rejects: list[Reject]) -> tuple[list[Any], int]:
         """What the transform makes of the items, and how many it left out."""
@@ -216,7 +254,7 @@ class Sync:
                 made.append(one)
         return made, left_out
 
-    async def _note(self, session: AsyncSession, batch: Any) -> int:
+    async def _note(self, session: AsyncSession, batch: Batch) -> int:
         """Remember the keys of this pass; with dedupe="first" leave out those that came before. How many were."""
         left_out = 0
         if self._dedupe == "first":

@@ -33,7 +33,7 @@ from khotan_cli.runtime.store.columns import (
 
 PAGE = 1000
 _KEYS_AT_A_TIME = 500
-_PAYLOAD = ":khotan_payload"
+_PAYLOAD, _UNEQUAL = ":khotan_payload", ":khotan_unequal"
 
 
 class Upserted(NamedTuple):
@@ -147,10 +147,15 @@ class Upserter:
         )
         self._write = _Sqlite(self) if sqlite else _Postgres(self)
 
-    async def write_json(self, session: AsyncSession, payload: bytes, count: int) -> Upserted:
-        """A JSON array of `count` objects with these fields and distinct keys; only where `takes_json`."""
+    async def write_json(
+        self, session: AsyncSession, payload: bytes, count: int, *, mostly_new: bool = False
+    ) -> Upserted:
+        """A JSON array of `count` objects with these fields and distinct keys; only where `takes_json`.
+
+        mostly_new: few of the rows are there already, so that looking for equal ones first does not pay.
+        """
         assert isinstance(self._write, _Postgres)
-        return await self._write.run(session, payload.decode(), count)
+        return await self._write.run(session, payload.decode(), count, mostly_new=mostly_new)
 
     async def write_rows(self, session: AsyncSession, rows: Sequence[Mapping[str, Any]]) -> Upserted:
         """Rows of Python values with these fields and distinct keys."""
@@ -221,13 +226,17 @@ class _Postgres:
             if upserter.compared
             else "DO NOTHING"
         )
-        self.sql = (
-            f"INSERT INTO {target} AS t ({inserted}) "  # noqa: S608 - quoted names of the user's own table
+        unequal = f"LEFT JOIN {target} AS t ON {joined} WHERE {absent}{f' OR {differs}' if differs else ''} "
+        statement = (
+            f"WITH written AS (INSERT INTO {target} AS t ({inserted}) "  # noqa: S608 - names of the user's own table, quoted
             f"SELECT {', '.join(f'x.{name}' for name in names)} FROM json_to_recordset({_PAYLOAD}) AS x({types}) "
-            f"LEFT JOIN {target} AS t ON {joined} WHERE {absent}{f' OR {differs}' if differs else ''} "
-            f"ON CONFLICT ({', '.join(keys)}) {conflict} RETURNING (xmax = 0)"
+            f"{_UNEQUAL}ON CONFLICT ({', '.join(keys)}) {conflict} RETURNING (xmax = 0) AS made) "
+            "SELECT count(*) FILTER (WHERE made), count(*) FROM written"
         )
-        self.sql = self.sql.replace("%", "%%").replace(_PAYLOAD, "%s::json")
+        self._sql, self._sql_mostly_new = (
+            statement.replace(_UNEQUAL, left_out).replace("%", "%%").replace(_PAYLOAD, "%s::json")
+            for left_out in (unequal, "")
+        )
 
     def _differs(self, left: str, right: str) -> str:
         """Row comparison; JSON has no equality, JSONB has."""
@@ -240,17 +249,17 @@ class _Postgres:
         ]
         return f"({sides[0]}) IS DISTINCT FROM ({sides[1]})" if self._upserter.compared else ""
 
-    async def run(self, session: AsyncSession, payload: str, count: int) -> Upserted:
+    async def run(self, session: AsyncSession, payload: str, count: int, *, mostly_new: bool = False) -> Upserted:
         if "\\u0000" in payload:
             raise StoreError(
                 f"A text for {self._upserter.table.name} holds a NUL character, which PostgreSQL cannot store",
                 hint="Take it out with transform=….",
             )
         connection = await session.connection()
-        result = await connection.exec_driver_sql(self.sql, (payload,))
-        made = [row[0] for row in result.all()]
-        created = sum(made)
-        return Upserted(created, len(made) - created, count - len(made))
+        sql = self._sql_mostly_new if mostly_new else self._sql
+        row: Any = (await connection.exec_driver_sql(sql, (payload,))).one()
+        created, written = int(row[0]), int(row[1])
+        return Upserted(created, written - created, count - written)
 
     async def rows(self, session: AsyncSession, rows: Sequence[Mapping[str, Any]]) -> Upserted:
         upserter = self._upserter

@@ -1,0 +1,248 @@
+"""`khotan add inflow|outflow|relay|resource|cache`: questions where there is somebody to answer, then one file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from khotan_cli.commands.show_files import show_written
+from khotan_cli.console import console
+from khotan_cli.errors import UsageError
+from khotan_cli.options import options
+
+if TYPE_CHECKING:
+    from khotan_cli.scaffold.project import Written
+    from khotan_cli.scaffold.source import Source
+
+Name = Annotated[str, typer.Argument(help="Its name: a Python identifier.", show_default=False)]
+Plug = Annotated[str, typer.Option(help="Plug that records come from; for an outflow: go to.", show_default=False)]
+Endpoint = Annotated[str, typer.Option(help="Endpoint of that plug.", show_default=False)]
+Resource = Annotated[str, typer.Option(help="Resource whose mappings the flow keeps.", show_default="none")]
+Key = Annotated[str, typer.Option(help="Field that names a record.", show_default="id")]
+Schedule = Annotated[
+    str, typer.Option(metavar="CRON", help="When it runs by itself: five fields.", show_default="never")
+]
+Update = Annotated[str, typer.Option(help="Endpoint for records that the service has already.", show_default="none")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take defaults.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files that were changed.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be written; write nothing.")]
+Diff = Annotated[bool, typer.Option("--diff", help="Show what would change; write nothing.")]
+
+
+class _Project:
+    """Where things are written, and what is there already."""
+
+    def __init__(self, yes: bool) -> None:
+        settings = options.settings()
+        from khotan_cli.scaffold.project import package_path
+        from khotan_cli.scaffold.source import read_source
+        from khotan_cli.settings import require_project
+
+        require_project(settings)
+        self.root, self.folder = settings.root, package_path(settings.package, settings.source)
+        self.source: Source = read_source(settings.package_dir)
+        self._asking = console.interactive and not yes
+
+    def pick(self, question: str, given: str, choices: Sequence[str], option: str, *, optional: bool = False) -> str:
+        """What was given, else asked for; the only choice where there is one. Raises UsageError."""
+        if given or (not choices and optional):
+            return given
+        if self._asking:
+            offered = [*(["none"] if optional else []), *choices]
+            answer = console.choose(question, offered, instead=option, default=offered[0]) if offered else ""
+            return "" if optional and answer == "none" else answer
+        if optional:
+            return ""
+        if len(choices) == 1:
+            return choices[0]
+        known = f" One of {', '.join(choices)}." if choices else " There is none yet: khotan add plug NAME."
+        raise UsageError(f"{option} is missing", hint=f"{question}?{known}")
+
+    def name(self, given: str, kind: str) -> str:
+        from khotan_cli.scaffold.names import check_plug_name
+
+        return check_plug_name(given or console.ask(f"Name of the {kind}", instead="NAME"))
+
+    def endpoints(self, plug: str, *, safe: bool) -> list[str]:
+        """Endpoints to offer: those that read, or those that write."""
+        from khotan_cli.scaffold.part import found_plug
+
+        found = found_plug(self.source, plug).endpoints.values()
+        return [one.name for one in found if (one.method == "GET") == safe] or [one.name for one in found]
+
+
+def _shown(kind: str, name: str, written: Written, look_only: bool, diff: bool) -> None:
+    heading = f"{kind.capitalize()} {name}" if written.written else f"{kind.capitalize()} {name}: nothing to write."
+    show_written(kind, name, written, title=heading, dry_run=look_only, diff=diff)
+
+
+def _flow(kind: str, project: _Project, answers: dict[str, Any], *, force: bool, dry_run: bool, diff: bool) -> None:
+    from khotan_cli.scaffold.part import FlowOptions, add_flow
+
+    asked = FlowOptions(kind=kind, **answers)
+    look_only = dry_run or diff
+    written = add_flow(project.root, project.folder, project.source, asked, force=force, dry_run=look_only)
+    _shown(kind, asked.name, written, look_only, diff)
+
+
+def inflow(
+    name: Name = "",
+    plug: Plug = "",
+    endpoint: Endpoint = "",
+    resource: Resource = "",
+    into: Annotated[str, typer.Option(help="Class of the table's rows.", show_default="NameRow")] = "",
+    key: Key = "",
+    schedule: Schedule = "",
+    yes: Yes = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    diff: Diff = False,
+) -> None:
+    """Write a flow that brings records of a service into the application.
+
+    khotan add inflow products --plug shop --endpoint list_products
+    """
+    project = _Project(yes)
+    name = project.name(name, "flow")
+    plug = project.pick("Which plug do records come from", plug, list(project.source.plugs), "--plug")
+    endpoint = project.pick("Which endpoint lists them", endpoint, project.endpoints(plug, safe=True), "--endpoint")
+    resource = project.pick(
+        "Which resource are they", resource, list(project.source.resources), "--resource", optional=True
+    )
+    answers = {"name": name, "plug": plug, "endpoint": endpoint, "resource": resource}
+    answers |= {"into": into, "key": key, "schedule": schedule}
+    _flow("inflow", project, answers, force=force, dry_run=dry_run, diff=diff)
+
+
+def outflow(
+    name: Name = "",
+    plug: Plug = "",
+    endpoint: Endpoint = "",
+    update: Update = "",
+    table: Annotated[
+        str, typer.Option("--from", help="Table class whose rows are sent.", show_default="a new one")
+    ] = "",
+    resource: Resource = "",
+    key: Key = "",
+    schedule: Schedule = "",
+    yes: Yes = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    diff: Diff = False,
+) -> None:
+    """Write a flow that sends records of the application to a service.
+
+    khotan add outflow customers --plug crm --endpoint create_contact --update update_contact
+    """
+    project = _Project(yes)
+    name = project.name(name, "flow")
+    plug = project.pick("Which plug do records go to", plug, list(project.source.plugs), "--plug")
+    endpoint = project.pick("Which endpoint takes them", endpoint, project.endpoints(plug, safe=False), "--endpoint")
+    table = project.pick("Which table are they from", table, list(project.source.tables), "--from", optional=True)
+    resource = project.pick(
+        "Which resource are they", resource, list(project.source.resources), "--resource", optional=True
+    )
+    answers = {"name": name, "plug": plug, "endpoint": endpoint, "update": update, "into": table}
+    answers |= {"resource": resource, "key": key, "schedule": schedule}
+    _flow("outflow", project, answers, force=force, dry_run=dry_run, diff=diff)
+
+
+def relay(
+    name: Name = "",
+    plug: Plug = "",
+    endpoint: Endpoint = "",
+    to: Annotated[str, typer.Option(help="Plug that records go to.", show_default=False)] = "",
+    to_endpoint: Annotated[str, typer.Option(help="Endpoint that takes them.", show_default=False)] = "",
+    update: Update = "",
+    resource: Resource = "",
+    key: Key = "",
+    schedule: Schedule = "",
+    yes: Yes = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    diff: Diff = False,
+) -> None:
+    """Write a flow from one service to another.
+
+    khotan add relay orders --plug shop --endpoint list_orders --to erp --to-endpoint create_order
+    """
+    project = _Project(yes)
+    name = project.name(name, "flow")
+    plug = project.pick("Which plug do records come from", plug, list(project.source.plugs), "--plug")
+    endpoint = project.pick("Which endpoint lists them", endpoint, project.endpoints(plug, safe=True), "--endpoint")
+    to = project.pick("Which plug do they go to", to, list(project.source.plugs), "--to")
+    to_endpoint = project.pick(
+        "Which endpoint takes them", to_endpoint, project.endpoints(to, safe=False), "--to-endpoint"
+    )
+    resource = project.pick(
+        "Which resource are they", resource, list(project.source.resources), "--resource", optional=True
+    )
+    answers = {"name": name, "plug": plug, "endpoint": endpoint, "to": to, "to_endpoint": to_endpoint}
+    answers |= {"update": update, "resource": resource, "key": key, "schedule": schedule}
+    _flow("relay", project, answers, force=force, dry_run=dry_run, diff=diff)
+
+
+def resource(
+    name: Name = "",
+    connect_field: Annotated[
+        list[str] | None,
+        typer.Option(help="Field of the canonical key; several for a composite one.", show_default=False),
+    ] = None,
+    plug: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PLUG=FIELD", help="A plug, and the field of its records that holds its id.", show_default=False
+        ),
+    ] = None,
+    yes: Yes = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    diff: Diff = False,
+) -> None:
+    """Write a resource: which records of several systems are the same thing.
+
+    khotan add resource products --connect-field sku --plug shop=id --plug erp=id
+    """
+    project = _Project(yes)
+    name = project.name(name, "resource")
+    fields = connect_field or [console.ask("Field of the canonical key", instead="--connect-field")]
+    if not plug:
+        asked = project.pick("Which plug knows it", "", list(project.source.plugs), "--plug PLUG=FIELD")
+        plug = [f"{asked}=id"]
+    plugs: dict[str, str] = {}
+    for text in plug:
+        known, _, field = text.partition("=")
+        if not known:
+            raise UsageError(f"--plug {text!r} is not PLUG=FIELD", hint="--plug shop=id")
+        plugs[known] = field or "id"
+    from khotan_cli.scaffold.part import add_resource
+
+    look_only = dry_run or diff
+    written = add_resource(
+        project.root, project.folder, project.source, name, fields, plugs, force=force, dry_run=look_only
+    )
+    _shown("resource", name, written, look_only, diff)
+
+
+def cache(
+    name: Name = "",
+    ttl: Annotated[str, typer.Option(help="How long an entry lives, such as 6h.", show_default="no end")] = "",
+    scope: Annotated[str, typer.Option(help="Whose entries: app, flow or variant.")] = "app",
+    yes: Yes = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    diff: Diff = False,
+) -> None:
+    """Write a cache: durable key/value state with a time to live.
+
+    khotan add cache snapshots --ttl 6h
+    """
+    project = _Project(yes)
+    name = project.name(name, "cache")
+    from khotan_cli.scaffold.part import add_cache
+
+    look_only = dry_run or diff
+    written = add_cache(project.root, project.folder, name, ttl, scope, force=force, dry_run=look_only)
+    _shown("cache", name, written, look_only, diff)

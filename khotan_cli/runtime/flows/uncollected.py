@@ -1,0 +1,37 @@
+"""Making many objects at once without the garbage collector looking at each batch of them again and again."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class _State:
+    def __init__(self) -> None:
+        self.guard, self.inside, self.was_on = threading.Lock(), 0, False
+
+
+_state = _State()
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No collection starts meanwhile, in any thread. For a few milliseconds: what is freed by counting is freed as ever.
+
+    A page of 1,000 models would set off several collections, each of which walks the page and now and then the whole
+    program; without them a sync takes a third less time.
+    """
+    with _state.guard:
+        if _state.inside == 0:
+            _state.was_on = gc.isenabled()
+            gc.disable()
+        _state.inside += 1
+    try:
+        yield
+    finally:
+        with _state.guard:
+            _state.inside -= 1
+            if _state.inside == 0 and _state.was_on:
+                gc.enable()

@@ -1,0 +1,197 @@
+"""What a project's code declares, read without importing it: a broken app must stay repairable."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_METHODS = frozenset({"get", "post", "put", "patch", "delete", "head", "options", "endpoint"})
+_IMPORTED = {"datetime": "datetime", "date": "datetime", "time": "datetime", "Decimal": "decimal", "UUID": "uuid"}
+_SCALARS = frozenset({"str", "int", "float", "bool", *_IMPORTED})
+_USUAL_LISTS = ("data", "items", "results", "records")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A field that a table can have: its name and scalar type, and whether it may be null."""
+
+    name: str
+    type: str
+    nullable: bool
+
+    @property
+    def module(self) -> str:
+        """Where its type is imported from; empty for a built-in."""
+        return _IMPORTED.get(self.type, "")
+
+
+@dataclass(frozen=True)
+class FoundEndpoint:
+    """A declared endpoint. `columns` are its items' scalar fields; `left_out` names the others."""
+
+    name: str
+    method: str
+    paginated: bool
+    columns: tuple[Column, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FoundPlug:
+    """A plug: the name it was created as, its module below the package (`plugs.shop`), its endpoints."""
+
+    name: str
+    module: str
+    endpoints: dict[str, FoundEndpoint]
+
+
+@dataclass(frozen=True)
+class FoundTable:
+    """A SQLModel table class."""
+
+    name: str
+    module: str
+    columns: tuple[Column, ...]
+
+
+@dataclass
+class Source:
+    """Everything that was found in a package."""
+
+    plugs: dict[str, FoundPlug] = field(default_factory=dict[str, FoundPlug])
+    tables: dict[str, FoundTable] = field(default_factory=dict[str, FoundTable])
+    resources: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    unread: list[str] = field(default_factory=list[str])
+
+
+def read_source(package: Path) -> Source:
+    """Read every module of a package. One that cannot be parsed is named in `unread`."""
+    found = Source()
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package).with_suffix("").parts
+        if "__pycache__" in parts:
+            continue
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except (SyntaxError, ValueError, OSError):
+            found.unread.append(path.relative_to(package).as_posix())
+            continue
+        _Module(".".join(part for part in parts if part != "__init__"), tree).collect(found)
+    return found
+
+
+class _Module:
+    def __init__(self, name: str, tree: ast.Module) -> None:
+        self._name, self._tree = name, tree
+        self._classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+    def collect(self, found: Source) -> None:
+        for node in self._tree.body:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+                target, called = node.targets[0], _called(node.value)
+                if isinstance(target, ast.Name) and called in self._classes and self._is_plug(called):
+                    endpoints = {one.name: one for one in self._endpoints(called)}
+                    found.plugs[target.id] = FoundPlug(target.id, self._name, endpoints)
+                elif called == "Resource" and node.value.args and isinstance(node.value.args[0], ast.Constant):
+                    found.resources[str(node.value.args[0].value)] = _keys(node.value, "plugs")
+        for name, node in self._classes.items():
+            if any(keyword.arg == "table" for keyword in node.keywords):
+                columns, _ = self._fields(name)
+                found.tables[name] = FoundTable(name, self._name, tuple(columns))
+
+    def _is_plug(self, name: str) -> bool:
+        bases = [_name(base) for base in self._classes[name].bases]
+        return any(base == "Plug" or (base in self._classes and self._is_plug(base)) for base in bases)
+
+    def _endpoints(self, name: str) -> Iterator[FoundEndpoint]:
+        body = self._classes[name].body
+        paged = any(isinstance(node, ast.Assign) and _target(node) == "paginator" for node in body)
+        for node in body:
+            if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call):
+                continue
+            method = _called(node.value)
+            if method in _METHODS:
+                given = {keyword.arg: keyword.value for keyword in node.value.keywords}
+                item = self._item(given)
+                columns, left_out = self._fields(item) if item in self._classes else ([], [])
+                yield FoundEndpoint(
+                    _target(node), method.upper(), paged or "paginator" in given, tuple(columns), tuple(left_out)
+                )
+
+    def _item(self, given: dict[str | None, ast.expr]) -> str:
+        """Name of the item's model: `item=`, `list[Item]`, or the list in the page's model."""
+        if "item" in given:
+            return _name(given["item"])
+        returns = given.get("returns")
+        if returns is None:
+            return ""
+        if _listed(returns):
+            return _listed(returns)
+        page = self._classes.get(_name(returns))
+        if page is None:
+            return ""
+        lists = {
+            node.target.id: _listed(node.annotation)
+            for node in page.body
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and _listed(node.annotation)
+        }
+        usual = next((lists[name] for name in _USUAL_LISTS if name in lists), "")
+        return usual or (next(iter(lists.values())) if len(lists) == 1 else _name(returns) if not lists else "")
+
+    def _fields(self, name: str) -> tuple[list[Column], list[str]]:
+        columns: list[Column] = []
+        left_out: list[str] = []
+        for node in self._classes[name].body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                kind, nullable = _scalar(node.annotation)
+                if kind:
+                    columns.append(Column(node.target.id, kind, nullable))
+                elif not node.target.id.startswith(("_", "model_")):
+                    left_out.append(node.target.id)
+        return columns, left_out
+
+
+def _scalar(annotation: ast.expr) -> tuple[str, bool]:
+    """The scalar type of an annotation and whether it may be None; empty where it is none."""
+    if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
+        sides = [annotation.left, annotation.right]
+        kept = [side for side in sides if not (isinstance(side, ast.Constant) and side.value is None)]
+        return (_scalar(kept[0])[0], True) if len(kept) == 1 else ("", False)
+    if isinstance(annotation, ast.Subscript):
+        if _name(annotation.value) == "Optional":
+            return _scalar(annotation.slice)[0], True
+        if _name(annotation.value) == "Literal":
+            values = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
+            texts = all(isinstance(value, ast.Constant) and isinstance(value.value, str) for value in values)
+            return ("str" if texts else ""), False
+        return "", False
+    name = _name(annotation)
+    return (name if name in _SCALARS else ""), False
+
+
+def _name(node: ast.expr) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+
+
+def _called(call: ast.Call) -> str:
+    return _name(call.func)
+
+
+def _target(node: ast.Assign) -> str:
+    return _name(node.targets[0])
+
+
+def _listed(annotation: ast.expr) -> str:
+    """X of `list[X]`."""
+    if isinstance(annotation, ast.Subscript) and _name(annotation.value) in ("list", "List", "Sequence"):
+        return _name(annotation.slice)
+    return ""
+
+
+def _keys(call: ast.Call, argument: str) -> list[str]:
+    for keyword in call.keywords:
+        if keyword.arg == argument and isinstance(keyword.value, ast.Dict):
+            return [str(key.value) for key in keyword.value.keys if isinstance(key, ast.Constant)]
+    return []
