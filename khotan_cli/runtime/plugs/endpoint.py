@@ -12,7 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from khotan_cli.errors import PaginationError
 from khotan_cli.runtime.plugs.codec import Decoder, Encoding, decode_error, decode_untyped, invalid_model
 from khotan_cli.runtime.plugs.failures import status_error
-from khotan_cli.runtime.plugs.hold import HeldBack
+from khotan_cli.runtime.plugs.hold import HeldAnswer
 from khotan_cli.runtime.plugs.paginate import Paginator, dig, guess_items
 from khotan_cli.runtime.plugs.params import Binder, Template
 from khotan_cli.runtime.plugs.retry import Retry
@@ -142,20 +142,12 @@ class BoundEndpoint(Generic[P_co]):
         Raises ParameterError before anything is sent; PlugError for an error status, with the model declared for it as
         `.body`; ResponseInvalid, PlugUnreachable, PlugTimeout, AuthError.
         """
-        try:
-            result: P_co = self.result(await self._send(models, params))
-        except HeldBack as held:
-            result = cast(P_co, held.answer)
+        response = await self.raw(*models, **params)
+        result: P_co = cast(P_co, response) if isinstance(response, HeldAnswer) else self.result(response)
         return result
 
     async def raw(self, *models: Any, **params: Any) -> httpx.Response:
         """Call, and return the response whatever its status: authenticated, retried and read, not judged."""
-        try:
-            return await self._send(models, params)
-        except HeldBack as held:
-            return cast(httpx.Response, held.answer)
-
-    async def _send(self, models: Sequence[Any], params: Mapping[str, Any]) -> httpx.Response:
         bound = self.endpoint.binder.bind(models, params, self.plug.declared_vars())
         return await self.plug.exchange(self.endpoint, bound.path, bound.query, bound.body)
 

@@ -38,14 +38,6 @@ _holder: ContextVar[Holder | None] = ContextVar("khotan_holder", default=None)
 _reading: ContextVar[bool] = ContextVar("khotan_reading", default=False)
 
 
-class HeldBack(Exception):
-    """Raised inside the plug in place of sending; the public calls turn it into `answer`."""
-
-    def __init__(self, request: HeldRequest) -> None:
-        super().__init__()
-        self.answer = HeldAnswer(request)
-
-
 class HeldAnswer:
     """Stands for the answer to a request that was not sent. Anything that looks into it raises `answer_held_back`."""
 
@@ -92,11 +84,11 @@ def reading() -> Iterator[None]:
         _reading.reset(token)
 
 
-def check_held(plug: str, endpoint: str, method: str, target: str, body: Any) -> None:
-    """Raises HeldBack where a dry run lasts and the request would change something."""
+def held(plug: str, endpoint: str, method: str, target: str, body: Any) -> Any:
+    """Where a dry run lasts and the request would change something: noted, and what stands for its answer; else None."""
     holder = _holder.get()
     if holder is None or method in SAFE_METHODS or _reading.get():
-        return
+        return None
     request = HeldRequest(plug, endpoint, method, target, body)
     holder.hold(request)
-    raise HeldBack(request)
+    return HeldAnswer(request)

@@ -7,8 +7,9 @@ import keyword
 import re
 import ssl
 import sys
+import uuid
 from collections.abc import Awaitable, Mapping
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import httpx
 
@@ -20,7 +21,7 @@ from khotan_cli.runtime.plugs.codec import Encoding, decode_error, decode_untype
 from khotan_cli.runtime.plugs.context import CallContext
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
 from khotan_cli.runtime.plugs.failures import status_error
-from khotan_cli.runtime.plugs.hold import HeldBack, check_held
+from khotan_cli.runtime.plugs.hold import HeldAnswer, held
 from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.paginate import Paginator
 from khotan_cli.runtime.plugs.params import QueryArrays, encode_query, jsonable, query_pairs
@@ -95,7 +96,7 @@ class Plug:
     def __init__(self, *, name: str = "") -> None:
         if self._base is None:
             raise ConfigError(f"{type(self).__name__} has no base_url", hint="Set it: base_url = 'https://…'.")
-        self.name = name or self.name or _snake(type(self).__name__)
+        self.name = name or self.name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
         self.named = bool(name or type(self).name)
         if not self.name.isidentifier() or keyword.iskeyword(self.name):
             raise ConfigError(f"{self.name!r} cannot name a plug", hint="Use letters, digits and underscores.")
@@ -164,10 +165,9 @@ class Plug:
 
         Raises PlugError for an error status, with the decoded body as `.body`.
         """
-        try:
-            response = await self._send(method, path, params, body, headers)
-        except HeldBack as held:
-            return held.answer
+        response = await self.raw(method, path, params=params, body=body, headers=headers)
+        if isinstance(response, HeldAnswer):
+            return response
         data = decode_untyped(response, self.parsers) if response.is_success else None
         if response.is_success:
             return data
@@ -183,20 +183,9 @@ class Plug:
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         """Like `request`, but returns the response whatever its status."""
-        try:
-            return await self._send(method, path, params, body, headers)
-        except HeldBack as held:
-            return cast(httpx.Response, held.answer)
-
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, Any] | None,
-        body: Any,
-        headers: Mapping[str, str] | None,
-    ) -> httpx.Response:
-        check_held(self.name, "", method.upper(), path, body)
+        held_back: httpx.Response | None = held(self.name, "", method.upper(), path, body)
+        if held_back is not None:
+            return held_back
         resolved = await self.resolve()
         url = self._absolute(path, resolved.values, encode_query(query_pairs(params or {}, self.query_arrays)))
         out, ctx = self._outgoing("", method.upper(), url, jsonable(body), headers, resolved)
@@ -228,11 +217,10 @@ class Plug:
         *,
         url: str | None = None,
     ) -> httpx.Response:
-        """Send a bound call of an endpoint; `url` replaces path and query (the link to a next page).
-
-        Raises HeldBack in a dry run, where the call would change something.
-        """
-        check_held(self.name, endpoint.name, endpoint.method, url or endpoint.path.text, body)
+        """Send a bound call of an endpoint; `url` replaces path and query (the link to a next page)."""
+        held_back: httpx.Response | None = held(self.name, endpoint.name, endpoint.method, endpoint.path.text, body)
+        if held_back is not None:
+            return held_back
         resolved = await self.resolve()
         if url is None:
             values = {**resolved.values, **path} if endpoint.path.names else {}
@@ -269,7 +257,7 @@ class Plug:
         sent.update(headers or {})
         retry = (endpoint and endpoint.retry) or self.retry
         if retry.idempotency_header and method not in ("GET", "HEAD", "OPTIONS"):
-            sent.setdefault(retry.idempotency_header, _idempotency_key())
+            sent.setdefault(retry.idempotency_header, str(uuid.uuid4()))
         timeout = self.timeout if endpoint is None or endpoint.timeout is None else endpoint.timeout
         return Outgoing(name, method, url, sent, content, retry, timeout), ctx
 
@@ -360,13 +348,3 @@ class Plug:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {self.base_url}>"
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-
-
-def _idempotency_key() -> str:
-    import uuid
-
-    return str(uuid.uuid4())

@@ -217,9 +217,7 @@ class _Postgres:
         joined = " AND ".join(f"t.{name} = x.{name}" for name in keys)
         absent = f"t.{keys[0]} IS NULL"
         sets = [f"{name} = excluded.{name}" for name in _columns(upserter.compared)]
-        sets += [
-            f"{_quote(one.field.column.name)} = excluded.{_quote(one.field.column.name)}" for one in upserter.changed
-        ]
+        sets += [f"{name} = excluded.{name}" for name in _columns(one.field for one in upserter.changed)]
         target = _table_name(upserter)
         conflict = (
             f"DO UPDATE SET {', '.join(sets)} WHERE {self._differs('t', 'excluded')}"
@@ -301,9 +299,7 @@ class _Sqlite:
         keys = _columns(self._keys)
         compared = _columns(upserter.compared)
         sets = [f"{name} = excluded.{name}" for name in compared]
-        sets += [
-            f"{_quote(one.field.column.name)} = excluded.{_quote(one.field.column.name)}" for one in upserter.changed
-        ]
+        sets += [f"{name} = excluded.{name}" for name in _columns(one.field for one in upserter.changed)]
         differs = " OR ".join(f"{target}.{name} IS NOT excluded.{name}" for name in compared)
         conflict = f"DO UPDATE SET {', '.join(sets)} WHERE {differs}" if compared else "DO NOTHING"
         marks = ", ".join("?" * len(names))
