@@ -204,9 +204,9 @@ def _column(column: Column, key: str) -> str:
     if column.name == key:
         return f"{column.name}: {kind} = Field(primary_key=True)"
     if column.type == "datetime":
-        null = "" if column.nullable else ", nullable=False"
-        default = "default=None, " if column.nullable else ""
-        return f"{column.name}: {kind} = Field({default}sa_column=Column(DateTime(timezone=True){null}))"
+        given = ["default=None"] if column.nullable else []
+        given.append(f"sa_column=Column(DateTime(timezone=True){'' if column.nullable else ', nullable=False'})")
+        return f"{column.name}: {kind} = Field(\n        " + ",\n        ".join(given) + ",\n    )"
     return f"{column.name}: {kind}" + (" = None" if column.nullable else "")
 
 

@@ -15,6 +15,61 @@ from tests.support.terminal import at_terminal
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 URL = "https://api.example.com/v1"
+STORE = '''"""A store."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+from khotan_cli.runtime import OffsetPaginator, Plug, get, post, put
+from pydantic import BaseModel
+
+
+class Size(BaseModel):
+    width: int
+
+
+class Product(BaseModel):
+    id: int
+    sku: str
+    price: Decimal
+    status: Literal["draft", "active"]
+    size: Size
+    tags: list[str]
+    seen_at: datetime | None
+    created_at: datetime
+
+
+class ProductPage(BaseModel):
+    data: list[Product]
+    total: int
+
+
+class Store(Plug):
+    """A store."""
+
+    base_url = "https://store.example.com"
+    paginator = OffsetPaginator(limit=100, total="total")
+
+    list_products = get("/products", returns=ProductPage)
+    create_product = post("/products", body=dict[str, Any], returns=Product)
+    update_product = put("/products/{product_id}", body=dict[str, Any], returns=Product)
+
+
+store = Store()
+'''
+PARTS = [
+    ["resource", "goods", "--connect-field", "sku", "--plug", "store=id", "--plug", "with_bearer=id"],
+    ["resource", "stock", "--connect-field", "tenant", "--connect-field", "sku", "--plug", "store=stock.id"],
+    ["cache", "snapshots", "--ttl", "6h", "--scope", "flow"],
+    ["inflow", "products", "--plug", "store", "--endpoint", "list_products", "--schedule", "*/15 * * * *"],
+    ["inflow", "things", "--plug", "with_bearer", "--endpoint", "list_items", "--resource", "goods"],
+    ["outflow", "publish", "--plug", "store", "--endpoint", "create_product", "--update", "update_product",
+     "--from", "ProductsRow", "--resource", "goods"],
+    ["outflow", "letters", "--plug", "store", "--endpoint", "create_product"],
+    ["relay", "mirror", "--plug", "with_bearer", "--endpoint", "list_items", "--to", "store", "--to-endpoint",
+     "create_product", "--update", "update_product", "--resource", "goods"],
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +82,10 @@ def every_kind(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = khotan(
             folder, "add", "plug", name, "--base-url", URL, "--auth", kind, "--title", f"A service with {kind}"
         )
+        assert done.code == 0, done.json
+    (folder / "khotan/plugs/store.py").write_text(STORE)
+    for words in PARTS:
+        done = khotan(folder, "add", *words, "--yes")
         assert done.code == 0, done.json
     return folder
 
@@ -71,11 +130,77 @@ def test_generated_code_is_clean_as_it_comes(every_kind: Path, tool: list[str]) 
 
 def test_the_app_finds_them_without_another_edit(every_kind: Path) -> None:
     listed = khotan(every_kind, "plug", "--list")
-    assert [p["name"] for p in listed.json["items"]] == sorted(f"with_{k.replace('-', '_')}" for k in auth_kinds())
+    names = [p["name"] for p in listed.json["items"]]
+    assert names == sorted(["store", *(f"with_{k.replace('-', '_')}" for k in auth_kinds())])
     template = (every_kind / ".env.template").read_text()
     for plug in listed.json["items"]:
         for var in khotan(every_kind, "plug", plug["name"]).json["vars"]:
             assert f"# {var['env']}=" in template
+
+
+def test_flows_resources_and_caches_are_found_too(every_kind: Path) -> None:
+    khotan(every_kind, "migrate")
+    flows = {flow["name"]: flow for flow in khotan(every_kind, "flows", "list").json["items"]}
+    assert sorted(flows) == ["letters", "mirror", "products", "publish", "things"]
+    assert flows["products"]["variants"][0]["schedule"] == "*/15 * * * *"
+    assert (flows["mirror"]["kind"], flows["mirror"]["to"], flows["mirror"]["resource"]) == ("relay", "store", "goods")
+    assert [r["name"] for r in khotan(every_kind, "mappings", "list").json["items"]] == ["goods", "stock"]
+    assert khotan(every_kind, "caches", "list").json["items"][0]["ttl"] == 6 * 3600
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "error", "words"),
+    [
+        (["inflow", "a", "--plug", "stor", "--endpoint", "x"], 2, "unknown_plug", "store"),
+        (["inflow", "a", "--plug", "store", "--endpoint", "list_product"], 2, "unknown_endpoint", "list_products"),
+        (["outflow", "a", "--plug", "store"], 2, "invalid_input", "--endpoint"),
+        (["inflow", "class", "--plug", "store", "--endpoint", "list_products"], 2, "invalid_name", "class_api"),
+        (["inflow", "../a", "--plug", "store", "--endpoint", "list_products"], 2, "path_outside_project", "name"),
+        (["inflow", "a", "--plug", "store", "--endpoint", "list_products", "--key", "skuu"], 2, "invalid_input", "sku"),
+        (["inflow", "a", "--plug", "store", "--endpoint", "list_products", "--schedule", "* *"], 2, "invalid_input", "cron"),
+        (["inflow", "a", "--plug", "store", "--endpoint", "list_products", "--resource", "good"], 2, "unknown_resource", "goods"),
+        (["outflow", "a", "--plug", "store", "--endpoint", "create_product", "--from", "X"], 2, "invalid_input", "table"),
+        (["relay", "a", "--plug", "store", "--endpoint", "list_products", "--to", "x"], 2, "unknown_plug", ""),
+        (["resource", "a", "--connect-field", "sku", "--plug", "stor=id"], 2, "unknown_plug", "store"),
+        (["cache", "a", "--ttl", "soon"], 2, "invalid_input", "6h"),
+        (["cache", "a", "--scope", "world"], 2, "invalid_input", "variant"),
+        (["inflow"], 2, "no_terminal", "NAME"),
+    ],
+)  # fmt: skip
+def test_parts_that_cannot_be(every_kind: Path, args: list[str], code: int, error: str, words: str) -> None:
+    before = files(every_kind)
+    done = khotan(every_kind, "add", *args)
+    assert (done.code, done.json["error"]) == (code, error), done.json
+    assert words in done.json["hint"] + done.json["message"] or (
+        words == "cron" and "five" in done.json["message"].lower()
+    )
+    assert files(every_kind) == before
+
+
+def test_a_part_that_was_changed_is_not_overwritten(every_kind: Path) -> None:
+    path = every_kind / "khotan/caches/snapshots.py"
+    before = path.read_text()
+    path.write_text(before + "# mine\n")
+    done = khotan(every_kind, "add", "cache", "snapshots", "--ttl", "1h")
+    assert (done.code, done.json["error"]) == (5, "would_overwrite")
+    assert path.read_text() == before + "# mine\n"
+    shown = khotan(every_kind, "add", "cache", "snapshots", "--ttl", "1h", "--diff")
+    assert shown.code == 0 and "# mine" in shown.json["files"][0]["diff"]
+    path.write_text(before)
+
+
+def test_a_flow_is_asked_for_at_a_terminal(tmp_path: Path) -> None:
+    khotan(tmp_path, "init")
+    (tmp_path / "khotan/plugs/store.py").write_text(STORE)
+    (tmp_path / "khotan/broken.py").write_text("this does not parse")
+    screen, code = at_terminal(
+        [sys.executable, "-m", "khotan_cli", "add", "inflow"],
+        tmp_path,
+        [("Name of the flow", "products\n"), ("do records come from", "store\n"), ("lists them", "list_products\n")],
+    )
+    assert code == 0, screen
+    assert "khotan/flows/products.py" in screen
+    assert "into=ProductsRow" in (tmp_path / "khotan/flows/products.py").read_text()
 
 
 def test_options_reach_the_code(tmp_path: Path) -> None:
