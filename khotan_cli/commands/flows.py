@@ -65,16 +65,17 @@ def trigger(
     if timeout is not None and not wait:
         raise UsageError("--timeout has a meaning only with --wait", hint="Add --wait.")
     given = read_json("--body", body) if body else None
+    if dry_run:
+        with options.client() as client, console.status(f"Running {flow}, holding everything back …"):
+            document = client.trigger(flow, variant or None, given, dry_run=True)
+        _dry(document)
+        return
     with options.client(engine=wait) as client:
-        if dry_run:
-            with console.status(f"Running {flow}, holding everything back …"):
-                document = client.trigger(flow, variant or None, given, dry_run=True)
-            _dry(document)
-            return
         started = client.trigger(flow, variant or None, given)
-        if wait:
-            _watch(client, started["id"], timeout)
-            return
+        ended = _watch(client, started["id"], timeout) if wait else None
+    if ended is not None:
+        _tell(ended)
+        return
 
     def render() -> None:
         console.success(f"{flow} ({started['variant']}) is started: run {started['id']}")
@@ -152,9 +153,10 @@ def retry(
         raise UsageError("--timeout has a meaning only with --wait", hint="Add --wait.")
     with options.client(engine=wait) as client:
         started = client.retry_run(run, from_step or None)
-        if wait:
-            _watch(client, started["id"], timeout)
-            return
+        ended = _watch(client, started["id"], timeout) if wait else None
+    if ended is not None:
+        _tell(ended)
+        return
 
     def render() -> None:
         console.success(f"Run {started['id']} does it again.")
@@ -198,8 +200,8 @@ def _switch(flow: str, enabled: bool) -> None:
     console.result(document, lambda: console.success(f"Flow {flow} is {'enabled' if enabled else 'disabled'}."))
 
 
-def _watch(client: ApiClient, run_id: str, timeout: float | None) -> None:
-    """Follow a run to its end, with a live line for people. Raises KhotanError where it is not completed."""
+def _watch(client: ApiClient, run_id: str, timeout: float | None) -> dict[str, Any]:
+    """Follow a run to its end, with a live line for people. Raises KhotanError (wait_timeout)."""
     started = time.monotonic()
     with console.live(f"run {run_id[:8]}") as live:
         while True:
@@ -208,7 +210,7 @@ def _watch(client: ApiClient, run_id: str, timeout: float | None) -> None:
             text = progress.get("message") or counted(run["counts"]) or run["status"]
             live(text, progress.get("done"), progress.get("total"))
             if run["status"] not in _OPEN:
-                break
+                return run
             if timeout is not None and time.monotonic() - started > timeout:
                 raise KhotanError(
                     f"Run {run_id} has not ended after {timeout:g} s: it is {run['status']}",
@@ -217,6 +219,10 @@ def _watch(client: ApiClient, run_id: str, timeout: float | None) -> None:
                     next=[f"khotan flows show {run_id}"],
                 )
             time.sleep(_LOOK_SECONDS)
+
+
+def _tell(run: dict[str, Any]) -> None:
+    """The end of a run. Raises KhotanError where it is not completed."""
     if run["status"] == "completed":
         console.result(run, lambda: show_run({**run, "steps": []}))
         return
@@ -224,9 +230,9 @@ def _watch(client: ApiClient, run_id: str, timeout: float | None) -> None:
     if not console.machine:
         show_run({**run, "steps": []})
     raise KhotanError(
-        error.get("message") or f"Run {run_id} is {run['status']}",
+        error.get("message") or f"Run {run['id']} is {run['status']}",
         code="run_failed",
         hint=error.get("hint") or "See its steps and what it left out.",
-        next=[f"khotan flows show {run_id}"],
+        next=[f"khotan flows show {run['id']}"],
         details={"run": run},
     )

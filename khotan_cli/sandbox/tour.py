@@ -23,6 +23,7 @@ from khotan_cli.sandbox.listings import corrected, correction, documented, produ
 
 DEFAULT_FOLDER = "khotan-demo"
 MODULE = Path("khotan") / "plugs" / "shop.py"
+FIRST_SKU = "PLA-LAM-001"
 _OUR_VARIABLES = ("KHOTAN_", "SHOP_", "DATABASE_URL")
 _FINDS_PORT = re.compile(r'base_url = "http://127\.0\.0\.1:(\d+)/')
 
@@ -99,6 +100,37 @@ def steps(sandbox: str) -> list[Step]:
         ),
         _command(
             "compare-again", "And now?", "The same call; exit code 0. In CI this line guards the integration.", compare
+        ),
+        *_flow_steps(),
+    ]
+
+
+def _flow_steps() -> list[Step]:
+    """On an endpoint that is known to be true: records into the database, once, and again."""
+    return [
+        _command(
+            "add-resource",
+            "Say what a product is",
+            "The same thing in every system: its SKU. khotan keeps which id belongs to it in which system.",
+            "add resource products --connect-field sku --plug shop=id",
+        ),
+        _command(
+            "add-inflow",
+            "Add a flow",
+            "Products into this application's database: pages, validated, upserted; each page a durable step.",
+            "add inflow products --plug shop --endpoint list_products --resource products",
+        ),
+        _command(
+            "flow",
+            "Run it",
+            "It would survive a kill -9 here: a run goes on after its last finished page, and counts what the database did.",
+            "flows trigger products --wait",
+        ),
+        _command(
+            "flow-again", "Run it again", "Nothing has changed: no row is written.", "flows trigger products --wait"
+        ),
+        _command(
+            "mapping", "Which product is that?", "The shop's id of a SKU.", f"mappings lookup products {FIRST_SKU}"
         ),
     ]
 

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from khotan_cli.sandbox.access import BEARER_TOKEN
+from khotan_cli.sandbox.data import PRODUCTS
 from khotan_cli.sandbox.listings import corrected, documented
 from khotan_cli.sandbox.tour import sandbox
 from tests.support.services import free_port
@@ -45,6 +46,7 @@ def test_a_pipe_gets_one_document_with_every_step(made: tuple[Path, dict[str, An
     steps = {step["step"]: step for step in document["steps"]}
     assert list(steps) == [
         "init", "add-plug", "declare", "migrate", "set-variable", "compare", "correct", "compare-again",
+        "add-resource", "add-inflow", "flow", "flow-again", "mapping",
     ]  # fmt: skip
     findings = steps["compare"]["result"]["contract"]["findings"]
     assert steps["compare"]["exitCode"] == 3
@@ -53,6 +55,10 @@ def test_a_pipe_gets_one_document_with_every_step(made: tuple[Path, dict[str, An
     }  # fmt: skip
     assert steps["compare-again"]["exitCode"] == 0
     assert steps["compare-again"]["result"]["contract"]["findings"] == []
+    first, again = steps["flow"]["result"]["counts"], steps["flow-again"]["result"]["counts"]
+    assert (first["created"], first["failed"]) == (PRODUCTS, 0)
+    assert (again["created"], again["updated"], again["skipped"]) == (0, 0, PRODUCTS)
+    assert steps["mapping"]["result"]["refs"] == {"shop": "prod_0001"}
 
 
 def test_the_project_stays_and_holds_no_credential_in_clear(made: tuple[Path, dict[str, Any]]) -> None:
@@ -92,7 +98,15 @@ def test_people_see_the_story_and_the_next_project_gets_a_number(tmp_path: Path)
     done = demo(tmp_path, KHOTAN_OUTPUT="text")
     assert done.returncode == 0, done.stderr
     assert "khotan-demo-2" in done.stdout
-    for text in ("9/9", "$ khotan init", "type_mismatch", "+    barcode: str", "matches ProductPage"):
+    for text in (
+        "14/14",
+        "$ khotan init",
+        "type_mismatch",
+        "+    barcode: str",
+        "matches ProductPage",
+        "240 created",
+        "240 skipped",
+    ):
         assert text in done.stdout
 
 
