@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from khotan_cli.runtime.flows.definition import Flow
 from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.pages import as_document
-from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.records.resources import Resource
 from khotan_cli.runtime.store.caches import CacheStore
 from khotan_cli.runtime.store.mappings import KnownRef, MappingChanges, MappingStore
@@ -40,12 +39,12 @@ class Destination(Protocol):
     async def keep(self, session: AsyncSession, sent: Sequence[Sent]) -> None: ...
 
 
-def destination_of(host: Host, flow: Flow, endpoint: BoundEndpoint[Any]) -> Destination:
-    """The mappings of the flow's resource where the plug is one of its, else the flow's own."""
+def destination_of(host: Host, flow: Flow, plug: str, push: str) -> Destination:
+    """The mappings of the flow's resource where the plug is one of its, else what this push of the flow keeps itself."""
     resource = host.resources.get(flow.resource or "")
-    if resource is not None and endpoint.plug.name in resource.plugs:
-        return MappedDestination(host.mappings, resource, endpoint.plug.name)
-    return PrivateDestination(host.entries, f"{flow.name}/{endpoint.plug.name}.{endpoint.endpoint.name}")
+    if resource is not None and plug in resource.plugs:
+        return MappedDestination(host.mappings, resource, plug)
+    return PrivateDestination(host.entries, f"{flow.name}/{push}")
 
 
 class MappedDestination:

@@ -98,9 +98,9 @@ class Push:
         self._source = source_of(source, host.database, key, page, params, skip_invalid=on_error == "skip")
         reads = isinstance(source, BoundEndpoint)
         self._read_refs = RefWriter.of(host, flow, source.plug.name) if reads else None
-        self._destination = destination_of(host, flow, endpoint)
         self._ref_param = self._find_ref_param()
         self.name = recorder.name(f"push {endpoint.plug.name}.{endpoint.endpoint.name}")
+        self._destination = destination_of(host, flow, endpoint.plug.name, self.name)
         self._flushing = asyncio.Lock()
         self._totals = _Totals()
 

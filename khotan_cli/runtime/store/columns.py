@@ -27,7 +27,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
-from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import Mapper
 from sqlmodel.sql.sqltypes import AutoString
 
@@ -63,10 +62,7 @@ def table_of(model: Any) -> Table:
     """The table of a SQLModel or mapped class. Raises ConfigError for a class without one."""
     if isinstance(model, Table):
         return model
-    try:
-        mapper = inspect(model)
-    except NoInspectionAvailable:
-        mapper = None
+    mapper = inspect(model, raiseerr=False)
     if not isinstance(mapper, Mapper) or not isinstance(mapper.local_table, Table):
         name = getattr(model, "__name__", repr(model))
         raise ConfigError(f"{name} is not a table", hint="class Row(SQLModel, table=True): …")
@@ -97,7 +93,7 @@ def field_of(name: str, column: Column[Any], on_sqlite: bool) -> Field:
 
 def check_key(model: Any, key: Sequence[str]) -> None:
     """Raises ConfigError where the key is not one column or more that the database keeps unique."""
-    columns, table = named_columns(model), table_of(model)
+    table, columns = table_of(model), named_columns(model)
     if not key:
         raise ConfigError("A key is needed: the column, or columns, that tell records apart", hint='key="id"')
     for name in key:

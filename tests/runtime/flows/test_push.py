@@ -1,0 +1,312 @@
+"""ctx.push: records to a service, and two systems that mirror each other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlmodel import select
+
+from khotan_cli.runtime import FlowContext, Plug, Resource, inflow, outflow, relay
+from khotan_cli.runtime.flows.definition import Flow
+from khotan_cli.runtime.flows.dispatch import Dispatcher
+from khotan_cli.runtime.flows.execution import execute
+from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.store.runs import RunStore
+from tests.runtime.flows.conftest import ItemRow, Run, Shop, counts, rows_of
+from tests.support.flows import Source, some_items
+from tests.support.loopback import Answer, Asked, as_json, loopback
+
+
+async def fill(host: Host, count: int) -> None:
+    async with host.database.writing() as session:
+        for item in some_items(count):
+            await session.execute(text("INSERT INTO items (id, name, price) VALUES (:id, :name, :price)"), item)
+
+
+def payload(row: ItemRow) -> dict[str, Any]:
+    return {"name": row.name, "price": row.price}
+
+
+@pytest.mark.parametrize("resource", ["goods", None])
+async def test_a_second_run_updates_and_leaves_out_what_is_there(
+    run: Run, host: Host, shop: Shop, source: Source, resource: str | None
+) -> None:
+    @outflow(shop, resource=resource)
+    async def out(ctx: FlowContext) -> None:
+        await ctx.push(select(ItemRow), shop.create_item, update=shop.update_item, key="id", body=payload, page=7)
+
+    await fill(host, 20)
+    row = await run(out)
+    assert (row.status, counts(row)) == ("completed", {"extracted": 20, "transformed": 20, "created": 20})
+    assert sorted(sent[2]["name"] for sent in source.sent) == sorted(f"item {n}" for n in range(20))
+    source.sent.clear()
+    assert counts(await run(out)) == {"extracted": 20, "skipped": 20}
+    assert source.sent == []
+    async with host.database.writing() as session:
+        await session.execute(text("UPDATE items SET price = 99 WHERE id = 4"))
+    assert counts(await run(out)) == {"extracted": 20, "transformed": 1, "updated": 1, "skipped": 19}
+    ((method, path, body),) = source.sent
+    assert method == "PUT" and path.startswith("/sent/ref-") and body == {"name": "item 4", "price": 99}
+    if resource:
+        found = await host.mappings.by_keys("goods", ["item 4"])
+        assert found["item 4"].refs["shop"] == path.rpartition("/")[2]
+
+
+async def test_a_refused_record_is_counted_and_kept(run: Run, host: Host, shop: Shop, source: Source) -> None:
+    await fill(host, 5)
+
+    async def picky(asked: Asked) -> Answer:
+        if asked.json()["name"] == "item 3":
+            return as_json({"error": "no"}, 422)
+        return as_json({"id": f"r{asked.json()['name']}"})
+
+    async with loopback(picky) as served:
+        other = shop.with_options(base_url=served.url)
+
+        @outflow(shop)
+        async def out(ctx: FlowContext) -> None:
+            await ctx.push(select(ItemRow), other.create_item, key="id", body=payload)
+
+        row = await run(out)
+        assert (row.status, row.created, row.failed) == ("partial", 4, 1)
+        rejects, _ = await host.runs.rejects(row.id)
+        assert rejects[0].record == {"name": "item 3", "price": 0.75} and rejects[0].reason.startswith("422")
+        again = await run(out)
+        assert (again.status, again.created, again.skipped, again.failed) == ("partial", 0, 4, 1)
+
+
+async def test_a_service_that_is_gone_ends_the_run(run: Run, host: Host, shop: Shop) -> None:
+    await fill(host, 5)
+    gone = shop.with_options(base_url="http://127.0.0.1:9")
+
+    @outflow(shop)
+    async def out(ctx: FlowContext) -> None:
+        await ctx.push(select(ItemRow), gone.create_item, key="id", body=payload)
+
+    row = await run(out)
+    assert (row.status, row.error["error"], row.failed) == ("failed", "plug_unreachable", 0)
+
+
+async def test_what_was_sent_before_a_crash_is_not_sent_again(
+    host: Host, shop: Shop, declare: Callable[[Flow], Flow]
+) -> None:
+    await fill(host, 30)
+    bodies: list[str] = []
+    stuck, crashed = [True], asyncio.Event()
+
+    async def service(asked: Asked) -> Answer:
+        if len(bodies) == 12 and stuck[0]:
+            crashed.set()
+            await asyncio.sleep(30)
+        bodies.append(asked.json()["name"])
+        return as_json({"id": f"ref-{asked.json()['name']}"})
+
+    async with loopback(service) as served:
+        other = shop.with_options(base_url=served.url)
+
+        @outflow(shop)
+        async def out(ctx: FlowContext) -> None:
+            await ctx.push(select(ItemRow), other.create_item, key="id", body=payload, concurrency=1)
+
+        declare(out)
+        run_id = await Dispatcher(host).trigger("out")
+        first = asyncio.create_task(execute(host, run_id))
+        await crashed.wait()
+        first.cancel()  # as when the process ends there: nothing more is written
+        await asyncio.gather(first, return_exceptions=True)
+        stuck[0] = False
+        await execute(host, run_id)
+    row = await host.runs.get(run_id)
+    assert row is not None
+    assert sorted(bodies) == sorted(f"item {n}" for n in range(30)), "sent once each"
+    assert (row.status, row.created, row.extracted, row.skipped, row.epoch) == ("completed", 30, 30, 0, 2)
+
+
+async def test_batches_with_an_outcome_for_each(run: Run, host: Host, shop: Shop) -> None:
+    await fill(host, 10)
+    sizes: list[int] = []
+
+    async def service(asked: Asked) -> Answer:
+        records = asked.json()["records"]
+        sizes.append(len(records))
+        return as_json({"records": [{"id": f"id-{r['name']}", "ok": r["name"] != "item 7"} for r in records]})
+
+    async with loopback(service) as served:
+        other = shop.with_options(base_url=served.url)
+
+        @outflow(shop, resource="goods")
+        async def out(ctx: FlowContext) -> None:
+            await ctx.push(
+                select(ItemRow),
+                other.create_many,
+                key="id",
+                body=payload,
+                batch=4,
+                batch_key="records",
+                outcomes=lambda answer, records: [None if one["ok"] else "refused" for one in answer["records"]],
+            )
+
+        row = await run(out)
+    assert sorted(sizes) == [2, 4, 4]
+    assert (row.status, row.created, row.failed) == ("partial", 9, 1)
+    assert (await host.mappings.by_keys("goods", ["item 2"]))["item 2"].refs == {"shop": "id-item 2"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"key": "nope"}, "no column 'nope'"),
+        ({"key": ()}, "needs a key"),
+        ({"key": "id", "batch": 0}, "1 or more"),
+        ({"key": "id", "batch": 2, "ids": dict}, "name one"),
+        ({"key": "id", "batch_key": "x"}, "batch above 1"),
+    ],
+)
+async def test_parts_that_do_not_fit(run: Run, host: Host, shop: Shop, options: dict[str, Any], words: str) -> None:
+    @outflow(shop)
+    async def out(ctx: FlowContext) -> None:
+        await ctx.push(select(ItemRow), shop.create_item, **options)
+
+    row = await run(out)
+    assert row.status == "failed" and words in row.error["message"], row.error
+
+
+async def test_a_relay_from_a_list_and_from_an_endpoint(run: Run, host: Host, shop: Shop, source: Source) -> None:
+    @relay(shop, to=shop)
+    async def pass_on(ctx: FlowContext) -> None:
+        done = await ctx.push(
+            shop.list_items, ctx.to.endpoint("create_item"), key="id", body=lambda r: {"name": r.name}
+        )
+        assert (done.pages, done.created) == (3, 25)
+        await ctx.push([{"k": n} for n in range(5)], shop.create_item, key="k", page=2)
+
+    source.items = some_items(25)
+    row = await run(pass_on)
+    assert (row.status, row.created) == ("completed", 30), row.error
+    assert {"k": 4} in [body for _, _, body in source.sent]
+
+
+class Mirror:
+    """A system that holds records and lists them; every write to it is counted, and moves its `updated` on."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, dict[str, Any]] = {}
+        self.writes = 0
+
+    def put(self, record: dict[str, Any], ref: str = "") -> dict[str, Any]:
+        self.writes += 1
+        ref = ref or f"r{len(self.records) + 1}"
+        self.records[ref] = {**self.records.get(ref, {}), **record, "id": ref, "updated": self.writes}
+        return self.records[ref]
+
+    async def __call__(self, asked: Asked) -> Answer:
+        if asked.method == "GET":
+            return as_json({"data": list(self.records.values())})
+        ref = asked.path.removeprefix("/records").strip("/")
+        return as_json(self.put(asked.json(), ref))
+
+
+async def test_two_systems_that_mirror_each_other_settle(host: Host, run: Run) -> None:
+    from khotan_cli.runtime import FunctionPaginator, get, post, put
+
+    class System(Plug):
+        base_url = "http://x.invalid"
+        paginator = FunctionPaginator(lambda page: None, items="data")
+        read = get("/records")
+        create = post("/records", body=dict, returns=dict)
+        change = put("/records/{ref}", body=dict, returns=dict)
+
+    left, right = Mirror(), Mirror()
+    async with loopback(left) as a, loopback(right) as b:
+        one = System(name="left").with_options(base_url=a.url)
+        two = System(name="right").with_options(base_url=b.url)
+        for plug in (one, two):
+            plug.bind(host.vars)
+        host.plugs.update({"left": one, "right": two})  # type: ignore[attr-defined]
+        host.resources["people"] = Resource("people", connect_field="mail", plugs={"left": "id", "right": "id"})  # type: ignore[index]
+
+        def body(record: dict[str, Any]) -> dict[str, Any]:
+            return {"mail": record["mail"], "name": record["name"]}
+
+        @relay(one, to=two, resource="people")
+        async def there(ctx: FlowContext) -> None:
+            await ctx.push(one.read, two.create, update=two.change, key="mail", body=body)
+
+        @relay(two, to=one, resource="people")
+        async def back(ctx: FlowContext) -> None:
+            await ctx.push(two.read, one.create, update=one.change, key="mail", body=body)
+
+        async def rounds(count: int) -> tuple[int, int]:
+            for _ in range(count):
+                assert (await run(there)).status == "completed"
+                assert (await run(back)).status == "completed"
+            return left.writes, right.writes
+
+        for number in range(5):
+            left.put({"mail": f"{number}@x", "name": f"n{number}"})
+        right.put({"mail": "r@x", "name": "from right"})
+        settled = await rounds(2)
+        assert settled == (5 + 1, 1 + 5), "each record was written once to the other system"
+        assert await rounds(4) == settled
+        left.put({"name": "changed on the left"}, "r2")
+        right.put({"name": "changed on the right"}, "r1")
+        settled = await rounds(2)
+        assert await rounds(3) == settled, "the number of writes goes on growing"
+        names = sorted(record["name"] for record in left.records.values())
+        assert names == sorted(record["name"] for record in right.records.values())
+        assert "changed on the left" in names and "changed on the right" in names
+        await one.aclose()
+        await two.aclose()
+
+
+async def test_an_inflow_and_an_outflow_settle(host: Host, run: Run, shop: Shop) -> None:
+    mirror = Mirror()
+
+    async def service(asked: Asked) -> Answer:
+        if asked.method == "GET":
+            data = [{"id": int(r["id"]), "name": r["name"], "price": r["price"]} for r in mirror.records.values()]
+            return as_json({"data": data, "total": len(data)})
+        ref = asked.path.removeprefix("/sent").strip("/")
+        return as_json(mirror.put(asked.json(), ref or str(len(mirror.records) + 1)))
+
+    async with loopback(service) as served:
+        here = shop.with_options(base_url=served.url)
+
+        @inflow(shop, resource="goods")
+        async def bring(ctx: FlowContext) -> None:
+            await ctx.sync(here.list_items, into=ItemRow, key="id")
+
+        @outflow(shop, resource="goods")
+        async def send(ctx: FlowContext) -> None:
+            await ctx.push(select(ItemRow), here.create_item, update=here.update_item, key="id", body=payload)
+
+        mirror.put({"name": "theirs", "price": 1.0}, "1")
+        await run(bring)
+        row = await run(send)
+        assert (row.skipped, mirror.writes) == (1, 1), "what came from there is not sent back"
+        async with host.database.writing() as session:
+            await session.execute(text("UPDATE items SET price = 5 WHERE id = 1"))
+        await run(send)
+        brought = await run(bring)
+        assert (brought.updated, brought.skipped, mirror.writes) == (0, 1, 2), "our own write is recognised"
+        for _ in range(3):
+            await run(send)
+            await run(bring)
+        assert mirror.writes == 2
+        assert await rows_of(host) == [(1, "theirs", 5.0)]
+
+
+async def test_a_lost_run_writes_nothing_more(host: Host, shop: Shop, source: Source, run: Run) -> None:
+    @outflow(shop)
+    async def out(ctx: FlowContext) -> None:
+        assert (await RunStore(host.database).begin(ctx.run_id)) is not None  # another process takes the run
+        await ctx.push(select(ItemRow), shop.create_item, key="id", body=payload)
+
+    await fill(host, 3)
+    row = await run(out)
+    assert (row.status, row.created, row.epoch) == ("running", 0, 2)
+    assert source.sent == []

@@ -1,0 +1,242 @@
+"""ctx.sync: pages into a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlmodel import Field, SQLModel
+
+from khotan_cli.runtime import FlowContext, KhotanError, OffsetPaginator, inflow
+from khotan_cli.runtime.flows.dispatch import Dispatcher
+from khotan_cli.runtime.flows.execution import execute
+from khotan_cli.runtime.flows.host import Host
+from tests.runtime.flows.conftest import ItemRow, Run, Shop, counts, rows_of
+from tests.support.flows import Source, some_items
+from tests.support.loopback import as_json
+
+
+async def test_counters_come_from_the_database(run: Run, host: Host, shop: Shop, source: Source) -> None:
+    @inflow(shop)
+    async def items(ctx: FlowContext) -> None:
+        await ctx.sync(shop.list_items, into=ItemRow, key="id")
+
+    source.items = some_items(25)
+    assert counts(await run(items)) == {"extracted": 25, "created": 25}
+    assert counts(await run(items)) == {"extracted": 25, "skipped": 25}
+    source.items = [*some_items(25)[1:], {"id": 99, "name": "new", "price": 1}]
+    source.items[3]["name"] = "renamed"
+    assert counts(await run(items)) == {"extracted": 25, "created": 1, "updated": 1, "skipped": 23}
+    rows = await rows_of(host)
+    assert len(rows) == 26 and rows[4] == (4, "renamed", 1.0) and rows[-1] == (99, "new", 1.0)
+
+
+async def test_a_transform_changes_leaves_out_and_may_raise(run: Run, host: Host, shop: Shop, source: Source) -> None:
+    def cleaned(item: Any) -> dict[str, Any] | None:
+        if item.id == 1:
+            return None
+        if item.id == 2:
+            raise ValueError("odd")
+        return {"id": item.id, "name": item.name.upper(), "price": item.price}
+
+    @inflow(shop)
+    async def items(ctx: FlowContext) -> None:
+        await ctx.sync(shop.list_items, into=ItemRow, key="id", transform=cleaned, on_invalid="skip")
+
+    source.items = some_items(4)
+    row = await run(items)
+    assert (row.status, counts(row)) == (
+        "partial",
+        {"extracted": 4, "transformed": 2, "created": 2, "skipped": 1, "failed": 1},
+    )
+    assert await rows_of(host) == [(0, "ITEM 0", 0.0), (3, "ITEM 3", 0.75)]
+    rejects, total = await host.runs.rejects(row.id)
+    assert total == 1 and rejects[0].reason == "ValueError: odd" and rejects[0].record["id"] == 2
+
+
+@pytest.mark.parametrize(("wins", "name"), [("first", "a"), ("last", "c")])
+async def test_which_of_several_wins(run: Run, host: Host, shop: Shop, source: Source, wins: Any, name: str) -> None:
+    @inflow(shop)
+    async def items(ctx: FlowContext) -> None:
+        await ctx.sync(shop.list_items, into=ItemRow, key="id", dedupe=wins)
+
+    first = [{"id": 1, "name": "a", "price": 1}, {"id": 1, "name": "b", "price": 1}]
+    source.items = [*first, *some_items(30)[10:19], {"id": 1, "name": "c", "price": 1}]
+    row = await run(items)
+    assert row.extracted == 12 and row.created == 10
+    assert next(row for row in await rows_of(host) if row[0] == 1)[1] == name
+
+
+async def test_columns_set_once(run: Run, host: Host, shop: Shop, source: Source) -> None:
+    @inflow(shop)
+    async def items(ctx: FlowContext) -> None:
+        await ctx.sync(shop.list_items, into=ItemRow, key="id", exclude_on_update=["name"])
+
+    source.items = some_items(2)
+    await run(items)
+    source.items = [{"id": 0, "name": "other", "price": 0}, {"id": 1, "name": "other", "price": 9}]
+    assert counts(await run(items)) == {"extracted": 2, "updated": 1, "skipped": 1}
+    assert await rows_of(host) == [(0, "item 0", 0.0), (1, "item 1", 9.0)]
+
+
+async def test_what_did_not_come_is_deleted_after_a_complete_pass_only(
+    run: Run, host: Host, shop: Shop, source: Source
+) -> None:
+    @inflow(shop)
+    async def items(ctx: FlowContext) -> None:
+        where = ItemRow.id < 50 if ctx.body == "below 50" else None
+        await ctx.sync(
+            shop.list_items,
+            into=ItemRow,
+            key="id",
+            delete_missing=True,
+            delete_where=where,
+            on_invalid="skip",
+            allow_empty=ctx.body == "empty",
+        )
+
+    source.items = some_items(60)
+    await run(items)
+    source.items = some_items(60)[1:]
+    assert counts(await run(items)) == {"extracted": 59, "skipped": 59, "deleted": 1}
+    source.items = some_items(60)[2:59]
+    assert (await run(items, body="below 50")).deleted == 1
+    assert {row[0] for row in await rows_of(host)} == set(range(2, 60))
+    source.answers = {10: lambda: as_json({"data": [{"id": "x"}], "total": 57})}
+    assert counts(await run(items)).get("deleted") is None
+    source.answers = {}
+    source.items = []
+    assert (await run(items)).deleted == 0
+    assert len(await rows_of(host)) == 58
+    assert (await run(items, body="empty")).deleted == 58
+
+
+async def test_nothing_is_deleted_after_a_resume_with_another_filter(
+    host: Host, shop: Shop, source: Source, run: Run
+) -> None:
+    filters = iter(["a", "b"])
+
+    @inflow(shop)
+    async def items(ctx: FlowContext) -> None:
+        await ctx.sync(shop.list_items, into=ItemRow, key="id", params={"since": next(filters)}, delete_missing=True)
+
+    source.items = some_items(30)
+    drop = source.answers
+    drop[20] = lambda: as_json({"error": "down"}, 500)
+    host.flows["items"] = items  # type: ignore[index]
+    async with host.database.writing() as session:
+        from sqlalchemy import text
+
+        await session.execute(text("INSERT INTO items (id, name, price) VALUES (777, 'old', 1)"))
+    dispatcher = Dispatcher(host)
+    run_id = await dispatcher.trigger("items")
+    await execute(host, run_id)
+    drop.clear()
+    again = await dispatcher.retry(run_id, "3")
+    await execute(host, again)
+    row = await host.runs.get(again)
+    assert row is not None
+    assert (row.status, row.created, row.deleted) == ("completed", 30, 0)
+    assert (777, "old", 1.0) in await rows_of(host)
+    assert "not complete" in (await host.runs.updates(again))[0].message
+
+
+async def test_a_bounded_walk_is_no_complete_pass(run: Run, host: Host, shop: Shop, source: Source) -> None:
+    bounded = shop.with_options(paginator=OffsetPaginator(limit=10, total="total", max_pages=2))
+
+    @inflow(shop)
+    async def items(ctx: FlowContext) -> None:
+        await ctx.sync(shop.list_items, into=ItemRow, key="id")
+        await ctx.sync(bounded.list_items, into=ItemRow, key="id", delete_missing=True)
+
+    source.items = some_items(50)
+    row = await run(items)
+    assert (row.extracted, row.deleted) == (70, 0)
+
+
+async def test_untyped_items_and_no_prefetch(run: Run, host: Host, shop: Shop, source: Source) -> None:
+    @inflow(shop)
+    async def items(ctx: FlowContext) -> None:
+        done = await ctx.sync(shop.list_loose, into=ItemRow, key="id", prefetch=False)
+        assert (done.pages, done.complete, done.created) == (3, True, 21)
+
+    source.items = [{**item, "more": {"a": 1}} for item in some_items(21)]
+    assert counts(await run(items)) == {"extracted": 21, "created": 21}
+
+
+class NoKey(SQLModel, table=True):
+    __tablename__ = "no_key"  # pyright: ignore[reportAssignmentType]
+
+    id: int = Field(primary_key=True)
+    name: str
+    must: str
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "words"),
+    [
+        (NoKey, {"key": "name"}, "not unique"),
+        (NoKey, {"key": "nam"}, "no column 'nam'"),
+        (NoKey, {"key": "id"}, "no_key.must must have a value"),
+        (dict, {"key": "id"}, "is not a table"),
+        (ItemRow, {"key": "id", "exclude_on_update": ["nmae"]}, "no column 'nmae'"),
+        (ItemRow, {"key": "id", "delete_where": True}, "delete_missing"),
+        (ItemRow, {"key": "id", "dedupe": "best"}, "first or last"),
+    ],
+)
+async def test_what_cannot_fit_is_said(
+    run: Run, shop: Shop, source: Source, table: Any, options: dict[str, Any], words: str
+) -> None:
+    @inflow(shop)
+    async def items(ctx: FlowContext) -> None:
+        await ctx.sync(shop.list_items, into=table, **options)
+
+    source.items = some_items(1)
+    row = await run(items)
+    assert row.status == "failed" and words in row.error["message"], row.error
+    assert row.error["error"] in ("config_invalid", "invalid_input")
+
+
+async def test_mappings_are_kept_for_a_flow_with_a_resource(run: Run, host: Host, shop: Shop, source: Source) -> None:
+    @inflow(shop, resource="goods")
+    async def items(ctx: FlowContext) -> None:
+        await ctx.sync(shop.list_items, into=ItemRow, key="id")
+        found = await ctx.mapping("goods").lookup("item 3")
+        assert found is not None and found.refs == {"shop": "3"}
+
+    source.items = some_items(12)
+    assert (await run(items)).status == "completed"
+    assert await rows_of(host, "SELECT count(*) FROM khotan_mapping_refs WHERE origin = 'read'") == [(12,)]
+    source.items[3]["id"] = 5  # now two items claim one id
+    row = await run(items)
+    assert (row.status, row.error["error"]) == ("failed", "mapping_conflict")
+
+
+async def test_a_credential_in_a_link_is_not_stored(host: Host, source: Source, run: Run, shop: Shop) -> None:
+    from khotan_cli.runtime import NextUrlPaginator
+
+    secret = "sk_live_0123456789"
+    linked = shop.with_options(paginator=NextUrlPaginator(path="next", items="data"))
+    link = f"{shop.base_url}/items?offset=10&api_key={secret}"
+    source.answers = {0: lambda: as_json({"data": some_items(10), "total": 20, "next": link})}
+    source.items = some_items(20)
+
+    @inflow(shop)
+    async def items(ctx: FlowContext) -> None:
+        await ctx.sync(linked.list_items, into=ItemRow, key="id")
+
+    row = await run(items)
+    assert (row.status, row.created) == ("completed", 20), row.error
+    kept = await rows_of(host, "SELECT CAST(result AS TEXT) FROM khotan_run_steps ORDER BY number")
+    assert "offset=10" in kept[0][0] and secret not in str(kept)
+
+
+async def test_errors_name_place_and_no_secret(run: Run, shop: Shop, source: Source) -> None:
+    @inflow(shop)
+    async def items(ctx: FlowContext) -> None:
+        await ctx.log(f"token is {(await ctx.vars())['token']}")
+        raise KhotanError(f"bad {(await ctx.vars())['token']}", hint="no")
+
+    row = await run(items)
+    assert "sk_live" not in str(row.error) and "••••6789" in row.error["message"]
+    assert "test_sync.py:" in row.error["place"]
