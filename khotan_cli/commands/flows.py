@@ -87,12 +87,12 @@ def trigger(
 
 
 def _dry(document: dict[str, Any]) -> None:
-    error = document.get("error")
-    if error:
+    failure = document["failure"]
+    if failure:
         raise KhotanError(
-            f"The dry run ended with: {error['message']}",
+            f"The dry run ended with: {failure['message']}",
             code="flow_failed",
-            hint=error.get("hint", ""),
+            hint=failure.get("hint", ""),
             details={"dryRun": True, "report": document},
         )
     console.result(document, lambda: show_dry_run(document))

@@ -70,7 +70,7 @@ async def trigger(flow: CurrentFlow, asked: Trigger, services: CurrentServices) 
     if asked.dry_run:
         await services.dispatcher.check_enabled(flow)
         report = await dry_run(services.host, flow, variant, body)
-        return DryRun(ok=report.error is None, flow=flow.name, variant=variant, **asdict(report))
+        return DryRun(flow=flow.name, variant=variant, **asdict(report))
     run_id = await services.dispatcher.trigger(flow.name, variant, body=body)
     return Triggered(id=run_id, flow=flow.name, variant=variant, worker=await services.has_worker())
 

@@ -135,7 +135,7 @@ class DryRun(Ok):
     log: list[str]
     message: str | None
     stopped: dict[str, Any] | None
-    error: dict[str, Any] | None
+    failure: dict[str, Any] | None
 
 
 class Retry(Wire):

@@ -33,7 +33,7 @@ class DryReport:
 
     counts: the run's counters. requests: what would have been sent, counted by call, with a sample of each. writes: rows by
     table, with a sample. rejects: a sample of records that would have been left out. stopped: why it could not go on
-    without the answer of a held-back request. error: the document of what it raised.
+    without the answer of a held-back request. failure: the document of what it raised.
     """
 
     counts: dict[str, int] = field(default_factory=dict[str, int])
@@ -44,7 +44,7 @@ class DryReport:
     log: list[str] = field(default_factory=list[str])
     message: str | None = None
     stopped: dict[str, Any] | None = None
-    error: dict[str, Any] | None = None
+    failure: dict[str, Any] | None = None
 
 
 class DryRecorder(Recorder):
@@ -146,9 +146,9 @@ async def dry_run(host: Host, flow: Flow, variant: str, body: Any) -> DryReport:
         if exc.code == "answer_held_back":
             report.stopped = {"message": exc.message, "hint": exc.hint, **exc.details}
         else:
-            report.error = await failure_of(exc, host, flow)
+            report.failure = await failure_of(exc, host, flow)
     except Exception as exc:
-        report.error = await failure_of(exc, host, flow)
+        report.failure = await failure_of(exc, host, flow)
     report.counts = recorder.total
     masker = await masker_of(host, flow)
     report.requests = masker.value(report.requests)

@@ -124,14 +124,25 @@ def filled_on_insert(model: Any, fields: Sequence[str], on_sqlite: bool) -> list
     for name, column in named_columns(model).items():
         if name in fields or column.computed is not None or column.identity is not None:
             continue
+        declared = _model_default(model, name)
         if column.default is not None:
             found.append(_default(name, column, column.default, on_sqlite))
+        elif declared is not None:
+            found.append(Filled(field_of(name, column, on_sqlite), call=declared))
         elif not column.nullable and column.server_default is None and not _counts_itself(column):
             raise ConfigError(
                 f"{table_of(model).name}.{name} must have a value, and the records have no {name!r}",
                 hint="Add it with transform=…, give the column a default, or let it be null.",
             )
     return found
+
+
+def _model_default(model: Any, name: str) -> Callable[[], Any] | None:
+    """The default that the class gives a field whose column was written out, where it is not None."""
+    info = getattr(model, "model_fields", {}).get(name)
+    if info is None or info.is_required() or (info.default is None and info.default_factory is None):
+        return None
+    return lambda: info.get_default(call_default_factory=True)
 
 
 def filled_on_update(model: Any, fields: Sequence[str], on_sqlite: bool) -> list[Filled]:

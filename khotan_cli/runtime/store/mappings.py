@@ -69,14 +69,11 @@ class MappingStore:
 
     async def upsert(self, changes: MappingChanges, *, dry: bool = False) -> MappingCounts:
         """Write in a transaction of its own. Raises MappingConflict, with nothing written. dry: only count."""
-        try:
-            async with self.database.writing() as session:
-                counts = await self.write(session, changes)
-                if dry:
-                    await session.rollback()
-                return counts
-        except IntegrityError:
-            raise _raced(changes.resource) from None
+        async with self.database.writing() as session:
+            counts = await self.write(session, changes)
+            if dry:
+                await session.rollback()
+            return counts
 
     async def write(self, session: AsyncSession, changes: MappingChanges) -> MappingCounts:
         """Write in the caller's transaction, which must not commit where this raises MappingConflict."""
@@ -84,7 +81,10 @@ class MappingStore:
         created = updated = 0
         for start in range(0, len(keys), _AT_A_TIME):
             part = {key: changes.refs[key] for key in keys[start : start + _AT_A_TIME]}
-            made, changed = await self._write_part(session, changes, part)
+            try:
+                made, changed = await self._write_part(session, changes, part)
+            except IntegrityError:
+                raise _raced(changes.resource) from None
             created, updated = created + made, updated + changed
         return MappingCounts(created, updated, len(keys) - created - updated)
 
