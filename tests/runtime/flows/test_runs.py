@@ -324,6 +324,45 @@ async def test_a_superseded_execution_is_told(host: Host, shop: Shop, declare: A
         await host.runs.check(run_id, 1)
 
 
+async def test_what_a_superseded_execution_was_about_to_store_is_not_stored(
+    host: Host, shop: Shop, source: Source, declare: Any
+) -> None:
+    """Another process takes the run while a step, a page, a call is under way: its epoch is newer, and wins."""
+
+    @step()
+    async def overtaken(ctx: FlowContext) -> None:
+        await ctx.cursor("where").set("too late")
+        await host.runs.begin(ctx.run_id)
+
+    @inflow(shop)
+    async def by_step(ctx: FlowContext) -> None:
+        await overtaken(ctx)
+
+    def late(item: Any) -> Any:
+        asyncio.get_running_loop().create_task(host.runs.begin(runs["by_page"]))
+        return item
+
+    @inflow(shop)
+    async def by_page(ctx: FlowContext) -> None:
+        await ctx.sync(shop.list_items, into=ItemRow, key="id", transform=late)
+
+    @outflow(shop)
+    async def by_call(ctx: FlowContext) -> None:
+        def late(record: Any) -> Any:
+            asyncio.get_running_loop().create_task(host.runs.begin(ctx.run_id))
+            return record
+
+        await ctx.push([{"id": 1}], shop.create_item, key="id", body=late)
+
+    source.items, source.delay = some_items(5), 0.05
+    runs = {flow.name: await Dispatcher(host).trigger(declare(flow).name) for flow in (by_step, by_page, by_call)}
+    for name, run_id in runs.items():
+        assert await execute(host, run_id) == "lost", name
+    assert await rows_of(host) == []
+    for table in ("khotan_cache_entries", "khotan_run_steps", "khotan_seen_keys"):
+        assert await rows_of(host, f"SELECT * FROM {table}") == [], table
+
+
 async def test_retention_sweeps_ended_runs_with_all_that_is_theirs(
     run: Run, host: Host, shop: Shop, source: Source
 ) -> None:
