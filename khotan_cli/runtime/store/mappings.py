@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import and_, bindparam, delete, func, or_, select, text, update
+from sqlalchemy import ARRAY, Text, and_, any_, bindparam, delete, func, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -141,9 +141,11 @@ class MappingStore:
 
     def _among(self, column: Any, values: Sequence[str]) -> Any:
         """`column IN values` as one parameter, however many."""
+        if not self.database.sqlite:
+            # An array is looked up in the index, value by value; a subquery of unknown size would have the table scanned.
+            return column == any_(bindparam("among", list(values), ARRAY(Text), unique=True))
         payload = orjson.dumps(list(values)).decode()
-        function = "json_each(:among)" if self.database.sqlite else "json_array_elements_text(CAST(:among AS json))"
-        rows = text(f"SELECT value FROM {function}").bindparams(bindparam("among", payload, unique=True))  # noqa: S608
+        rows = text("SELECT value FROM json_each(:among)").bindparams(bindparam("among", payload, unique=True))
         return column.in_(rows.columns(value=MAPPINGS.c.id.type).scalar_subquery())
 
     async def _refs_of(self, session: AsyncSession, ids: Sequence[str]) -> dict[tuple[str, str], KnownRef]:
