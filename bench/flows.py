@@ -271,10 +271,11 @@ def copy_and_merge(url: str) -> float:
                 copy.write_row(row)
         names = ["sku", "name", "description", "price", "stock", "active", "created_at"]
         sets = ", ".join(f"{name} = excluded.{name}" for name in names)
-        connection.execute(
+        merge = (
             f"INSERT INTO products SELECT * FROM staging ON CONFLICT (id) DO UPDATE SET {sets} "
             f"WHERE ({', '.join('products.' + n for n in names)}) IS DISTINCT FROM ({', '.join('excluded.' + n for n in names)})"
         )
+        connection.execute(merge.encode())
         connection.commit()
         return time.time() - started
 

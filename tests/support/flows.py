@@ -152,10 +152,11 @@ def flows_project(
 @contextmanager
 def connection(database_url: str) -> Iterator[Callable[..., list[Any]]]:
     """A function that runs one statement, committed at once, and returns its rows."""
+    plain: Any
     if database_url.startswith("sqlite"):
         plain = sqlite3.connect(database_url.removeprefix("sqlite:///"), timeout=30, isolation_level=None)
     else:
-        plain = psycopg.connect(database_url, autocommit=True)  # type: ignore[assignment]
+        plain = psycopg.connect(database_url, autocommit=True)
 
     def run(statement: str, *values: Any) -> list[Any]:
         mark = "?" if database_url.startswith("sqlite") else "%s"
@@ -229,4 +230,4 @@ def wait_until_ended(database_url: str, run_id: str, seconds: float = 40.0) -> d
         if row["status"] not in ("pending", "running"):
             return row
         time.sleep(0.05)  # the row is another process's to change
-    raise AssertionError(f"run {run_id} did not end: {row}")
+    raise AssertionError(f"run {run_id} did not end: {run_row(database_url, run_id)}")

@@ -90,8 +90,8 @@ async def stored(database: Database) -> dict[tuple[str, int], dict[str, Any]]:
 def same(left: Any, right: Any) -> bool:
     if isinstance(left, datetime) and isinstance(right, datetime):
         return left.replace(tzinfo=UTC) == right.replace(tzinfo=UTC)  # SQLite keeps no zone
-    if isinstance(left, Decimal) or isinstance(right, Decimal):
-        return left == right or (left is not None and right is not None and abs(left - right) < Decimal("1e-9"))
+    if isinstance(left, Decimal) and isinstance(right, Decimal):
+        return abs(left - right) < Decimal("1e-9")
     return bool(left == right)
 
 
