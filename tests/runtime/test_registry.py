@@ -124,3 +124,48 @@ def test_no_such_package() -> None:
     with pytest.raises(AppImportError, match="There is no module 'no_such_package_here'") as caught:
         Registry.discover("no_such_package_here")
     assert "khotan init" in caught.value.hint
+
+
+FLOW = (
+    "from khotan_cli.runtime import Cache, Resource, Variant, inflow\nfrom .one import a\n"
+    "async def {name}(ctx):\n    pass\n{name} = inflow({plug}, {options})({name})\n"
+)
+
+
+def test_flows_resources_and_caches_once_under_their_own_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = found(
+        tmp_path,
+        monkeypatch,
+        one=A + "a = A()\n",
+        two=FLOW.format(name="things", plug="a.with_vars(region='eu')", options="resource='goods'")
+        + "goods = Resource('goods', connect_field='sku', plugs={'a': 'id'})\nkept = Cache('kept-things')\n",
+        three="from .two import things as other, goods, kept\n",
+    )
+    assert (list(registry.flows), list(registry.resources), list(registry.caches)) == (
+        ["things"],
+        ["goods"],
+        ["kept-things"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("two", "three", "words"),
+    [
+        (FLOW.format(name="x", plug="a", options="resource='gods'") + "goods = Resource('goods', connect_field='k', "
+         "plugs={'a': 'id'})", "", "Unknown resource 'gods'"),
+        ("from khotan_cli.runtime import Resource\nr = Resource('r', connect_field='k', plugs={'b': 'id'})", "", "'b'"),
+        (FLOW.format(name="x", plug="a", options=""), FLOW.format(name="x", plug="a", options=""), "Two flows"),
+        ("from khotan_cli.runtime import Cache\nc = Cache('c')", "from khotan_cli.runtime import Cache\nd = Cache('c')",
+         "Two caches"),
+        (FLOW.format(name="x", plug="type(a)(name='stray')", options=""), "", "not one of the package's"),
+        (FLOW.format(name="x", plug="a", options="schedule='soon'"), "", "five fields"),
+        (FLOW.format(name="x", plug="a", options="variants={'d': Variant(schedule='* * * * *', timezone='X/Y')}"), "",
+         "time zone"),
+    ],
+)  # fmt: skip
+def test_declarations_that_do_not_fit_are_said_when_the_app_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two: str, three: str, words: str
+) -> None:
+    with pytest.raises(KhotanError, match=words) as caught:
+        found(tmp_path, monkeypatch, one=A + "a = A()\n", two=two, three=three)
+    assert caught.value.code == "config_invalid" and caught.value.hint

@@ -14,7 +14,8 @@ from khotan_cli.runtime.services import Services
 router = APIRouter(tags=["cron"])
 
 
-@router.api_route("/cron", methods=["GET", "POST"])
+@router.get("/cron", operation_id="cron_get")
+@router.post("/cron", operation_id="cron_post")
 async def cron(request: Request, services: CurrentServices) -> CronDone:
     """Start every due run, once however many ask; of several missed times of a variant the last.
 
