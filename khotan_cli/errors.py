@@ -11,6 +11,7 @@
     ├── ServerUnreachable     no management API answers at the given URL
     ├── StoreError            the database
     │   ├── DatabaseUnreachable
+    │   ├── DatabaseBusy      a transaction was given up for others, or found no connection: try again
     │   ├── DatabaseNotMigrated
     │   ├── SecretMissing     KHOTAN_SECRET is not set
     │   ├── SecretMismatch    KHOTAN_SECRET is not the one a value was encrypted with
@@ -80,6 +81,7 @@ CODES: Mapping[str, tuple[int, int]] = {
     "port_in_use": (500, EXIT_UNAVAILABLE),
     "database_error": (500, EXIT_FAILED),
     "database_unreachable": (503, EXIT_UNAVAILABLE),
+    "database_busy": (503, EXIT_UNAVAILABLE),
     "database_not_migrated": (503, EXIT_UNAVAILABLE),
     "secret_missing": (503, EXIT_UNAVAILABLE),
     "secret_mismatch": (503, EXIT_UNAVAILABLE),
@@ -223,6 +225,12 @@ class StoreError(KhotanError):
 
 class DatabaseUnreachable(StoreError):
     default_code = "database_unreachable"
+
+
+class DatabaseBusy(StoreError):
+    """The same transaction may well succeed a moment later."""
+
+    default_code = "database_busy"
 
 
 class DatabaseNotMigrated(StoreError):

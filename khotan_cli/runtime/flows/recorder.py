@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from khotan_cli.errors import DatabaseUnreachable, FlowError, StoreError
+from khotan_cli.errors import DatabaseBusy, DatabaseUnreachable, FlowError, StoreError
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.runs import Reject, RunCancelled, RunStore, StepRecord
 from khotan_cli.runtime.store.seen import SeenKeys
 from khotan_cli.runtime.store.tables import utc_now
 
 OUTAGE_SECONDS = 300.0
-"""For how long a run waits for a database that has gone."""
+"""For how long a run waits for a database that has gone, or has no room for it."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 3.0
 
 T = TypeVar("T")
@@ -97,7 +97,7 @@ class Recorder:
         attempts: int = 1,
         relaxed: bool = False,
     ) -> Finished:
-        """Do the work and note the step in one transaction; repeated while the database is away.
+        """Do the work and note the step in one transaction; repeated while the database is away or busy.
 
         relaxed: see RunStore.record.
 
@@ -165,12 +165,12 @@ class Recorder:
 
 
 async def patiently(work: Callable[[], Awaitable[T]]) -> T:
-    """Do it, again and again while the database cannot be reached, for at most OUTAGE_SECONDS."""
+    """Do it, again and again while the database cannot be reached or gives it up, for at most OUTAGE_SECONDS."""
     waited, pause = 0.0, _FIRST_PAUSE
     while True:
         try:
             return await work()
-        except DatabaseUnreachable as exc:
+        except (DatabaseUnreachable, DatabaseBusy) as exc:
             if waited >= OUTAGE_SECONDS:
                 raise
             logger.warning("%s Trying again.", exc.message)

@@ -11,7 +11,14 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from khotan_cli.errors import ConfigError, DatabaseNotMigrated, DatabaseUnreachable, KhotanError, StoreError
+from khotan_cli.errors import (
+    ConfigError,
+    DatabaseBusy,
+    DatabaseNotMigrated,
+    DatabaseUnreachable,
+    KhotanError,
+    StoreError,
+)
 from khotan_cli.runtime.store.url import describe_url
 
 _LONGEST_MESSAGE = 200
@@ -23,7 +30,7 @@ _BY_STATE: tuple[tuple[str, type[StoreError], str, str], ...] = (
     ("42703", DatabaseNotMigrated, "has not khotan's tables, or old ones", "Apply the migrations."),
     ("42501", StoreError, "refuses: this user lacks a privilege", "Grant it, or use another user in DATABASE_URL."),
     ("25006", StoreError, "only lets itself be read", "Name the primary in DATABASE_URL, not a replica."),
-    ("40", StoreError, "gave up a transaction that was in another's way", "Try again."),
+    ("40", DatabaseBusy, "gave up a transaction that was in another's way", "Try again."),
     ("53300", DatabaseUnreachable, "has no connection left", "Raise max_connections, or run fewer processes."),
     ("53", StoreError, "has no room left", "Free disk or memory of the database server."),
     ("57014", StoreError, "cancelled a statement that took too long", _BY_HAND),
@@ -64,7 +71,7 @@ def explain(exc: Exception, url: URL) -> KhotanError:
     name = describe_url(url)
     cause: BaseException = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
     if isinstance(cause, PoolTimeout):
-        return StoreError(f"{name}: no connection came free in time", hint="Fewer calls at a time, or try again.")
+        return DatabaseBusy(f"{name}: no connection came free in time", hint="Fewer calls at a time, or try again.")
     message = _first_line(cause, url)
     sqlite = url.drivername.startswith("sqlite")
     state = str(getattr(cause, "sqlstate", None) or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import time
@@ -10,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from khotan_cli.runtime.flows.recorder import patiently
+from khotan_cli.runtime.store.database import Database
 from tests.support.flows import (
     Source,
     connection,
@@ -275,3 +279,26 @@ def test_one_worker_at_an_sqlite_database(sqlite_url: str, tmp_path: Path) -> No
             second = project.khotan("worker")
             running.stop()
         assert (second.code, second.json["error"]) == (4, "engine_busy")
+
+
+async def test_transactions_in_each_others_way_are_repeated(postgres_url: str, tmp_path: Path) -> None:
+    database = Database(postgres_url, tmp_path)
+    async with database.session() as session:
+        await session.execute(text("CREATE TABLE pair AS SELECT n AS id, 0 AS value FROM generate_series(1, 2) AS n"))
+    both_hold_one, tries = asyncio.Barrier(2), 0
+
+    async def add(first: int, second: int) -> None:
+        nonlocal tries
+        tries += 1
+        meet = tries <= 2
+        async with database.writing() as session:
+            for number in (first, second):
+                await session.execute(text("UPDATE pair SET value = value + 1 WHERE id = :id"), {"id": number})
+                if meet and number == first:
+                    await both_hold_one.wait()  # each now waits for the other: PostgreSQL gives up one of them
+
+    await asyncio.gather(patiently(lambda: add(1, 2)), patiently(lambda: add(2, 1)))
+    async with database.session() as session:
+        values = (await session.execute(text("SELECT value FROM pair"))).scalars().all()
+    await database.dispose()
+    assert (tries, list(values)) == (3, [2, 2])
