@@ -26,9 +26,12 @@ from khotan_cli.runtime.plugs.walk import Fetched, PageWalk, Position
 from khotan_cli.runtime.store.columns import check_key
 from khotan_cli.runtime.store.runs import Reject
 from khotan_cli.runtime.store.tables import utc_now
+from khotan_cli.runtime.store.upsert import Upserted
 
 _AHEAD = 1
 """Pages that wait, ready, for the one that is written; one more is being fetched."""
+_SENT_SECONDS = 0.0003
+"""After which a statement is on its way, and the database busy with it."""
 
 Dedupe = Literal["first", "last"]
 OnInvalid = Literal["fail", "skip"]
@@ -121,6 +124,9 @@ class Sync:
         self._refs = RefWriter.of(host, flow, endpoint.plug.name)
         self.name = recorder.name(f"sync {endpoint.plug.name}.{endpoint.endpoint.name}")
         self._seen = recorder.seen(self.name)
+        self._free = asyncio.Event()  # for preparing pages: set but for the moments in which the database waits for us
+        self._free.set()
+        self._written: _Ready | None = None
 
     async def run(self) -> SyncResult:
         tally = _Tally()
@@ -167,7 +173,8 @@ class Sync:
                 tally.take(await self._page(ready))
                 following = ready.fetched.following
             return
-        # While the database writes a page the next are fetched, validated and put into their form.
+        # While the database writes a page the next are fetched, validated and put into their form: one thread does this
+        # and drives the database, which would be kept waiting by a page validated between two statements.
         coming: asyncio.Queue[_Ready | Exception] = asyncio.Queue(maxsize=_AHEAD)
         fetching = asyncio.create_task(self._fetch_ahead(position, tally.pages, coming))
         try:
@@ -178,6 +185,7 @@ class Sync:
                 tally.take(await self._page(ahead))
                 if ahead.fetched.following is None:
                     return
+                self._written = ahead
         finally:
             fetching.cancel()
             await asyncio.gather(fetching, return_exceptions=True)
@@ -196,6 +204,8 @@ class Sync:
         if self._walk.paginator.delay and not first:
             await asyncio.sleep(self._walk.paginator.delay)
         fetched = await self._walk.fetch(position)
+        while not self._free.is_set():
+            await self._free.wait()
         with uncollected():
             page = self._reader.read(fetched)
             rejects = [Reject(name, reason, raw) for raw, reason in page.invalid]
@@ -216,7 +226,7 @@ class Sync:
             skipped = ready.skipped
             if self._dedupe == "first" or self._delete_missing:
                 skipped += await self._note(session, batch)
-            done = await batch.write(session)
+            done = await self._write(session, batch)
             self._recorder.wrote(self._rows.name, done._asdict(), batch.records)
             if self._refs is not None:
                 await self._refs.write(session, ready.items)
@@ -232,7 +242,26 @@ class Sync:
             result = {"next": following, "filter": self._filter, "unchanged": done.unchanged, "cut": fetched.cut}
             return Outcome(result, counts, ready.rejects)
 
-        return await self._recorder.commit(ready.name, work, started_at=started, relaxed=True)
+        self._free.clear()
+        try:
+            return await self._recorder.commit(ready.name, work, started_at=started, relaxed=True)
+        finally:
+            self._free.set()
+
+    async def _write(self, session: AsyncSession, batch: Batch) -> Upserted:
+        """Write the batch; meanwhile there is time to prepare the next, and to take apart the one before."""
+        await session.connection()
+
+        def meanwhile() -> None:
+            self._free.set()
+            self._written = None
+
+        sent = asyncio.get_running_loop().call_later(_SENT_SECONDS, meanwhile)
+        try:
+            return await batch.write(session)
+        finally:
+            sent.cancel()
+            self._free.clear()
 
     def _transformed(self, name: str, items: list[Any], rejects: list[Reject]) -> tuple[list[Any], int]:
         """What the transform makes of the items, and how many it left out."""

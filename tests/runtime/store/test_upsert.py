@@ -13,8 +13,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from pydantic import BaseModel
-from sqlalchemy import JSON, Column, DateTime, LargeBinary, UniqueConstraint, text
-from sqlmodel import Field, SQLModel, select
+from sqlalchemy import JSON, BigInteger, Column, DateTime, LargeBinary, Numeric, UniqueConstraint, text
+from sqlmodel import Field, SQLModel, col, select
 
 from khotan_cli.errors import ConfigError, StoreError, UsageError
 from khotan_cli.runtime import Upserted, upsert
@@ -51,6 +51,17 @@ class Plain(SQLModel, table=True):
     note: str | None = None
 
 
+class Values(SQLModel, table=True):
+    __tablename__ = "values"  # pyright: ignore[reportAssignmentType]
+
+    id: int = Field(primary_key=True)
+    ratio: float | None = None
+    big: int | None = Field(default=None, sa_column=Column(BigInteger))
+    price: Decimal | None = Field(default=None, sa_column=Column(Numeric(30, 6)))
+    kind: Kind = Kind.SMALL
+    raw: bytes | None = Field(default=None, sa_column=Column(LargeBinary))
+
+
 class Record(BaseModel):
     id: int
     name: str
@@ -62,7 +73,7 @@ KEY = ("tenant", "order")
 @pytest.fixture
 async def tables(database: Database) -> AsyncIterator[Database]:
     async with database.engine.begin() as connection:
-        for name in ("thing s", "plain"):
+        for name in ("thing s", "plain", "values"):
             await connection.run_sync(SQLModel.metadata.tables[name].create)
     yield database
 
@@ -112,6 +123,31 @@ async def test_random_batches_against_a_plain_dictionary(tables: Database) -> No
         assert found.keys() == expected.keys()
         for key, one in expected.items():
             assert all(same(found[key][name], value) for name, value in one.items()), (found[key], one)
+
+
+async def test_numbers_arrive_as_they_are(tables: Database) -> None:
+    floats = [0.1, 1 / 3, 1.7976931348623157e308, 5e-324, -2.5e-10, 1e21, None]
+    rows = [
+        {"id": n, "ratio": value, "big": 2**63 - 1 - n, "price": Decimal("123456789.000001"), "raw": b"\x00\xff"}
+        for n, value in enumerate(floats)
+    ]
+    for expected in (Upserted(len(rows), 0, 0), Upserted(0, 0, len(rows))):
+        async with tables.writing() as session:
+            assert await upsert(session, Values, rows, key="id") == expected
+    async with tables.session() as session:
+        found = (await session.execute(select(Values).order_by(col(Values.id)))).scalars().all()
+    assert [(one.ratio, one.big, one.raw) for one in found] == [(r["ratio"], r["big"], r["raw"]) for r in rows]
+    assert all(same(one.price, Decimal("123456789.000001")) for one in found)
+
+
+async def test_json_keeps_the_order_of_its_keys(tables: Database) -> None:
+    document = {"zebra": 1, "ant": {"b": 1, "a": [2.50, 1e5]}, "m": None}
+    async with tables.writing() as session:
+        await upsert(session, Thing, [{"tenant": "a", "order": 1, "data": document}], key=KEY)
+    async with tables.session() as session:
+        found = (await session.execute(select(Thing))).scalars().one()
+    assert list(found.data) == ["zebra", "ant", "m"]
+    assert list(found.data["ant"]) == ["b", "a"]
 
 
 async def test_an_unchanged_run_rewrites_no_row(tables: Database) -> None:
