@@ -136,10 +136,10 @@ class Upserter:
         self.table = table_of(model)
         self._fields = [field_of(name, columns[name], sqlite) for name in self.fields]
         self._made = filled_on_insert(model, self.fields, sqlite)
-        self._changed = filled_on_update(model, self.fields, sqlite)
+        self.changed = filled_on_update(model, self.fields, sqlite)
         frozen = {*key, *exclude_on_update}
-        self._compared = [field for field in self._fields if field.name not in frozen]
-        filled = [one.field for one in (*self._made, *self._changed)]
+        self.compared = [field for field in self._fields if field.name not in frozen]
+        filled = [one.field for one in (*self._made, *self.changed)]
         self.takes_json = (
             not sqlite
             and not filled
@@ -174,22 +174,14 @@ class Upserter:
         return [*self._fields, *[one.field for one in self._made], *self._update_only(names)]
 
     def _update_only(self, made: set[str]) -> list[Field]:
-        return [one.field for one in self._changed if one.field.name not in made]
+        return [one.field for one in self.changed if one.field.name not in made]
 
     def values(self, row: Mapping[str, Any]) -> list[Any]:
         """The values of `written` for one row, not yet bound."""
         made = {one.field.name for one in self._made}
         values = [row[name] for name in self.fields]
         values += [one.get() for one in self._made]
-        return values + [one.get() for one in self._changed if one.field.name not in made]
-
-    @property
-    def compared(self) -> list[Field]:
-        return self._compared
-
-    @property
-    def changed(self) -> list[Filled]:
-        return self._changed
+        return values + [one.get() for one in self.changed if one.field.name not in made]
 
 
 def _quote(name: str) -> str:
