@@ -21,7 +21,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from khotan_cli.errors import StoreError, UsageError
 from khotan_cli.runtime.store.columns import (
     Field,
-    Filled,
     check_fields,
     check_key,
     field_of,
