@@ -33,6 +33,7 @@ COMMANDS: dict[str, Entry] = {
     "vars": Entry("khotan_cli.commands.vars:variables", "Show, set, clear and rotate the variables of plugs."),
     "migrate": Entry("khotan_cli.commands.migrate:migrate", "Apply khotan's migrations to DATABASE_URL."),
     "flows": Entry("khotan_cli.commands.flows:app", "List flows, start them, watch and repair their runs."),
+    "wire": Entry("khotan_cli.commands.wire:app", "Set up webhooks, look at their events, send and replay them."),
     "mappings": Entry("khotan_cli.commands.mappings:app", "Look up and change which systems' ids belong together."),
     "caches": Entry("khotan_cli.commands.caches:app", "Look at and change what flows keep from run to run."),
     "worker": Entry("khotan_cli.commands.worker:worker", "Run flows and their schedules, without a server."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -143,6 +144,54 @@ class ApiClient:
         params = {} if owner is None else {"owner": owner}
         return self._call("DELETE", f"/caches/{_segment(name)}", params=params)
 
+    def wires(self) -> dict[str, Any]:
+        return self._call("GET", "/wires", params={"limit": 1000})
+
+    def wire(self, wire: str) -> dict[str, Any]:
+        return self._call("GET", f"/wires/{_path(wire)}")
+
+    def create_wire(self, wire: str, url: str | None) -> dict[str, Any]:
+        return self._call("POST", f"/wires/{_path(wire)}", json={"url": url})
+
+    def renew_wire(self, wire: str) -> dict[str, Any]:
+        return self._call("POST", f"/wires/{_path(wire)}/renew")
+
+    def delete_wire(self, wire: str) -> dict[str, Any]:
+        return self._call("DELETE", f"/wires/{_path(wire)}")
+
+    def set_wire_enabled(self, wire: str, enabled: bool) -> dict[str, Any]:
+        return self._call("PATCH", f"/wires/{_path(wire)}", json={"enabled": enabled})
+
+    def set_handler_enabled(self, handler: str, enabled: bool) -> dict[str, Any]:
+        return self._call("PATCH", f"/webhook-handlers/{_path(handler)}", json={"enabled": enabled})
+
+    def set_wire_vars(self, wire: str, values: Mapping[str, str]) -> dict[str, Any]:
+        return self._call("POST", f"/wires/{_path(wire)}/vars", json={"values": dict(values)})
+
+    def clear_wire_vars(self, wire: str, keys: Sequence[str] = ()) -> dict[str, Any]:
+        return self._call("DELETE", f"/wires/{_path(wire)}/vars", params=[("key", key) for key in keys])
+
+    def sample_event(self, wire: str, event_type: str, body: Any) -> dict[str, Any]:
+        return self._call("POST", f"/wires/{_path(wire)}/sample", json={"type": event_type, "body": body})
+
+    def send_event(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a signed request as the service would: to the wire's own path, with no authorization of ours."""
+        content = base64.b64decode(sample["body"])
+        return self._call(sample["method"], sample["path"], content=content, headers=sample["headers"], auth=None)
+
+    def events(self, **filters: Any) -> dict[str, Any]:
+        given = {name: value for name, value in filters.items() if value is not None}
+        return self._call("GET", "/webhook-events", params=given)
+
+    def event(self, event: str) -> dict[str, Any]:
+        return self._call("GET", f"/webhook-events/{_segment(event)}")
+
+    def replay_event(self, event: str, handler: str | None = None) -> dict[str, Any]:
+        return self._call("POST", f"/webhook-events/{_segment(event)}/replay", json={"handler": handler})
+
+    def replay_failed(self, wire: str | None, since: str | None) -> dict[str, Any]:
+        return self._call("POST", "/webhook-events/replay", json={"wire": wire, "since": since})
+
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         try:
             response = self._http.request(method, API_PATH + path, **options)
@@ -166,6 +215,11 @@ class ApiClient:
         if response.is_error or document["ok"] is not True:
             raise KhotanError.from_json(document)
         return document
+
+
+def _path(name: str) -> str:
+    """A name that may have parts: `shop/orders`."""
+    return quote(name, safe="/")
 
 
 def _segment(name: str) -> str:

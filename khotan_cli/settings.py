@@ -61,6 +61,10 @@ class Settings(BaseSettings):
     """Runs at a time in one process."""
     retention_days: float = Field(default=30.0, ge=0)
     """Days for which ended runs are kept; 0: for ever."""
+    public_url: str = ""
+    """Base URL under which services reach the app: of callbacks, and what some of them sign. Empty: as a request says."""
+    webhook_max_bytes: int = Field(default=1_000_000, ge=1)
+    """Bytes of a webhook's body; a larger one is refused with 413."""
     cron_secret: SecretStr = Field(default=SecretStr(""), validation_alias=AliasChoices("CRON_SECRET", "cron_secret"))
     """What a platform's own cron sends to /cron as a bearer token."""
     token: SecretStr = SecretStr("")
@@ -88,7 +92,7 @@ class Settings(BaseSettings):
             raise ValueError("must be an import string, such as khotan.app:khotan")
         return value
 
-    @field_validator("url")
+    @field_validator("url", "public_url")
     @classmethod
     def _http(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):

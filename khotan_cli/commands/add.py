@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-from khotan_cli.commands import add_parts
+from khotan_cli.commands import add_parts, add_wires
 from khotan_cli.commands.show_files import show_written
 from khotan_cli.console import console
 from khotan_cli.errors import UsageError
@@ -79,5 +80,15 @@ def plug(
     show_written("plug", name, written, title=heading, dry_run=look_only, diff=diff)
 
 
-for _part in (add_parts.inflow, add_parts.outflow, add_parts.relay, add_parts.resource, add_parts.cache):
-    app.command(_part.__name__)(_part)
+_PARTS: dict[str, Callable[..., None]] = {
+    "inflow": add_parts.inflow,
+    "outflow": add_parts.outflow,
+    "relay": add_parts.relay,
+    "resource": add_parts.resource,
+    "cache": add_parts.cache,
+    "wire": add_wires.wire,
+    "catch": add_wires.catch,
+    "pass": add_wires.pass_,
+}
+for _name, _part in _PARTS.items():
+    app.command(_name)(_part)

@@ -31,7 +31,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be writt
 Diff = Annotated[bool, typer.Option("--diff", help="Show what would change; write nothing.")]
 
 
-class _Project:
+class Project:
     """Where things are written, and what is there already."""
 
     def __init__(self, yes: bool) -> None:
@@ -73,18 +73,18 @@ class _Project:
         return [one.name for one in found if (one.method == "GET") == safe] or [one.name for one in found]
 
 
-def _shown(kind: str, name: str, written: Written, look_only: bool, diff: bool) -> None:
+def show_part(kind: str, name: str, written: Written, look_only: bool, diff: bool) -> None:
     heading = f"{kind.capitalize()} {name}" if written.written else f"{kind.capitalize()} {name}: nothing to write."
     show_written(kind, name, written, title=heading, dry_run=look_only, diff=diff)
 
 
-def _flow(kind: str, project: _Project, answers: dict[str, Any], *, force: bool, dry_run: bool, diff: bool) -> None:
+def _flow(kind: str, project: Project, answers: dict[str, Any], *, force: bool, dry_run: bool, diff: bool) -> None:
     from khotan_cli.scaffold.part import FlowOptions, add_flow
 
     asked = FlowOptions(kind=kind, **answers)
     look_only = dry_run or diff
     written = add_flow(project.root, project.folder, project.source, asked, force=force, dry_run=look_only)
-    _shown(kind, asked.name, written, look_only, diff)
+    show_part(kind, asked.name, written, look_only, diff)
 
 
 def inflow(
@@ -104,7 +104,7 @@ def inflow(
 
     khotan add inflow products --plug shop --endpoint list_products
     """
-    project = _Project(yes)
+    project = Project(yes)
     name = project.name(name, "flow")
     plug = project.pick("Which plug do records come from", plug, list(project.source.plugs), "--plug")
     endpoint = project.pick("Which endpoint lists them", endpoint, project.endpoints(plug, safe=True), "--endpoint")
@@ -136,7 +136,7 @@ def outflow(
 
     khotan add outflow customers --plug crm --endpoint create_contact --update update_contact
     """
-    project = _Project(yes)
+    project = Project(yes)
     name = project.name(name, "flow")
     plug = project.pick("Which plug do records go to", plug, list(project.source.plugs), "--plug")
     endpoint = project.pick("Which endpoint takes them", endpoint, project.endpoints(plug, safe=False), "--endpoint")
@@ -168,7 +168,7 @@ def relay(
 
     khotan add relay orders --plug shop --endpoint list_orders --to erp --to-endpoint create_order
     """
-    project = _Project(yes)
+    project = Project(yes)
     name = project.name(name, "flow")
     plug = project.pick("Which plug do records come from", plug, list(project.source.plugs), "--plug")
     endpoint = project.pick("Which endpoint lists them", endpoint, project.endpoints(plug, safe=True), "--endpoint")
@@ -205,7 +205,7 @@ def resource(
 
     khotan add resource products --connect-field sku --plug shop=id --plug erp=id
     """
-    project = _Project(yes)
+    project = Project(yes)
     name = project.name(name, "resource")
     fields = connect_field or [console.ask("Field of the canonical key", instead="--connect-field")]
     if not plug:
@@ -223,7 +223,7 @@ def resource(
     written = add_resource(
         project.root, project.folder, project.source, name, fields, plugs, force=force, dry_run=look_only
     )
-    _shown("resource", name, written, look_only, diff)
+    show_part("resource", name, written, look_only, diff)
 
 
 def cache(
@@ -239,10 +239,10 @@ def cache(
 
     khotan add cache snapshots --ttl 6h
     """
-    project = _Project(yes)
+    project = Project(yes)
     name = project.name(name, "cache")
     from khotan_cli.scaffold.part import add_cache
 
     look_only = dry_run or diff
     written = add_cache(project.root, project.folder, name, ttl, scope, force=force, dry_run=look_only)
-    _shown("cache", name, written, look_only, diff)
+    show_part("cache", name, written, look_only, diff)

@@ -57,19 +57,23 @@ async def _work(khotan: Any, grace: float) -> None:
     services = khotan.services
     async with khotan:
         await services.database.check_migrated()
-        if not services.registry.flows:
+        if not services.has_work:
             raise KhotanError(
-                "There is no flow to run", code="unknown_flow", hint="Write one.", next=["khotan add inflow"]
+                "There is no flow to run, and no wire",
+                code="unknown_flow",
+                hint="Write one.",
+                next=["khotan add inflow"],
             )
         if not await services.start_engine():
             raise KhotanError(
-                "Another process runs the flows of this SQLite database",
+                "Another process runs the flows and handlers of this SQLite database",
                 code="engine_busy",
                 hint="Stop it, or use PostgreSQL, where any number of workers share the work.",
             )
-        flows = list(services.registry.flows)
-        document = {"ok": True, "flows": flows, "concurrency": services.settings.concurrency}
-        console.result(document, lambda: console.success(f"Running {', '.join(flows)}. Ctrl-C stops."))
+        flows, handlers = list(services.registry.flows), sorted(services.webhooks.handlers)
+        concurrency = services.settings.concurrency
+        document = {"ok": True, "flows": flows, "handlers": handlers, "concurrency": concurrency}
+        console.result(document, lambda: console.success(f"Running {', '.join([*flows, *handlers])}. Ctrl-C stops."))
         await stop.wait()
         console.note("Stopping …")
         await services.engine.stop(grace=grace)

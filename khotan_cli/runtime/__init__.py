@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from khotan_cli.runtime.contract.check import Finding, Report
     from khotan_cli.runtime.flows.context import FlowContext
     from khotan_cli.runtime.flows.definition import Flow, RunResult, Step, Variant, inflow, outflow, relay, step
-    from khotan_cli.runtime.flows.hooks import Hooks, RunInfo
+    from khotan_cli.runtime.flows.hooks import EventInfo, Hooks, RunInfo
     from khotan_cli.runtime.flows.push import PushResult
     from khotan_cli.runtime.flows.slack import SlackNotifier
     from khotan_cli.runtime.flows.sync import SyncResult
@@ -65,6 +65,11 @@ if TYPE_CHECKING:
     from khotan_cli.runtime.records.resources import Resource
     from khotan_cli.runtime.store.mappings import MappingEntry
     from khotan_cli.runtime.store.upsert import Upserted, upsert
+    from khotan_cli.runtime.webhooks import challenges, signatures
+    from khotan_cli.runtime.webhooks.event import Event
+    from khotan_cli.runtime.webhooks.request import WebhookRequest
+    from khotan_cli.runtime.webhooks.rules import Rule
+    from khotan_cli.runtime.webhooks.wire import SubscribeContext, Subscription, Wire
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "khotan_cli.errors": (
@@ -124,22 +129,21 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "relay",
         "step",
     ),
-    "khotan_cli.runtime.flows.hooks": (
-        "Hooks",
-        "RunInfo",
-    ),
+    "khotan_cli.runtime.flows.hooks": ("EventInfo", "Hooks", "RunInfo"),
     "khotan_cli.runtime.flows.push": ("PushResult",),
     "khotan_cli.runtime.flows.slack": ("SlackNotifier",),
     "khotan_cli.runtime.flows.sync": ("SyncResult",),
     "khotan_cli.runtime.records.caches": ("Cache",),
     "khotan_cli.runtime.records.resources": ("Resource",),
     "khotan_cli.runtime.store.mappings": ("MappingEntry",),
-    "khotan_cli.runtime.store.upsert": (
-        "Upserted",
-        "upsert",
-    ),
+    "khotan_cli.runtime.store.upsert": ("Upserted", "upsert"),
+    "khotan_cli.runtime.webhooks.event": ("Event",),
+    "khotan_cli.runtime.webhooks.request": ("WebhookRequest",),
+    "khotan_cli.runtime.webhooks.rules": ("Rule",),
+    "khotan_cli.runtime.webhooks.wire": ("SubscribeContext", "Subscription", "Wire"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_MODULES = {name: f"khotan_cli.runtime.webhooks.{name}" for name in ("challenges", "signatures")}
 
 __all__ = [
     "ApiKeyAuth",
@@ -151,6 +155,8 @@ __all__ = [
     "CursorPaginator",
     "CustomAuth",
     "Endpoint",
+    "Event",
+    "EventInfo",
     "Finding",
     "Flow",
     "FlowContext",
@@ -184,16 +190,22 @@ __all__ = [
     "Resource",
     "ResponseInvalid",
     "Retry",
+    "Rule",
     "RunInfo",
     "RunResult",
     "SigningInput",
     "SlackNotifier",
     "Step",
+    "SubscribeContext",
+    "Subscription",
     "SyncResult",
     "TokenAuth",
     "Upserted",
     "Var",
     "Variant",
+    "WebhookRequest",
+    "Wire",
+    "challenges",
     "delete",
     "endpoint",
     "get",
@@ -207,12 +219,15 @@ __all__ = [
     "post",
     "put",
     "relay",
+    "signatures",
     "step",
     "upsert",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(_MODULES[name])
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,13 +15,11 @@ from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.records.caches import CacheHandle, json_value
 from khotan_cli.runtime.records.resources import Mappings
 from khotan_cli.runtime.registry import Registry, import_module
-from khotan_cli.runtime.services import Authorize, Services
+from khotan_cli.runtime.services import API_PATH, Authorize, Services
 from khotan_cli.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-
-API_PATH = "/api/khotan"
 
 
 class Khotan:

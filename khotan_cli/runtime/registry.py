@@ -18,6 +18,8 @@ from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.records.caches import Cache
 from khotan_cli.runtime.records.resources import Resource
+from khotan_cli.runtime.webhooks.handlers import Handler
+from khotan_cli.runtime.webhooks.wire import Wire
 
 _SENSITIVE = re.compile(r"secret|token|passw|pwd|key|credential|database_url|dsn", re.IGNORECASE)
 
@@ -31,6 +33,7 @@ class Registry:
         flows: Mapping[str, Flow] | None = None,
         resources: Mapping[str, Resource] | None = None,
         caches: Mapping[str, Cache] | None = None,
+        wires: Mapping[str, Wire] | None = None,
     ) -> None:
         self.plugs = dict(sorted(plugs.items()))
         self.flows = dict(sorted((flows or {}).items()))
@@ -44,6 +47,9 @@ class Registry:
                     )
         for flow in self.flows.values():
             _check_flow(flow, self.plugs, self.resources)
+        self.wires = dict(sorted((wires or {}).items()))
+        for wire in self.wires.values():
+            _check_wire(wire, self.plugs)
 
     def plug(self, name: str) -> Plug:
         """Raises UnknownName with the nearest one."""
@@ -86,6 +92,7 @@ class Registry:
             _named(modules, Flow, "flows"),
             _named(modules, Resource, "resources"),
             _named(modules, Cache, "caches"),
+            _wires(modules),
         )
 
 
@@ -101,6 +108,30 @@ def _check_flow(flow: Flow, plugs: Mapping[str, Plug], resources: Mapping[str, R
             )
 
 
+def _wires(modules: Sequence[ModuleType]) -> dict[str, Wire]:
+    """The wires by id, after plugs have their names. Raises ConfigError where two have one path."""
+    found: dict[str, Wire] = {}
+    for module in modules:
+        for value in vars(module).values():
+            if isinstance(value, Wire) and found.setdefault(value.id, value) is not value:
+                raise ConfigError(
+                    f"Two wires are at /webhook/{value.id}: in {found[value.id].module} and in {value.module}",
+                    hint="Give one of them a name: Wire(plug, name=…).",
+                )
+    return found
+
+
+def _check_wire(wire: Wire, plugs: Mapping[str, Plug]) -> None:
+    wire.check()
+    used = [wire.plug, *(plug for handler in wire.handlers.values() for plug in handler.plugs)]
+    for plug in used:
+        if all(plug.shared is not known.shared for known in plugs.values()):
+            raise ConfigError(
+                f"Wire {wire.id!r} ({wire.module}): its plug {plug.name!r} is not one of the package's",
+                hint="Create the plug in a module of the package, and import it from there.",
+            )
+
+
 N = TypeVar("N", Flow, Resource, Cache)
 
 
@@ -109,7 +140,7 @@ def _named(modules: Sequence[ModuleType], kind: type[N], plural: str) -> dict[st
     found: dict[str, tuple[str, N]] = {}
     for module in modules:
         for value in vars(module).values():
-            if not isinstance(value, kind):
+            if not isinstance(value, kind) or isinstance(value, Handler):
                 continue
             where, known = found.setdefault(value.name, (module.__name__, value))
             if known is not value:

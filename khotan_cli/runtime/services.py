@@ -21,8 +21,17 @@ from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.mappings import MappingStore
 from khotan_cli.runtime.store.rates import DatabaseRateStore
 from khotan_cli.runtime.store.vars import DatabaseVarStore
+from khotan_cli.runtime.webhooks.deliver import Deliverer
+from khotan_cli.runtime.webhooks.host import WebhookHost
+from khotan_cli.runtime.webhooks.inbox import Inbox
+from khotan_cli.runtime.webhooks.receive import Receiver
+from khotan_cli.runtime.webhooks.replay import Replays
+from khotan_cli.runtime.webhooks.subscriptions import Subscriptions
 from khotan_cli.settings import Settings
 from khotan_cli.signing import Verifier
+
+API_PATH = "/api/khotan"
+"""Where the management API and the webhooks are, below the application's own root."""
 
 logger = logging.getLogger("khotan")
 
@@ -54,11 +63,36 @@ class Services:
             hooks or Hooks(),
         )
         self.dispatcher = Dispatcher(self.host)
+        self.webhooks = WebhookHost(self.host, registry.wires, settings.public_url)
+        self.subscriptions = Subscriptions(self.webhooks)
+        self.deliverer = Deliverer(self.webhooks, concurrency=settings.concurrency)
+        self.replays = Replays(self.webhooks, self.deliverer.wake)
         self.engine = Engine(
             self.host,
             concurrency=settings.concurrency,
-            upkeep=Upkeep(Dispatcher(self.host), retention_days=settings.retention_days),
+            upkeep=Upkeep(
+                Dispatcher(self.host),
+                retention_days=settings.retention_days,
+                chores=[self.subscriptions.renew_due],
+                sweeps=[self.webhooks.events.sweep],
+            ),
+            beside=self.deliverer,
         )
+        self._receivers: dict[asyncio.AbstractEventLoop, Receiver] = {}
+
+    @property
+    def receiver(self) -> Receiver:
+        """Of the running event loop: events that arrive there are committed together."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._receivers:
+            inbox = Inbox(self.webhooks.events, self.deliverer.wake)
+            self._receivers = {loop: Receiver(self.webhooks, inbox)}
+        return self._receivers[loop]
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is anything that an engine would do."""
+        return bool(self.registry.flows or self.registry.wires)
 
     @property
     def mappings(self) -> MappingStore:
@@ -118,11 +152,11 @@ class Services:
 
         Raises StoreError; DatabaseNotMigrated.
         """
-        return bool(self.registry.flows) and await self.engine.start()
+        return self.has_work and await self.engine.start()
 
     async def ensure_engine(self) -> None:
         """Run flows here unless somebody else does. Raises StoreError; DatabaseNotMigrated."""
-        if self.registry.flows and not await asyncio.to_thread(self.engine.others):
+        if self.has_work and not await asyncio.to_thread(self.engine.others):
             await self.start_engine()
 
     async def has_worker(self) -> bool:
@@ -141,7 +175,7 @@ class Services:
         if self.settings.engine == "off" or not self.bound:
             return
         try:
-            if self.registry.flows and not await self.start_engine():
+            if self.has_work and not await self.start_engine():
                 logger.info("Another process runs the flows of %s", self.database.name)
         except KhotanError as exc:
             logger.warning("Flows do not run here: %s %s", exc.message, exc.hint)

@@ -17,8 +17,6 @@ from khotan_cli.scaffold.project import Written
 from khotan_cli.scaffold.render import render
 from khotan_cli.scaffold.source import Column, FoundEndpoint, FoundPlug, Source
 
-FLOWS = ("inflow", "outflow", "relay")
-
 
 @dataclass(frozen=True)
 class FlowOptions:
@@ -84,8 +82,8 @@ def add_flow(
         "schedule": asked.schedule,
     }
     steps = [f"khotan flows trigger {asked.name} --dry-run", f"khotan flows trigger {asked.name} --wait"]
-    return _write(
-        root, asked.kind, asked.name, answers, notes, ["khotan migrate", *steps], force=force, dry_run=dry_run
+    return write_part(
+        root, "flow", asked.kind, asked.name, answers, notes, ["khotan migrate", *steps], force=force, dry_run=dry_run
     )
 
 
@@ -133,7 +131,7 @@ def add_resource(
         "plugs": dict(plugs),
     }
     steps = [f"khotan add inflow {name} --plug {next(iter(plugs))} --resource {name}", f"khotan mappings list {name}"]
-    return _write(root, "resource", name, answers, [], steps, force=force, dry_run=dry_run)
+    return write_part(root, "resource", "resource", name, answers, [], steps, force=force, dry_run=dry_run)
 
 
 def add_cache(
@@ -148,11 +146,14 @@ def add_cache(
     if scope not in component("cache").choices("scope"):
         raise UsageError(f"--scope {scope!r} is none", hint="app, flow or variant.")
     answers = {"package_path": package_path, "name": name, "module": module_name(name), "ttl": ttl, "scope": scope}
-    return _write(root, "cache", name, answers, [], [f"khotan caches show {name}"], force=force, dry_run=dry_run)
+    return write_part(
+        root, "cache", "cache", name, answers, [], [f"khotan caches show {name}"], force=force, dry_run=dry_run
+    )
 
 
-def _write(
+def write_part(
     root: Path,
+    template_name: str,
     kind: str,
     name: str,
     answers: Mapping[str, Any],
@@ -162,7 +163,8 @@ def _write(
     force: bool,
     dry_run: bool,
 ) -> Written:
-    template = component("flow" if kind in FLOWS else kind)
+    """Render a template, and write what is new. Raises WouldOverwrite, with nothing written."""
+    template = component(template_name)
     staged = {
         path: text
         for path, text in render(template, answers).items()

@@ -56,6 +56,15 @@ class FoundTable:
     columns: tuple[Column, ...]
 
 
+@dataclass(frozen=True)
+class FoundWire:
+    """A wire: what commands call it (`shop` or `shop/orders`), the variable it is assigned to, its module."""
+
+    id: str
+    variable: str
+    module: str
+
+
 @dataclass
 class Source:
     """Everything that was found in a package."""
@@ -63,6 +72,7 @@ class Source:
     plugs: dict[str, FoundPlug] = field(default_factory=dict[str, FoundPlug])
     tables: dict[str, FoundTable] = field(default_factory=dict[str, FoundTable])
     resources: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    wires: dict[str, FoundWire] = field(default_factory=dict[str, FoundWire])
     unread: list[str] = field(default_factory=list[str])
 
 
@@ -94,6 +104,10 @@ class _Module:
                 if isinstance(target, ast.Name) and called in self._classes and self._is_plug(called):
                     endpoints = {one.name: one for one in self._endpoints(called)}
                     found.plugs[target.id] = FoundPlug(target.id, self._name, endpoints)
+                elif called == "Wire" and node.value.args and isinstance(target, ast.Name):
+                    suffix = next((k.value for k in node.value.keywords if k.arg == "name"), None)
+                    wire = _name(node.value.args[0]) + (f"/{suffix.value!s}" if isinstance(suffix, ast.Constant) else "")
+                    found.wires[wire] = FoundWire(wire, target.id, self._name)
                 elif called == "Resource" and node.value.args and isinstance(node.value.args[0], ast.Constant):
                     found.resources[str(node.value.args[0].value)] = _keys(node.value, "plugs")
         for name, node in self._classes.items():

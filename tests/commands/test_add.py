@@ -61,6 +61,11 @@ store = Store()
 PARTS = [
     ["resource", "goods", "--connect-field", "sku", "--plug", "store=id", "--plug", "with_bearer=id"],
     ["resource", "stock", "--connect-field", "tenant", "--connect-field", "sku", "--plug", "store=stock.id"],
+    ["wire", "store", "--plug", "store", "--signature", "stripe", "--type", "order.paid", "--managed"],
+    ["wire", "returns", "--plug", "store", "--signature", "hmac"],
+    ["catch", "record_order", "--wire", "store", "--type", "order.*", "--ordered-by", "data.customer"],
+    ["pass", "notify", "--wire", "store/returns", "--to", "store", "--endpoint", "create_product"],
+    ["pass", "forward", "--wire", "store", "--to", "with_bearer", "--type", "order.paid"],
     ["cache", "snapshots", "--ttl", "6h", "--scope", "flow"],
     ["inflow", "products", "--plug", "store", "--endpoint", "list_products", "--schedule", "*/15 * * * *"],
     ["inflow", "things", "--plug", "with_bearer", "--endpoint", "list_items", "--resource", "goods"],
@@ -140,6 +145,10 @@ def test_the_app_finds_them_without_another_edit(every_kind: Path) -> None:
 
 def test_flows_resources_and_caches_are_found_too(every_kind: Path) -> None:
     khotan(every_kind, "migrate")
+    wires = {wire["id"]: wire for wire in khotan(every_kind, "wire", "list").json["items"]}
+    handlers = {wire: [one["name"] for one in found["handlers"]] for wire, found in wires.items()}
+    assert handlers == {"store": ["store.record_order", "store.forward"], "store/returns": ["store/returns.notify"]}
+    assert wires["store"]["managed"] and wires["store"]["scheme"] == "stripe"
     flows = {flow["name"]: flow for flow in khotan(every_kind, "flows", "list").json["items"]}
     assert sorted(flows) == ["letters", "mirror", "products", "publish", "things"]
     assert flows["products"]["variants"][0]["schedule"] == "*/15 * * * *"
@@ -165,6 +174,12 @@ def test_flows_resources_and_caches_are_found_too(every_kind: Path) -> None:
         (["cache", "a", "--ttl", "soon"], 2, "invalid_input", "6h"),
         (["cache", "a", "--scope", "world"], 2, "invalid_input", "variant"),
         (["inflow"], 2, "no_terminal", "NAME"),
+        (["wire", "a", "--plug", "stor", "--signature", "stripe"], 2, "unknown_plug", "store"),
+        (["wire", "a", "--plug", "store", "--signature", "strip"], 2, "invalid_input", "stripe"),
+        (["wire", "a", "--plug", "store", "--signature", "stripe", "--type", 'a"b'], 2, "invalid_input", "invoice"),
+        (["catch", "a", "--wire", "stor"], 2, "unknown_wire", "store"),
+        (["pass", "a", "--wire", "store", "--to", "stor"], 2, "unknown_plug", "store"),
+        (["pass", "a", "--wire", "store", "--to", "store", "--endpoint", "create_produc"], 2, "unknown_endpoint", "create"),
     ],
 )  # fmt: skip
 def test_parts_that_cannot_be(every_kind: Path, args: list[str], code: int, error: str, words: str) -> None:

@@ -117,6 +117,7 @@ _PRELOADED = [
     "khotan_cli.commands.migrate",
     "khotan_cli.commands.plug",
     "khotan_cli.commands.vars",
+    "khotan_cli.commands.wire",
     "khotan_cli.commands.worker",
     "khotan_cli.local",
     "khotan_cli.runtime.api",

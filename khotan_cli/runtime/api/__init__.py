@@ -19,8 +19,11 @@ from khotan_cli.runtime.api import (
     resources,
     runs,
     variables,
+    webhook_events,
+    wires,
 )
 from khotan_cli.runtime.api.errors import Boundary, install_error_handlers
+from khotan_cli.runtime.api.inbound import Inbound
 from khotan_cli.runtime.api.limits import BodyLimit
 from khotan_cli.runtime.services import Services
 
@@ -32,6 +35,21 @@ def build_api(services: Callable[[], Services]) -> FastAPI:
     install_error_handlers(api)
     api.add_middleware(BodyLimit)
     api.add_middleware(Boundary)
-    for module in (health, plugs, variables, debug, oauth, flows, runs, resources, mappings, caches, cron):
+    api.mount("/webhook", Inbound(services))
+    for module in (
+        health,
+        plugs,
+        variables,
+        debug,
+        oauth,
+        flows,
+        runs,
+        resources,
+        mappings,
+        caches,
+        wires,
+        webhook_events,
+        cron,
+    ):
         api.include_router(module.router)
     return api

@@ -46,8 +46,8 @@ class FlowContext:
     """One execution of a run.
 
     `flow`, `variant`, `body` (what the trigger gave, JSON or None), `source` ("manual", "scheduled", "webhook") and `run_id`
-    say what runs and why. `plug` is the flow's plug, `to` a relay's second one, `plugs` all of the app by name. `dry` is
-    true while nothing is sent or stored for good.
+    say what runs and why; `event` is the webhook event that a handler runs for. `plug` is the flow's plug, `to` a relay's
+    second one, `plugs` all of the app by name. `dry` is true while nothing is sent or stored for good.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class FlowContext:
         self.flow, self.run_id, self.dry = flow.name, recorder.run_id, recorder.dry
         self.plug = flow.plug
         self.plugs = host.plugs
+        self.event: Any = None
 
     @property
     def to(self) -> Plug:
@@ -290,7 +291,12 @@ class FlowContext:
         return value
 
     async def write(self, name: str, work: Work) -> None:
-        """Write with the step that runs now; outside of one, as a step of its own."""
+        """Have a function of a session write, exactly once: in the transaction of the step that runs now, at its end; outside
+        of one, as a step of its own, which a resumed run or a further try leaves out.
+
+            async def save(session: AsyncSession) -> None: ...
+            await ctx.write("save the order", save)
+        """
         scope = _scope.get()
         if scope is not None:
             scope.writes.append(work)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-FlowKind = Literal["inflow", "outflow", "relay"]
+FlowKind = Literal["inflow", "outflow", "relay", "catch", "pass", "ingest"]
 DEFAULT_VARIANT = "default"
 COUNTERS = ("extracted", "transformed", "created", "updated", "deleted", "skipped", "failed")
 

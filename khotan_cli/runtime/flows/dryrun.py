@@ -17,7 +17,7 @@ from khotan_cli.runtime.flows.definition import Flow
 from khotan_cli.runtime.flows.execution import run_function
 from khotan_cli.runtime.flows.failure import failure_of, masker_of
 from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.flows.recorder import Finished, Recorder, Work
+from khotan_cli.runtime.flows.recorder import Finished, Outcome, Recorder, Work
 from khotan_cli.runtime.plugs.hold import HeldRequest, holding
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.runs import RunStore
@@ -81,7 +81,7 @@ class DryRecorder(Recorder):
         async with self.database.writing() as session:
             for prelude in self._before:
                 await prelude(session)
-            outcome = await work(session)
+            outcome = await work(session) or Outcome()
             await session.rollback()
         self._total.update(outcome.counts)
         for reject in outcome.rejects:

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 from sqlalchemy import Engine as SyncEngine
@@ -23,6 +23,7 @@ from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.lanes import Lanes
 from khotan_cli.runtime.flows.upkeep import Upkeep
 from khotan_cli.runtime.flows.workers import Seat, seat_at
+from khotan_cli.runtime.store.deliveries import DeliveryStore
 from khotan_cli.runtime.store.failures import explained
 from khotan_cli.runtime.store.outbox import (
     APPLICATION,
@@ -48,11 +49,21 @@ _only = threading.Lock()
 """The engine is one per process: DBOS is a singleton."""
 
 
-class Engine:
-    """Runs flows until it is stopped."""
+class Beside(Protocol):
+    """Other work of the engine, which takes its runs from a queue of its own."""
 
-    def __init__(self, host: Host, *, concurrency: int, upkeep: Upkeep | None = None) -> None:
-        self._host, self._concurrency, self._upkeep = host, concurrency, upkeep
+    def run(self, worker: str, lanes: Lanes, stopping: threading.Event) -> None:
+        """Until told to stop, in a thread of its own."""
+        ...
+
+
+class Engine:
+    """Runs flows, and what is `beside` them, until it is stopped."""
+
+    def __init__(
+        self, host: Host, *, concurrency: int, upkeep: Upkeep | None = None, beside: Beside | None = None
+    ) -> None:
+        self._host, self._concurrency, self._upkeep, self._beside = host, concurrency, upkeep, beside
         self._lanes = Lanes(self._leave_loop)
         self._seat: Seat = seat_at(host.database)
         self._sync: SyncEngine | None = None
@@ -82,7 +93,9 @@ class Engine:
                 _only.release()
             raise
         self.running = True
-        for work in (self._adopting, *([self._upkeep.run] if self._upkeep else [])):
+        if self._host.database.sqlite:
+            self._release(None)  # whoever ran them is gone: the seat was free
+        for work in (self._adopting, *([self._upkeep.run] if self._upkeep else []), self._running_beside):
             thread = threading.Thread(target=work, args=(self._stopping,), name=f"khotan-{work.__name__}", daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -184,6 +197,7 @@ class Engine:
 
         def recover(executor: str) -> None:
             DBOS._recover_pending_workflows([executor])
+            self._release(executor)
 
         while not stopping.wait(ADOPT_SECONDS):
             try:
@@ -192,6 +206,21 @@ class Engine:
                 logger.warning("The database cannot be asked for dead workers: %s", type(exc).__name__)
             except Exception as exc:
                 logger.warning("Looking for dead workers raised %s", type(exc).__name__)
+
+    def _running_beside(self, stopping: threading.Event) -> None:
+        if self._beside is not None:
+            self._beside.run(self._seat.executor, self._lanes, stopping)
+
+    def _release(self, executor: str | None) -> None:
+        """Put the handlers' runs of a worker that is gone back into their queue."""
+
+        async def release() -> None:
+            try:
+                await DeliveryStore(self._host.database).release(executor)
+            finally:
+                await self._host.database.dispose()
+
+        asyncio.run(release())
 
     async def stop(self, *, grace: float = 0.0) -> None:
         """Take no more runs; wait `grace` seconds for those that go on, then leave them to be resumed."""
@@ -212,6 +241,10 @@ class Engine:
         DBOS.destroy(destroy_registry=True)
         for thread in self._threads:
             thread.join(5.0)
+        try:
+            self._release(self._seat.executor)
+        except KhotanError as exc:
+            logger.warning("Runs of handlers wait for another worker to find them: %s", exc.message)
         if self._sync is not None:
             self._sync.dispose()
         self._seat.leave()

@@ -35,7 +35,7 @@ async def execute(host: Host, run_id: str) -> str:
         await _check_plugs(host, flow)
         await recorder.load()
         if row.epoch == 1:
-            await _tell(host, flow, row, started=True)
+            await tell(host, flow, row, started=True)
         ctx = FlowContext(host, flow, recorder, variant=variant, body=row.body, source=row.source)
         status, message = "completed", await run_function(flow, ctx)
     except RunLost:
@@ -48,7 +48,7 @@ async def execute(host: Host, run_id: str) -> str:
         logger.warning("Run %s of flow %s failed: %s", run_id, row.flow, error["message"])
     ended = await patiently(lambda: host.runs.finish(run_id, row.epoch, status, message=message, error=error))
     if ended is not None and flow is not None:
-        await _tell(host, flow, ended, started=False)
+        await tell(host, flow, ended, started=False)
     return status if ended is None else str(ended.status)
 
 
@@ -105,7 +105,8 @@ async def _check_plugs(host: Host, flow: Flow) -> None:
             )
 
 
-async def _tell(host: Host, flow: Flow, row: RunData, *, started: bool) -> None:
+async def tell(host: Host, flow: Flow, row: RunData, *, started: bool) -> None:
+    """Call the hooks of the app, the flow and its variant."""
     info = run_info(row)
     variant = flow.variants.get(row.variant or "")
     for hooks in (host.hooks, flow.hooks, *([variant.hooks] if variant else [])):

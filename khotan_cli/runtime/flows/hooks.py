@@ -39,17 +39,33 @@ Hook = Callable[[RunInfo], Awaitable[None] | None]
 
 
 @dataclass(frozen=True)
+class EventInfo:
+    """A webhook event as hooks see it: stored, and not yet processed."""
+
+    id: str
+    wire: str
+    type: str
+    remote_id: str
+    handlers: tuple[str, ...] = ()
+
+
+EventHook = Callable[[EventInfo], Awaitable[None] | None]
+
+
+@dataclass(frozen=True)
 class Hooks:
     """Functions of a RunInfo, sync or async: for a variant, a flow, or the whole app.
 
     on_start: a run begins (again, after a crash). on_end: it has ended, however. on_success: completed. on_failure: failed
-    or partial. A hook that raises changes nothing but a line in the log; one runs at most once per event.
+    or partial. on_webhook_received, for the whole app only: an event was stored and acknowledged; not told of repeats. A hook
+    that raises changes nothing but a line in the log; one runs at most once per event.
     """
 
     on_start: Hook | None = None
     on_end: Hook | None = None
     on_success: Hook | None = None
     on_failure: Hook | None = None
+    on_webhook_received: EventHook | None = None
 
     async def started(self, run: RunInfo) -> None:
         await _call(self.on_start, run)
@@ -61,15 +77,19 @@ class Hooks:
             await _call(self.on_failure, run)
         await _call(self.on_end, run)
 
+    async def received(self, event: EventInfo) -> None:
+        await _call(self.on_webhook_received, event)
 
-async def _call(hook: Hook | None, run: RunInfo) -> None:
+
+async def _call(hook: Callable[[Any], Any] | None, told: RunInfo | EventInfo) -> None:
     if hook is None:
         return
     try:
-        done = hook(run)
+        done = hook(told)
         if inspect.isawaitable(done):
             await done
     except Exception as exc:  # a hook is the user's code, and none of the run's business
         # The message may hold a secret, a webhook's URL say: only the kind of error is named.
         name = getattr(hook, "__name__", type(hook).__name__)
-        logger.warning("The hook %s of flow %s raised %s", name, run.flow, type(exc).__name__)
+        about = f"flow {told.flow}" if isinstance(told, RunInfo) else f"wire {told.wire}"
+        logger.warning("The hook %s of %s raised %s", name, about, type(exc).__name__)

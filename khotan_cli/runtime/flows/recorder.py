@@ -38,7 +38,7 @@ class Outcome:
     rejects: Sequence[Reject] = ()
 
 
-Work = Callable[[AsyncSession], Awaitable[Outcome]]
+Work = Callable[[AsyncSession], Awaitable[Outcome | None]]
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Recorder:
                 return done  # the connection broke after the commit
             tried = True
             async with self.database.writing() as session:
-                outcome = await work(session)
+                outcome = await work(session) or Outcome()
                 record = StepRecord(name, number, outcome.result, outcome.counts, attempts, started, utc_now())
                 self._cancelled = await self.store.record(session, self.run_id, self.epoch, record, relaxed=relaxed)
                 await self.store.reject(session, self.run_id, outcome.rejects)

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import threading
 import time
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
 
 from khotan_cli.errors import KhotanError
 from khotan_cli.runtime.flows.dispatch import Dispatcher
@@ -19,11 +20,24 @@ _SWEEP_SECONDS = 600.0
 logger = logging.getLogger("khotan.flows")
 
 
-class Upkeep:
-    """retention_days: for how long ended runs are kept; 0: for ever."""
+Chore = Callable[[], Awaitable[object]]
+Sweep = Callable[[datetime], Awaitable[object]]
 
-    def __init__(self, dispatcher: Dispatcher, *, retention_days: float) -> None:
+
+class Upkeep:
+    """retention_days: for how long ended runs are kept; 0: for ever. chores: what else is done at every tick; sweeps: what
+    else is deleted that is older than a moment."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        *,
+        retention_days: float,
+        chores: Sequence[Chore] = (),
+        sweeps: Sequence[Sweep] = (),
+    ) -> None:
         self._dispatcher, self._days = dispatcher, retention_days
+        self._chores, self._sweeps = chores, sweeps
 
     def run(self, stopping: threading.Event) -> None:
         """Until told to stop, in a thread of its own."""
@@ -35,6 +49,8 @@ class Upkeep:
             while not stopping.is_set():
                 try:
                     await self._dispatcher.dispatch_due()
+                    for chore in self._chores:
+                        await chore()
                     if time.monotonic() - reconciled >= _RECONCILE_SECONDS:
                         reconciled = time.monotonic()
                         await self._dispatcher.reconcile()
@@ -55,7 +71,10 @@ class Upkeep:
         await host.entries.sweep()
         if not self._days:
             return 0
-        gone = await host.runs.sweep(utc_now() - timedelta(days=self._days))
+        before = utc_now() - timedelta(days=self._days)
+        for sweep in self._sweeps:
+            await sweep(before)
+        gone = await host.runs.sweep(before)
         if gone:
             await host.outbox.delete(gone)
         return len(gone)

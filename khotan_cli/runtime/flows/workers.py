@@ -111,9 +111,10 @@ class LockSeat:
                 self._connection = self._connect()
                 self._try(self.executor)
             owners = self._connection.execute(
-                f"SELECT DISTINCT executor_id FROM {SCHEMA}.workflow_status WHERE status = 'PENDING' "  # noqa: S608
-                "AND executor_id IS NOT NULL AND executor_id <> %s",
-                (self.executor,),
+                f"SELECT executor_id FROM {SCHEMA}.workflow_status WHERE status = 'PENDING' "  # noqa: S608
+                "AND executor_id IS NOT NULL AND executor_id <> %(me)s UNION "
+                "SELECT worker FROM khotan_runs WHERE status = 'running' AND worker IS NOT NULL AND worker <> %(me)s",
+                {"me": self.executor},
             ).fetchall()
             for (owner,) in owners:
                 if not self._try(owner):

@@ -253,8 +253,8 @@ class RunStore:
             return (await session.execute(page)).all(), total
 
     async def active(self, flow: str | None = None) -> Sequence[RunData]:
-        """Runs that wait or run."""
-        statement = select(RUNS).where(RUNS.c.status.in_(ACTIVE)).order_by(RUNS.c.created_at)
+        """Runs of flows that wait or run."""
+        statement = select(RUNS).where(RUNS.c.status.in_(ACTIVE), RUNS.c.event_id.is_(None)).order_by(RUNS.c.created_at)
         if flow is not None:
             statement = statement.where(RUNS.c.flow == flow)
         async with self.database.session() as session:

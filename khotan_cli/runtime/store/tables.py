@@ -5,7 +5,19 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Float, ForeignKey, Index, Integer, MetaData, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import registry
 from sqlalchemy.types import TypeDecorator
@@ -126,12 +138,19 @@ class ScheduleRow(KhotanTable, table=True):
 
 
 class RunRow(KhotanTable, table=True):
-    """One execution of a flow. `epoch` counts its starts: a process whose number is not the newest may write no more."""
+    """One execution of a flow, or of a handler of an event (then `event_id` is set, and the row is its place in the queue).
+
+    `epoch` counts the starts: a process whose number is not the newest may write no more. Of a handler's run `failures`
+    counts the tries that failed, `next_at` is when it may be tried again (None: at once), `worker` is who runs it, and runs
+    with one `order_key` go one after another in the order of their events.
+    """
 
     __tablename__ = "khotan_runs"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (
         Index("ix_khotan_runs_flow_created_at", "flow", "created_at"),
         Index("ix_khotan_runs_status", "status"),
+        Index("ix_khotan_runs_event_id", "event_id"),
+        Index("ix_khotan_runs_order_key", "order_key", "event_id"),
     )
 
     id: str = Field(primary_key=True, sa_type=Text)
@@ -155,6 +174,11 @@ class RunRow(KhotanTable, table=True):
     progress: Any = _json()
     message: str | None = Field(default=None, sa_type=Text)
     error: Any = _json()
+    event_id: int | None = Field(default=None, sa_type=BigInteger)
+    order_key: str | None = Field(default=None, sa_type=Text)
+    next_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    failures: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    worker: str | None = Field(default=None, sa_type=Text)
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
@@ -262,6 +286,62 @@ class CacheEntryRow(KhotanTable, table=True):
     updated_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 
 
+class WireRow(KhotanTable, table=True):
+    """What is stored of a wire besides its code: whether it runs, and its subscription at the service, where it has one."""
+
+    __tablename__ = "khotan_wires"  # pyright: ignore[reportAssignmentType]
+
+    id: str = Field(primary_key=True, sa_type=Text)
+    enabled: bool = True
+    subscribed: bool = False
+    callback_url: str | None = Field(default=None, sa_type=Text)
+    remote_id: str | None = Field(default=None, sa_type=Text)
+    data: Any = _json()
+    expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    renew_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    failures: int = 0
+    error: Any = _json()
+    updated_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
+class HandlerRow(KhotanTable, table=True):
+    """Whether a handler of a wire runs. One without a row does."""
+
+    __tablename__ = "khotan_webhook_handlers"  # pyright: ignore[reportAssignmentType]
+
+    name: str = Field(primary_key=True, sa_type=Text)
+    enabled: bool = True
+    updated_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
+class EventRow(KhotanTable, table=True):
+    """An event as it came: raw body, headers with secrets masked. `remote_id`: the sender's id of it, or the body's digest.
+
+    `repeats` counts its further deliveries, `altered` those of them that had another body. `parked` is why an ingested
+    record waits; `organisation` whose it is.
+    """
+
+    __tablename__ = "khotan_webhook_events"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (
+        UniqueConstraint("wire", "remote_id", name="uq_khotan_webhook_events_wire"),
+        Index("ix_khotan_webhook_events_received_at", "received_at"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
+    wire: str = Field(sa_type=Text)
+    remote_id: str = Field(sa_type=Text)
+    type: str = Field(sa_type=Text)
+    method: str = Field(sa_type=Text)
+    headers: Any = _json()
+    content_type: str = Field(sa_type=Text)
+    body: bytes = Field(sa_type=LargeBinary)
+    repeats: int = 0
+    altered: int = 0
+    parked: str | None = Field(default=None, sa_type=Text)
+    organisation: str | None = Field(default=None, sa_type=Text)
+    received_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
 PLUGS = metadata.tables["khotan_plugs"]
 VARS = metadata.tables["khotan_vars"]
 LEASES = metadata.tables["khotan_leases"]
@@ -275,4 +355,7 @@ REJECTS = metadata.tables["khotan_rejects"]
 SEEN_KEYS = metadata.tables["khotan_seen_keys"]
 MAPPINGS = metadata.tables["khotan_mappings"]
 MAPPING_REFS = metadata.tables["khotan_mapping_refs"]
+WIRES = metadata.tables["khotan_wires"]
+HANDLERS = metadata.tables["khotan_webhook_handlers"]
+EVENTS = metadata.tables["khotan_webhook_events"]
 CACHE_ENTRIES = metadata.tables["khotan_cache_entries"]

@@ -1,0 +1,114 @@
+"""How wires and events look in a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from khotan_cli.console import console
+
+COLOURS = {
+    "completed": "green",
+    "failed": "red",
+    "running": "cyan",
+    "waiting": "yellow",
+    "pending": "yellow",
+    "parked": "yellow",
+    "cancelled": "dim",
+    "unhandled": "dim",
+}
+
+
+def show_wires(items: Sequence[dict[str, Any]]) -> None:
+    if not items:
+        console.line("There is no wire yet.")
+        console.next_steps(["khotan add wire NAME"])
+        return
+    rows = []
+    for wire in items:
+        state = ("enabled" if wire["enabled"] else "disabled") + (" · subscribed" if wire["subscribed"] else "")
+        runs = f"{wire['waiting']:,} waiting, {wire['failed']:,} failed"
+        rows.append([wire["id"], wire["scheme"], str(len(wire["handlers"])), f"{wire['events']:,}", runs, state])
+    console.table(["Wire", "Signature", "Handlers", "Events", "Runs", "State"], rows, whole=["Wire"])
+
+
+def show_wire(wire: dict[str, Any]) -> None:
+    mode = "managed: khotan subscribes" if wire["managed"] else "manual: subscribe at the service by hand"
+    console.line(f"Wire {wire['id']} ({'enabled' if wire['enabled'] else 'disabled'}), {mode}", "bold")
+    console.line(f"receives at /api/khotan{wire['path']}, signed: {wire['scheme']}")
+    if wire["callbackUrl"]:
+        console.line(f"callback  {wire['callbackUrl']}")
+    if wire["subscribed"]:
+        until = f", until {wire['expiresAt'][:19]}" if wire["expiresAt"] else ""
+        renewed = f", renewed at {wire['renewAt'][:19]}" if wire["renewAt"] else ""
+        console.line(f"subscribed{' as ' + wire['remoteId'] if wire['remoteId'] else ''}{until}{renewed}", "green")
+    if wire["error"]:
+        console.line(f"✗ {wire['error']['message']}", "red")
+    for var in wire["vars"]:
+        value = f"{var['masked']} ({var['source']})" if var["set"] else f"not set ({var['env']})"
+        console.line(f"{var['key']}: {value}", "" if var["set"] else "yellow")
+    if wire["handlers"]:
+        rows = [
+            [
+                h["name"],
+                h["kind"] + (f" → {h['to']}" if h["to"] else ""),
+                ", ".join(h["types"]),
+                h["model"] or "–",
+                "enabled" if h["enabled"] else "disabled",
+            ]
+            for h in wire["handlers"]
+        ]
+        console.table(["Handler", "Kind", "Types", "Model", "State"], rows, whole=["Handler"])
+    console.line(f"{wire['events']:,} events, {wire['waiting']:,} runs waiting, {wire['failed']:,} failed", "dim")
+
+
+def show_events(items: Sequence[dict[str, Any]], total: int) -> None:
+    if not items:
+        console.line("There is no event.")
+        return
+    console.table(
+        ["Event", "Received", "Wire", "Type", "Status", "Runs"], [event_row(e) for e in items], whole=["Event"]
+    )
+    if total > len(items):
+        console.line(f"{total - len(items)} more are not shown.", "dim")
+
+
+def event_row(event: dict[str, Any]) -> list[Any]:
+    from rich.text import Text
+
+    status = Text(event["status"], style=COLOURS.get(event["status"], ""))
+    runs = ", ".join(f"{run['handler'].partition('.')[2]}: {run['status']}" for run in event["runs"])
+    repeats = f" (+{event['repeats']})" if event["repeats"] else ""
+    return [event["id"], event["receivedAt"][11:19], event["wire"], event["type"] or "–", status, runs + repeats]
+
+
+def show_event(event: dict[str, Any]) -> None:
+    console.line(f"Event {event['id']}: {event['type'] or 'no type'} of {event['wire']}, {event['status']}", "bold")
+    console.line(
+        f"{event['method']} {event['receivedAt'][:19]}, {event['size']:,} bytes, sender's id {event['remoteId']}"
+    )
+    if event["repeats"]:
+        altered = f", {event['altered']} of them with another body" if event["altered"] else ""
+        console.line(f"It came {event['repeats']} times more{altered}.", "yellow")
+    for name, value in event["headers"].items():
+        console.line(f"{name}: {value}", "dim")
+    if event["json"] is not None:
+        console.line(json.dumps(event["json"], ensure_ascii=False, indent=2))
+    else:
+        console.line(event["text"] if event["text"] is not None else f"base64: {(event['base64'] or '')[:2000]}")
+    show_deliveries(event)
+
+
+def show_deliveries(event: dict[str, Any]) -> None:
+    """What each handler did."""
+    if not event["runs"]:
+        console.line(f"No handler takes {event['type'] or 'it'}: it is stored, and can be replayed.", "yellow")
+    for run in event["runs"]:
+        mark = {"completed": "✓", "failed": "✗"}.get(run["status"], "…")
+        console.line(f"{mark} {run['handler']}: {run['status']}", COLOURS.get(run["status"], ""))
+        if run["error"]:
+            console.line(f"  {run['error']['message']}")
+            console.line(f"  {run['error'].get('hint', '')}", "dim")
+        if run["nextAt"]:
+            console.line(f"  tried {run['failures']} times; again at {run['nextAt'][11:19]}", "dim")

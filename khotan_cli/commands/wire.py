@@ -1,0 +1,316 @@
+"""`khotan wire`: set up webhooks, look at their events, send and replay them."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from khotan_cli.commands.show_wires import show_deliveries, show_event, show_events, show_wire, show_wires
+from khotan_cli.commands.values import read_json
+from khotan_cli.console import console
+from khotan_cli.errors import KhotanError, UsageError
+from khotan_cli.options import options
+
+if TYPE_CHECKING:
+    from khotan_cli.client import ApiClient
+
+_LOOK_SECONDS = 0.2
+_OPEN = ("pending", "running")
+_SPAN = re.compile(r"(\d+)([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Set up webhooks, look at their events, send and replay them.",
+)
+
+Name = Annotated[str, typer.Argument(help="A wire: its plug, or plug/name.", show_default=False)]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")]
+Since = Annotated[str, typer.Option(metavar="TIME", help="ISO 8601, or a span such as 2h.", show_default=False)]
+
+
+@app.command("list")
+def list_wires() -> None:
+    """The wires, their handlers, and how their events stand."""
+    with options.client() as client:
+        document = client.wires()
+    console.result(document, lambda: show_wires(document["items"]))
+
+
+@app.command()
+def status(name: Name) -> None:
+    """A wire: subscription, variables, handlers."""
+    with options.client() as client:
+        document = client.wire(name)
+    console.result(document, lambda: show_wire(document))
+
+
+@app.command()
+def create(
+    name: Name,
+    public_url: Annotated[
+        str, typer.Option(metavar="URL", help="Where the service reaches the app; default KHOTAN_PUBLIC_URL.")
+    ] = "",
+) -> None:
+    """Subscribe at the service; where that is done by hand, say which URL to give it."""
+    with options.client() as client:
+        document = client.create_wire(name, public_url or None)
+
+    def render() -> None:
+        if document["managed"]:
+            console.success(f"{name} is subscribed: {document['callbackUrl']}")
+            return
+        console.line(f"Give the service this URL: {document['callbackUrl']}")
+        for var in document["vars"]:
+            if not var["set"]:
+                console.line(f"{var['key']} is not set.", "yellow")
+                console.next_steps([f"khotan wire vars {name} set {var['key']} --stdin"])
+
+    console.result(document, render)
+
+
+@app.command()
+def renew(name: Name) -> None:
+    """Renew the subscription now. Otherwise the engine does it before it expires."""
+    with options.client() as client:
+        document = client.renew_wire(name)
+    until = f" until {document['expiresAt'][:19]}" if document["expiresAt"] else ""
+    console.result(document, lambda: console.success(f"{name} is renewed{until}."))
+
+
+@app.command()
+def delete(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+    """End the subscription at the service. Stored events stay."""
+    if not yes and not console.confirm(f"End the subscription of {name}?", instead="--yes"):
+        raise UsageError("Nothing was ended", hint="Answer y, or give --yes.")
+    with options.client() as client:
+        client.delete_wire(name)
+    console.result({"ok": True, "wire": name}, lambda: console.success(f"{name} is no longer subscribed."))
+
+
+@app.command()
+def enable(
+    name: Annotated[str, typer.Argument(help="A wire, or a handler: wire.handler.", show_default=False)],
+) -> None:
+    """Let a wire or a handler run; what has waited is run now."""
+    _switch(name, True)
+
+
+@app.command()
+def disable(
+    name: Annotated[str, typer.Argument(help="A wire, or a handler: wire.handler.", show_default=False)],
+) -> None:
+    """Let a wire or a handler wait: events are stored, and run when it is enabled again."""
+    _switch(name, False)
+
+
+def _switch(name: str, enabled: bool) -> None:
+    with options.client() as client:
+        if "." in name:
+            client.set_handler_enabled(name, enabled)
+        else:
+            client.set_wire_enabled(name, enabled)
+    state = "enabled" if enabled else "disabled: its events are stored and wait"
+    console.result({"ok": True, "name": name, "enabled": enabled}, lambda: console.success(f"{name} is {state}."))
+
+
+@app.command("vars")
+def variables(
+    name: Name,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[set KEY=VALUE… | set KEY --stdin | clear [KEY…]]", show_default=False),
+    ] = None,
+    stdin: Annotated[
+        bool, typer.Option("--stdin", help="Read the value from stdin: it stays out of the history.")
+    ] = False,
+) -> None:
+    """Show, set or clear the variables of a wire, the signing secret first of all. Two lines are two valid secrets."""
+    action, *rest = words or ["show"]
+    if action == "show" and not rest and not stdin:
+        with options.client() as client:
+            shown = {"ok": True, "items": client.wire(name)["vars"]}
+        console.result(shown, lambda: _vars(shown["items"]))
+    elif action == "set" and rest:
+        values = _values(rest, stdin)
+        with options.client() as client:
+            done = client.set_wire_vars(name, values)
+        console.result(done, lambda: console.success(f"Stored {', '.join(done['set'])} of {name}, encrypted."))
+    elif action == "clear" and not stdin:
+        with options.client() as client:
+            cleared = client.clear_wire_vars(name, rest)
+        gone = ", ".join(cleared["cleared"])
+        text = f"Cleared {gone}." if gone else "Nothing was stored: nothing to clear."
+        console.result(cleared, lambda: console.line(text))
+    else:
+        raise UsageError(
+            "This is not understood", hint="khotan wire vars NAME [set KEY=VALUE… | set KEY --stdin | clear]"
+        )
+
+
+def _values(words: list[str], stdin: bool) -> dict[str, str]:
+    if stdin:
+        if len(words) != 1 or "=" in words[0]:
+            raise UsageError("--stdin is the value of one variable", hint="khotan wire vars NAME set KEY --stdin")
+        return {words[0]: sys.stdin.read().strip()}
+    pairs = [word.partition("=") for word in words]
+    if not all(equals and key for key, equals, _ in pairs):
+        raise UsageError("A variable is given as KEY=VALUE", hint="Or KEY --stdin, which stays out of the history.")
+    return {key: value for key, _, value in pairs}
+
+
+def _vars(items: list[dict[str, Any]]) -> None:
+    if not items:
+        console.line("The wire has no variables.")
+        return
+    rows = [[v["key"], v["masked"] or "–", v["source"] or "not set", v["env"]] for v in items]
+    console.table(["Variable", "Value", "From", "Environment"], rows)
+
+
+@app.command()
+def events(
+    name: Annotated[str, typer.Argument(help="Of one wire only.", show_default=False)] = "",
+    kind: Annotated[str, typer.Option("--type", help="Of this type only.", show_default=False)] = "",
+    state: Annotated[
+        str,
+        typer.Option("--status", help="pending, running, completed, failed, cancelled, unhandled.", show_default=False),
+    ] = "",
+    since: Since = "",
+    limit: Limit = 20,
+    offset: Annotated[int, typer.Option(min=0, help="Pass over so many.")] = 0,
+) -> None:
+    """The newest events first, and what their handlers did."""
+    with options.client() as client:
+        document = client.events(
+            wire=name or None, type=kind or None, status=state or None, since=moment(since), limit=limit, offset=offset
+        )
+    console.result(document, lambda: show_events(document["items"], document["total"]))
+
+
+@app.command()
+def show(event: Annotated[str, typer.Argument(help="Id of an event.", show_default=False)]) -> None:
+    """An event: headers, body, runs."""
+    with options.client() as client:
+        document = client.event(event)
+    console.result(document, lambda: show_event(document))
+
+
+@app.command()
+def replay(
+    event: Annotated[str, typer.Argument(help="Id of an event.", show_default=False)] = "",
+    failed: Annotated[bool, typer.Option("--failed", help="All that failed, instead of one event.")] = False,
+    wire: Annotated[str, typer.Option(help="With --failed: of one wire only.", show_default=False)] = "",
+    since: Since = "",
+    handler: Annotated[str, typer.Option(help="One handler only.", show_default=False)] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is done; exit 1 where one failed.")] = False,
+) -> None:
+    """Run handlers again on stored events: on one, or on all that failed."""
+    if failed == bool(event):
+        raise UsageError("Name an event, or give --failed", hint="khotan wire events --status failed")
+    if (wire or since) and not failed:
+        raise UsageError("--wire and --since go with --failed", hint="khotan wire replay --failed --since 2h")
+    if handler and failed:
+        raise UsageError("--handler goes with one event", hint="khotan wire replay EVENT --handler NAME")
+    with options.client(engine=wait) as client:
+        done = (
+            client.replay_failed(wire or None, moment(since)) if failed else client.replay_event(event, handler or None)
+        )
+        ended = [_ended(client, run) for run in done["runs"]] if wait else []
+    if any(run["status"] != "completed" for run in ended):
+        raise _run_failed(next(run for run in ended if run["status"] != "completed"))
+
+    def render() -> None:
+        if not done["runs"]:
+            console.line("No run has failed: nothing to do.")
+            return
+        console.success(
+            f"{len(done['runs'])} {'run' if len(done['runs']) == 1 else 'runs'} {'done' if wait else 'started'}."
+        )
+        if not wait and not done["worker"]:
+            console.line(
+                "Nothing runs handlers now: they wait for khotan dev or khotan worker (or give --wait).", "yellow"
+            )
+
+    console.result({**done, **({"ended": ended} if wait else {})}, render)
+
+
+@app.command()
+def send(
+    name: Name,
+    kind: Annotated[str, typer.Argument(metavar="TYPE", help="Type of the event.", show_default=False)],
+    body: Annotated[str, typer.Option(metavar="JSON", help="Its body: JSON, @file or -.", show_default=False)] = "",
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the handlers.")] = 30.0,
+) -> None:
+    """Make up an event, sign it as the service would, send it, and show what each handler did."""
+    given = read_json("--body", body) if body else None
+    with options.client(engine=True) as client:
+        accepted = client.send_event(client.sample_event(name, kind, given))
+        if "id" not in accepted:
+            raise KhotanError("The wire took it for a challenge", hint="Send an event of another type.")
+        shown = _settled(client, accepted["id"], timeout)
+    failed = [run for run in shown["runs"] if run["status"] != "completed"]
+    if failed and not console.machine:
+        show_deliveries(shown)
+    if failed:
+        raise _run_failed(failed[0], shown)
+
+    def render() -> None:
+        console.success(f"{name} accepted event {shown['id']} ({kind})")
+        show_deliveries(shown)
+
+    console.result({**shown, "duplicate": accepted["duplicate"]}, render)
+
+
+def _settled(client: ApiClient, event: str, timeout: float) -> dict[str, Any]:
+    """The event when each handler has ended, or failed at least once, or time is up."""
+    deadline = time.monotonic() + timeout
+    with console.status("Waiting for the handlers …"):
+        while True:
+            shown = client.event(event)
+            waiting = [run for run in shown["runs"] if run["status"] in _OPEN and not run["failures"]]
+            if not waiting or time.monotonic() > deadline:
+                return shown
+            time.sleep(_LOOK_SECONDS)
+
+
+def _ended(client: ApiClient, run_id: str) -> dict[str, Any]:
+    while True:
+        run = client.run(run_id)
+        if run["status"] not in _OPEN or (run["error"] and run["status"] == "pending"):
+            return run
+        time.sleep(_LOOK_SECONDS)
+
+
+def _run_failed(run: dict[str, Any], shown: dict[str, Any] | None = None) -> KhotanError:
+    error = run["error"] or {}
+    name = run.get("handler") or run.get("flow")
+    return KhotanError(
+        f"{name} is {run['status']}: {error.get('message') or 'it has not ended'}",
+        code="run_failed",
+        hint=error.get("hint") or "See the run.",
+        next=[f"khotan flows show {run['id']}"],
+        details={"event": shown} if shown else {"run": run},
+    )
+
+
+def moment(text: str) -> str | None:
+    """An ISO 8601 moment from one, or from a span back from now (`90s`, `2h`, `7d`). Raises UsageError."""
+    if not text:
+        return None
+    span = _SPAN.fullmatch(text)
+    if span:
+        return (datetime.now(UTC) - timedelta(**{_UNITS[span[2]]: int(span[1])})).isoformat()
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is no time", hint="ISO 8601, such as 2026-01-31T08:00:00Z, or a span such as 2h."
+        ) from None
+    return (given if given.tzinfo else given.astimezone()).isoformat()

@@ -1,0 +1,135 @@
+"""/webhook/{plug} and /webhook/{plug}/{wire}: what services send. Plain ASGI: raw bytes in, little work, any method."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from starlette.types import Message, Receive, Scope, Send
+
+from khotan_cli.errors import KhotanError, UnknownName
+from khotan_cli.runtime.services import Services
+from khotan_cli.runtime.webhooks.receive import Receipt, refused_method
+from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
+
+HEADER_BYTES = 32_768
+"""Of all header fields together; more is refused (RFC 6585 5)."""
+READ_SECONDS = 15.0
+"""In which a body must have come."""
+_BUSY_SECONDS = "5"
+
+logger = logging.getLogger("khotan.webhooks")
+
+
+class _TooSlow(Exception):
+    pass
+
+
+class Inbound:
+    """ASGI application, to be mounted at /webhook."""
+
+    def __init__(self, services: Callable[[], Services]) -> None:
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers: dict[str, str] = {}
+        try:
+            status, document = await self._handle(scope, receive)
+        except KhotanError as exc:
+            status, document = exc.status, {**exc.to_json()}
+            document.pop("next", None)  # commands are not for the world
+            if status == 503:
+                headers["Retry-After"] = _BUSY_SECONDS
+            if status == 405:
+                headers["Allow"] = ", ".join(exc.details.get("allow", ()))
+        content_type = "application/json"
+        if isinstance(document, bytes):
+            body, content_type = document, headers.pop("content-type", "application/json")
+        elif isinstance(document, tuple):
+            body, content_type = document
+        else:
+            body = orjson.dumps(document)
+        fields = {"content-type": content_type, "content-length": str(len(body)), **headers}
+        raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in fields.items()]
+        with suppress(OSError):
+            await send({"type": "http.response.start", "status": status, "headers": raw})
+            await send({"type": "http.response.body", "body": body})
+
+    async def _handle(self, scope: Scope, receive: Receive) -> tuple[int, Any]:
+        services = self._services()
+        wire_id = scope["path"].removeprefix(scope.get("root_path", "")).strip("/")
+        wire = services.registry.wires.get(wire_id)
+        if wire is None:
+            raise UnknownName("wire", wire_id[:100], ())
+        if scope["method"] not in wire.methods:
+            raise refused_method(wire.id, scope["method"], wire.methods)
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > HEADER_BYTES:
+            raise KhotanError(
+                "The header fields are too large", code="headers_too_large", hint="Send fewer, or shorter."
+            )
+        body = await read_body(scope, receive, services.settings.webhook_max_bytes)
+        request = WebhookRequest(
+            scope["method"], public_url(scope, services.settings.public_url), _headers(scope), body
+        )
+        if not services.bound:
+            await services.bind()
+        return _answer(await services.receiver.receive(wire, request))
+
+
+def _answer(receipt: Receipt) -> tuple[int, Any]:
+    if receipt.answer is not None:
+        return receipt.answer.status, (receipt.answer.body, receipt.answer.content_type)
+    stored = receipt.stored
+    assert stored is not None
+    return 202, {"ok": True, "id": str(stored.id), "duplicate": not stored.new}
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The body. Raises KhotanError: body_too_large as soon as that is known, request_timeout, body_incomplete."""
+    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    too_large = KhotanError(f"The body is larger than {limit:,} bytes", code="body_too_large", hint="Send less.")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_large
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            while True:
+                message: Message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise KhotanError("The body did not come to its end", code="body_incomplete", hint="Send it again.")
+                part = message.get("body", b"")
+                size += len(part)
+                if size > limit:
+                    raise too_large
+                parts.append(part)
+                if not message.get("more_body", False):
+                    return b"".join(parts)
+    except TimeoutError:
+        raise KhotanError(
+            f"The body did not come within {READ_SECONDS:g} s", code="request_timeout", hint="Send it faster."
+        ) from None
+
+
+def _headers(scope: Scope) -> Headers:
+    return Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+
+
+def public_url(scope: Scope, base: str) -> str:
+    """The URL that the sender used: under `base` where the app is told it, else as the request says."""
+    raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    path, query = raw.decode("latin-1").partition("?")[0], scope.get("query_string", b"").decode("latin-1")
+    if not base:
+        fields: Mapping[bytes, bytes] = dict(scope["headers"])
+        host = fields.get(b"host", b"").decode("latin-1")
+        if not host and scope.get("server"):
+            host = ":".join(str(part) for part in scope["server"] if part)
+        base = f"{scope.get('scheme', 'http')}://{host}"
+    return f"{base.rstrip('/')}{path}" + (f"?{query}" if query else "")

@@ -1,0 +1,168 @@
+"""Wires, their events and handlers on the wire."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import Field
+
+from khotan_cli.runtime.api.schemas import Ok, Wire
+
+
+class HandlerInfo(Wire):
+    """A handler: the types of events it takes, and where a pass sends them."""
+
+    name: str
+    wire: str
+    kind: Literal["catch", "pass"]
+    types: list[str]
+    to: str | None
+    model: str | None
+    ordered: bool
+    attempts: int
+    timeout: float | None
+    doc: str
+    module: str
+    enabled: bool
+
+
+class HandlerShown(HandlerInfo):
+    ok: bool = True
+
+
+class WireVar(Wire):
+    """A variable of a wire. `source`: database, environment, default, or null where it has no value."""
+
+    key: str
+    label: str
+    secret: bool
+    set: bool
+    source: str | None
+    env: str
+    masked: str | None
+
+
+class WireInfo(Wire):
+    """A wire. `subscribed`: there is a subscription that khotan knows of; `waiting` and `failed` count runs of handlers."""
+
+    id: str
+    plug: str
+    managed: bool
+    enabled: bool
+    scheme: str
+    path: str
+    types: list[str]
+    subscribed: bool
+    callback_url: str | None
+    remote_id: str | None
+    expires_at: datetime | None
+    renew_at: datetime | None
+    error: dict[str, Any] | None
+    handlers: list[HandlerInfo]
+    events: int
+    waiting: int
+    failed: int
+    last_event_at: datetime | None
+
+
+class WireShown(WireInfo):
+    ok: bool = True
+    vars: list[WireVar]
+
+
+class WireCreate(Wire):
+    """url: base URL under which the service reaches the app; default: KHOTAN_PUBLIC_URL."""
+
+    url: str | None = Field(default=None, max_length=2000)
+
+
+class WirePatch(Wire):
+    enabled: bool
+
+
+class WireVars(Wire):
+    values: dict[str, str]
+
+
+class WireVarsChanged(Ok):
+    wire: str
+    set: list[str] = []
+    cleared: list[str] = []
+
+
+class Sample(Wire):
+    """body: any JSON; without one an envelope is made up with the type, and an id, where the wire looks for them."""
+
+    type: str
+    body: Any = None
+
+
+class SampleShown(Ok):
+    """A signed request, to be sent as it is; `body` is base64."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: str
+
+
+class DeliveryInfo(Wire):
+    """A run of a handler. `next_at`: when it is tried again; `failures`: tries that failed."""
+
+    id: str
+    handler: str
+    status: str
+    source: str
+    failures: int
+    next_at: datetime | None
+    error: dict[str, Any] | None
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class EventInfo(Wire):
+    """An event. `status` sums up its runs: waiting, running, completed, failed, cancelled, parked, or unhandled."""
+
+    id: str
+    wire: str
+    type: str
+    remote_id: str
+    status: str
+    received_at: datetime
+    content_type: str
+    size: int
+    repeats: int
+    altered: int
+    parked: str | None
+    organisation: str | None
+    runs: list[DeliveryInfo]
+
+
+class EventShown(EventInfo):
+    """With its headers, credentials masked, and its body: as JSON, as text, or as base64."""
+
+    ok: bool = True
+    method: str
+    headers: dict[str, str]
+    json_body: Any = Field(default=None, alias="json")
+    text: str | None = None
+    base64: str | None = None
+
+
+class Replay(Wire):
+    handler: str | None = None
+
+
+class ReplayFailed(Wire):
+    """since: of events that came since then; of one wire, or of all."""
+
+    wire: str | None = None
+    since: datetime | None = None
+
+
+class Replayed(Ok):
+    """The new runs; `worker`: whether a process is there that runs them."""
+
+    runs: list[str]
+    worker: bool

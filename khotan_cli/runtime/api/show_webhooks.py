@@ -1,0 +1,159 @@
+"""Wires and events as they are shown."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy import Row
+
+from khotan_cli.errors import DatabaseNotMigrated
+from khotan_cli.runtime.api.schemas_webhooks import (
+    DeliveryInfo,
+    EventInfo,
+    EventShown,
+    HandlerInfo,
+    WireInfo,
+    WireShown,
+    WireVar,
+)
+from khotan_cli.runtime.plugs.masking import Masker, mask_secret
+from khotan_cli.runtime.services import Services
+from khotan_cli.runtime.store.events import EventData
+from khotan_cli.runtime.webhooks.handlers import Handler
+from khotan_cli.runtime.webhooks.wire import Wire
+
+_ORDER = ("running", "pending", "failed", "partial", "cancelled", "completed")
+"""Of the runs of an event the first of these that occurs says how it stands with the event."""
+
+
+def handler_info(handler: Handler, off: set[str]) -> HandlerInfo:
+    model = handler.model
+    return HandlerInfo(
+        name=handler.name,
+        wire=handler.wire.id,
+        kind="pass" if handler.kind == "pass" else "catch",
+        types=list(handler.types),
+        to=None if handler.to is None else handler.to.name,
+        model=None if model is None else getattr(model, "__name__", str(model)),
+        ordered=handler.ordered_by is not None,
+        attempts=handler.retry.attempts,
+        timeout=handler.timeout,
+        doc=handler.doc,
+        module=handler.module,
+        enabled=handler.name not in off,
+    )
+
+
+async def wires_shown(services: Services, wires: Sequence[Wire]) -> list[WireInfo]:
+    host = services.webhooks
+    try:
+        rows, counts = await host.rows.all(), await host.events.counts()
+        _, off = await host.deliveries.switched_off()
+    except DatabaseNotMigrated:
+        rows, counts, off = {}, {}, set[str]()
+    return [WireInfo(**_facts(wire, rows.get(wire.id), counts.get(wire.id, {}), off)) for wire in wires]
+
+
+async def wire_shown(services: Services, wire: Wire) -> WireShown:
+    (info,) = await wires_shown(services, [wire])
+    return WireShown(**info.model_dump(), vars=await wire_vars(services, wire))
+
+
+def _facts(wire: Wire, row: Any, counts: Mapping[str, Any], off: set[str]) -> dict[str, Any]:
+    names = ("callback_url", "remote_id", "expires_at", "renew_at", "error")
+    return {
+        "id": wire.id,
+        "plug": wire.plug.name,
+        "managed": wire.managed,
+        "enabled": True if row is None else row.enabled,
+        "scheme": wire.scheme.name if wire.verify is None and wire.scheme else "on_verify",
+        "path": f"/webhook/{wire.id}",
+        "types": wire.events,
+        "subscribed": False if row is None else row.subscribed,
+        **{name: None if row is None else getattr(row, name) for name in names},
+        "handlers": [handler_info(handler, off) for handler in wire.handlers.values()],
+        "events": counts.get("events", 0),
+        "waiting": counts.get("waiting", 0),
+        "failed": counts.get("failed", 0),
+        "last_event_at": counts.get("last"),
+    }
+
+
+async def wire_vars(services: Services, wire: Wire) -> list[WireVar]:
+    try:
+        stored = {entry.key for entry in await services.vars.entries(wire.owner)}
+    except DatabaseNotMigrated:
+        stored = set()
+    values = await services.webhooks.values(wire, fresh=True)
+    found: list[WireVar] = []
+    for name, var in wire.vars.items():
+        env, value = wire.env_name(name), values.get(name)
+        source = "database" if name in stored else "environment" if os.environ.get(env) else "default"
+        shown = None if value is None else mask_secret(value.strip()) if var.secret else value
+        found.append(
+            WireVar(
+                key=name,
+                label=var.label,
+                secret=var.secret,
+                set=value is not None,
+                source=None if value is None else source,
+                env=env,
+                masked=shown,
+            )
+        )
+    return found
+
+
+def event_facts(row: EventData, runs: Sequence[Row[Any]], masker: Masker) -> dict[str, Any]:
+    names = "wire type remote_id received_at content_type repeats altered parked organisation"
+    return {
+        **{name: getattr(row, name) for name in names.split()},
+        "id": str(row.id),
+        "size": len(row.body),
+        "status": _status(row, runs),
+        "runs": [_delivery(run, masker) for run in runs],
+    }
+
+
+def _status(row: EventData, runs: Sequence[Row[Any]]) -> str:
+    newest = {run.flow: run.status for run in runs}  # of several runs of one handler the last counts
+    if row.parked:
+        return "parked"
+    found = next((status for status in _ORDER if status in newest.values()), "unhandled")
+    return {"pending": "waiting", "partial": "failed"}.get(found, found)
+
+
+def _delivery(run: Row[Any], masker: Masker) -> DeliveryInfo:
+    return DeliveryInfo(
+        id=run.id,
+        handler=run.flow,
+        status=run.status,
+        source=run.source,
+        failures=run.failures,
+        next_at=run.next_at if run.status == "pending" else None,
+        error=masker.value(run.error),
+        created_at=run.created_at,
+        ended_at=run.ended_at,
+    )
+
+
+def event_info(row: EventData, runs: Sequence[Row[Any]]) -> EventInfo:
+    return EventInfo(**event_facts(row, runs, Masker()))
+
+
+def event_shown(row: EventData, runs: Sequence[Row[Any]], secrets: Sequence[str]) -> EventShown:
+    masker = Masker(secrets)
+    body: dict[str, Any] = {}
+    try:
+        body["json_body"] = masker.value(orjson.loads(row.body))
+    except (orjson.JSONDecodeError, RecursionError):
+        try:
+            body["text"] = masker.text(row.body.decode())
+        except UnicodeDecodeError:
+            body["base64"] = base64.b64encode(row.body).decode()
+    headers = masker.value(dict(row.headers or {}))
+    return EventShown(**event_facts(row, runs, masker), method=row.method, headers=headers, **body)

@@ -1,0 +1,81 @@
+"""GET /webhook-events · GET /webhook-events/{event} · POST …/replay · POST /webhook-events/replay."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from fastapi import APIRouter
+
+from khotan_cli.errors import KhotanError, UsageError
+from khotan_cli.runtime.api.access import CurrentServices
+from khotan_cli.runtime.api.authorize import GuardedRoute
+from khotan_cli.runtime.api.plugs import Limit, Offset
+from khotan_cli.runtime.api.schemas import Listing
+from khotan_cli.runtime.api.schemas_webhooks import EventInfo, EventShown, Replay, Replayed, ReplayFailed
+from khotan_cli.runtime.api.show_webhooks import event_info, event_shown
+from khotan_cli.runtime.services import Services
+
+router = APIRouter(prefix="/webhook-events", tags=["webhook events"], route_class=GuardedRoute)
+
+Status = Literal["pending", "running", "completed", "failed", "cancelled", "unhandled"]
+
+
+@router.get("")
+async def list_events(
+    services: CurrentServices,
+    wire: str | None = None,
+    type: str | None = None,
+    status: Status | None = None,
+    parked: bool | None = None,
+    since: datetime | None = None,
+    after: int | None = None,
+    limit: Limit = 20,
+    offset: Offset = 0,
+) -> Listing[EventInfo]:
+    """The newest first; with `after` those with a higher id, the oldest first."""
+    if wire is not None:
+        services.webhooks.wire(wire)
+    if since is not None and since.tzinfo is None:
+        raise UsageError("since needs a time zone", hint="Like 2026-01-31T08:00:00Z.")
+    events = services.webhooks.events
+    rows, total = await events.newest(
+        wire=wire, type=type, status=status, parked=parked, since=since, after=after, limit=limit, offset=offset
+    )
+    runs = await events.runs([row.id for row in rows])
+    return Listing(items=[event_info(row, runs[row.id]) for row in rows], total=total, limit=limit, offset=offset)
+
+
+@router.post("/replay")
+async def replay_failed(asked: ReplayFailed, services: CurrentServices) -> Replayed:
+    """New runs for those that failed, and that nothing has followed since."""
+    if asked.since is not None and asked.since.tzinfo is None:
+        raise UsageError("since needs a time zone", hint="Like 2026-01-31T08:00:00Z.")
+    runs = await services.replays.failed(wire=asked.wire, since=asked.since)
+    return Replayed(runs=runs, worker=await services.has_worker())
+
+
+@router.get("/{event}")
+async def show_event(event: str, services: CurrentServices) -> EventShown:
+    row = await services.replays.event(event)
+    runs = await services.webhooks.events.runs([row.id])
+    return event_shown(row, runs[row.id], await _secrets(services, row.wire))
+
+
+@router.post("/{event}/replay")
+async def replay(event: str, asked: Replay, services: CurrentServices) -> Replayed:
+    """New runs of the handlers that take the event, or of one."""
+    runs = await services.replays.one(event, asked.handler)
+    return Replayed(runs=runs, worker=await services.has_worker())
+
+
+async def _secrets(services: Services, wire_id: str) -> list[str]:
+    """What must not be shown of an event: the wire's own secrets."""
+    wire = services.registry.wires.get(wire_id)
+    if wire is None:
+        return []
+    try:
+        values = await services.webhooks.values(wire)
+        return [line for name, value in values.items() if wire.vars[name].secret for line in value.splitlines()]
+    except KhotanError:
+        return []

@@ -1,0 +1,156 @@
+"""GET /wires · GET, POST, PATCH, DELETE /wires/{wire} · POST …/renew, …/sample · POST, DELETE …/vars · /webhook-handlers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+
+from khotan_cli.errors import KhotanError, UnknownName, UsageError
+from khotan_cli.runtime.api.access import CurrentServices, require_debug
+from khotan_cli.runtime.api.authorize import GuardedRoute
+from khotan_cli.runtime.api.plugs import Limit, Offset
+from khotan_cli.runtime.api.schemas import Listing, Ok, listing
+from khotan_cli.runtime.api.schemas_webhooks import (
+    HandlerInfo,
+    HandlerShown,
+    Sample,
+    SampleShown,
+    WireCreate,
+    WireInfo,
+    WirePatch,
+    WireShown,
+    WireVars,
+    WireVarsChanged,
+)
+from khotan_cli.runtime.api.show_webhooks import handler_info, wire_shown, wires_shown
+from khotan_cli.runtime.flows.failure import failure_of
+from khotan_cli.runtime.services import API_PATH, Services
+from khotan_cli.runtime.webhooks.sample import signed_sample
+from khotan_cli.runtime.webhooks.wire import Wire
+
+router = APIRouter(tags=["wires"], route_class=GuardedRoute)
+
+
+def named_wire(wire: str, services: CurrentServices) -> Wire:
+    return services.webhooks.wire(wire)
+
+
+CurrentWire = Annotated[Wire, Depends(named_wire)]
+
+
+@router.get("/wires")
+async def list_wires(services: CurrentServices, limit: Limit = 100, offset: Offset = 0) -> Listing[WireInfo]:
+    return listing(await wires_shown(services, list(services.registry.wires.values())), limit, offset)
+
+
+@router.post("/wires/{wire:path}/renew")
+async def renew(wire: CurrentWire, services: CurrentServices) -> WireShown:
+    """Renew the subscription now."""
+    try:
+        await services.subscriptions.renew(wire)
+    except Exception as exc:
+        raise await _explained(exc, wire, services) from None
+    return await wire_shown(services, wire)
+
+
+@router.post("/wires/{wire:path}/sample", dependencies=[Depends(require_debug)])
+async def sample(wire: CurrentWire, asked: Sample, services: CurrentServices, request: Request) -> SampleShown:
+    """A request as the service would send it, signed with the wire's secret. For development: it forges."""
+    base = services.settings.public_url or f"{request.url.scheme}://{request.url.netloc}"
+    return SampleShown(**await signed_sample(services.webhooks, wire, asked.type, asked.body, base + API_PATH))
+
+
+@router.post("/wires/{wire:path}/vars")
+async def set_vars(wire: CurrentWire, given: WireVars, services: CurrentServices) -> WireVarsChanged:
+    """Store variables of the wire, encrypted, all or none."""
+    _known(wire, list(given.values))
+    await services.vars.save(wire.owner, given.values)
+    services.webhooks.forget(wire)
+    return WireVarsChanged(wire=wire.id, set=sorted(given.values))
+
+
+@router.delete("/wires/{wire:path}/vars")
+async def clear_vars(
+    wire: CurrentWire, services: CurrentServices, key: Annotated[list[str] | None, Query()] = None
+) -> WireVarsChanged:
+    _known(wire, key or [])
+    cleared = await services.vars.delete(wire.owner, key or list(wire.vars))
+    services.webhooks.forget(wire)
+    return WireVarsChanged(wire=wire.id, cleared=cleared)
+
+
+@router.get("/wires/{wire:path}")
+async def show_wire(wire: CurrentWire, services: CurrentServices) -> WireShown:
+    return await wire_shown(services, wire)
+
+
+@router.post("/wires/{wire:path}")
+async def create(wire: CurrentWire, asked: WireCreate, services: CurrentServices) -> WireShown:
+    """Subscribe at the service; where that is done by hand, note the URL that it is to be given."""
+    base = (asked.url or services.settings.public_url).rstrip("/")
+    if not base:
+        raise UsageError(
+            "Where the service reaches this app is not known",
+            code="public_url_missing",
+            hint="Give --public-url https://…, or set KHOTAN_PUBLIC_URL.",
+        )
+    if not base.startswith(("http://", "https://")):
+        raise UsageError(f"{base!r} is no URL", hint="Like https://shop.example.com.")
+    callback = f"{base}{API_PATH}/webhook/{wire.id}"
+    try:
+        await services.subscriptions.create(wire, callback)
+    except Exception as exc:
+        raise await _explained(exc, wire, services) from None
+    return await wire_shown(services, wire)
+
+
+@router.patch("/wires/{wire:path}")
+async def change(wire: CurrentWire, change: WirePatch, services: CurrentServices) -> WireShown:
+    """Enable or disable: what arrives meanwhile is stored, and run when the wire is enabled again."""
+    await services.webhooks.rows.save(wire.id, {"enabled": change.enabled})
+    services.deliverer.wake()
+    return await wire_shown(services, wire)
+
+
+@router.delete("/wires/{wire:path}")
+async def delete(wire: CurrentWire, services: CurrentServices) -> Ok:
+    """End the subscription at the service, and forget it."""
+    try:
+        await services.subscriptions.delete(wire)
+    except Exception as exc:
+        raise await _explained(exc, wire, services) from None
+    return Ok()
+
+
+@router.get("/webhook-handlers/{wire:path}")
+async def list_handlers(
+    wire: CurrentWire, services: CurrentServices, limit: Limit = 100, offset: Offset = 0
+) -> Listing[HandlerInfo]:
+    _, off = await services.webhooks.deliveries.switched_off()
+    return listing([handler_info(handler, off) for handler in wire.handlers.values()], limit, offset)
+
+
+@router.patch("/webhook-handlers/{handler:path}")
+async def change_handler(handler: str, change: WirePatch, services: CurrentServices) -> HandlerShown:
+    """Enable or disable: its runs wait meanwhile."""
+    found = services.webhooks.handler(handler)
+    await services.webhooks.rows.set_handler(found.name, change.enabled)
+    services.deliverer.wake()
+    return HandlerShown(**handler_info(found, set() if change.enabled else {found.name}).model_dump())
+
+
+def _known(wire: Wire, keys: list[str]) -> None:
+    for key in keys:
+        if key not in wire.vars:
+            raise UnknownName("var", key, wire.vars, where=f"wire {wire.id!r}")
+
+
+async def _explained(exc: Exception, wire: Wire, services: Services) -> KhotanError:
+    """The user's hook, or the service, failed: what it says, secrets masked."""
+    document = await failure_of(exc, services.host, None)
+    if isinstance(exc, KhotanError):
+        exc.message, exc.hint = document["message"], document.get("hint", exc.hint)
+        return exc
+    place = f" ({document['place']})" if "place" in document else ""
+    return KhotanError(f"{wire.id}: {document['message']}{place}", code="wire_failed", hint="Correct the wire's code.")

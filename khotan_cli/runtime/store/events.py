@@ -1,0 +1,265 @@
+"""Events as they came, and the runs of their handlers, stored together in one transaction."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, Select, case, delete, exists, func, insert, or_, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.store.runs import ACTIVE, COUNTERS
+from khotan_cli.runtime.store.tables import EVENTS, RUNS, utc_now
+
+_NOTHING = dict.fromkeys(COUNTERS, 0)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A handler that an event is for: the name and kind of its runs, and the key by which they are ordered, if any."""
+
+    handler: str
+    kind: str
+    order_key: str | None = None
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """An event to be stored, with the handlers it is for."""
+
+    wire: str
+    remote_id: str
+    type: str
+    method: str
+    headers: Mapping[str, str]
+    content_type: str
+    body: bytes = field(repr=False)
+    deliveries: Sequence[Delivery] = ()
+    parked: str | None = None
+    organisation: str | None = None
+    source: str = "webhook"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The id of an event; `new` is false for one that had come before, `altered` true where it then had another body."""
+
+    id: int
+    new: bool
+    altered: bool = False
+
+
+EventData = Row[Any]
+"""A row of khotan_webhook_events."""
+
+
+class EventStore:
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def store(self, batch: Sequence[Incoming]) -> list[Stored]:
+        """Store events and the runs of their handlers in one transaction; of those that came before only count the repeat."""
+        first: dict[tuple[str, str], Incoming] = {}
+        for event in batch:
+            first.setdefault((event.wire, event.remote_id), event)
+        now = utc_now()
+        async with self.database.writing() as session:
+            ids = await self._insert(session, list(first.values()), now)
+            await self._deliver(session, [(ids[key], event) for key, event in first.items() if key in ids], now)
+            repeated = [e for e in batch if (e.wire, e.remote_id) not in ids or first[e.wire, e.remote_id] is not e]
+            known = await self._repeated(session, repeated) if repeated else {}
+        stored: list[Stored] = []
+        for event in batch:
+            key = (event.wire, event.remote_id)
+            if key in ids and first[key] is event:
+                stored.append(Stored(ids[key], new=True))
+            else:
+                row = known[key]
+                stored.append(Stored(row.id, new=False, altered=row.body != event.body))
+        return stored
+
+    async def _insert(
+        self, session: AsyncSession, events: Sequence[Incoming], now: datetime
+    ) -> dict[tuple[str, str], int]:
+        rows = [
+            {
+                "wire": event.wire,
+                "remote_id": event.remote_id,
+                "type": event.type,
+                "method": event.method,
+                "headers": dict(event.headers),
+                "content_type": event.content_type,
+                "body": event.body,
+                "repeats": 0,
+                "altered": 0,
+                "parked": event.parked,
+                "organisation": event.organisation,
+                "received_at": now,
+            }
+            for event in events
+        ]
+        new = self.database.insert(EVENTS).on_conflict_do_nothing()
+        made = await session.execute(new.returning(EVENTS.c.id, EVENTS.c.wire, EVENTS.c.remote_id), rows)
+        return {(row.wire, row.remote_id): row.id for row in made}
+
+    async def _deliver(self, session: AsyncSession, events: Sequence[tuple[int, Incoming]], now: datetime) -> list[str]:
+        rows = [
+            {
+                "id": str(uuid.uuid4()),
+                "flow": one.handler,
+                "kind": one.kind,
+                "status": "pending",
+                "source": event.source,
+                "epoch": 0,
+                "cancel_requested": False,
+                "event_id": event_id,
+                "order_key": one.order_key,
+                "failures": 0,
+                "created_at": now,
+                "updated_at": now,
+                **_NOTHING,
+            }
+            for event_id, event in events
+            for one in event.deliveries
+        ]
+        if rows:
+            await session.execute(insert(RUNS), rows)
+        return [str(row["id"]) for row in rows]
+
+    async def _repeated(self, session: AsyncSession, events: Sequence[Incoming]) -> dict[tuple[str, str], Any]:
+        keys = sorted({(event.wire, event.remote_id) for event in events})
+        asked = select(EVENTS.c.id, EVENTS.c.wire, EVENTS.c.remote_id, EVENTS.c.body)
+        rows = await session.execute(asked.where(tuple_(EVENTS.c.wire, EVENTS.c.remote_id).in_(keys)))
+        known: dict[tuple[str, str], Any] = {(row.wire, row.remote_id): row for row in rows}
+        for event in events:
+            row = known[event.wire, event.remote_id]
+            more = {"repeats": EVENTS.c.repeats + 1, "altered": EVENTS.c.altered + int(row.body != event.body)}
+            await session.execute(update(EVENTS).where(EVENTS.c.id == row.id).values(more))
+        return known
+
+    async def again(self, event_id: int, deliveries: Sequence[Delivery]) -> list[str]:
+        """New runs for a stored event; their ids."""
+        one = Incoming("", "", "", "", {}, "", b"", deliveries, source="manual")
+        async with self.database.writing() as session:
+            await session.execute(update(EVENTS).where(EVENTS.c.id == event_id).values(parked=None))
+            return await self._deliver(session, [(event_id, one)], utc_now())
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    async def get(self, event_id: int) -> EventData | None:
+        async with self.database.session() as session:
+            return (await session.execute(select(EVENTS).where(EVENTS.c.id == event_id))).one_or_none()
+
+    async def many(self, event_ids: Sequence[int]) -> dict[int, EventData]:
+        async with self.database.session() as session:
+            rows = (await session.execute(select(EVENTS).where(EVENTS.c.id.in_(set(event_ids))))).all()
+        return {row.id: row for row in rows}
+
+    async def newest(
+        self,
+        *,
+        wire: str | None = None,
+        type: str | None = None,
+        status: str | None = None,
+        parked: bool | None = None,
+        since: datetime | None = None,
+        after: int | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> tuple[list[EventData], int]:
+        """Events, the newest first, and how many there are; `status`: with a run of that status, or "unhandled" with none.
+
+        after: only those with a higher id, the oldest first.
+        """
+        matching = select(EVENTS)
+        if wire is not None:
+            matching = matching.where(EVENTS.c.wire == wire)
+        if type is not None:
+            matching = matching.where(EVENTS.c.type == type)
+        if since is not None:
+            matching = matching.where(EVENTS.c.received_at >= since)
+        if parked is not None:
+            matching = matching.where(EVENTS.c.parked.is_not(None) if parked else EVENTS.c.parked.is_(None))
+        if after is not None:
+            matching = matching.where(EVENTS.c.id > after)
+        matching = _with_status(matching, status)
+        order = EVENTS.c.id.asc() if after is not None else EVENTS.c.id.desc()
+        async with self.database.session() as session:
+            total = (await session.execute(select(func.count()).select_from(matching.subquery()))).scalar() or 0
+            return [*(await session.execute(matching.order_by(order).limit(limit).offset(offset))).all()], total
+
+    async def runs(self, event_ids: Sequence[int]) -> dict[int, list[Row[Any]]]:
+        """The runs of events, the newest last, by event."""
+        found: dict[int, list[Row[Any]]] = {event_id: [] for event_id in event_ids}
+        asked = select(RUNS).where(RUNS.c.event_id.in_(set(event_ids))).order_by(RUNS.c.created_at, RUNS.c.flow)
+        async with self.database.session() as session:
+            for row in await session.execute(asked):
+                found[row.event_id].append(row)
+        return found
+
+    async def failed(self, *, wire: str | None, since: datetime | None) -> list[tuple[int, str]]:
+        """Event and handler of every failed run that no later run of the same handler has followed."""
+        later = RUNS.alias("later")
+        followed = exists().where(
+            later.c.event_id == RUNS.c.event_id,
+            later.c.flow == RUNS.c.flow,
+            later.c.id != RUNS.c.id,
+            later.c.created_at >= RUNS.c.created_at,
+        )
+        asked = select(RUNS.c.event_id, RUNS.c.flow).join(EVENTS, EVENTS.c.id == RUNS.c.event_id)
+        asked = asked.where(RUNS.c.status.in_(("failed", "partial")), ~followed)
+        if wire is not None:
+            asked = asked.where(EVENTS.c.wire == wire)
+        if since is not None:
+            asked = asked.where(EVENTS.c.received_at >= since)
+        async with self.database.session() as session:
+            return [(row.event_id, row.flow) for row in await session.execute(asked.order_by(RUNS.c.event_id))]
+
+    async def counts(self) -> dict[str, dict[str, int]]:
+        """For each wire: events in all, and runs that wait and that failed."""
+        found: dict[str, dict[str, int]] = {}
+        waiting = func.coalesce(func.sum(case((RUNS.c.status.in_(ACTIVE), 1), else_=0)), 0)
+        failed = func.coalesce(func.sum(case((RUNS.c.status == "failed", 1), else_=0)), 0)
+        events = select(EVENTS.c.wire, func.count(), func.max(EVENTS.c.received_at)).group_by(EVENTS.c.wire)
+        runs = select(EVENTS.c.wire, waiting, failed).join(RUNS, RUNS.c.event_id == EVENTS.c.id).group_by(EVENTS.c.wire)
+        async with self.database.session() as session:
+            for wire, count, last in await session.execute(events):
+                found[wire] = {"events": count, "waiting": 0, "failed": 0, "last": last}
+            for wire, waits, failures in await session.execute(runs):
+                found[wire] |= {"waiting": int(waits), "failed": int(failures)}
+        return found
+
+    # -- upkeep ------------------------------------------------------------------------------------------------------
+
+    async def park(self, event_id: int, reason: str | None, organisation: str | None) -> None:
+        """Say why an ingested record waits, or (None) that it waits no longer, and whose it is."""
+        values = {"parked": reason, "organisation": organisation}
+        async with self.database.session() as session:
+            await session.execute(update(EVENTS).where(EVENTS.c.id == event_id).values(values))
+
+    async def sweep(self, before: datetime, limit: int = 1000) -> int:
+        """Delete events that came before then and have no run that waits, with their runs; how many."""
+        active = exists().where(RUNS.c.event_id == EVENTS.c.id, RUNS.c.status.in_(ACTIVE))
+        old = select(EVENTS.c.id).where(EVENTS.c.received_at < before, EVENTS.c.parked.is_(None), ~active).limit(limit)
+        async with self.database.writing() as session:
+            gone = list((await session.execute(old)).scalars())
+            if gone:
+                await session.execute(delete(RUNS).where(RUNS.c.event_id.in_(gone)))
+                await session.execute(delete(EVENTS).where(EVENTS.c.id.in_(gone)))
+            return len(gone)
+
+
+def _with_status(matching: Select[Any], status: str | None) -> Select[Any]:
+    mine = RUNS.c.event_id == EVENTS.c.id
+    if status is None:
+        return matching
+    if status == "unhandled":
+        return matching.where(~exists().where(mine))
+    wanted = (
+        or_(RUNS.c.status == "failed", RUNS.c.status == "partial") if status == "failed" else RUNS.c.status == status
+    )
+    return matching.where(exists().where(mine, wanted))

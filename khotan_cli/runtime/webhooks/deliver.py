@@ -1,0 +1,209 @@
+"""Running handlers: claims waiting runs, executes each in a lane of its own, and tries those that failed again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+from datetime import timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from khotan_cli.errors import DatabaseBusy, DatabaseUnreachable, KhotanError
+from khotan_cli.runtime.flows.context import FlowContext
+from khotan_cli.runtime.flows.execution import run_function, tell
+from khotan_cli.runtime.flows.failure import failure_of
+from khotan_cli.runtime.flows.lanes import Lanes
+from khotan_cli.runtime.flows.pages import reason_of
+from khotan_cli.runtime.flows.recorder import Outcome, Recorder, patiently
+from khotan_cli.runtime.store.events import EventData
+from khotan_cli.runtime.store.runs import Reject, RunCancelled, RunData, RunLost
+from khotan_cli.runtime.store.tables import utc_now
+from khotan_cli.runtime.webhooks.event import StoredEvent
+from khotan_cli.runtime.webhooks.handlers import Handler
+from khotan_cli.runtime.webhooks.host import WebhookHost
+
+POLL_SECONDS = 0.2
+"""How often the queue is looked at where nobody in this process says that there is something in it."""
+_GRACE_SECONDS = 5.0
+_MOST_STARTS = 20
+"""Starts of a run without an end: its handler brings the process down."""
+
+logger = logging.getLogger("khotan.webhooks")
+
+
+class Deliverer:
+    """Part of the engine: runs handlers until it is told to stop, at most `concurrency` at a time."""
+
+    def __init__(self, host: WebhookHost, *, concurrency: int) -> None:
+        self._host, self._concurrency = host, concurrency
+        self._running: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake: asyncio.Event | None = None
+        self._paused: set[str] = set()
+
+    def wake(self) -> None:
+        """Look at the queue now; from any thread."""
+        loop, wake = self._loop, self._wake
+        if loop is not None and wake is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(wake.set)
+
+    def run(self, worker: str, lanes: Lanes, stopping: threading.Event) -> None:
+        """In a thread of its own."""
+        asyncio.run(self._run(worker, lanes, stopping))
+
+    async def _run(self, worker: str, lanes: Lanes, stopping: threading.Event) -> None:
+        self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
+        try:
+            while not stopping.is_set():
+                more = False
+                try:
+                    more = await self._round(worker, lanes)
+                except (DatabaseUnreachable, DatabaseBusy) as exc:
+                    logger.warning("Webhooks wait: %s", exc.message)
+                    await asyncio.to_thread(stopping.wait, 1.0)
+                except KhotanError as exc:
+                    logger.warning("Webhooks wait: %s", exc.message)
+                    await asyncio.to_thread(stopping.wait, 5.0)
+                await self._pause(more)
+        finally:
+            for task in self._running:
+                task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
+            await self._host.host.database.dispose()
+
+    async def _round(self, worker: str, lanes: Lanes) -> bool:
+        """Start what can be started; whether there may be more."""
+        free = self._concurrency - len(self._running)
+        if free <= 0:
+            return False
+        rows = await self._host.deliveries.claim(worker, free, await self._off())
+        events = await self._host.events.many([row.event_id for row in rows]) if rows else {}
+        for row in rows:
+            task = asyncio.create_task(self._deliver(lanes, row, events.get(row.event_id)))
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+        return len(rows) == free
+
+    async def _off(self) -> set[str]:
+        """Names of the handlers that do not run now: disabled, or of a disabled wire, or not this app's."""
+        wires, handlers = await self._host.deliveries.switched_off()
+        if not wires and not handlers:
+            return set()
+        return handlers | {name for name, one in self._host.handlers.items() if one.wire.id in wires}
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if self._wake is not None:
+            self._wake.set()
+
+    async def _pause(self, more: bool) -> None:
+        assert self._wake is not None
+        if more and len(self._running) < self._concurrency:
+            return
+        try:
+            await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+        except TimeoutError:
+            return
+        self._wake.clear()
+
+    async def _deliver(self, lanes: Lanes, row: RunData, event: EventData | None) -> None:
+        handler = self._host.handlers.get(row.flow)
+        work = asyncio.ensure_future(lanes.run(lambda: deliver(self._host, handler, row, event)))
+        try:
+            if handler is None or handler.timeout is None:
+                await work
+                return
+            done, _ = await asyncio.wait({work}, timeout=handler.timeout + _GRACE_SECONDS)
+            if done:
+                work.result()
+                return
+            error = {
+                "error": "flow_timeout",
+                "message": f"Handler {handler.name!r} took longer than {handler.timeout:g} s, and never yielded",
+                "hint": "Something in it blocks its thread: use await, or asyncio.to_thread(…).",
+            }
+            work.cancel()
+            await _again_or_never(self._host, handler, row, error)
+        except KhotanError as exc:
+            logger.error("Run %s could not be ended: %s", row.id, exc.message)
+        except asyncio.CancelledError:
+            work.cancel()
+            raise
+
+
+async def deliver(host: WebhookHost, handler: Handler | None, row: RunData, stored: EventData | None) -> None:
+    """One try of a run. Returns when its end, or its next try, is stored."""
+    base = host.host
+    if handler is None or stored is None:
+        gone = f"There is no handler {row.flow!r} in this app any more" if handler is None else "The event is gone"
+        error = {
+            "error": "unknown_handler",
+            "message": gone,
+            "hint": "It was renamed or removed while the event waited.",
+        }
+        await patiently(lambda: base.runs.finish(row.id, row.epoch, "failed", error=error))
+        return
+    recorder = Recorder(base.database, base.runs, row.id, row.epoch)
+    try:
+        if row.cancel_requested:
+            raise RunCancelled
+        if row.epoch == 1:
+            await tell(base, handler, row, started=True)
+        else:
+            await recorder.load()
+        ctx = FlowContext(base, handler, recorder, variant="", source=row.source)
+        try:
+            ctx.event = StoredEvent(stored).event(handler.adapter, ctx, row.failures + 1)
+        except ValidationError as exc:
+            await _invalid(host, handler, recorder, row, exc)
+            return
+        message = await run_function(handler, ctx)
+        ended = await patiently(lambda: base.runs.finish(row.id, row.epoch, "completed", message=message))
+    except RunLost:
+        logger.info("Run %s is another process's now", row.id)
+        return
+    except RunCancelled:
+        ended = await patiently(lambda: base.runs.finish(row.id, row.epoch, "cancelled"))
+    except Exception as exc:
+        error = await failure_of(exc, base, handler)
+        logger.warning("Handler %s failed: %s", handler.name, error["message"])
+        await _again_or_never(host, handler, row, error)
+        return
+    if ended is not None:
+        await tell(base, handler, ended, started=False)
+
+
+async def _again_or_never(host: WebhookHost, handler: Handler, row: RunData, error: dict[str, Any]) -> None:
+    failures, retry = row.failures + 1, handler.retry
+    if failures < retry.attempts and row.epoch < retry.attempts + _MOST_STARTS:
+        pause = min(retry.max_backoff, retry.backoff * 2 ** (failures - 1))
+        until = utc_now() + timedelta(seconds=random.uniform(pause / 2, pause))
+        await patiently(lambda: host.deliveries.postpone(row.id, row.epoch, failures, error, until))
+        return
+    ended = await patiently(lambda: host.host.runs.finish(row.id, row.epoch, "failed", error=error))
+    if ended is not None:
+        await tell(host.host, handler, ended, started=False)
+
+
+async def _invalid(host: WebhookHost, handler: Handler, recorder: Recorder, row: RunData, exc: ValidationError) -> None:
+    """Keep an event that is not what its handler declares: marked, counted, and to be replayed when it is put right."""
+    reason = reason_of(exc)
+    rejects = [Reject("validate", reason, {"event": str(row.event_id)})]
+
+    async def note(_: Any) -> Outcome:
+        return Outcome(None, {"failed": 1}, rejects)
+
+    if recorder.finished("validate") is None:
+        await recorder.commit("validate", note)
+    error = {
+        "error": "event_invalid",
+        "message": f"The event is not what {handler.function_name} declares: {reason}",
+        "hint": "Correct the model, then replay the event.",
+        "next": [f"khotan wire replay {row.event_id}"],
+    }
+    ended = await patiently(lambda: host.host.runs.finish(row.id, row.epoch, "failed", error=error))
+    if ended is not None:
+        await tell(host.host, handler, ended, started=False)

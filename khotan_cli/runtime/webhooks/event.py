@@ -1,0 +1,99 @@
+"""`Event`: what a handler is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import orjson
+from pydantic import TypeAdapter
+
+from khotan_cli.runtime.store.events import EventData
+from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
+
+if TYPE_CHECKING:
+    from khotan_cli.runtime.flows.context import FlowContext
+
+M = TypeVar("M")
+
+
+@dataclass(frozen=True)
+class Event(Generic[M]):
+    """An event as it came, and what its handler declares it to be.
+
+    `data` is the handler's model, or the JSON body where it has none (text, or bytes, where the body is not JSON). `id` is
+    khotan's, `remote_id` the sender's. `attempt` counts from 1. `ctx` has what a flow has: `session()`, `mapping()`,
+    `cache()`, steps, `log()`. `organisation` is whose an ingested record is. Credentials in `headers` are masked.
+    """
+
+    data: M
+    id: str
+    wire: str
+    type: str
+    remote_id: str
+    headers: Mapping[str, str]
+    content_type: str
+    received_at: datetime
+    attempt: int = 1
+    organisation: str | None = None
+    body: bytes = field(default=b"", repr=False)
+    _ctx: FlowContext | None = field(default=None, repr=False)
+
+    @property
+    def ctx(self) -> FlowContext:
+        """Raises RuntimeError for an event that was made by hand, in a test say, without one."""
+        if self._ctx is None:
+            raise RuntimeError("This event has no context: it was not made by khotan")
+        return self._ctx
+
+
+class StoredEvent:
+    """A row of khotan_webhook_events, read."""
+
+    def __init__(self, row: EventData) -> None:
+        self.row = row
+
+    @cached_property
+    def request(self) -> WebhookRequest:
+        return WebhookRequest(self.row.method, "", Headers(self.row.headers or {}), self.row.body)
+
+    @cached_property
+    def content(self) -> Any:
+        """The body: JSON where it is, else text, else bytes; the fields of a form."""
+        if self.request.content_type == "application/x-www-form-urlencoded":
+            return dict(self.request.form)
+        try:
+            return orjson.loads(self.row.body)
+        except orjson.JSONDecodeError:
+            pass
+        try:
+            return self.row.body.decode()
+        except UnicodeDecodeError:
+            return self.row.body
+
+    def event(self, adapter: TypeAdapter[Any] | None, ctx: FlowContext | None, attempt: int) -> Event[Any]:
+        """The event for a handler. Raises pydantic.ValidationError where the body is not what the handler declares."""
+        row = self.row
+        data = self.content if adapter is None else self._validated(adapter)
+        return Event(
+            data,
+            str(row.id),
+            row.wire,
+            row.type,
+            row.remote_id,
+            dict(row.headers or {}),
+            row.content_type,
+            row.received_at,
+            attempt,
+            row.organisation,
+            row.body,
+            ctx,
+        )
+
+    def _validated(self, adapter: TypeAdapter[Any]) -> Any:
+        if self.request.content_type == "application/x-www-form-urlencoded":
+            return adapter.validate_strings(self.content)
+        return adapter.validate_json(self.row.body)

@@ -1,0 +1,84 @@
+"""Public keys and the signatures they verify (RFC 8032, FIPS 186-5)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+
+from khotan_cli.runtime.webhooks.schemes import Refused
+
+_RAW_ED25519 = 32
+
+
+def ed25519_matches(key: str, signature: bytes, content: bytes) -> bool:
+    """The key in PEM, or its 32 bytes in hex or base64. Raises Refused where it is none."""
+    public = _public(key)
+    if not isinstance(public, ed25519.Ed25519PublicKey):
+        raise Refused("the wire's key is no Ed25519 public key")
+    try:
+        public.verify(signature, content)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def ecdsa_matches(key: str, signature: bytes, content: bytes, algorithm: str, *, raw: bool) -> bool:
+    """raw: the signature is r and s side by side (IEEE P1363), else in DER."""
+    public = _public(key)
+    if not isinstance(public, ec.EllipticCurvePublicKey):
+        raise Refused("the wire's key is no ECDSA public key")
+    if raw:
+        half = (public.curve.key_size + 7) // 8
+        if len(signature) != 2 * half:
+            return False
+        signature = encode_dss_signature(
+            int.from_bytes(signature[:half], "big"), int.from_bytes(signature[half:], "big")
+        )
+    try:
+        public.verify(signature, content, ec.ECDSA(_hash(algorithm)))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def signature_of(key: str, content: bytes, algorithm: str, *, raw: bool) -> bytes:
+    """Sign with a private key in PEM. Raises Refused where the wire has only the public one."""
+    try:
+        private = serialization.load_pem_private_key(key.encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise Refused("only the service can sign: the wire has its public key, not the private one") from None
+    if isinstance(private, ed25519.Ed25519PrivateKey):
+        return private.sign(content)
+    if not isinstance(private, ec.EllipticCurvePrivateKey):
+        raise Refused("the wire's key is neither Ed25519 nor ECDSA")
+    signature = private.sign(content, ec.ECDSA(_hash(algorithm)))
+    if not raw:
+        return signature
+    half = (private.curve.key_size + 7) // 8
+    return b"".join(number.to_bytes(half, "big") for number in decode_dss_signature(signature))
+
+
+def _hash(algorithm: str) -> hashes.HashAlgorithm:
+    found: hashes.HashAlgorithm = getattr(hashes, algorithm.upper())()
+    return found
+
+
+def _public(key: str) -> Any:
+    text = key.strip()
+    try:
+        if text.startswith("-----BEGIN"):
+            if "PRIVATE KEY" in text.partition("\n")[0]:
+                return serialization.load_pem_private_key(text.encode(), password=None).public_key()
+            return serialization.load_pem_public_key(text.encode())
+        raw = bytes.fromhex(text) if len(text) == 2 * _RAW_ED25519 else base64.b64decode(text, validate=True)
+        if len(raw) == _RAW_ED25519:
+            return ed25519.Ed25519PublicKey.from_public_bytes(raw)
+        return serialization.load_der_public_key(raw)
+    except (ValueError, TypeError, binascii.Error, UnsupportedAlgorithm):
+        raise Refused("the wire's key is no public key in PEM, DER, hex or base64") from None

@@ -1,0 +1,155 @@
+"""Receiving an event: verify, tell what it is, store it with the runs of its handlers, and only then acknowledge."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from khotan_cli.errors import KhotanError, SecretMissing
+from khotan_cli.runtime.flows.hooks import EventInfo
+from khotan_cli.runtime.plugs.masking import mask_secret
+from khotan_cli.runtime.store.events import Delivery, Incoming, Stored
+from khotan_cli.runtime.webhooks.challenges import Answer
+from khotan_cli.runtime.webhooks.host import WebhookHost
+from khotan_cli.runtime.webhooks.inbox import Inbox
+from khotan_cli.runtime.webhooks.request import WebhookRequest
+from khotan_cli.runtime.webhooks.schemes import Refused
+from khotan_cli.runtime.webhooks.wire import Wire
+
+logger = logging.getLogger("khotan.webhooks")
+
+_CREDENTIALS = ("authorization", "cookie", "token", "secret", "signature", "api-key", "apikey", "hmac", "password")
+_REREAD_SECONDS = 1.0
+
+
+class SignatureInvalid(KhotanError):
+    default_code = "signature_invalid"
+
+
+class BodyInvalid(KhotanError):
+    default_code = "body_invalid"
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of a request: an event that is stored, or the answer to a challenge."""
+
+    stored: Stored | None = None
+    answer: Answer | None = None
+
+
+class Receiver:
+    """Takes requests for wires. `wake` is called when there is something for handlers to do."""
+
+    def __init__(self, host: WebhookHost, inbox: Inbox) -> None:
+        self._host, self._inbox = host, inbox
+
+    async def receive(self, wire: Wire, request: WebhookRequest, now: float | None = None) -> Receipt:
+        """Verify and store. Raises SignatureInvalid, BodyInvalid; SecretMissing, StoreError where nothing can be stored."""
+        challenge = wire.challenge
+        if challenge is not None and not challenge.signed:
+            answer = challenge.answer(request, await self._host.values(wire))
+            if answer is not None:
+                return Receipt(answer=answer)
+        if request.method not in wire.event_methods:
+            raise refused_method(wire.id, request.method, wire.event_methods)
+        await self.verify(wire, request, time.time() if now is None else now)
+        if challenge is not None and challenge.signed:
+            answer = challenge.answer(request, {})
+            if answer is not None:
+                return Receipt(answer=answer)
+        event = incoming(wire, request)
+        stored = await self._inbox.put(event)
+        if stored.new:
+            handlers = tuple(one.handler for one in event.deliveries)
+            info = EventInfo(str(stored.id), wire.id, event.type, event.remote_id, handlers)
+            await self._host.host.hooks.received(info)
+        return Receipt(stored)
+
+    async def verify(self, wire: Wire, request: WebhookRequest, now: float) -> None:
+        """Raises SignatureInvalid. Where secrets that were read a while ago do not fit, they are read once more."""
+        try:
+            try:
+                await self._verify(wire, request, now, fresh=False)
+            except (Refused, SecretMissing):
+                if not self._host.read_before(wire, _REREAD_SECONDS):
+                    raise
+                await self._verify(wire, request, now, fresh=True)
+        except Refused as exc:
+            logger.warning("Wire %s refused a request: %s", wire.id, exc)
+            raise SignatureInvalid(
+                "The request is not signed as this endpoint expects",
+                hint="Check the secret on both sides, and the clock.",
+            ) from None
+
+    async def _verify(self, wire: Wire, request: WebhookRequest, now: float, *, fresh: bool) -> None:
+        if wire.verify is not None:
+            values = await self._host.values(wire, fresh=fresh)
+            try:
+                accepted = await wire.verify(request, values)
+            except Exception as exc:  # the user's code; what it says may hold a secret
+                raise Refused(f"on_verify raised {type(exc).__name__}") from None
+            if accepted is not True:
+                raise Refused("on_verify did not accept it")
+            return
+        assert wire.scheme is not None
+        wire.scheme.verify(request, await self._host.secrets(wire, fresh=fresh), now)
+
+
+def refused_method(wire: str, method: str, allowed: Iterable[str]) -> KhotanError:
+    allow = sorted(allowed)
+    error = KhotanError(
+        f"Events of wire {wire!r} do not come with {method}",
+        code="method_not_allowed",
+        hint=f"Send {' or '.join(allow)}.",
+    )
+    error.details["allow"] = allow  # RFC 9110 15.5.6
+    return error
+
+
+def incoming(wire: Wire, request: WebhookRequest) -> Incoming:
+    """The event that a verified request is. Raises BodyInvalid where its rules need JSON and the body says it is, and is not."""
+    event_type, remote_id = _found(wire, request)
+    deliveries = [
+        Delivery(handler.name, handler.kind, handler.order_key(request))
+        for handler in wire.handlers.values()
+        if handler.takes(event_type)
+    ]
+    return Incoming(
+        wire.id,
+        remote_id,
+        event_type,
+        request.method,
+        masked_headers(request.headers.items()),
+        request.headers.get("content-type", ""),
+        request.body,
+        deliveries,
+    )
+
+
+def _found(wire: Wire, request: WebhookRequest) -> tuple[str, str]:
+    values: list[str | None] = []
+    for rule in (wire.type_rule, wire.id_rule):
+        try:
+            values.append(None if rule is None else rule.find(request))
+        except ValueError:
+            if request.content_type and not request.content_type.endswith("json"):
+                values.append(None)  # another kind of content: stored as it is
+                continue
+            raise BodyInvalid("The body is not JSON", hint="Send JSON, in UTF-8, nested reasonably.") from None
+    event_type, remote_id = values
+    # A repeat has the same content; a request without an id that differs in anything is another event.
+    digest = hashlib.sha256(request.url.partition("?")[2].encode() + b"\n" + request.body).hexdigest()
+    return event_type or "", remote_id or f"sha256:{digest}"
+
+
+def masked_headers(fields: Any) -> dict[str, str]:
+    """Header fields to be stored: what lets somebody in, or signs, is masked. PostgreSQL's JSON holds no NUL."""
+    return {
+        name: mask_secret(value) if any(part in name for part in _CREDENTIALS) else value.replace("\x00", "")
+        for name, value in fields
+    }

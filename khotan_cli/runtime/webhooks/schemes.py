@@ -1,0 +1,294 @@
+"""How one signature is made and compared: the parts that `signatures` puts together. Sans-IO, constant-time."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from khotan_cli.errors import ConfigError
+from khotan_cli.runtime.plugs.vars import Var
+from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
+from khotan_cli.runtime.webhooks.rules import Rule
+
+Encoding = Literal["hex", "base64"]
+SecretEncoding = Literal["utf-8", "base64", "hex"]
+Content = Callable[[WebhookRequest, str, str], Sequence[bytes]]
+"""What is signed: a function of request, timestamp and id that gives the forms it may have; the first is used to sign."""
+
+TOLERANCE = 300.0
+_DIGITS = re.compile(r"[0-9]{1,15}")
+_PLACE = re.compile(rb"\{(body|timestamp|id|url)\}")
+
+
+class Refused(Exception):
+    """A request that its wire does not accept. The text says why, for the owner's log; it is not sent to the caller."""
+
+
+class Scheme(Protocol):
+    """A way to sign requests. `event_id`: where the sender puts an id that is the same for every attempt."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def secret(self) -> Var | None: ...
+    @property
+    def event_id(self) -> Rule | None: ...
+    @property
+    def event_type(self) -> Rule | None: ...
+
+    def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
+        """Raises Refused unless one of the secrets signed this very request, at about this time."""
+        ...
+
+    def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
+        """The header fields that make the request a signed one."""
+        ...
+
+    def make_secret(self) -> str:
+        """A new secret, for services that are told one."""
+        ...
+
+
+def template(text: str) -> Content:
+    """What is signed, as a text with {body}, {timestamp}, {id} and {url}. Raises ConfigError for another placeholder."""
+    raw = text.encode()
+    unknown = re.sub(_PLACE, b"", raw)
+    if b"{" in unknown or b"}" in unknown:
+        raise ConfigError(
+            f"{text!r} is no template of signed content", hint="Placeholders: {body}, {timestamp}, {id} and {url}."
+        )
+
+    def content(request: WebhookRequest, timestamp: str, event_id: str) -> Sequence[bytes]:
+        values = {
+            b"body": request.body,
+            b"timestamp": timestamp.encode(),
+            b"id": event_id.encode(),
+            b"url": request.url.encode(),
+        }
+        return [_PLACE.sub(lambda found: values[found[1]], raw)]
+
+    return content
+
+
+def decoded_secret(secret: str, encoding: SecretEncoding, prefix: str) -> bytes:
+    """The key that a secret stands for. Raises Refused for one that is not encoded so: the wire is set up wrong."""
+    text = secret.removeprefix(prefix) if prefix else secret
+    if encoding == "utf-8":
+        return text.encode()
+    try:
+        if encoding == "hex":
+            return bytes.fromhex(text)
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (ValueError, binascii.Error):
+        raise Refused(f"the wire's secret is not {encoding}") from None
+
+
+def check_time(timestamp: str, now: float, tolerance: float | None) -> None:
+    """Raises Refused for what is no moment in Unix seconds, or one further away than the tolerance, in either direction."""
+    if not _DIGITS.fullmatch(timestamp):
+        raise Refused("the timestamp is missing or not in Unix seconds")
+    if tolerance is not None and abs(now - int(timestamp)) > tolerance:
+        raise Refused(f"the timestamp is {now - int(timestamp):+.0f} s from now, more than {tolerance:g} s")
+
+
+def required(headers: Headers, *names: str) -> str:
+    """The first of the headers that is there. Raises Refused."""
+    for name in names:
+        if name in headers:
+            return headers[name]
+    raise Refused(f"the header {names[0]} is missing")
+
+
+@dataclass(frozen=True)
+class Hmac:
+    """A keyed hash over the request. See `signatures.hmac` for the options."""
+
+    name: str
+    headers: tuple[str, ...]
+    content: Content
+    algorithm: str = "sha256"
+    encoding: Encoding = "hex"
+    prefix: str = ""
+    separator: str | None = None
+    keyed: bool = False
+    timestamp_headers: tuple[str, ...] = ()
+    id_headers: tuple[str, ...] = ()
+    tolerance: float | None = TOLERANCE
+    secret_encoding: SecretEncoding = "utf-8"
+    secret_prefix: str = ""
+    secret: Var | None = None
+    event_id: Rule | None = None
+    event_type: Rule | None = None
+    timed: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.algorithm not in hashlib.algorithms_available:
+            raise ConfigError(f"{self.algorithm!r} is no hash algorithm", hint="sha256, sha512, sha1, …")
+        object.__setattr__(self, "timed", bool(self.timestamp_headers) or self.keyed)
+
+    def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
+        given, timestamp = self._given(required(request.headers, *self.headers))
+        if self.timestamp_headers:
+            timestamp = required(request.headers, *self.timestamp_headers)
+        event_id = required(request.headers, *self.id_headers) if self.id_headers else ""
+        if not given:
+            raise Refused(f"the header {self.headers[0]} holds no signature of this scheme")
+        if self.timed:
+            check_time(timestamp, now, self.tolerance)
+        matched = False
+        for secret in secrets:
+            key = decoded_secret(secret, self.secret_encoding, self.secret_prefix)
+            for content in self.content(request, timestamp, event_id):
+                made = self._digest(key, content)
+                for one in given:  # all of them: how long it takes tells nothing
+                    matched |= hmac.compare_digest(made, one.encode("utf-8", "replace"))
+        if not matched:
+            raise Refused("the signature does not match the body under any of the wire's secrets")
+
+    def _given(self, header: str) -> tuple[list[str], str]:
+        """The signatures of this scheme in the header, and the timestamp where it is in the same one."""
+        parts = [header] if self.separator is None else header.split(self.separator)
+        if not self.keyed:
+            return [part.removeprefix(self.prefix) for part in parts if part.startswith(self.prefix)], ""
+        fields = [part.partition("=")[::2] for part in parts]
+        key = self.prefix.removesuffix("=")
+        return [value for name, value in fields if name == key], next((v for n, v in fields if n == "t"), "")
+
+    def _digest(self, key: bytes, content: bytes) -> bytes:
+        digest = hmac.new(key, content, self.algorithm).digest()
+        return digest.hex().encode() if self.encoding == "hex" else base64.b64encode(digest)
+
+    def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
+        timestamp, fields = str(int(now)), dict[str, str]()
+        key = decoded_secret(secret, self.secret_encoding, self.secret_prefix)
+        signature = self._digest(key, self.content(request, timestamp, event_id)[0]).decode()
+        value = f"t={timestamp},{self.prefix}{signature}" if self.keyed else f"{self.prefix}{signature}"
+        fields[self.headers[0]] = value
+        if self.timestamp_headers:
+            fields[self.timestamp_headers[0]] = timestamp
+        if self.id_headers:
+            fields[self.id_headers[0]] = event_id
+        return fields
+
+    def make_secret(self) -> str:
+        raw = secrets.token_bytes(32)
+        if self.secret_encoding == "base64":
+            return self.secret_prefix + base64.b64encode(raw).decode()
+        return self.secret_prefix + raw.hex()
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """A signature that a public key verifies: the wire's secret is that key, in PEM, hex or base64."""
+
+    name: str
+    header: str
+    content: Content
+    kind: Literal["ed25519", "ecdsa"]
+    encoding: Encoding = "hex"
+    prefix: str = ""
+    timestamp_header: str | None = None
+    tolerance: float | None = TOLERANCE
+    algorithm: str = "sha256"
+    raw_signature: bool = False
+    secret: Var | None = None
+    event_id: Rule | None = None
+    event_type: Rule | None = None
+
+    def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
+        given = required(request.headers, self.header)
+        timestamp = ""
+        if self.timestamp_header:
+            timestamp = required(request.headers, self.timestamp_header)
+            check_time(timestamp, now, self.tolerance)
+        if not given.startswith(self.prefix):
+            raise Refused(f"the header {self.header} holds no signature of this scheme")
+        try:
+            text = given.removeprefix(self.prefix)
+            signature = bytes.fromhex(text) if self.encoding == "hex" else base64.b64decode(text, validate=True)
+        except (ValueError, binascii.Error):
+            raise Refused(f"the signature is not {self.encoding}") from None
+        for content in self.content(request, timestamp, ""):
+            if any(self._matches(secret, signature, content) for secret in secrets):
+                return
+        raise Refused("the signature does not match the body under any of the wire's keys")
+
+    def _matches(self, key: str, signature: bytes, content: bytes) -> bool:
+        from khotan_cli.runtime.webhooks.keys import ecdsa_matches, ed25519_matches
+
+        if self.kind == "ed25519":
+            return ed25519_matches(key, signature, content)
+        return ecdsa_matches(key, signature, content, self.algorithm, raw=self.raw_signature)
+
+    def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
+        """Raises Refused: only the service has the private key. One in PEM, as the wire's secret, can sign; for tests."""
+        from khotan_cli.runtime.webhooks.keys import signature_of
+
+        timestamp = str(int(now))
+        content = self.content(request, timestamp, "")[0]
+        signature = signature_of(secret, content, self.algorithm, raw=self.raw_signature)
+        text = signature.hex() if self.encoding == "hex" else base64.b64encode(signature).decode()
+        fields = {self.header: f"{self.prefix}{text}"}
+        return {**fields, self.timestamp_header: timestamp} if self.timestamp_header else fields
+
+    def make_secret(self) -> str:
+        raise ConfigError(f"{self.name} is verified with the service's public key: none can be made up")
+
+
+@dataclass(frozen=True)
+class Token:
+    """A shared value that the sender repeats as it is, in a header, the query or the JSON body."""
+
+    name: str
+    rule: Rule
+    prefix: str = ""
+    secret: Var | None = None
+    event_id: Rule | None = None
+    event_type: Rule | None = None
+
+    def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
+        try:
+            given = self.rule.find(request)
+        except ValueError:
+            raise Refused("the body is not JSON, so that there is no token in it") from None
+        if not given:
+            raise Refused(f"{self.rule} holds no token")
+        matched = False
+        for secret in secrets:
+            matched |= hmac.compare_digest(f"{self.prefix}{secret}".encode(), given.encode("utf-8", "replace"))
+        if not matched:
+            raise Refused("the token is not the wire's")
+
+    def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
+        if self.rule.header is None:
+            raise Refused("the token is not in a header: put it into the body or the URL yourself")
+        return {self.rule.header: f"{self.prefix}{secret}"}
+
+    def make_secret(self) -> str:
+        return secrets.token_hex(32)
+
+
+@dataclass(frozen=True)
+class Unsigned:
+    """No signature at all: anybody who knows the URL can send."""
+
+    name: str = "unsigned"
+    secret: Var | None = None
+    event_id: Rule | None = None
+    event_type: Rule | None = None
+
+    def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
+        """Everything is accepted."""
+
+    def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
+        return {}
+
+    def make_secret(self) -> str:
+        return ""

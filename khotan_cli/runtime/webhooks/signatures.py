@@ -1,0 +1,267 @@
+"""Signature schemes of vendors, and general ones: `Wire(shop, verify=signatures.stripe())`.
+
+The secret comes from the wire's variable `secret` (several, one per line, while they are rotated), or from a variable of
+the plug where that is given as `secret=Shop.api_secret`. Raw bytes are verified. Timestamps are accepted within the
+tolerance in both directions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from khotan_cli.runtime.plugs.vars import Var
+from khotan_cli.runtime.webhooks.request import WebhookRequest
+from khotan_cli.runtime.webhooks.rules import Rule
+from khotan_cli.runtime.webhooks.schemes import (
+    TOLERANCE,
+    Encoding,
+    Hmac,
+    PublicKey,
+    SecretEncoding,
+    Token,
+    Unsigned,
+    template,
+)
+
+
+def stripe(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Hmac:
+    """Stripe-Signature (docs.stripe.com/webhooks/signature): `t=…,v1=…`, hex HMAC-SHA256 of `{t}.{body}`."""
+    return Hmac(
+        "stripe",
+        ("Stripe-Signature",),
+        template("{timestamp}.{body}"),
+        prefix="v1=",
+        separator=",",
+        keyed=True,
+        tolerance=tolerance,
+        secret_prefix="",
+        secret=secret,
+        event_id=Rule(json="id"),
+        event_type=Rule(json="type"),
+    )
+
+
+def github(*, secret: Var | None = None) -> Hmac:
+    """X-Hub-Signature-256 (docs.github.com, Validating webhook deliveries); X-Hub-Signature with SHA-1 is not taken."""
+    return Hmac(
+        "github",
+        ("X-Hub-Signature-256",),
+        template("{body}"),
+        prefix="sha256=",
+        secret=secret,
+        event_id=Rule(header="X-GitHub-Delivery"),
+        event_type=Rule(header="X-GitHub-Event"),
+    )
+
+
+def shopify(*, secret: Var | None = None) -> Hmac:
+    """X-Shopify-Hmac-Sha256 (shopify.dev, Verify webhooks): base64 HMAC-SHA256 of the body with the app's client secret."""
+    return Hmac(
+        "shopify",
+        ("X-Shopify-Hmac-Sha256",),
+        template("{body}"),
+        encoding="base64",
+        secret=secret,
+        event_id=Rule(header="X-Shopify-Webhook-Id"),
+        event_type=Rule(header="X-Shopify-Topic"),
+    )
+
+
+def slack(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Hmac:
+    """X-Slack-Signature (docs.slack.dev, Verifying requests from Slack): `v0=` and hex HMAC-SHA256 of `v0:{t}:{body}`."""
+    return Hmac(
+        "slack",
+        ("X-Slack-Signature",),
+        template("v0:{timestamp}:{body}"),
+        prefix="v0=",
+        timestamp_headers=("X-Slack-Request-Timestamp",),
+        tolerance=tolerance,
+        secret=secret,
+        event_id=Rule(json="event_id"),
+        event_type=Rule(json="event.type"),
+    )
+
+
+def twilio(*, secret: Var | None = None) -> Hmac:
+    """X-Twilio-Signature (twilio.com/docs/usage/security): base64 HMAC-SHA1 of the URL and the sorted form.
+
+    The URL is the public one: behind a proxy set KHOTAN_PUBLIC_URL. There is no timestamp, so that only the event's id
+    keeps a request from being sent again.
+    """
+    return Hmac(
+        "twilio",
+        ("X-Twilio-Signature",),
+        _twilio_content,
+        algorithm="sha1",
+        encoding="base64",
+        secret=secret,
+        event_id=Rule(header="I-Twilio-Idempotency-Token"),
+        event_type=Rule(form="EventType"),
+    )
+
+
+def _twilio_content(request: WebhookRequest, timestamp: str, event_id: str) -> Sequence[bytes]:
+    declared = request.query.get("bodySHA256")
+    tail = ""
+    if declared is not None:
+        if declared.lower() != hashlib.sha256(request.body).hexdigest():
+            return []
+    else:
+        # A repeated field counts once per distinct value.
+        tail = "".join(name + value for name, value in sorted(set(request.form)))
+    # Twilio signs the URL with the port or without it, depending on the product.
+    return [(url + tail).encode() for url in _with_and_without_port(request.url)]
+
+
+def _with_and_without_port(url: str) -> list[str]:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    forms = [url, urlunsplit(parts._replace(netloc=host)), urlunsplit(parts._replace(netloc=f"{host}:{port}"))]
+    return list(dict.fromkeys(forms))
+
+
+def standard_webhooks(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Hmac:
+    """webhook-id, webhook-timestamp and webhook-signature (standardwebhooks.com): `v1,` and base64, several separated by
+    spaces; the secret is base64 after `whsec_`."""
+    return _standard("standard_webhooks", ("webhook",), secret, tolerance)
+
+
+def svix(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Hmac:
+    """svix-id, svix-timestamp and svix-signature (docs.svix.com), or the same with webhook-; else as Standard Webhooks."""
+    return _standard("svix", ("svix", "webhook"), secret, tolerance)
+
+
+def _standard(name: str, brands: tuple[str, ...], secret: Var | None, tolerance: float) -> Hmac:
+    return Hmac(
+        name,
+        tuple(f"{brand}-signature" for brand in brands),
+        template("{id}.{timestamp}.{body}"),
+        encoding="base64",
+        prefix="v1,",
+        separator=" ",
+        timestamp_headers=tuple(f"{brand}-timestamp" for brand in brands),
+        id_headers=tuple(f"{brand}-id" for brand in brands),
+        tolerance=tolerance,
+        secret_encoding="base64",
+        secret_prefix="whsec_",
+        secret=secret,
+        event_id=Rule(header=f"{brands[0]}-id"),
+        event_type=Rule(json="type"),
+    )
+
+
+def hmac(
+    *,
+    header: str,
+    algorithm: str = "sha256",
+    encoding: Encoding = "hex",
+    prefix: str = "",
+    content: str = "{body}",
+    separator: str | None = None,
+    timestamp_header: str | None = None,
+    id_header: str | None = None,
+    tolerance: float | None = TOLERANCE,
+    secret_encoding: SecretEncoding = "utf-8",
+    secret_prefix: str = "",
+    secret: Var | None = None,
+) -> Hmac:
+    """A keyed hash in a header.
+
+    prefix: what stands before the signature (`sha256=`); one without it is not taken. content: what is signed, a text with
+    {body}, {timestamp}, {id} and {url}. separator: between several signatures in one header; any of them may match.
+    timestamp_header: Unix seconds, accepted within `tolerance` seconds; None: any. secret_encoding: how the secret is
+    written down, after `secret_prefix` has been taken off. Raises ConfigError for options that cannot hold.
+    """
+    return Hmac(
+        "hmac",
+        (header,),
+        template(content),
+        algorithm=algorithm,
+        encoding=encoding,
+        prefix=prefix,
+        separator=separator,
+        timestamp_headers=(timestamp_header,) if timestamp_header else (),
+        id_headers=(id_header,) if id_header else (),
+        tolerance=tolerance,
+        secret_encoding=secret_encoding,
+        secret_prefix=secret_prefix,
+        secret=secret,
+        event_id=Rule(header=id_header) if id_header else None,
+    )
+
+
+def ed25519(
+    *,
+    header: str,
+    encoding: Encoding = "hex",
+    prefix: str = "",
+    content: str = "{timestamp}{body}",
+    timestamp_header: str | None = None,
+    tolerance: float | None = TOLERANCE,
+    secret: Var | None = None,
+) -> PublicKey:
+    """An Ed25519 signature (RFC 8032), as Discord's; the secret is the public key in PEM, hex or base64. See `hmac`."""
+    return PublicKey(
+        "ed25519",
+        header,
+        template(content),
+        "ed25519",
+        encoding=encoding,
+        prefix=prefix,
+        timestamp_header=timestamp_header,
+        tolerance=tolerance,
+        secret=secret,
+    )
+
+
+def ecdsa(
+    *,
+    header: str,
+    encoding: Encoding = "base64",
+    prefix: str = "",
+    content: str = "{timestamp}{body}",
+    timestamp_header: str | None = None,
+    tolerance: float | None = TOLERANCE,
+    algorithm: Literal["sha256", "sha384", "sha512"] = "sha256",
+    raw_signature: bool = False,
+    secret: Var | None = None,
+) -> PublicKey:
+    """An ECDSA signature, as SendGrid's; the secret is the public key in PEM or base64 DER. See `hmac`.
+
+    raw_signature: r and s side by side (IEEE P1363) instead of DER.
+    """
+    return PublicKey(
+        "ecdsa",
+        header,
+        template(content),
+        "ecdsa",
+        encoding=encoding,
+        prefix=prefix,
+        timestamp_header=timestamp_header,
+        tolerance=tolerance,
+        algorithm=algorithm,
+        raw_signature=raw_signature,
+        secret=secret,
+    )
+
+
+def token(
+    *,
+    header: str | None = None,
+    query: str | None = None,
+    json: str | None = None,
+    prefix: str = "",
+    secret: Var | None = None,
+) -> Token:
+    """A shared value that the sender repeats: GitLab's `X-Gitlab-Token`, Microsoft Graph's `value.0.clientState`."""
+    return Token("token", Rule(header=header, query=query, json=json), prefix=prefix, secret=secret)
+
+
+def unsigned() -> Unsigned:
+    """Accept what anybody sends to the URL."""
+    return Unsigned()

@@ -1,0 +1,192 @@
+"""Subscriptions of managed wires: made, renewed before they expire, ended."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from khotan_cli.errors import KhotanError, UsageError
+from khotan_cli.runtime.flows.failure import masker_of
+from khotan_cli.runtime.plugs.masking import Masker
+from khotan_cli.runtime.records.caches import json_value
+from khotan_cli.runtime.store.tables import utc_now
+from khotan_cli.runtime.store.wires import WireData
+from khotan_cli.runtime.webhooks.host import WebhookHost
+from khotan_cli.runtime.webhooks.wire import SECRET, SubscribeContext, Subscription, Wire
+
+LOOK_SECONDS = 5.0
+_HOLD = timedelta(minutes=2)
+"""For how long nobody else tries a renewal that somebody has begun."""
+_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=30), timedelta(hours=1)
+
+logger = logging.getLogger("khotan.webhooks")
+
+
+class Subscriptions:
+    def __init__(self, host: WebhookHost) -> None:
+        self._host = host
+        self._looked_at: datetime | None = None
+
+    async def create(self, wire: Wire, callback_url: str) -> WireData | None:
+        """Subscribe at the service, or again where there is a subscription: the old one is ended after the new one is made.
+
+        A wire without on_subscribe is set up by hand; then only the URL is noted. Raises what on_subscribe raises.
+        """
+        former = await self._host.rows.get(wire.id)
+        if wire.subscribe is None:
+            await self._host.rows.save(wire.id, {"callback_url": callback_url, "subscribed": True, "error": None})
+            return await self._host.rows.get(wire.id)
+        made = _subscription(wire, await wire.subscribe(await self._context(wire, callback_url, None)))
+        await self._keep(wire, made, callback_url)
+        if former is not None and former.subscribed and former.remote_id and former.remote_id != made.remote_id:
+            await self._end(wire, former)
+        return await self._host.rows.get(wire.id)
+
+    async def renew(self, wire: Wire) -> WireData | None:
+        """Renew a subscription now. Raises UsageError where there is none, and what on_renew raises."""
+        row = await self._subscribed(wire)
+        renewing = wire.renew or wire.subscribe
+        if renewing is None:
+            raise UsageError(
+                f"Wire {wire.id!r} is set up by hand: khotan cannot renew it",
+                code="wire_not_managed",
+                hint="Renew it at the service, or define @wire.on_subscribe.",
+            )
+        made = _subscription(wire, await renewing(await self._context(wire, row.callback_url or "", row)))
+        if wire.renew is not None:
+            made = Subscription(
+                made.remote_id or row.remote_id,
+                made.secret,
+                made.expires_at,
+                row.data if made.data is None else made.data,
+                made.vars,
+            )
+        await self._keep(wire, made, row.callback_url or "")
+        return await self._host.rows.get(wire.id)
+
+    async def delete(self, wire: Wire) -> None:
+        """End the subscription at the service, and forget it. Raises UsageError where there is none."""
+        row = await self._subscribed(wire)
+        await self._end(wire, row)
+        nothing = dict.fromkeys(("callback_url", "remote_id", "data", "expires_at", "renew_at", "error"))
+        await self._host.rows.save(wire.id, {**nothing, "subscribed": False, "failures": 0})
+        if wire.managed and SECRET in wire.vars:
+            await self._host.host.vars.delete(wire.owner, [SECRET])
+        self._host.forget(wire)
+
+    async def renew_due(self) -> None:
+        """Renew what expires soon; each by one process. What fails is tried again, with growing pauses."""
+        managed = [wire.id for wire in self._host.wires.values() if wire.managed]
+        now = utc_now()
+        if not managed or (self._looked_at and abs((now - self._looked_at).total_seconds()) < LOOK_SECONDS):
+            return
+        self._looked_at = now
+        for row in await self._host.rows.claim_renewals(managed, _HOLD):
+            wire = self._host.wires[row.id]
+            try:
+                await self.renew(wire)
+            except Exception as exc:  # the user's code, or the service
+                await self._failed(wire, row, exc)
+
+    async def _failed(self, wire: Wire, row: WireData, exc: Exception) -> None:
+        masker = await masker_of(self._host.host, None)
+        error = error_document(exc, masker)
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(row.failures, 12))
+        logger.warning("Wire %s could not be renewed: %s", wire.id, error["message"])
+        values = {"error": error, "failures": row.failures + 1, "renew_at": utc_now() + pause}
+        await self._host.rows.save(wire.id, values)
+
+    async def _subscribed(self, wire: Wire) -> WireData:
+        row = await self._host.rows.get(wire.id)
+        if row is None or not row.subscribed:
+            raise UsageError(
+                f"Wire {wire.id!r} has no subscription",
+                code="wire_not_subscribed",
+                hint="Create it first.",
+                next=[f"khotan wire create {wire.id}"],
+            )
+        return row
+
+    async def _context(self, wire: Wire, callback_url: str, row: WireData | None) -> SubscribeContext:
+        values = await self._host.values(wire, fresh=True)
+        secret = (values.get(SECRET) or "").partition("\n")[0]
+        if not secret and wire.scheme is not None and wire.scheme.secret is None:
+            try:
+                secret = wire.scheme.make_secret()
+            except KhotanError:
+                secret = ""  # a public key is the service's to give
+        return SubscribeContext(
+            wire.id,
+            wire.plug,
+            callback_url,
+            list(wire.events),
+            secret,
+            values,
+            None if row is None else row.remote_id,
+            None if row is None else row.data,
+        )
+
+    async def _keep(self, wire: Wire, made: Subscription, callback_url: str) -> None:
+        values: dict[str, str] = dict(made.vars)
+        for name in values:
+            if name not in wire.vars:
+                raise UsageError(
+                    f"Wire {wire.id!r} declares no variable {name!r}",
+                    code="unknown_var",
+                    hint="Wire(…, vars={…: Var()})",
+                )
+        if made.secret:
+            known = (await self._host.values(wire)).get(SECRET, "").splitlines()
+            # What is under way was signed with the former secret.
+            values[SECRET] = "\n".join(dict.fromkeys([made.secret, *known[:1]]))
+        if values:
+            await self._host.host.vars.save(wire.owner, values)
+        self._host.forget(wire)
+        row: dict[str, Any] = {
+            "subscribed": True,
+            "callback_url": callback_url,
+            "remote_id": made.remote_id,
+            "data": None if made.data is None else json_value("data", made.data),
+            "expires_at": made.expires_at,
+            "renew_at": renewal_at(made.expires_at, wire.renew_before),
+            "failures": 0,
+            "error": None,
+        }
+        await self._host.rows.save(wire.id, row)
+
+    async def _end(self, wire: Wire, row: WireData) -> None:
+        if wire.unsubscribe is not None:
+            await wire.unsubscribe(await self._context(wire, row.callback_url or "", row))
+
+
+def _subscription(wire: Wire, made: Any) -> Subscription:
+    if made is None:
+        return Subscription()
+    if not isinstance(made, Subscription):
+        raise UsageError(
+            f"Wire {wire.id!r}: on_subscribe returned {type(made).__name__}, not a Subscription",
+            code="wire_invalid",
+            hint="return Subscription(remote_id=…, secret=…)",
+        )
+    return made
+
+
+def renewal_at(expires_at: datetime | None, before: float) -> datetime | None:
+    """When to renew: `before` seconds ahead of the end, but not in the first two thirds of a short subscription."""
+    if expires_at is None:
+        return None
+    now = utc_now()
+    lifetime = max(0.0, (expires_at - now).total_seconds())
+    return expires_at - timedelta(seconds=min(before, lifetime / 3))
+
+
+def error_document(exc: Exception, masker: Masker) -> dict[str, Any]:
+    if isinstance(exc, KhotanError):
+        document: Mapping[str, Any] = {"error": exc.code, "message": exc.message, "hint": exc.hint}
+    else:
+        text = " ".join(str(exc).split())[:500]
+        document = {"error": "failed", "message": f"{type(exc).__name__}: {text}", "hint": "Correct the wire's code."}
+    masked: dict[str, Any] = masker.value(dict(document))
+    return masked

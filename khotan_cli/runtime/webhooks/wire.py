@@ -1,0 +1,229 @@
+"""`Wire`: a webhook subscription at a plug, and the handlers of its events."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeVar
+
+from khotan_cli.errors import ConfigError
+from khotan_cli.runtime.flows.hooks import Hooks
+from khotan_cli.runtime.plugs.plug import Plug
+from khotan_cli.runtime.plugs.retry import Retry
+from khotan_cli.runtime.plugs.vars import Var
+from khotan_cli.runtime.webhooks.challenges import VERIFY_TOKEN, Challenge, MetaChallenge
+from khotan_cli.runtime.webhooks.handlers import DEFAULT_RETRY, DEFAULT_TIMEOUT, Handler, HandlerFunction
+from khotan_cli.runtime.webhooks.request import WebhookRequest
+from khotan_cli.runtime.webhooks.rules import Rule, rule_of
+from khotan_cli.runtime.webhooks.schemes import Scheme, Unsigned
+
+SECRET = "secret"
+_TAKEN = ("renew", "sample", "vars")
+"""Parts of the management API's own paths."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """What a service answered: its id of the subscription, the signing secret if it chose it, and until when it holds.
+
+    data: JSON that on_renew and on_unsubscribe get back; it is stored as it is: no secrets. vars: further variables of the
+    wire, stored encrypted.
+    """
+
+    remote_id: str | None = None
+    secret: str | None = field(default=None, repr=False)
+    expires_at: datetime | None = None
+    data: Any = None
+    vars: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+
+
+@dataclass(frozen=True)
+class SubscribeContext:
+    """What a subscription is made of. `secret`: one made up, for services that are told one; it is stored only where
+    on_subscribe returns it. `remote_id` and `data` are those of the subscription that is renewed or ended."""
+
+    wire: str
+    plug: Plug
+    callback_url: str
+    events: list[str]
+    secret: str = field(default="", repr=False)
+    vars: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    remote_id: str | None = None
+    data: Any = None
+
+
+Subscribe = Callable[[SubscribeContext], Awaitable[Subscription | None]]
+Unsubscribe = Callable[[SubscribeContext], Awaitable[None]]
+Verify = Callable[[WebhookRequest, Mapping[str, str]], Awaitable[bool]]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Wire:
+    """A webhook endpoint at `/webhook/<plug>`, or with a name at `/webhook/<plug>/<name>`.
+
+        stripe_wire = Wire(stripe, events=["invoice.paid"], verify=signatures.stripe())
+
+    events: types to subscribe to. verify: the signature scheme; or define `@wire.on_verify`. The secret is the wire's
+    variable `secret` (environment: `<PLUG>_WEBHOOK_SECRET`), unless the scheme names a variable of the plug. event_type,
+    event_id: where these are in a request (dotted path in the JSON body, or a Rule), where the scheme does not say; without
+    an id the body's digest is it. challenge: how the service asks for the endpoint. methods: what events come with. vars:
+    further variables. renew_before: seconds before its end that a subscription is renewed. Raises ConfigError.
+    """
+
+    def __init__(
+        self,
+        plug: Plug,
+        *,
+        name: str | None = None,
+        events: Sequence[str] = (),
+        verify: Scheme | None = None,
+        event_type: str | Rule | None = None,
+        event_id: str | Rule | None = None,
+        challenge: Challenge | None = None,
+        methods: Sequence[str] = ("POST", "PUT"),
+        vars: Mapping[str, Var] | None = None,
+        renew_before: float = 3600.0,
+    ) -> None:
+        if not isinstance(plug, Plug):
+            raise ConfigError(f"A wire needs a plug, not {type(plug).__name__}", hint="Wire(shop, verify=…)")
+        if name is not None and (not _NAME.fullmatch(name) or name in _TAKEN):
+            raise ConfigError(
+                f"{name!r} is no name for a wire", hint="Letters, digits, _ and -: it is part of the URL."
+            )
+        self.plug, self.suffix, self.events = plug, name, list(events)
+        self.scheme, self.challenge = verify, challenge
+        self.type_rule = rule_of(event_type) or (verify.event_type if verify else None)
+        self.id_rule = rule_of(event_id) or (verify.event_id if verify else None)
+        self.methods = frozenset(method.upper() for method in methods) | (
+            challenge.methods if challenge else frozenset()
+        )
+        self.event_methods = frozenset(method.upper() for method in methods)
+        self.renew_before = renew_before
+        self.module: str = sys._getframe(1).f_globals.get("__name__", "")
+        self.vars: dict[str, Var] = dict(vars or {})
+        if verify is not None and verify.secret is None and not isinstance(verify, Unsigned):
+            self.vars.setdefault(SECRET, Var(label="Signing secret", secret=True, required=False))
+        if isinstance(challenge, MetaChallenge):
+            self.vars.setdefault(VERIFY_TOKEN, Var(label="Verify token", secret=True, required=False))
+        self.handlers: dict[str, Handler] = {}
+        self.subscribe: Subscribe | None = None
+        self.unsubscribe: Unsubscribe | None = None
+        self.renew: Subscribe | None = None
+        self.verify: Verify | None = None
+
+    @property
+    def id(self) -> str:
+        """`<plug>` or `<plug>/<name>`: what commands, tables and the URL call it."""
+        return self.plug.name if self.suffix is None else f"{self.plug.name}/{self.suffix}"
+
+    @property
+    def owner(self) -> str:
+        """Under which its variables are stored."""
+        return f"wire:{self.id}"
+
+    @property
+    def managed(self) -> bool:
+        """Whether khotan makes the subscription; else it is made at the service by hand."""
+        return self.subscribe is not None
+
+    def env_name(self, var: str) -> str:
+        """The environment variable that is read for a variable of the wire."""
+        declared = self.vars[var].env
+        return declared or re.sub(r"[^A-Z0-9]+", "_", f"{self.id}_WEBHOOK_{var}".upper())
+
+    def check(self) -> None:
+        """Raises ConfigError where the declaration cannot hold; asked when the app loads, when all of it is known."""
+        if self.scheme is None and self.verify is None:
+            raise ConfigError(
+                f"Wire {self.id!r} verifies nothing: anybody could send events",
+                hint="Give it verify=signatures.…, define @wire.on_verify, or say signatures.unsigned().",
+            )
+        if self.renew is not None and self.subscribe is None:
+            raise ConfigError(f"Wire {self.id!r} has on_renew and no on_subscribe", hint="Define @wire.on_subscribe.")
+
+    # -- the subscription --------------------------------------------------------------------------------------------
+
+    def on_subscribe(self, function: Subscribe) -> Subscribe:
+        """Declare how the subscription is made: `async def …(ctx: SubscribeContext) -> Subscription`."""
+        self.subscribe = _coroutine(function)
+        return function
+
+    def on_unsubscribe(self, function: Unsubscribe) -> Unsubscribe:
+        """Declare how it is ended."""
+        self.unsubscribe = _coroutine(function)
+        return function
+
+    def on_renew(self, function: Subscribe) -> Subscribe:
+        """Declare how it is renewed before it expires; without it, on_subscribe is called again."""
+        self.renew = _coroutine(function)
+        return function
+
+    def on_verify(self, function: Verify) -> Verify:
+        """Declare how a request is verified, instead of a scheme: `async def …(request, vars) -> bool`."""
+        self.verify = _coroutine(function)
+        return function
+
+    # -- handlers ----------------------------------------------------------------------------------------------------
+
+    def catch(
+        self,
+        *types: str,
+        model: Any = None,
+        retry: Retry = DEFAULT_RETRY,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        ordered_by: str | Rule | None = None,
+        hooks: Hooks | None = None,
+    ) -> Callable[[HandlerFunction], Handler]:
+        """Declare a handler: `async def …(event: Event[Model])`, run durably for each event of these types.
+
+        types: patterns such as `invoice.*`; none: all. model: what the body must be; an event that is not so is kept, its
+        run marked failed. retry: how often and with which pauses (seconds, doubled) a run that raises is tried. timeout:
+        seconds of one try. ordered_by: dotted path, or Rule, of a key whose events are processed in their order.
+        """
+        options: dict[str, Any] = {"model": model, "retry": retry, "timeout": timeout, "hooks": hooks}
+        return lambda function: self._add(
+            Handler(function, self, "catch", types, ordered_by=rule_of(ordered_by), **options)
+        )
+
+    def pass_to(
+        self,
+        plug: Plug,
+        *types: str,
+        model: Any = None,
+        retry: Retry = DEFAULT_RETRY,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        ordered_by: str | Rule | None = None,
+        hooks: Hooks | None = None,
+    ) -> Callable[[HandlerFunction], Handler]:
+        """Declare a handler that sends events on to another plug, whose variables are bound. Options as for `catch`."""
+        if not isinstance(plug, Plug):
+            raise ConfigError(f"pass_to needs a plug, not {type(plug).__name__}", hint="@wire.pass_to(slack, …)")
+        options: dict[str, Any] = {"model": model, "retry": retry, "timeout": timeout, "hooks": hooks, "to": plug}
+        return lambda function: self._add(
+            Handler(function, self, "pass", types, ordered_by=rule_of(ordered_by), **options)
+        )
+
+    def _add(self, handler: Handler) -> Handler:
+        known = self.handlers.get(handler.function_name)
+        if known is not None and known.module != handler.module:
+            raise ConfigError(
+                f"Two handlers of wire {self.id!r} are called {handler.function_name!r}: "
+                f"in {known.module} and in {handler.module}",
+                hint="Rename one of them.",
+            )
+        self.handlers[handler.function_name] = handler
+        return handler
+
+    def __repr__(self) -> str:
+        return f"<Wire {self.id}>"
+
+
+def _coroutine(function: F) -> F:
+    if not inspect.iscoroutinefunction(function):
+        raise ConfigError(f"{function.__name__!r} is not an async function", hint="Declare it: async def …")
+    return function

@@ -1,0 +1,237 @@
+"""What a served app does with what services, and others, send to its wires."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.flows import connection
+from tests.support.webhooks import (
+    HOOK,
+    SIGNING_SECRET,
+    Served,
+    order,
+    send,
+    served_app,
+    signed,
+    wait_for,
+    webhook_project,
+)
+
+WIRES = """
+slack = Wire(chat, verify=signatures.slack(), challenge=challenges.slack())
+meta = Wire(shop, name="meta", verify=signatures.github(), challenge=challenges.meta())
+graph = Wire(shop, name="graph", verify=signatures.token(json="value.0.clientState"), challenge=challenges.microsoft_graph())
+raw = Wire(shop, name="raw", verify=signatures.unsigned(), methods=["PUT"])
+own = Wire(shop, name="own", vars={"key": Var(default="open sesame")})
+
+
+@own.on_verify
+async def verify(request: Any, vars: Any) -> bool:
+    if request.headers.get("x-boom"):
+        raise RuntimeError("a secret")
+    return request.headers.get("x-key") == vars["key"]
+"""
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, str]]:
+    folder = tmp_path_factory.mktemp("receive")
+    url = f"sqlite:///{folder}/khotan.db"
+    env = {"KHOTAN_WEBHOOK_MAX_BYTES": "100000", "CHAT_WEBHOOK_SECRET": "slacks", "SHOP_META_WEBHOOK_SECRET": "metas"}
+    env |= {"SHOP_META_WEBHOOK_VERIFY_TOKEN": "token-1", "SHOP_GRAPH_WEBHOOK_SECRET": "state-1"}
+    with served_app(webhook_project(folder, url, wire=WIRES), **env) as app:
+        yield app, url
+
+
+def rows(url: str, statement: str, *values: Any) -> list[Any]:
+    with connection(url) as run:
+        return run(statement, *values)
+
+
+def test_an_event_is_stored_acknowledged_and_processed(served: tuple[Served, str]) -> None:
+    app, url = served
+    answer = send(app.url, order(1))
+    assert (answer.status_code, answer.json()["duplicate"]) == (202, False)
+    stored = rows(url, "SELECT wire, type, body FROM khotan_webhook_events WHERE remote_id = 'evt_1'")
+    assert [(w, t, json.loads(b)) for w, t, b in stored] == [("shop", "order.paid", order(1))]
+    assert wait_for(lambda: rows(url, "SELECT amount FROM seen WHERE id = 'evt_1'"), "the handler's row") == [(1,)]
+
+
+def test_a_repeat_is_acknowledged_and_runs_nothing(served: tuple[Served, str]) -> None:
+    app, url = served
+    first, second = send(app.url, order(2)), send(app.url, order(2))
+    altered = send(app.url, order(2, note="another body, the same id"))
+    assert [a.status_code for a in (first, second, altered)] == [202, 202, 202]
+    assert [a.json()["duplicate"] for a in (first, second, altered)] == [False, True, True]
+    assert len({a.json()["id"] for a in (first, second, altered)}) == 1
+    event_id = int(first.json()["id"])
+    assert rows(url, "SELECT repeats, altered FROM khotan_webhook_events WHERE id = $", event_id) == [(2, 1)]
+    assert rows(url, "SELECT count(*) FROM khotan_runs WHERE event_id = $", event_id) == [(1,)]
+
+
+async def test_fifty_of_the_same_at_once_are_one(served: tuple[Served, str]) -> None:
+    app, url = served
+    body, fields = signed(order(3))
+    async with httpx.AsyncClient(base_url=app.url, timeout=30) as client:
+        answers = await asyncio.gather(*(client.post(HOOK, content=body, headers=fields) for _ in range(50)))
+    assert {a.status_code for a in answers} == {202}
+    assert [a.json()["duplicate"] for a in answers].count(False) == 1
+    (event_id,) = {int(a.json()["id"]) for a in answers}
+    assert rows(url, "SELECT repeats FROM khotan_webhook_events WHERE id = $", event_id) == [(49,)]
+    assert rows(url, "SELECT count(*) FROM khotan_runs WHERE event_id = $", event_id) == [(1,)]
+
+
+def bad(served: Served, body: bytes, *, path: str = HOOK, method: str = "POST", **fields: str) -> httpx.Response:
+    return httpx.request(method, f"{served.url}{path}", content=body, headers=fields, timeout=30)
+
+
+def test_the_wrong_gets_its_4xx(served: tuple[Served, str]) -> None:
+    app, url = served
+    before = rows(url, "SELECT count(*) FROM khotan_webhook_events")
+    body, fields = signed(order(90))
+    signature = fields["Stripe-Signature"]
+    json_type = {"Content-Type": "application/json"}
+    deep = b'{"id":"d","type":"order.paid","x":' + b"[" * 10_000 + b"]" * 10_000 + b"}"
+    not_utf8 = b'{"id":"u","type":"order.paid","x":"\xff\xfe"}'
+    cases = {
+        "no signature": (bad(app, body), 401, "signature_invalid"),
+        "another body": (bad(app, body + b" ", **{"Stripe-Signature": signature}), 401, "signature_invalid"),
+        "another secret": (send(app.url, order(90), secret="x"), 401, "signature_invalid"),
+        "an hour old": (send(app.url, order(90), moment=time.time() - 3600), 401, "signature_invalid"),
+        "an hour ahead": (send(app.url, order(90), moment=time.time() + 3600), 401, "signature_invalid"),
+        "cut": (bad(app, body, **{"Stripe-Signature": signature[:-5]}), 401, "signature_invalid"),
+        "long": (bad(app, body, **{"Stripe-Signature": signature + "0" * 500}), 401, "signature_invalid"),
+        "deep": (bad(app, deep, **signed(deep)[1]), 400, "body_invalid"),
+        "not UTF-8": (bad(app, not_utf8, **signed(not_utf8)[1]), 400, "body_invalid"),
+        "not JSON": (send(app.url, b"<xml/>"), 400, "body_invalid"),
+        "too large": (send(app.url, order(90, fill="x" * 100_000)), 413, "body_too_large"),
+        "large headers": (bad(app, body, **fields, **{"X-Large": "x" * 40_000}), 431, "headers_too_large"),
+        "no such wire": (bad(app, body, path="/api/khotan/webhook/none"), 404, "unknown_wire"),
+        "no such name": (bad(app, body, path=f"{HOOK}/none/at/all"), 404, "unknown_wire"),
+        "another method": (bad(app, b"", method="DELETE"), 405, "method_not_allowed"),
+        "a GET without a challenge": (bad(app, b"", method="GET", path=f"{HOOK}/meta"), 405, "method_not_allowed"),
+        "of another type": (bad(app, body, **json_type), 401, "signature_invalid"),
+    }
+    for name, (answer, status, code) in cases.items():
+        assert (answer.status_code, answer.json()["error"]) == (status, code), (name, answer.text)
+        assert SIGNING_SECRET not in answer.text
+    assert cases["another method"][0].headers["Allow"] == "POST, PUT"
+    assert rows(url, "SELECT count(*) FROM khotan_webhook_events") == before
+    assert SIGNING_SECRET not in app.output
+
+
+def test_a_header_of_64_kb_and_a_body_of_100_mb_leave_memory_flat(served: tuple[Served, str]) -> None:
+    app, _ = served
+
+    def resident() -> int:
+        status = Path(f"/proc/{app.process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0])
+
+    before = resident()
+    large = bad(app, b"{}", **{"X-Large": "x" * 65_536})
+    assert large.status_code in (400, 431)
+
+    def parts() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b"x" * 1_000_000
+
+    try:
+        status = httpx.post(f"{app.url}{HOOK}", content=parts(), timeout=60).status_code
+    except (httpx.WriteError, httpx.ReadError):
+        status = 413  # the server hung up while we were still sending
+    assert status == 413
+    assert resident() - before < 30_000, "kB"
+
+
+def test_a_slow_sender_gives_up_its_place_and_others_are_served(served: tuple[Served, str]) -> None:
+    app, _ = served
+    with socket.create_connection(("127.0.0.1", app.port), timeout=30) as slow:
+        head = f"POST {HOOK} HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n"
+        slow.sendall(head.encode() + b"{")
+        assert send(app.url, order(5)).status_code == 202
+        slow.shutdown(socket.SHUT_WR)  # it goes away in the middle
+    assert send(app.url, order(6)).status_code == 202
+
+
+def test_any_content_is_stored_raw(served: tuple[Served, str]) -> None:
+    app, url = served
+    body = b"\xff\x00<not json>"
+    answer = bad(app, body, path=f"{HOOK}/raw", method="PUT", **{"Content-Type": "application/octet-stream"})
+    assert answer.status_code == 202, answer.text
+    again = bad(app, body, path=f"{HOOK}/raw", method="PUT", **{"Content-Type": "application/octet-stream"})
+    assert again.json()["duplicate"] is True
+    ((stored, remote_id, kind),) = rows(
+        url, "SELECT body, remote_id, content_type FROM khotan_webhook_events WHERE wire = 'shop/raw'"
+    )
+    assert (bytes(stored), kind) == (body, "application/octet-stream")
+    assert remote_id == "sha256:" + hashlib.sha256(b"\n" + body).hexdigest()
+
+
+def test_challenges_are_answered(served: tuple[Served, str]) -> None:
+    from khotan_cli.runtime.webhooks import signatures
+    from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
+
+    app, url = served
+    before = rows(url, "SELECT count(*) FROM khotan_webhook_events")
+    body = b'{"type":"url_verification","challenge":"abc"}'
+    request = WebhookRequest("POST", "", Headers({}), body)
+    path = "/api/khotan/webhook/chat"
+    fields = dict(signatures.slack().sign(request, "slacks", time.time(), ""))
+    assert bad(app, body, path=path, **fields).json() == {"challenge": "abc"}
+    assert bad(app, body, path=path).status_code == 401, "a challenge that is signed must be signed"
+    asked = f"{HOOK}/meta?hub.mode=subscribe&hub.challenge=1158&hub.verify_token="
+    assert bad(app, b"", path=asked + "token-1", method="GET").text == "1158"
+    assert bad(app, b"", path=asked + "token-2", method="GET").status_code == 403
+    graph = bad(app, b"", path=f"{HOOK}/graph?validationToken=a%20b%3C")
+    assert (graph.status_code, graph.text, graph.headers["content-type"]) == (200, "a b<", "text/plain")
+    assert rows(url, "SELECT count(*) FROM khotan_webhook_events") == before
+    event = b'{"value":[{"clientState":"state-1"}]}'
+    assert bad(app, event, path=f"{HOOK}/graph", **{"Content-Type": "application/json"}).status_code == 202
+    other = event.replace(b"state-1", b"state-2")
+    assert bad(app, other, path=f"{HOOK}/graph", **{"Content-Type": "application/json"}).status_code == 401
+
+
+def test_a_wire_that_verifies_by_itself(served: tuple[Served, str]) -> None:
+    app, _ = served
+    path = f"{HOOK}/own"
+    assert bad(app, b"1", path=path, **{"X-Key": "open sesame"}).status_code == 202
+    assert bad(app, b"1", path=path, **{"X-Key": "no"}).status_code == 401
+    assert bad(app, b"1", path=path, **{"X-Boom": "1"}).status_code == 401
+    assert "a secret" not in app.output
+
+
+def test_credentials_are_not_stored(served: tuple[Served, str]) -> None:
+    app, url = served
+    body, fields = signed(order(7))
+    bad(app, body, **fields, Authorization="Bearer sk_live_0123456789", Cookie="session=abcdefghijkl")
+    ((headers,),) = rows(url, "SELECT headers FROM khotan_webhook_events WHERE remote_id = 'evt_7'")
+    stored = headers if isinstance(headers, str) else json.dumps(headers)
+    assert "sk_live" not in stored and "abcdefgh" not in stored and fields["Stripe-Signature"] not in stored
+
+
+def test_without_a_secret_nothing_is_accepted(served: tuple[Served, str], tmp_path: Path) -> None:
+    project = webhook_project(tmp_path, f"sqlite:///{tmp_path}/khotan.db")
+    del project.env["SHOP_WEBHOOK_SECRET"]
+    with served_app(project) as app:
+        answer = send(app.url, order(1))
+        assert (answer.status_code, answer.json()["error"]) == (503, "wire_secret_missing")
+        assert answer.headers["Retry-After"]
+        done = project.khotan(
+            "wire", "vars", "shop", "set", "secret", "--stdin", stdin=f"{SIGNING_SECRET}\nother-one\n"
+        )
+        assert done.code == 0, done.stdout
+        wait_for(lambda: send(app.url, order(1)).status_code == 202, "the secret that was set")
+        assert send(app.url, order(2), secret="other-one").status_code == 202, (
+            "both secrets hold while they are rotated"
+        )
+        assert send(app.url, order(2), secret="third-one").status_code == 401

@@ -1,0 +1,177 @@
+"""Every vector of the vendors' own libraries, and the general schemes."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+from khotan_cli.errors import ConfigError
+from khotan_cli.runtime.webhooks import signatures
+from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
+from khotan_cli.runtime.webhooks.schemes import Refused, Scheme
+
+VECTORS = Path(__file__).resolve().parents[4] / "shared" / "vectors"
+SCHEMES: dict[str, Scheme] = {
+    "stripe.json": signatures.stripe(),
+    "stripe-node.json": signatures.stripe(),
+    "localstripe.live.json": signatures.stripe(),
+    "github.json": signatures.github(),
+    "shopify.json": signatures.shopify(),
+    "slack.json": signatures.slack(),
+    "standardwebhooks.json": signatures.standard_webhooks(),
+    "svix.json": signatures.svix(),
+    "twilio.json": signatures.twilio(),
+}
+
+
+def vectors() -> list[Any]:
+    if not VECTORS.is_dir():
+        return [pytest.param(None, None, marks=pytest.mark.skip(reason="shared/vectors is not here"), id="none")]
+    found = []
+    for file in sorted(VECTORS.glob("*.json")):
+        for vector in json.loads(file.read_text())["vectors"]:
+            found.append(pytest.param(file.name, vector, id=vector["id"]))
+    return found
+
+
+@pytest.mark.parametrize(("file", "vector"), vectors())
+def test_a_vector_gets_its_verdict(file: str, vector: dict[str, Any]) -> None:
+    request = WebhookRequest(
+        vector["method"], vector["url"], Headers(vector["headers"]), base64.b64decode(vector["body_b64"])
+    )
+    if vector["expect"] == "either":
+        return
+    assert verdict(SCHEMES[file], request, [vector["secret"]], vector["now"]) == (vector["expect"] == "valid")
+
+
+def verdict(scheme: Scheme, request: WebhookRequest, secrets: list[str], now: float) -> bool:
+    try:
+        scheme.verify(request, secrets, now)
+    except Refused:
+        return False
+    return True
+
+
+def request(body: bytes = b'{"id":1}', **headers: str) -> WebhookRequest:
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    return WebhookRequest("POST", "https://hooks.example.test/in", Headers(fields), body)
+
+
+def pem(key: Any, *, private: bool = False) -> str:
+    if private:
+        form = serialization.PrivateFormat.PKCS8
+        made: bytes = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    else:
+        made = key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    return made.decode()
+
+
+@pytest.mark.parametrize("name", ["stripe", "github", "shopify", "slack", "twilio", "standard_webhooks", "svix"])
+def test_what_a_scheme_signs_it_verifies(name: str) -> None:
+    scheme: Scheme = getattr(signatures, name)()
+    secret = scheme.make_secret()
+    plain = request(Content_Type="application/json")
+    fields = scheme.sign(plain, secret, 1000.0, "evt_1")
+    signed = WebhookRequest("POST", plain.url, Headers({**plain.headers, **fields}), plain.body)
+    assert verdict(scheme, signed, [secret], 1001.0)
+    assert verdict(scheme, signed, [scheme.make_secret(), secret], 1001.0), "any secret may be the one, while rotating"
+    assert not verdict(scheme, signed, [scheme.make_secret()], 1001.0)
+    tampered = WebhookRequest("POST", plain.url, signed.headers, plain.body + b" ")
+    assert verdict(scheme, tampered, [secret], 1001.0) == (name == "twilio"), (
+        "Twilio signs no JSON body without its hash"
+    )
+    for header in fields:
+        without = {field: value for field, value in signed.headers.items() if field != header.lower()}
+        assert not verdict(scheme, WebhookRequest("POST", plain.url, Headers(without), plain.body), [secret], 1001.0)
+
+
+@pytest.mark.parametrize("signature", ["", "v1=", "v1=00", "sha256=" + "a" * 10_000, "é", "v1,\x00"])
+@pytest.mark.parametrize("file", sorted(SCHEMES))
+def test_a_signature_of_the_wrong_length_or_form_is_refused(file: str, signature: str) -> None:
+    scheme = SCHEMES[file]
+    fields = dict(scheme.sign(request(), scheme.make_secret(), 1000.0, "e"))
+    fields[next(iter(fields))] = signature
+    assert not verdict(scheme, WebhookRequest("POST", "https://h.test", Headers(fields), b"{}"), ["s"], 1000.0)
+
+
+def test_hmac_with_everything() -> None:
+    scheme = signatures.hmac(
+        header="X-Sig",
+        algorithm="sha512",
+        encoding="base64",
+        prefix="v2:",
+        content="{id}|{timestamp}|{url}|{body}",
+        separator=";",
+        timestamp_header="X-Time",
+        id_header="X-Id",
+        tolerance=60,
+        secret_encoding="hex",
+        secret_prefix="key_",
+    )
+    secret = scheme.make_secret()
+    assert secret.startswith("key_")
+    fields = dict(scheme.sign(request(), secret, 5000.0, "e1"))
+    fields["X-Sig"] = f"v1:no;{fields['X-Sig']}"
+    signed = WebhookRequest("POST", request().url, Headers(fields), request().body)
+    assert verdict(scheme, signed, [secret], 5060.0)
+    assert not verdict(scheme, signed, [secret], 5061.0)
+    assert not verdict(scheme, signed, [secret], 4939.0)
+    assert not verdict(scheme, WebhookRequest("POST", "https://else.test", signed.headers, signed.body), [secret], 5000)
+    assert not verdict(scheme, signed, ["key_zz"], 5000.0), "a secret that is not hex"
+
+
+@pytest.mark.parametrize("bad", [{"content": "{other}"}, {"algorithm": "sha3000"}])
+def test_options_that_cannot_hold_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        signatures.hmac(header="X-Sig", **bad)
+
+
+def test_ed25519_as_discord_signs() -> None:
+    key = ed25519.Ed25519PrivateKey.generate()
+    scheme = signatures.ed25519(header="X-Signature-Ed25519", timestamp_header="X-Signature-Timestamp")
+    body, moment = b'{"type":1}', "1000"
+    signed = request(body, X_Signature_Ed25519=key.sign(moment.encode() + body).hex(), X_Signature_Timestamp=moment)
+    raw = key.public_key().public_bytes_raw().hex()
+    other = ed25519.Ed25519PrivateKey.generate()
+    for form in (raw, pem(key), base64.b64encode(bytes.fromhex(raw)).decode()):
+        assert verdict(scheme, signed, [form], 1000.0)
+    assert not verdict(scheme, signed, [pem(other)], 1000.0)
+    assert not verdict(scheme, signed, [raw], 2000.0)
+    assert not verdict(scheme, signed, ["not a key"], 1000.0)
+    assert not verdict(scheme, request(body, X_Signature_Ed25519="zz", X_Signature_Timestamp=moment), [raw], 1000.0)
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_ecdsa_in_both_forms(raw: bool) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    scheme = signatures.ecdsa(header="X-Sig", timestamp_header="X-Time", raw_signature=raw)
+    fields = scheme.sign(request(), pem(key, private=True), 1000.0, "")
+    signed = WebhookRequest("POST", request().url, Headers(fields), request().body)
+    assert verdict(scheme, signed, [pem(key)], 1000.0)
+    assert not verdict(scheme, WebhookRequest("POST", signed.url, signed.headers, b"{}"), [pem(key)], 1000.0)
+    assert not verdict(scheme, signed, [pem(ec.generate_private_key(ec.SECP256R1()))], 1000.0)
+    with pytest.raises(Refused):
+        scheme.sign(request(), pem(key), 1000.0, "")
+
+
+def test_a_token_in_header_query_or_body() -> None:
+    url = "https://h.test/in?key=s3cret"
+    body = b'{"value":[{"clientState":"s3cret"}]}'
+    whole = WebhookRequest("POST", url, Headers({"X-Gitlab-Token": "s3cret"}), body)
+    bare = WebhookRequest("POST", "https://h.test/in", Headers({}), b"not json")
+    for scheme in (
+        signatures.token(header="X-Gitlab-Token"),
+        signatures.token(query="key"),
+        signatures.token(json="value.0.clientState"),
+    ):
+        assert verdict(scheme, whole, ["s3cret"], 0.0)
+        assert not verdict(scheme, whole, ["other"], 0.0)
+        assert not verdict(scheme, bare, ["s3cret"], 0.0)

@@ -1,0 +1,181 @@
+"""A project with a wire, the app served in a process of its own, and events signed as a service signs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from khotan_cli.runtime.store import migrate
+from khotan_cli.runtime.webhooks import signatures
+from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
+from tests.support.flows import connection
+from tests.support.project import Project
+
+SIGNING_SECRET = "whsec_signing_only_0123456789"
+HOOK = "/api/khotan/webhook/shop"
+PLUG = """
+from khotan_cli.runtime import Plug, post
+
+
+class Shop(Plug):
+    base_url = "{base_url}"
+    send = post("/sent", body=dict, returns=dict)
+
+
+class Chat(Plug):
+    base_url = "{base_url}"
+    send = post("/chat", body=dict, returns=dict)
+
+
+shop = Shop()
+chat = Chat()
+"""
+WIRE = """
+import asyncio
+import time
+from typing import Any
+
+from pydantic import BaseModel
+from sqlalchemy import text
+from khotan_cli.runtime import (
+    Event, FlowContext, Retry, RunResult, SubscribeContext, Subscription, Var, Wire, challenges, signatures, step,
+)
+from ..plugs.shop import chat, shop
+
+wire = Wire(shop, events=["order.paid"], verify=signatures.stripe())
+
+
+class Order(BaseModel):
+    id: str
+    type: str
+    amount: int
+
+
+@wire.catch("order.*", model=Order)
+async def record(event: Event[Order]) -> None:
+    values = {"id": event.remote_id, "amount": event.data.amount}
+
+    async def save(session: Any) -> None:
+        await session.execute(text("INSERT INTO seen (id, amount) VALUES (:id, :amount)"), values)
+
+    await event.ctx.write("save", save)
+
+"""
+APP = "from khotan_cli.runtime import Khotan\n\nkhotan = Khotan(__package__, authorize=False)\napp = khotan.asgi()\n"
+
+
+def webhook_project(
+    folder: Path,
+    database_url: str,
+    *,
+    base_url: str = "http://shop.invalid",
+    wire: str = "",
+    whole: str = "",
+    app: str = APP,
+) -> Project:
+    """A migrated project with the plugs `shop` and `chat`, and the wire `shop`, whose handler `record` fills the table `seen`."""
+    package = folder / "khotan"
+    for name in ("plugs", "wires"):
+        (package / name).mkdir(parents=True)
+        (package / name / "__init__.py").write_text("")
+    (folder / "khotan.toml").write_text('package = "khotan"\n')
+    (package / "__init__.py").write_text("")
+    (package / "app.py").write_text(app)
+    (package / "plugs" / "shop.py").write_text(PLUG.format(base_url=base_url))
+    (package / "wires" / "shop.py").write_text((whole or WIRE) + wire)
+    migrate.upgrade(database_url, folder)
+    with connection(database_url) as run:
+        run("CREATE TABLE seen (id TEXT NOT NULL, amount INTEGER)")
+    env = {
+        "KHOTAN_SECRET": "webhooks-only-5f1c0b0d9a4e4f7d8b6a2c3e1f0a9b",
+        "DATABASE_URL": database_url,
+        "SHOP_WEBHOOK_SECRET": SIGNING_SECRET,
+        "KHOTAN_ENV": "development",
+    }
+    return Project(folder, env)
+
+
+class Served:
+    """The project's app behind uvicorn in a process of its own."""
+
+    def __init__(self, project: Project, **env: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        words = [sys.executable, "-m", "uvicorn", "khotan.app:app", "--port", str(self.port), "--log-level", "warning"]
+        root = str(Path(__file__).resolve().parents[2])
+        environment = {**project.environment(env), "PYTHONPATH": root}
+        self._log = (project.folder / f"served-{self.port}.log").open("wb")
+        self.process = subprocess.Popen(words, cwd=project.folder, env=environment, stdout=self._log, stderr=self._log)
+        deadline = time.monotonic() + 40
+        while True:
+            try:
+                httpx.get(f"{self.url}/api/khotan/health", timeout=5)
+                return
+            except httpx.TransportError:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    raise AssertionError(f"the app did not start: {self.output}") from None
+                time.sleep(0.05)  # another process starts
+
+    @property
+    def output(self) -> str:
+        return Path(self._log.name).read_text()
+
+    def kill(self) -> None:
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait(20)
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(20)
+
+
+@contextmanager
+def served_app(project: Project, **env: str) -> Iterator[Served]:
+    started = Served(project, **env)
+    try:
+        yield started
+    finally:
+        if started.process.poll() is None:
+            started.kill()
+
+
+def order(number: int, **more: Any) -> dict[str, Any]:
+    return {"id": f"evt_{number}", "type": "order.paid", "amount": number, **more}
+
+
+def signed(document: Any, *, secret: str = SIGNING_SECRET, moment: float | None = None) -> tuple[bytes, dict[str, str]]:
+    """Body and header fields of an event, signed as the wire `shop` expects."""
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    request = WebhookRequest("POST", "", Headers({}), body)
+    fields = signatures.stripe().sign(request, secret, time.time() if moment is None else moment, "")
+    return body, {**fields, "Content-Type": "application/json"}
+
+
+def send(url: str, document: Any, path: str = HOOK, **options: Any) -> httpx.Response:
+    body, fields = signed(document, **options)
+    return httpx.post(f"{url}{path}", content=body, headers=fields, timeout=30)
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+    """The condition's value as soon as it is true; what it looks at is another process's to change."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.03)
+    raise AssertionError(f"{what} did not come about: {condition()!r}")
