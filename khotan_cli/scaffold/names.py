@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from khotan_cli.errors import UsageError
 
-RESERVED = frozenset({"vars", "rotate", "list", "plugs", "khotan"})
-"""Words with a meaning of their own in the command line's grammar."""
+RESERVED = frozenset({"vars", "rotate", "list", "plugs", "khotan", "renew", "sample"})
+"""Words with a meaning of their own in the command line's grammar, or in the paths of the management API."""
 
 
 def check_plug_name(name: str) -> str:

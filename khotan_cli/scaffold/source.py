@@ -106,7 +106,9 @@ class _Module:
                     found.plugs[target.id] = FoundPlug(target.id, self._name, endpoints)
                 elif called == "Wire" and node.value.args and isinstance(target, ast.Name):
                     suffix = next((k.value for k in node.value.keywords if k.arg == "name"), None)
-                    wire = _name(node.value.args[0]) + (f"/{suffix.value!s}" if isinstance(suffix, ast.Constant) else "")
+                    wire = _name(node.value.args[0]) + (
+                        f"/{suffix.value!s}" if isinstance(suffix, ast.Constant) else ""
+                    )
                     found.wires[wire] = FoundWire(wire, target.id, self._name)
                 elif called == "Resource" and node.value.args and isinstance(node.value.args[0], ast.Constant):
                     found.resources[str(node.value.args[0].value)] = _keys(node.value, "plugs")

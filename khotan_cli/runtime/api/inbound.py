@@ -12,7 +12,7 @@ from urllib.parse import quote
 import orjson
 from starlette.types import Message, Receive, Scope, Send
 
-from khotan_cli.errors import KhotanError, UnknownName
+from khotan_cli.errors import KhotanError
 from khotan_cli.runtime.services import Services
 from khotan_cli.runtime.webhooks.receive import Receipt, refused_method
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
@@ -67,7 +67,9 @@ class Inbound:
         wire_id = scope["path"].removeprefix(scope.get("root_path", "")).strip("/")
         wire = services.registry.wires.get(wire_id)
         if wire is None:
-            raise UnknownName("wire", wire_id[:100], ())
+            raise KhotanError(
+                f"There is no wire {wire_id[:100]!r}", code="unknown_wire", hint="The path is /webhook/<plug>[/<name>]."
+            )
         if scope["method"] not in wire.methods:
             raise refused_method(wire.id, scope["method"], wire.methods)
         if sum(len(name) + len(value) for name, value in scope["headers"]) > HEADER_BYTES:

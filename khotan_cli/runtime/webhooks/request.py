@@ -16,7 +16,8 @@ class Headers(Mapping[str, str]):
 
     def __init__(self, fields: Mapping[str, str] | Iterable[tuple[str, str]]) -> None:
         self._fields: dict[str, str] = {}
-        for name, value in fields.items() if isinstance(fields, Mapping) else fields:
+        pairs: Iterable[tuple[str, str]] = fields.items() if isinstance(fields, Mapping) else fields
+        for name, value in pairs:
             key = name.lower()
             self._fields[key] = f"{self._fields[key]}, {value}" if key in self._fields else value
 
