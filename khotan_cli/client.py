@@ -186,11 +186,13 @@ class ApiClient:
     def event(self, event: str) -> dict[str, Any]:
         return self._call("GET", f"/webhook-events/{_segment(event)}")
 
-    def replay_event(self, event: str, handler: str | None = None) -> dict[str, Any]:
-        return self._call("POST", f"/webhook-events/{_segment(event)}/replay", json={"handler": handler})
+    def replay_event(self, event: str, handler: str | None = None, organisation: str | None = None) -> dict[str, Any]:
+        asked = {"handler": handler, "organisation": organisation}
+        return self._call("POST", f"/webhook-events/{_segment(event)}/replay", json=asked)
 
-    def replay_failed(self, wire: str | None, since: str | None) -> dict[str, Any]:
-        return self._call("POST", "/webhook-events/replay", json={"wire": wire, "since": since})
+    def replay_many(self, wire: str | None, since: str | None, *, parked: bool = False) -> dict[str, Any]:
+        asked = {"wire": wire, "since": since, "parked": parked}
+        return self._call("POST", "/webhook-events/replay", json=asked)
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         try:

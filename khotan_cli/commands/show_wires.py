@@ -35,7 +35,11 @@ def show_wires(items: Sequence[dict[str, Any]]) -> None:
 
 def show_wire(wire: dict[str, Any]) -> None:
     mode = "managed: khotan subscribes" if wire["managed"] else "manual: subscribe at the service by hand"
-    console.line(f"Wire {wire['id']} ({'enabled' if wire['enabled'] else 'disabled'}), {mode}", "bold")
+    if wire["kind"] == "ingest":
+        mode = "other systems post records to it"
+    console.line(
+        f"{wire['kind'].capitalize()} {wire['id']} ({'enabled' if wire['enabled'] else 'disabled'}), {mode}", "bold"
+    )
     console.line(f"receives at /api/khotan{wire['path']}, signed: {wire['scheme']}")
     if wire["callbackUrl"]:
         console.line(f"callback  {wire['callbackUrl']}")
@@ -91,6 +95,11 @@ def show_event(event: dict[str, Any]) -> None:
     if event["repeats"]:
         altered = f", {event['altered']} of them with another body" if event["altered"] else ""
         console.line(f"It came {event['repeats']} times more{altered}.", "yellow")
+    if event["parked"]:
+        console.line(f"Parked: {event['parked']}", "yellow")
+        console.next_steps([f"khotan wire replay {event['id']} --organisation NAME"])
+    elif event["organisation"]:
+        console.line(f"of {event['organisation']}")
     for name, value in event["headers"].items():
         console.line(f"{name}: {value}", "dim")
     if event["json"] is not None:

@@ -180,7 +180,9 @@ def events(
     kind: Annotated[str, typer.Option("--type", help="Of this type only.", show_default=False)] = "",
     state: Annotated[
         str,
-        typer.Option("--status", help="pending, running, completed, failed, cancelled, unhandled.", show_default=False),
+        typer.Option(
+            "--status", help="pending, running, completed, failed, cancelled, parked, unhandled.", show_default=False
+        ),
     ] = "",
     since: Since = "",
     limit: Limit = 20,
@@ -206,21 +208,29 @@ def show(event: Annotated[str, typer.Argument(help="Id of an event.", show_defau
 def replay(
     event: Annotated[str, typer.Argument(help="Id of an event.", show_default=False)] = "",
     failed: Annotated[bool, typer.Option("--failed", help="All that failed, instead of one event.")] = False,
-    wire: Annotated[str, typer.Option(help="With --failed: of one wire only.", show_default=False)] = "",
+    parked: Annotated[bool, typer.Option("--parked", help="All records that are parked.")] = False,
+    wire: Annotated[str, typer.Option(help="With --failed or --parked: of one wire only.", show_default=False)] = "",
     since: Since = "",
     handler: Annotated[str, typer.Option(help="One handler only.", show_default=False)] = "",
+    organisation: Annotated[str, typer.Option(help="Whose a parked record is.", show_default=False)] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it is done; exit 1 where one failed.")] = False,
 ) -> None:
-    """Run handlers again on stored events: on one, or on all that failed."""
-    if failed == bool(event):
-        raise UsageError("Name an event, or give --failed", hint="khotan wire events --status failed")
-    if (wire or since) and not failed:
-        raise UsageError("--wire and --since go with --failed", hint="khotan wire replay --failed --since 2h")
-    if handler and failed:
-        raise UsageError("--handler goes with one event", hint="khotan wire replay EVENT --handler NAME")
+    """Run handlers again on stored events: on one, on all that failed, or on all that are parked."""
+    if [bool(event), failed, parked].count(True) != 1:
+        raise UsageError("Name an event, or give --failed or --parked", hint="khotan wire events --status failed")
+    if (wire or since) and event:
+        raise UsageError(
+            "--wire and --since go with --failed or --parked", hint="khotan wire replay --failed --since 2h"
+        )
+    if (handler or organisation) and not event:
+        raise UsageError(
+            "--handler and --organisation go with one event", hint="khotan wire replay EVENT --handler NAME"
+        )
     with options.client(engine=wait) as client:
         done = (
-            client.replay_failed(wire or None, moment(since)) if failed else client.replay_event(event, handler or None)
+            client.replay_event(event, handler or None, organisation or None)
+            if event
+            else client.replay_many(wire or None, moment(since), parked=parked)
         )
         ended = [_ended(client, run) for run in done["runs"]] if wait else []
     if any(run["status"] != "completed" for run in ended):
@@ -228,7 +238,7 @@ def replay(
 
     def render() -> None:
         if not done["runs"]:
-            console.line("No run has failed: nothing to do.")
+            console.line("Nothing is parked: nothing to do." if parked else "No run has failed: nothing to do.")
             return
         console.success(
             f"{len(done['runs'])} {'run' if len(done['runs']) == 1 else 'runs'} {'done' if wait else 'started'}."

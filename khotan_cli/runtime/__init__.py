@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from khotan_cli.runtime.store.upsert import Upserted, upsert
     from khotan_cli.runtime.webhooks import challenges, signatures
     from khotan_cli.runtime.webhooks.event import Event
+    from khotan_cli.runtime.webhooks.ingest import ingest
     from khotan_cli.runtime.webhooks.request import WebhookRequest
     from khotan_cli.runtime.webhooks.rules import Rule
     from khotan_cli.runtime.webhooks.wire import SubscribeContext, Subscription, Wire
@@ -125,6 +126,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "Step",
         "Variant",
         "inflow",
+        "ingest",
         "outflow",
         "relay",
         "step",
@@ -138,6 +140,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "khotan_cli.runtime.store.mappings": ("MappingEntry",),
     "khotan_cli.runtime.store.upsert": ("Upserted", "upsert"),
     "khotan_cli.runtime.webhooks.event": ("Event",),
+    "khotan_cli.runtime.webhooks.ingest": ("ingest",),
     "khotan_cli.runtime.webhooks.request": ("WebhookRequest",),
     "khotan_cli.runtime.webhooks.rules": ("Rule",),
     "khotan_cli.runtime.webhooks.wire": ("SubscribeContext", "Subscription", "Wire"),
@@ -211,6 +214,7 @@ __all__ = [
     "get",
     "head",
     "inflow",
+    "ingest",
     "options",
     "outflow",
     "parse_csv",

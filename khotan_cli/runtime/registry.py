@@ -19,7 +19,8 @@ from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.records.caches import Cache
 from khotan_cli.runtime.records.resources import Resource
 from khotan_cli.runtime.webhooks.handlers import Handler
-from khotan_cli.runtime.webhooks.wire import Wire
+from khotan_cli.runtime.webhooks.ingest import Ingest
+from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
 
 _SENSITIVE = re.compile(r"secret|token|passw|pwd|key|credential|database_url|dsn", re.IGNORECASE)
 
@@ -33,7 +34,7 @@ class Registry:
         flows: Mapping[str, Flow] | None = None,
         resources: Mapping[str, Resource] | None = None,
         caches: Mapping[str, Cache] | None = None,
-        wires: Mapping[str, Wire] | None = None,
+        wires: Mapping[str, ReceivingEndpoint] | None = None,
     ) -> None:
         self.plugs = dict(sorted(plugs.items()))
         self.flows = dict(sorted((flows or {}).items()))
@@ -49,7 +50,7 @@ class Registry:
             _check_flow(flow, self.plugs, self.resources)
         self.wires = dict(sorted((wires or {}).items()))
         for wire in self.wires.values():
-            _check_wire(wire, self.plugs)
+            _check_wire(wire, self.plugs, self.resources)
 
     def plug(self, name: str) -> Plug:
         """Raises UnknownName with the nearest one."""
@@ -108,22 +109,31 @@ def _check_flow(flow: Flow, plugs: Mapping[str, Plug], resources: Mapping[str, R
             )
 
 
-def _wires(modules: Sequence[ModuleType]) -> dict[str, Wire]:
-    """The wires by id, after plugs have their names. Raises ConfigError where two have one path."""
-    found: dict[str, Wire] = {}
+def _wires(modules: Sequence[ModuleType]) -> dict[str, ReceivingEndpoint]:
+    """Wires and ingests by id, after plugs have their names. Raises ConfigError where two have one path."""
+    found: dict[str, ReceivingEndpoint] = {}
     for module in modules:
-        for value in vars(module).values():
-            if isinstance(value, Wire) and found.setdefault(value.id, value) is not value:
+        for held in vars(module).values():
+            value = held.wire if isinstance(held, Handler) and isinstance(held.wire, Ingest) else held
+            if isinstance(value, ReceivingEndpoint) and found.setdefault(value.id, value) is not value:
                 raise ConfigError(
-                    f"Two wires are at /webhook/{value.id}: in {found[value.id].module} and in {value.module}",
-                    hint="Give one of them a name: Wire(plug, name=…).",
+                    f"Two {value.kind}s are {value.id!r}: in {found[value.id].module} and in {value.module}",
+                    hint="Give one of them another name or path.",
                 )
     return found
 
 
-def _check_wire(wire: Wire, plugs: Mapping[str, Plug]) -> None:
+def _check_wire(wire: ReceivingEndpoint, plugs: Mapping[str, Plug], resources: Mapping[str, Resource]) -> None:
     wire.check()
-    used = [wire.plug, *(plug for handler in wire.handlers.values() for plug in handler.plugs)]
+    if isinstance(wire, Ingest) and wire.resource is not None and wire.plug is not None:
+        where = f"ingest {wire.id!r} ({wire.module})"
+        if wire.resource not in resources:
+            raise UnknownName("resource", wire.resource, resources, code="config_invalid", where=where)
+        known = resources[wire.resource].plugs
+        if wire.plug.name not in known:
+            raise UnknownName("plug", wire.plug.name, known, code="config_invalid", where=f"resource {wire.resource!r}")
+    used = [plug for handler in wire.handlers.values() for plug in handler.plugs]
+    used += [] if wire.plug is None else [wire.plug]
     for plug in used:
         if all(plug.shared is not known.shared for known in plugs.values()):
             raise ConfigError(

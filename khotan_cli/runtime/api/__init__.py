@@ -23,7 +23,7 @@ from khotan_cli.runtime.api import (
     wires,
 )
 from khotan_cli.runtime.api.errors import Boundary, install_error_handlers
-from khotan_cli.runtime.api.inbound import Inbound
+from khotan_cli.runtime.api.inbound import INGEST, WEBHOOK, Inbound
 from khotan_cli.runtime.api.limits import BodyLimit
 from khotan_cli.runtime.services import Services
 
@@ -35,7 +35,8 @@ def build_api(services: Callable[[], Services]) -> FastAPI:
     install_error_handlers(api)
     api.add_middleware(BodyLimit)
     api.add_middleware(Boundary)
-    api.mount("/webhook", Inbound(services))
+    for mount in (WEBHOOK, INGEST):
+        api.mount(mount, Inbound(services, mount))
     for module in (
         health,
         plugs,

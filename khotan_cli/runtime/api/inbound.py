@@ -22,6 +22,7 @@ HEADER_BYTES = 32_768
 READ_SECONDS = 15.0
 """In which a body must have come."""
 _BUSY_SECONDS = "5"
+WEBHOOK, INGEST = "/webhook", "/ingest"
 
 logger = logging.getLogger("khotan.webhooks")
 
@@ -31,10 +32,10 @@ class _TooSlow(Exception):
 
 
 class Inbound:
-    """ASGI application, to be mounted at /webhook."""
+    """ASGI application, to be mounted at /webhook and at /ingest."""
 
-    def __init__(self, services: Callable[[], Services]) -> None:
-        self._services = services
+    def __init__(self, services: Callable[[], Services], mount: str) -> None:
+        self._services, self._mount = services, mount
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -64,11 +65,12 @@ class Inbound:
 
     async def _handle(self, scope: Scope, receive: Receive) -> tuple[int, Any]:
         services = self._services()
-        wire_id = scope["path"].removeprefix(scope.get("root_path", "")).strip("/")
-        wire = services.registry.wires.get(wire_id)
-        if wire is None:
+        rest = scope["path"].removeprefix(scope.get("root_path", "")).strip("/")
+        wire = services.registry.wires.get(f"ingest/{rest}" if self._mount == INGEST else rest)
+        if wire is None or wire.path != f"{self._mount}/{rest}":
+            form = "/ingest/<path>" if self._mount == INGEST else "/webhook/<plug>[/<name>]"
             raise KhotanError(
-                f"There is no wire {wire_id[:100]!r}", code="unknown_wire", hint="The path is /webhook/<plug>[/<name>]."
+                f"Nothing receives at {self._mount}/{rest[:100]}", code="unknown_wire", hint=f"The path is {form}."
             )
         if scope["method"] not in wire.methods:
             raise refused_method(wire.id, scope["method"], wire.methods)

@@ -15,7 +15,7 @@ class HandlerInfo(Wire):
 
     name: str
     wire: str
-    kind: Literal["catch", "pass"]
+    kind: str
     types: list[str]
     to: str | None
     model: str | None
@@ -47,7 +47,8 @@ class WireInfo(Wire):
     """A wire. `subscribed`: there is a subscription that khotan knows of; `waiting` and `failed` count runs of handlers."""
 
     id: str
-    plug: str
+    kind: Literal["wire", "ingest"]
+    plug: str | None
     managed: bool
     enabled: bool
     scheme: str
@@ -151,12 +152,16 @@ class EventShown(EventInfo):
 
 
 class Replay(Wire):
+    """organisation: whose a parked record is; without it that is asked again."""
+
     handler: str | None = None
+    organisation: str | None = Field(default=None, min_length=1, max_length=200)
 
 
-class ReplayFailed(Wire):
-    """since: of events that came since then; of one wire, or of all."""
+class ReplayMany(Wire):
+    """Of events that came `since` then; of one wire, or of all. parked: those that are parked, not those that failed."""
 
+    parked: bool = False
     wire: str | None = None
     since: datetime | None = None
 

@@ -24,7 +24,7 @@ from khotan_cli.runtime.plugs.masking import Masker, mask_secret
 from khotan_cli.runtime.services import Services
 from khotan_cli.runtime.store.events import EventData
 from khotan_cli.runtime.webhooks.handlers import Handler
-from khotan_cli.runtime.webhooks.wire import Wire
+from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
 
 _ORDER = ("running", "pending", "failed", "partial", "cancelled", "completed")
 """Of the runs of an event the first of these that occurs says how it stands with the event."""
@@ -35,7 +35,7 @@ def handler_info(handler: Handler, off: set[str]) -> HandlerInfo:
     return HandlerInfo(
         name=handler.name,
         wire=handler.wire.id,
-        kind="pass" if handler.kind == "pass" else "catch",
+        kind=handler.kind,
         types=list(handler.types),
         to=None if handler.to is None else handler.to.name,
         model=None if model is None else getattr(model, "__name__", str(model)),
@@ -48,7 +48,7 @@ def handler_info(handler: Handler, off: set[str]) -> HandlerInfo:
     )
 
 
-async def wires_shown(services: Services, wires: Sequence[Wire]) -> list[WireInfo]:
+async def wires_shown(services: Services, wires: Sequence[ReceivingEndpoint]) -> list[WireInfo]:
     host = services.webhooks
     try:
         rows, counts = await host.rows.all(), await host.events.counts()
@@ -58,21 +58,22 @@ async def wires_shown(services: Services, wires: Sequence[Wire]) -> list[WireInf
     return [WireInfo(**_facts(wire, rows.get(wire.id), counts.get(wire.id, {}), off)) for wire in wires]
 
 
-async def wire_shown(services: Services, wire: Wire) -> WireShown:
+async def wire_shown(services: Services, wire: ReceivingEndpoint) -> WireShown:
     (info,) = await wires_shown(services, [wire])
     return WireShown(**info.model_dump(), vars=await wire_vars(services, wire))
 
 
-def _facts(wire: Wire, row: Any, counts: Mapping[str, Any], off: set[str]) -> dict[str, Any]:
+def _facts(wire: ReceivingEndpoint, row: Any, counts: Mapping[str, Any], off: set[str]) -> dict[str, Any]:
     names = ("callback_url", "remote_id", "expires_at", "renew_at", "error")
     return {
         "id": wire.id,
-        "plug": wire.plug.name,
+        "kind": wire.kind,
+        "plug": None if wire.plug is None else wire.plug.name,
         "managed": wire.managed,
         "enabled": True if row is None else row.enabled,
         "scheme": wire.scheme.name if wire.verify is None and wire.scheme else "on_verify",
-        "path": f"/webhook/{wire.id}",
-        "types": wire.events,
+        "path": wire.path,
+        "types": list(wire.events),
         "subscribed": False if row is None else row.subscribed,
         **{name: None if row is None else getattr(row, name) for name in names},
         "handlers": [handler_info(handler, off) for handler in wire.handlers.values()],
@@ -83,7 +84,7 @@ def _facts(wire: Wire, row: Any, counts: Mapping[str, Any], off: set[str]) -> di
     }
 
 
-async def wire_vars(services: Services, wire: Wire) -> list[WireVar]:
+async def wire_vars(services: Services, wire: ReceivingEndpoint) -> list[WireVar]:
     try:
         stored = {entry.key for entry in await services.vars.entries(wire.owner)}
     except DatabaseNotMigrated:

@@ -12,13 +12,13 @@ from khotan_cli.runtime.api.access import CurrentServices
 from khotan_cli.runtime.api.authorize import GuardedRoute
 from khotan_cli.runtime.api.plugs import Limit, Offset
 from khotan_cli.runtime.api.schemas import Listing
-from khotan_cli.runtime.api.schemas_webhooks import EventInfo, EventShown, Replay, Replayed, ReplayFailed
+from khotan_cli.runtime.api.schemas_webhooks import EventInfo, EventShown, Replay, Replayed, ReplayMany
 from khotan_cli.runtime.api.show_webhooks import event_info, event_shown
 from khotan_cli.runtime.services import Services
 
 router = APIRouter(prefix="/webhook-events", tags=["webhook events"], route_class=GuardedRoute)
 
-Status = Literal["pending", "running", "completed", "failed", "cancelled", "unhandled"]
+Status = Literal["pending", "running", "completed", "failed", "cancelled", "parked", "unhandled"]
 
 
 @router.get("")
@@ -38,6 +38,8 @@ async def list_events(
         services.webhooks.wire(wire)
     if since is not None and since.tzinfo is None:
         raise UsageError("since needs a time zone", hint="Like 2026-01-31T08:00:00Z.")
+    if status == "parked":
+        status, parked = None, True
     events = services.webhooks.events
     rows, total = await events.newest(
         wire=wire, type=type, status=status, parked=parked, since=since, after=after, limit=limit, offset=offset
@@ -47,11 +49,12 @@ async def list_events(
 
 
 @router.post("/replay")
-async def replay_failed(asked: ReplayFailed, services: CurrentServices) -> Replayed:
-    """New runs for those that failed, and that nothing has followed since."""
+async def replay_many(asked: ReplayMany, services: CurrentServices) -> Replayed:
+    """New runs for those that failed and that nothing has followed since, or for records that are parked."""
     if asked.since is not None and asked.since.tzinfo is None:
         raise UsageError("since needs a time zone", hint="Like 2026-01-31T08:00:00Z.")
-    runs = await services.replays.failed(wire=asked.wire, since=asked.since)
+    again = services.replays.parked if asked.parked else services.replays.failed
+    runs = await again(wire=asked.wire, since=asked.since)
     return Replayed(runs=runs, worker=await services.has_worker())
 
 
@@ -65,7 +68,7 @@ async def show_event(event: str, services: CurrentServices) -> EventShown:
 @router.post("/{event}/replay")
 async def replay(event: str, asked: Replay, services: CurrentServices) -> Replayed:
     """New runs of the handlers that take the event, or of one."""
-    runs = await services.replays.one(event, asked.handler)
+    runs = await services.replays.one(event, asked.handler, asked.organisation)
     return Replayed(runs=runs, worker=await services.has_worker())
 
 

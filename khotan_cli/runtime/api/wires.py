@@ -26,17 +26,32 @@ from khotan_cli.runtime.api.schemas_webhooks import (
 from khotan_cli.runtime.api.show_webhooks import handler_info, wire_shown, wires_shown
 from khotan_cli.runtime.flows.failure import failure_of
 from khotan_cli.runtime.services import API_PATH, Services
+from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
 from khotan_cli.runtime.webhooks.sample import signed_sample
 from khotan_cli.runtime.webhooks.wire import Wire
 
 router = APIRouter(tags=["wires"], route_class=GuardedRoute)
 
 
-def named_wire(wire: str, services: CurrentServices) -> Wire:
+def named_wire(wire: str, services: CurrentServices) -> ReceivingEndpoint:
     return services.webhooks.wire(wire)
 
 
-CurrentWire = Annotated[Wire, Depends(named_wire)]
+CurrentWire = Annotated[ReceivingEndpoint, Depends(named_wire)]
+
+
+def subscribable(wire: CurrentWire) -> Wire:
+    """Raises UsageError for an ingest."""
+    if not isinstance(wire, Wire):
+        raise UsageError(
+            f"{wire.id} has no subscription: other systems post to it as they like",
+            code="wire_not_managed",
+            hint=f"Give them its URL, which ends in {API_PATH}{wire.path}, and its secret.",
+        )
+    return wire
+
+
+SubscribableWire = Annotated[Wire, Depends(subscribable)]
 
 
 @router.get("/wires")
@@ -45,7 +60,7 @@ async def list_wires(services: CurrentServices, limit: Limit = 100, offset: Offs
 
 
 @router.post("/wires/{wire:path}/renew")
-async def renew(wire: CurrentWire, services: CurrentServices) -> WireShown:
+async def renew(wire: SubscribableWire, services: CurrentServices) -> WireShown:
     """Renew the subscription now."""
     try:
         await services.subscriptions.renew(wire)
@@ -86,7 +101,7 @@ async def show_wire(wire: CurrentWire, services: CurrentServices) -> WireShown:
 
 
 @router.post("/wires/{wire:path}")
-async def create(wire: CurrentWire, asked: WireCreate, services: CurrentServices) -> WireShown:
+async def create(wire: SubscribableWire, asked: WireCreate, services: CurrentServices) -> WireShown:
     """Subscribe at the service; where that is done by hand, note the URL that it is to be given."""
     base = (asked.url or services.settings.public_url).rstrip("/")
     if not base:
@@ -97,7 +112,7 @@ async def create(wire: CurrentWire, asked: WireCreate, services: CurrentServices
         )
     if not base.startswith(("http://", "https://")):
         raise UsageError(f"{base!r} is no URL", hint="Like https://shop.example.com.")
-    callback = f"{base}{API_PATH}/webhook/{wire.id}"
+    callback = f"{base}{API_PATH}{wire.path}"
     try:
         await services.subscriptions.create(wire, callback)
     except Exception as exc:
@@ -114,7 +129,7 @@ async def change(wire: CurrentWire, change: WirePatch, services: CurrentServices
 
 
 @router.delete("/wires/{wire:path}")
-async def delete(wire: CurrentWire, services: CurrentServices) -> Ok:
+async def delete(wire: SubscribableWire, services: CurrentServices) -> Ok:
     """End the subscription at the service, and forget it."""
     try:
         await services.subscriptions.delete(wire)
@@ -140,7 +155,7 @@ async def change_handler(handler: str, change: WirePatch, services: CurrentServi
     return HandlerShown(**handler_info(found, set() if change.enabled else {found.name}).model_dump())
 
 
-def _known(wire: Wire, keys: list[str]) -> None:
+def _known(wire: ReceivingEndpoint, keys: list[str]) -> None:
     for key in keys:
         if key not in wire.vars:
             raise UnknownName("var", key, wire.vars, where=f"wire {wire.id!r}")

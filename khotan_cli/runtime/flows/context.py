@@ -56,9 +56,13 @@ class FlowContext:
         self._host, self._flow, self.recorder = host, flow, recorder
         self.variant, self.body, self.source = variant, body, source
         self.flow, self.run_id, self.dry = flow.name, recorder.run_id, recorder.dry
-        self.plug = flow.plug
         self.plugs = host.plugs
         self.event: Any = None
+
+    @property
+    def plug(self) -> Plug:
+        """The flow's plug. Raises FlowError for an ingest without one."""
+        return self._flow.plug
 
     @property
     def to(self) -> Plug:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
 
-from khotan_cli.errors import ConfigError, UnknownName
+from khotan_cli.errors import ConfigError, FlowError, UnknownName
 from khotan_cli.runtime.flows.hooks import Hooks
 from khotan_cli.runtime.flows.schedule import Schedule
 from khotan_cli.runtime.plugs.plug import Plug
@@ -83,7 +83,7 @@ class Flow:
         self,
         function: FlowFunction,
         kind: FlowKind,
-        plug: Plug,
+        plug: Plug | None,
         *,
         to: Plug | None = None,
         resource: str | None = None,
@@ -92,7 +92,7 @@ class Flow:
         timeout: float | None = None,
         hooks: Hooks | None = None,
     ) -> None:
-        self.function, self.kind, self.plug, self.to = function, kind, plug, to
+        self.function, self.kind, self._plug, self.to = function, kind, plug, to
         self.name = function.__name__
         self.module = function.__module__
         self.doc = inspect.getdoc(function) or ""
@@ -125,9 +125,16 @@ class Flow:
         return name
 
     @property
+    def plug(self) -> Plug:
+        """The flow's plug. Raises FlowError for an ingest, which may have none."""
+        if self._plug is None:
+            raise FlowError(f"{self.name} has no plug", hint="Name the plug: ctx.plugs[…], ctx.vars(…).")
+        return self._plug
+
+    @property
     def plugs(self) -> tuple[Plug, ...]:
         """The plugs that the flow is declared with."""
-        return (self.plug,) if self.to is None else (self.plug, self.to)
+        return tuple(plug for plug in (self._plug, self.to) if plug is not None)
 
     def __call__(self, ctx: FlowContext) -> Awaitable[RunResult | None]:
         return self.function(ctx)

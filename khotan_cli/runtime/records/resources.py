@@ -34,8 +34,13 @@ class Resource:
 
     def key_of(self, record: Mapping[str, Any]) -> str | None:
         """The canonical key of a record; None where a part of it is absent, null or empty."""
-        parts = [dig(record, field) for field in self.connect_field]
-        return None if any(part is None or part == "" for part in parts) else encode_key(parts)
+        parts = self.parts_of(record)
+        return None if parts is None else encode_key(parts)
+
+    def parts_of(self, record: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """The parts of a record's key; None where one is absent, null or empty."""
+        parts = tuple(dig(record, field) for field in self.connect_field)
+        return None if any(part is None or part == "" for part in parts) else parts
 
     def ref_of(self, plug: str, record: Mapping[str, Any]) -> str | None:
         """The id that a plug's record has; None where it is absent."""

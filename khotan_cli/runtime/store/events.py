@@ -141,11 +141,12 @@ class EventStore:
             await session.execute(update(EVENTS).where(EVENTS.c.id == row.id).values(more))
         return known
 
-    async def again(self, event_id: int, deliveries: Sequence[Delivery]) -> list[str]:
-        """New runs for a stored event; their ids."""
+    async def again(self, event_id: int, deliveries: Sequence[Delivery], organisation: str | None = None) -> list[str]:
+        """New runs for a stored event, which is parked no longer; their ids. organisation: whose it is, where given."""
         one = Incoming("", "", "", "", {}, "", b"", deliveries, source="manual")
         async with self.database.writing() as session:
-            await session.execute(update(EVENTS).where(EVENTS.c.id == event_id).values(parked=None))
+            values = {"parked": None, **({"organisation": organisation} if organisation else {})}
+            await session.execute(update(EVENTS).where(EVENTS.c.id == event_id).values(values))
             return await self._deliver(session, [(event_id, one)], utc_now())
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -219,6 +220,16 @@ class EventStore:
         async with self.database.session() as session:
             return [(row.event_id, row.flow) for row in await session.execute(asked.order_by(RUNS.c.event_id))]
 
+    async def parked(self, *, wire: str | None, since: datetime | None) -> list[int]:
+        """Ids of the parked events, the oldest first."""
+        asked = select(EVENTS.c.id).where(EVENTS.c.parked.is_not(None))
+        if wire is not None:
+            asked = asked.where(EVENTS.c.wire == wire)
+        if since is not None:
+            asked = asked.where(EVENTS.c.received_at >= since)
+        async with self.database.session() as session:
+            return list((await session.execute(asked.order_by(EVENTS.c.id))).scalars())
+
     async def counts(self) -> dict[str, dict[str, int]]:
         """For each wire: events in all, and runs that wait and that failed."""
         found: dict[str, dict[str, int]] = {}
@@ -235,12 +246,6 @@ class EventStore:
 
     # -- upkeep ------------------------------------------------------------------------------------------------------
 
-    async def park(self, event_id: int, reason: str | None, organisation: str | None) -> None:
-        """Say why an ingested record waits, or (None) that it waits no longer, and whose it is."""
-        values = {"parked": reason, "organisation": organisation}
-        async with self.database.session() as session:
-            await session.execute(update(EVENTS).where(EVENTS.c.id == event_id).values(values))
-
     async def sweep(self, before: datetime, limit: int = 1000) -> int:
         """Delete events that came before then and have no run that waits, with their runs; how many."""
         active = exists().where(RUNS.c.event_id == EVENTS.c.id, RUNS.c.status.in_(ACTIVE))
@@ -251,6 +256,12 @@ class EventStore:
                 await session.execute(delete(RUNS).where(RUNS.c.event_id.in_(gone)))
                 await session.execute(delete(EVENTS).where(EVENTS.c.id.in_(gone)))
             return len(gone)
+
+
+async def set_parked(session: AsyncSession, event_id: int, reason: str | None, organisation: str | None) -> None:
+    """Say why an ingested record waits, or (None) that it does not, and whose it is."""
+    values = {"parked": reason, "organisation": organisation}
+    await session.execute(update(EVENTS).where(EVENTS.c.id == event_id).values(values))
 
 
 def _with_status(matching: Select[Any], status: str | None) -> Select[Any]:

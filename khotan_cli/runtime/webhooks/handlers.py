@@ -20,7 +20,7 @@ from khotan_cli.runtime.webhooks.request import WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule
 
 if TYPE_CHECKING:
-    from khotan_cli.runtime.webhooks.wire import Wire
+    from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
 
 HandlerFunction = Callable[[Event[Any]], Awaitable[Any]]
 DEFAULT_RETRY = Retry(attempts=8, backoff=2.0, max_backoff=3600.0)
@@ -38,8 +38,8 @@ class Handler(Flow):
     def __init__(
         self,
         function: HandlerFunction,
-        wire: Wire,
-        kind: Literal["catch", "pass"],
+        wire: ReceivingEndpoint,
+        kind: Literal["catch", "pass", "ingest"],
         types: tuple[str, ...],
         *,
         to: Plug | None = None,
@@ -82,11 +82,14 @@ class Handler(Flow):
         return None if found is None else f"{self.name}|{found}"
 
     async def _run(self, ctx: FlowContext) -> RunResult | None:
-        event = ctx.event
-        if not isinstance(event, Event):
-            raise FlowError(f"{self.name} is run by events, not by hand", hint="khotan wire send, or replay.")
-        done = await self.handler(event)
+        done = await self.handler(self.event_of(ctx))
         return done if isinstance(done, RunResult) else None
+
+    def event_of(self, ctx: FlowContext) -> Event[Any]:
+        """The event that a context is for. Raises FlowError where there is none."""
+        if not isinstance(ctx.event, Event):
+            raise FlowError(f"{self.name} is run by events, not by hand", hint="khotan wire send, or replay.")
+        return ctx.event
 
     def __call__(self, event: Any) -> Awaitable[Any]:
         return self.handler(event)

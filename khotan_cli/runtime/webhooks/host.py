@@ -13,7 +13,7 @@ from khotan_cli.runtime.store.deliveries import DeliveryStore
 from khotan_cli.runtime.store.events import EventStore
 from khotan_cli.runtime.store.wires import WireStore
 from khotan_cli.runtime.webhooks.handlers import Handler
-from khotan_cli.runtime.webhooks.wire import SECRET, Wire
+from khotan_cli.runtime.webhooks.receiving import SECRET, ReceivingEndpoint
 
 FRESH_SECONDS = 5.0
 """For how long a wire's variables are taken as they were read."""
@@ -24,7 +24,7 @@ class WebhookHost:
     """Everything that receiving and processing an event needs. `public_url`: under which the world reaches the app."""
 
     host: Host
-    wires: Mapping[str, Wire]
+    wires: Mapping[str, ReceivingEndpoint]
     public_url: str = ""
     _values: dict[str, tuple[float, Mapping[str, str]]] = field(
         default_factory=dict[str, tuple[float, Mapping[str, str]]], repr=False
@@ -47,7 +47,7 @@ class WebhookHost:
         """Handlers of all wires by name."""
         return {handler.name: handler for wire in self.wires.values() for handler in wire.handlers.values()}
 
-    def wire(self, wire: str) -> Wire:
+    def wire(self, wire: str) -> ReceivingEndpoint:
         """Raises UnknownName with the nearest."""
         if wire not in self.wires:
             raise UnknownName("wire", wire, self.wires)
@@ -62,7 +62,7 @@ class WebhookHost:
 
     # -- variables ---------------------------------------------------------------------------------------------------
 
-    async def values(self, wire: Wire, *, fresh: bool = False) -> Mapping[str, str]:
+    async def values(self, wire: ReceivingEndpoint, *, fresh: bool = False) -> Mapping[str, str]:
         """The wire's variables: from the database, the environment, or the default. Raises StoreError, SecretMissing."""
         known = self._values.get(wire.id)
         if known is not None and not fresh and time.monotonic() - known[0] < FRESH_SECONDS:
@@ -79,19 +79,19 @@ class WebhookHost:
         self._values[wire.id] = (time.monotonic(), found)
         return found
 
-    def forget(self, wire: Wire) -> None:
+    def forget(self, wire: ReceivingEndpoint) -> None:
         """Have the wire's variables read afresh."""
         self._values.pop(wire.id, None)
 
-    def read_before(self, wire: Wire, seconds: float) -> bool:
+    def read_before(self, wire: ReceivingEndpoint, seconds: float) -> bool:
         """Whether the variables were read longer ago than that."""
         known = self._values.get(wire.id)
         return known is None or time.monotonic() - known[0] > seconds
 
-    async def secrets(self, wire: Wire, *, fresh: bool = False) -> list[str]:
+    async def secrets(self, wire: ReceivingEndpoint, *, fresh: bool = False) -> list[str]:
         """The signing secrets, one line each while they are rotated. Raises SecretMissing where there is none."""
         declared = wire.scheme.secret if wire.scheme else None
-        if declared is not None:
+        if declared is not None and wire.plug is not None:
             if fresh:
                 wire.plug.shared.forget()
             value = (await wire.plug.resolve()).values.get(declared.name, "")
@@ -105,10 +105,10 @@ class WebhookHost:
                 f"Wire {wire.id!r} has no signing secret",
                 code="wire_secret_missing",
                 hint=f"Set it, or the environment variable {wire.env_name(SECRET)}."
-                if declared is None
+                if declared is None or wire.plug is None
                 else f"Set {declared.name} of plug {wire.plug.name}.",
                 next=[f"khotan wire vars {wire.id} set {SECRET} --stdin"]
-                if declared is None
+                if declared is None or wire.plug is None
                 else [f"khotan vars {wire.plug.name} set {declared.name} --stdin"],
             )
         return found

@@ -16,9 +16,9 @@ from khotan_cli.runtime.store.events import Delivery, Incoming, Stored
 from khotan_cli.runtime.webhooks.challenges import Answer
 from khotan_cli.runtime.webhooks.host import WebhookHost
 from khotan_cli.runtime.webhooks.inbox import Inbox
+from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
 from khotan_cli.runtime.webhooks.request import WebhookRequest
 from khotan_cli.runtime.webhooks.schemes import Refused
-from khotan_cli.runtime.webhooks.wire import Wire
 
 logger = logging.getLogger("khotan.webhooks")
 
@@ -48,7 +48,7 @@ class Receiver:
     def __init__(self, host: WebhookHost, inbox: Inbox) -> None:
         self._host, self._inbox = host, inbox
 
-    async def receive(self, wire: Wire, request: WebhookRequest, now: float | None = None) -> Receipt:
+    async def receive(self, wire: ReceivingEndpoint, request: WebhookRequest, now: float | None = None) -> Receipt:
         """Verify and store. Raises SignatureInvalid, BodyInvalid; SecretMissing, StoreError where nothing can be stored."""
         challenge = wire.challenge
         if challenge is not None and not challenge.signed:
@@ -62,15 +62,22 @@ class Receiver:
             answer = challenge.answer(request, {})
             if answer is not None:
                 return Receipt(answer=answer)
+        wire.check_body(request)
         event = incoming(wire, request)
         stored = await self._inbox.put(event)
+        if stored.altered and wire.strict_ids:
+            raise KhotanError(
+                "This idempotency key came before, with another body",
+                code="idempotency_key_reused",  # draft-ietf-httpapi-idempotency-key-header 2.7
+                hint="Send another record with another key.",
+            )
         if stored.new:
             handlers = tuple(one.handler for one in event.deliveries)
             info = EventInfo(str(stored.id), wire.id, event.type, event.remote_id, handlers)
             await self._host.host.hooks.received(info)
         return Receipt(stored)
 
-    async def verify(self, wire: Wire, request: WebhookRequest, now: float) -> None:
+    async def verify(self, wire: ReceivingEndpoint, request: WebhookRequest, now: float) -> None:
         """Raises SignatureInvalid. Where secrets that were read a while ago do not fit, they are read once more."""
         try:
             try:
@@ -86,7 +93,7 @@ class Receiver:
                 hint="Check the secret on both sides, and the clock.",
             ) from None
 
-    async def _verify(self, wire: Wire, request: WebhookRequest, now: float, *, fresh: bool) -> None:
+    async def _verify(self, wire: ReceivingEndpoint, request: WebhookRequest, now: float, *, fresh: bool) -> None:
         if wire.verify is not None:
             values = await self._host.values(wire, fresh=fresh)
             try:
@@ -111,7 +118,7 @@ def refused_method(wire: str, method: str, allowed: Iterable[str]) -> KhotanErro
     return error
 
 
-def incoming(wire: Wire, request: WebhookRequest) -> Incoming:
+def incoming(wire: ReceivingEndpoint, request: WebhookRequest) -> Incoming:
     """The event that a verified request is. Raises BodyInvalid where its rules need JSON and the body says it is, and is not."""
     event_type, remote_id = _found(wire, request)
     deliveries = [
@@ -131,7 +138,7 @@ def incoming(wire: Wire, request: WebhookRequest) -> Incoming:
     )
 
 
-def _found(wire: Wire, request: WebhookRequest) -> tuple[str, str]:
+def _found(wire: ReceivingEndpoint, request: WebhookRequest) -> tuple[str, str]:
     values: list[str | None] = []
     for rule in (wire.type_rule, wire.id_rule):
         try:
@@ -144,7 +151,7 @@ def _found(wire: Wire, request: WebhookRequest) -> tuple[str, str]:
     event_type, remote_id = values
     # A repeat has the same content; a request without an id that differs in anything is another event.
     digest = hashlib.sha256(request.url.partition("?")[2].encode() + b"\n" + request.body).hexdigest()
-    return event_type or "", remote_id or f"sha256:{digest}"
+    return wire.type_of(request, event_type), remote_id or f"sha256:{digest}"
 
 
 def masked_headers(fields: Any) -> dict[str, str]:

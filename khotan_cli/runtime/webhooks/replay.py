@@ -30,14 +30,14 @@ class Replays:
             )
         return row
 
-    async def one(self, event_id: str, handler: str | None = None) -> list[str]:
-        """New runs of the handlers that take the event now, or of one of them; their ids.
+    async def one(self, event_id: str, handler: str | None = None, organisation: str | None = None) -> list[str]:
+        """New runs of the handlers that take the event now, or of one of them; their ids. organisation: of a parked record.
 
         Raises UsageError (unknown_event, nothing_to_replay), UnknownName for the handler.
         """
         row = await self.event(event_id)
         wanted = [self._host.handler(handler)] if handler else None
-        return await self._again(row, wanted)
+        return await self._again(row, wanted, organisation)
 
     async def failed(self, *, wire: str | None = None, since: datetime | None = None) -> list[str]:
         """New runs for every run that failed, and that nothing has followed, of events that came since then; their ids."""
@@ -50,7 +50,20 @@ class Replays:
                 made += await self._again(row, [known[name]])
         return made
 
-    async def _again(self, row: EventData, handlers: Sequence[Handler] | None) -> list[str]:
+    async def parked(self, *, wire: str | None = None, since: datetime | None = None) -> list[str]:
+        """New runs for the records that are parked: whose they are is asked again; ids of the runs."""
+        if wire is not None:
+            self._host.wire(wire)
+        made = list[str]()
+        for event_id in await self._host.events.parked(wire=wire, since=since):
+            row = await self._host.events.get(event_id)
+            if row is not None and row.wire in self._host.wires:
+                made += await self._again(row, None)
+        return made
+
+    async def _again(
+        self, row: EventData, handlers: Sequence[Handler] | None, organisation: str | None = None
+    ) -> list[str]:
         if handlers is None:
             wire = self._host.wires.get(row.wire)
             handlers = [h for h in wire.handlers.values() if h.takes(row.type)] if wire else []
@@ -62,7 +75,9 @@ class Replays:
             )
         request = StoredEvent(row).request
         made = await self._host.events.again(
-            row.id, [Delivery(handler.name, handler.kind, handler.order_key(request)) for handler in handlers]
+            row.id,
+            [Delivery(handler.name, handler.kind, handler.order_key(request)) for handler in handlers],
+            organisation,
         )
         self._wake()
         return made

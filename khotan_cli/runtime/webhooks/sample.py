@@ -13,13 +13,15 @@ import orjson
 from khotan_cli.errors import UsageError
 from khotan_cli.runtime.records.caches import json_value
 from khotan_cli.runtime.webhooks.host import WebhookHost
+from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule
 from khotan_cli.runtime.webhooks.schemes import Refused
-from khotan_cli.runtime.webhooks.wire import Wire
 
 
-async def signed_sample(host: WebhookHost, wire: Wire, event_type: str, body: Any, base: str) -> dict[str, Any]:
+async def signed_sample(
+    host: WebhookHost, wire: ReceivingEndpoint, event_type: str, body: Any, base: str
+) -> dict[str, Any]:
     """Method, path, headers and body (base64) of a request that the wire accepts. base: URL of the API, which may be signed.
 
     Raises UsageError where only the service can sign, SecretMissing.
@@ -32,7 +34,7 @@ async def signed_sample(host: WebhookHost, wire: Wire, event_type: str, body: An
         if rule is not None:
             document = _placed(rule, value, document, headers, query)
     content = orjson.dumps(document)
-    path = f"/webhook/{wire.id}" + (f"?{urlencode(query)}" if query else "")
+    path = wire.path + (f"?{urlencode(query)}" if query else "")
     request = WebhookRequest("POST", f"{base}{path}", Headers(headers), content)
     if wire.scheme is not None and wire.verify is None:
         try:

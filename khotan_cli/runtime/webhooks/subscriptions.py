@@ -14,7 +14,8 @@ from khotan_cli.runtime.records.caches import json_value
 from khotan_cli.runtime.store.tables import utc_now
 from khotan_cli.runtime.store.wires import WireData
 from khotan_cli.runtime.webhooks.host import WebhookHost
-from khotan_cli.runtime.webhooks.wire import SECRET, SubscribeContext, Subscription, Wire
+from khotan_cli.runtime.webhooks.receiving import SECRET
+from khotan_cli.runtime.webhooks.wire import SubscribeContext, Subscription, Wire
 
 LOOK_SECONDS = 5.0
 _HOLD = timedelta(minutes=2)
@@ -78,13 +79,13 @@ class Subscriptions:
 
     async def renew_due(self) -> None:
         """Renew what expires soon; each by one process. What fails is tried again, with growing pauses."""
-        managed = [wire.id for wire in self._host.wires.values() if wire.managed]
+        managed = {wire.id: wire for wire in self._host.wires.values() if isinstance(wire, Wire) and wire.managed}
         now = utc_now()
         if not managed or (self._looked_at and abs((now - self._looked_at).total_seconds()) < LOOK_SECONDS):
             return
         self._looked_at = now
-        for row in await self._host.rows.claim_renewals(managed, _HOLD):
-            wire = self._host.wires[row.id]
+        for row in await self._host.rows.claim_renewals(list(managed), _HOLD):
+            wire = managed[row.id]
             try:
                 await self.renew(wire)
             except Exception as exc:  # the user's code, or the service

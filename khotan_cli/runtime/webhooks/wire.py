@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.flows.hooks import Hooks
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.plugs.retry import Retry
 from khotan_cli.runtime.plugs.vars import Var
-from khotan_cli.runtime.webhooks.challenges import VERIFY_TOKEN, Challenge, MetaChallenge
+from khotan_cli.runtime.webhooks.challenges import Challenge
 from khotan_cli.runtime.webhooks.handlers import DEFAULT_RETRY, DEFAULT_TIMEOUT, Handler, HandlerFunction
-from khotan_cli.runtime.webhooks.request import WebhookRequest
+from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint, coroutine
 from khotan_cli.runtime.webhooks.rules import Rule, rule_of
-from khotan_cli.runtime.webhooks.schemes import Scheme, Unsigned
+from khotan_cli.runtime.webhooks.schemes import Scheme
 
-SECRET = "secret"
 _TAKEN = ("renew", "sample", "vars")
 """Parts of the management API's own paths."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -59,11 +57,9 @@ class SubscribeContext:
 
 Subscribe = Callable[[SubscribeContext], Awaitable[Subscription | None]]
 Unsubscribe = Callable[[SubscribeContext], Awaitable[None]]
-Verify = Callable[[WebhookRequest, Mapping[str, str]], Awaitable[bool]]
-F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Wire:
+class Wire(ReceivingEndpoint):
     """A webhook endpoint at `/webhook/<plug>`, or with a name at `/webhook/<plug>/<name>`.
 
         stripe_wire = Wire(stripe, events=["invoice.paid"], verify=signatures.stripe())
@@ -95,26 +91,20 @@ class Wire:
             raise ConfigError(
                 f"{name!r} is no name for a wire", hint="Letters, digits, _ and -: it is part of the URL."
             )
-        self.plug, self.suffix, self.events = plug, name, list(events)
-        self.scheme, self.challenge = verify, challenge
-        self.type_rule = rule_of(event_type) or (verify.event_type if verify else None)
-        self.id_rule = rule_of(event_id) or (verify.event_id if verify else None)
-        self.methods = frozenset(method.upper() for method in methods) | (
-            challenge.methods if challenge else frozenset()
+        super().__init__(
+            module=sys._getframe(1).f_globals.get("__name__", ""),
+            verify=verify,
+            type_rule=rule_of(event_type) or (verify.event_type if verify else None),
+            id_rule=rule_of(event_id) or (verify.event_id if verify else None),
+            challenge=challenge,
+            methods=methods,
+            vars=vars,
         )
-        self.event_methods = frozenset(method.upper() for method in methods)
+        self._plug, self.suffix, self.events = plug, name, list(events)
         self.renew_before = renew_before
-        self.module: str = sys._getframe(1).f_globals.get("__name__", "")
-        self.vars: dict[str, Var] = dict(vars or {})
-        if verify is not None and verify.secret is None and not isinstance(verify, Unsigned):
-            self.vars.setdefault(SECRET, Var(label="Signing secret", secret=True, required=False))
-        if isinstance(challenge, MetaChallenge):
-            self.vars.setdefault(VERIFY_TOKEN, Var(label="Verify token", secret=True, required=False))
-        self.handlers: dict[str, Handler] = {}
         self.subscribe: Subscribe | None = None
         self.unsubscribe: Unsubscribe | None = None
         self.renew: Subscribe | None = None
-        self.verify: Verify | None = None
 
     @property
     def id(self) -> str:
@@ -122,27 +112,20 @@ class Wire:
         return self.plug.name if self.suffix is None else f"{self.plug.name}/{self.suffix}"
 
     @property
-    def owner(self) -> str:
-        """Under which its variables are stored."""
-        return f"wire:{self.id}"
+    def path(self) -> str:
+        return f"/webhook/{self.id}"
+
+    @property
+    def plug(self) -> Plug:
+        return self._plug
 
     @property
     def managed(self) -> bool:
         """Whether khotan makes the subscription; else it is made at the service by hand."""
         return self.subscribe is not None
 
-    def env_name(self, var: str) -> str:
-        """The environment variable that is read for a variable of the wire."""
-        declared = self.vars[var].env
-        return declared or re.sub(r"[^A-Z0-9]+", "_", f"{self.id}_WEBHOOK_{var}".upper())
-
     def check(self) -> None:
-        """Raises ConfigError where the declaration cannot hold; asked when the app loads, when all of it is known."""
-        if self.scheme is None and self.verify is None:
-            raise ConfigError(
-                f"Wire {self.id!r} verifies nothing: anybody could send events",
-                hint="Give it verify=signatures.…, define @wire.on_verify, or say signatures.unsigned().",
-            )
+        super().check()
         if self.renew is not None and self.subscribe is None:
             raise ConfigError(f"Wire {self.id!r} has on_renew and no on_subscribe", hint="Define @wire.on_subscribe.")
 
@@ -150,22 +133,17 @@ class Wire:
 
     def on_subscribe(self, function: Subscribe) -> Subscribe:
         """Declare how the subscription is made: `async def …(ctx: SubscribeContext) -> Subscription`."""
-        self.subscribe = _coroutine(function)
+        self.subscribe = coroutine(function)
         return function
 
     def on_unsubscribe(self, function: Unsubscribe) -> Unsubscribe:
         """Declare how it is ended."""
-        self.unsubscribe = _coroutine(function)
+        self.unsubscribe = coroutine(function)
         return function
 
     def on_renew(self, function: Subscribe) -> Subscribe:
         """Declare how it is renewed before it expires; without it, on_subscribe is called again."""
-        self.renew = _coroutine(function)
-        return function
-
-    def on_verify(self, function: Verify) -> Verify:
-        """Declare how a request is verified, instead of a scheme: `async def …(request, vars) -> bool`."""
-        self.verify = _coroutine(function)
+        self.renew = coroutine(function)
         return function
 
     # -- handlers ----------------------------------------------------------------------------------------------------
@@ -186,7 +164,7 @@ class Wire:
         seconds of one try. ordered_by: dotted path, or Rule, of a key whose events are processed in their order.
         """
         options: dict[str, Any] = {"model": model, "retry": retry, "timeout": timeout, "hooks": hooks}
-        return lambda function: self._add(
+        return lambda function: self.add(
             Handler(function, self, "catch", types, ordered_by=rule_of(ordered_by), **options)
         )
 
@@ -204,26 +182,6 @@ class Wire:
         if not isinstance(plug, Plug):
             raise ConfigError(f"pass_to needs a plug, not {type(plug).__name__}", hint="@wire.pass_to(slack, …)")
         options: dict[str, Any] = {"model": model, "retry": retry, "timeout": timeout, "hooks": hooks, "to": plug}
-        return lambda function: self._add(
+        return lambda function: self.add(
             Handler(function, self, "pass", types, ordered_by=rule_of(ordered_by), **options)
         )
-
-    def _add(self, handler: Handler) -> Handler:
-        known = self.handlers.get(handler.function_name)
-        if known is not None and known.module != handler.module:
-            raise ConfigError(
-                f"Two handlers of wire {self.id!r} are called {handler.function_name!r}: "
-                f"in {known.module} and in {handler.module}",
-                hint="Rename one of them.",
-            )
-        self.handlers[handler.function_name] = handler
-        return handler
-
-    def __repr__(self) -> str:
-        return f"<Wire {self.id}>"
-
-
-def _coroutine(function: F) -> F:
-    if not inspect.iscoroutinefunction(function):
-        raise ConfigError(f"{function.__name__!r} is not an async function", hint="Declare it: async def …")
-    return function

@@ -1,0 +1,131 @@
+"""`ReceivingEndpoint`: what wires and ingests have in common: how requests are verified, told apart and handled."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from khotan_cli.errors import ConfigError
+from khotan_cli.runtime.plugs.plug import Plug
+from khotan_cli.runtime.plugs.vars import Var
+from khotan_cli.runtime.webhooks.challenges import VERIFY_TOKEN, Challenge, MetaChallenge
+from khotan_cli.runtime.webhooks.handlers import Handler
+from khotan_cli.runtime.webhooks.request import WebhookRequest
+from khotan_cli.runtime.webhooks.rules import Rule
+from khotan_cli.runtime.webhooks.schemes import Scheme, Unsigned
+
+SECRET = "secret"
+
+Verify = Callable[[WebhookRequest, Mapping[str, str]], Awaitable[bool]]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class ReceivingEndpoint:
+    """A place that others send requests to, each of which becomes an event.
+
+    `path`: below the API's own. `methods`: those that are answered; `event_methods`: those that events come with.
+    """
+
+    kind = "wire"
+    events: Sequence[str] = ()
+
+    def __init__(
+        self,
+        *,
+        module: str,
+        verify: Scheme | None,
+        type_rule: Rule | None,
+        id_rule: Rule | None,
+        challenge: Challenge | None,
+        methods: Sequence[str],
+        vars: Mapping[str, Var] | None,
+    ) -> None:
+        self.module, self.scheme, self.challenge = module, verify, challenge
+        self.type_rule, self.id_rule = type_rule, id_rule
+        self.event_methods = frozenset(method.upper() for method in methods)
+        self.methods = self.event_methods | (challenge.methods if challenge else frozenset())
+        self.vars: dict[str, Var] = dict(vars or {})
+        if verify is not None and verify.secret is None and not isinstance(verify, Unsigned):
+            self.vars.setdefault(SECRET, Var(label="Signing secret", secret=True, required=False))
+        if isinstance(challenge, MetaChallenge):
+            self.vars.setdefault(VERIFY_TOKEN, Var(label="Verify token", secret=True, required=False))
+        self.handlers: dict[str, Handler] = {}
+        self.verify: Verify | None = None
+
+    @property
+    def id(self) -> str:
+        """What commands and tables call it."""
+        raise NotImplementedError
+
+    @property
+    def path(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def plug(self) -> Plug | None:
+        """The service that sends, where it is one of the app's plugs."""
+        raise NotImplementedError
+
+    @property
+    def managed(self) -> bool:
+        """Whether khotan has the service send here; else that is arranged by hand."""
+        return False
+
+    @property
+    def owner(self) -> str:
+        """Under which its variables are stored."""
+        return f"wire:{self.id}"
+
+    def env_name(self, var: str) -> str:
+        """The environment variable that is read for one of its variables."""
+        declared = self.vars[var].env
+        return declared or re.sub(r"[^A-Z0-9]+", "_", f"{self.id}_WEBHOOK_{var}".upper())
+
+    def type_of(self, request: WebhookRequest, found: str | None) -> str:
+        """The event's type: what the rule found."""
+        return found or ""
+
+    def check_body(self, request: WebhookRequest) -> None:
+        """Raises KhotanError for a body that is not even to be stored."""
+
+    @property
+    def strict_ids(self) -> bool:
+        """Whether a request whose id has come before with another body is refused, rather than counted."""
+        return False
+
+    def check(self) -> None:
+        """Raises ConfigError where the declaration cannot hold; asked when the app loads, when all of it is known."""
+        if self.scheme is None and self.verify is None:
+            raise ConfigError(
+                f"{self.kind.capitalize()} {self.id!r} verifies nothing: anybody could send events",
+                hint=f"Give it verify=signatures.…, define @{self.kind}.on_verify, or say signatures.unsigned().",
+            )
+
+    def on_verify(self, function: Verify) -> Verify:
+        """Declare how a request is verified, instead of a scheme: `async def …(request, vars) -> bool`."""
+        self.verify = coroutine(function)
+        return function
+
+    def add(self, handler: Handler) -> Handler:
+        """Register a handler. Raises ConfigError where another has its name."""
+        known = self.handlers.get(handler.function_name)
+        if known is not None and known.module != handler.module:
+            raise ConfigError(
+                f"Two handlers of wire {self.id!r} are called {handler.function_name!r}: "
+                f"in {known.module} and in {handler.module}",
+                hint="Rename one of them.",
+            )
+        self.handlers[handler.function_name] = handler
+        return handler
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id}>"
+
+
+def coroutine(function: F) -> F:
+    """The function. Raises ConfigError for one that is not async."""
+    if not inspect.iscoroutinefunction(function):
+        raise ConfigError(f"{function.__name__!r} is not an async function", hint="Declare it: async def …")
+    return function
