@@ -11,7 +11,7 @@ import khotan_cli.runtime as runtime
 PINNED = """
 ApiKeyAuth AuthError BasicAuth BearerAuth Cache CallContext CursorPaginator CustomAuth Endpoint Finding
 Flow FlowContext FlowError Hooks MappingConflict MappingEntry PushResult Resource RunInfo RunResult SlackNotifier Step
-SyncResult Upserted Variant inflow outflow relay step upsert
+SyncResult Upserted Variant inflow ingest outflow relay step upsert
 FunctionPaginator HmacAuth JsonApiPaginator KeysetPaginator Khotan KhotanError LinkHeaderPaginator
 NextUrlPaginator OAuth2AuthorizationCode OAuth2ClientCredentials OffsetPaginator PageNumberPaginator PageView
 PaginationError Paginator ParameterError Plug PlugError PlugTimeout PlugUnreachable RateLimit Report

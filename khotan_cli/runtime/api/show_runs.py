@@ -16,8 +16,8 @@ from khotan_cli.runtime.api.schemas_flows import (
 )
 from khotan_cli.runtime.flows.definition import COUNTERS, Flow
 from khotan_cli.runtime.services import Services
+from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.runs import RunData
-from khotan_cli.runtime.store.tables import utc_now
 
 
 def flow_facts(flow: Flow, enabled: bool) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from khotan_cli.errors import FlowError, KhotanError, UnknownName
+from khotan_cli.errors import FlowError, UnknownName
+from khotan_cli.runtime.flows.attempts import hopeless, named, restored
 from khotan_cli.runtime.flows.definition import Flow, Step
 from khotan_cli.runtime.flows.failure import masker_of
 from khotan_cli.runtime.flows.host import Host
@@ -24,9 +24,9 @@ from khotan_cli.runtime.flows.sync import Dedupe, OnInvalid, Sync, SyncResult, T
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.records.resources import Mappings, Resource
+from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.mappings import MappingCounts
 from khotan_cli.runtime.store.runs import RunCancelled, RunLost
-from khotan_cli.runtime.store.tables import utc_now
 
 R = TypeVar("R")
 
@@ -261,7 +261,7 @@ class FlowContext:
         name = self.recorder.name(step.name)
         done = self.recorder.finished(name)
         if done is not None:
-            return _restored(step, done.result)
+            return restored(step, done.result)
         await self.recorder.ready()
         started, tries = utc_now(), 0
         while True:
@@ -275,8 +275,8 @@ class FlowContext:
             except (RunLost, RunCancelled):
                 raise
             except Exception as exc:
-                if tries >= step.retry.attempts or _hopeless(exc):
-                    raise _named(name, exc, step.timeout) from exc
+                if tries >= step.retry.attempts or hopeless(exc):
+                    raise named(name, exc, step.timeout) from exc
                 await self.recorder.log(
                     "warning", f"{name}: try {tries} failed with {type(exc).__name__}; trying again"
                 )
@@ -328,30 +328,3 @@ class FlowContext:
             await self.recorder.ready()
             await asyncio.sleep(min(1.0, remaining))
             remaining -= 1.0
-
-
-def _restored(step: Step[Any, R], result: Any) -> R:
-    try:
-        restored: R = TypeAdapter(step.returns).validate_python(result)
-    except ValidationError:
-        raise FlowError(
-            f"The kept result of step {step.name!r} is not what the step returns now",
-            hint="Its annotation was changed while the run was pending: run the flow afresh.",
-            code="step_failed",
-        ) from None
-    return restored
-
-
-def _hopeless(exc: Exception) -> bool:
-    """Whether another try must end the same way."""
-    return isinstance(exc, KhotanError) and exc.status in (404, 409, 422)
-
-
-def _named(name: str, exc: Exception, timeout: float | None) -> Exception:
-    if isinstance(exc, TimeoutError) and timeout is not None:
-        return FlowError(
-            f"Step {name!r} took longer than {timeout:g} s",
-            code="flow_timeout",
-            hint="Raise timeout=…, or do less in it.",
-        )
-    return exc

@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from khotan_cli.errors import KhotanError, UnknownName, UsageError
 from khotan_cli.runtime.flows.definition import Flow, Variant
 from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.outbox import queue_of
 from khotan_cli.runtime.store.runs import ACTIVE, RunData
-from khotan_cli.runtime.store.tables import utc_now
 
 _DUE_RUNS = uuid.UUID("6b686f74-616e-5365-8000-736368656475")
 """Namespace of the ids of scheduled runs: two dispatchers give a due run the same one (RFC 9562 5.5)."""

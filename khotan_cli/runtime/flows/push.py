@@ -23,10 +23,10 @@ from khotan_cli.runtime.flows.sync import OnInvalid
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.plugs.hold import HeldAnswer
 from khotan_cli.runtime.records.digests import field_digests, holds
+from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.mappings import KnownRef
 from khotan_cli.runtime.store.runs import Reject
 from khotan_cli.runtime.store.seen import SeenKeys
-from khotan_cli.runtime.store.tables import utc_now
 
 Body = Callable[[Any], Mapping[str, Any] | BaseModel | None]
 Ids = Callable[[Any], Mapping[str, Any]]

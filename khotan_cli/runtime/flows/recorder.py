@@ -15,10 +15,10 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import DatabaseBusy, DatabaseUnreachable, FlowError, StoreError
+from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.runs import Reject, RunCancelled, RunStore, StepRecord
 from khotan_cli.runtime.store.seen import SeenKeys
-from khotan_cli.runtime.store.tables import utc_now
 
 OUTAGE_SECONDS = 300.0
 """For how long a run waits for a database that has gone, or has no room for it."""

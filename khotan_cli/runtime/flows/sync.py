@@ -23,9 +23,9 @@ from khotan_cli.runtime.flows.rows import Batch, Rows
 from khotan_cli.runtime.flows.uncollected import uncollected
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.plugs.walk import Fetched, PageWalk, Position
+from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.columns import check_key
 from khotan_cli.runtime.store.runs import Reject
-from khotan_cli.runtime.store.tables import utc_now
 from khotan_cli.runtime.store.upsert import Upserted
 
 _AHEAD = 1

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from khotan_cli.errors import KhotanError
 from khotan_cli.runtime.flows.dispatch import Dispatcher
-from khotan_cli.runtime.store.tables import utc_now
+from khotan_cli.runtime.store.base import utc_now
 
 TICK_SECONDS = 0.5
 _RECONCILE_SECONDS = 30.0

@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import bindparam, delete, func, literal, null, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.tables import CACHE_ENTRIES, utc_now
+from khotan_cli.runtime.store.tables import CACHE_ENTRIES
 
 _AT_A_TIME = 500
 

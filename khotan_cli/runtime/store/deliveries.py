@@ -8,9 +8,11 @@ from typing import Any
 
 from sqlalchemy import exists, func, or_, select, update
 
+from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.runs import ACTIVE, RunData
-from khotan_cli.runtime.store.tables import HANDLERS, RUNS, WIRES, utc_now
+from khotan_cli.runtime.store.tables import RUNS
+from khotan_cli.runtime.store.tables_webhooks import HANDLERS, WIRES
 
 
 class DeliveryStore:

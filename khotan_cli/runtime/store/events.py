@@ -11,9 +11,11 @@ from typing import Any
 from sqlalchemy import Row, Select, case, delete, exists, func, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.runs import ACTIVE, COUNTERS
-from khotan_cli.runtime.store.tables import EVENTS, RUNS, utc_now
+from khotan_cli.runtime.store.tables import RUNS
+from khotan_cli.runtime.store.tables_webhooks import EVENTS
 
 _NOTHING = dict.fromkeys(COUNTERS, 0)
 

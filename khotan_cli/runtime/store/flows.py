@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
+from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.tables import FLOWS, utc_now
+from khotan_cli.runtime.store.tables import FLOWS
 
 
 class FlowStore:

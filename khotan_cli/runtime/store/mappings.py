@@ -14,9 +14,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import MappingConflict
+from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.keys import decode_key, encode_key
-from khotan_cli.runtime.store.tables import MAPPING_REFS, MAPPINGS, utc_now
+from khotan_cli.runtime.store.tables import MAPPING_REFS, MAPPINGS
 
 _AT_A_TIME = 1000
 

@@ -14,8 +14,9 @@ from typing import Any
 from sqlalchemy import Row, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.tables import REJECTS, RUN_STEPS, RUN_UPDATES, RUNS, SCHEDULES, SEEN_KEYS, utc_now
+from khotan_cli.runtime.store.tables import REJECTS, RUN_STEPS, RUN_UPDATES, RUNS, SCHEDULES, SEEN_KEYS
 
 COUNTERS = ("extracted", "transformed", "created", "updated", "deleted", "skipped", "failed")
 ACTIVE = ("pending", "running")

@@ -1,66 +1,31 @@
-"""The rows. One metadata and registry of khotan's own: the application's models and these never mix."""
+"""The rows."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
-    DateTime,
     Float,
     ForeignKey,
     Index,
-    Integer,
-    LargeBinary,
-    MetaData,
     Text,
     UniqueConstraint,
 )
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import registry
-from sqlalchemy.types import TypeDecorator
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
-metadata = MetaData(
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "ix": "ix_%(table_name)s_%(column_0_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-    }
+from khotan_cli.runtime.store import tables_webhooks
+from khotan_cli.runtime.store.base import (
+    BIG_ID,
+    SORTED_TEXT,
+    KhotanTable,
+    UtcDateTime,
+    json_column,
+    utc_now,
 )
 
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """Timezone-aware UTC on every database; SQLite, which knows no zones, keeps it without and gets it back."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            # Which moment it means would depend on where the process runs.
-            raise ValueError("a moment needs a time zone")
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-class KhotanTable(SQLModel, registry=registry(metadata=metadata)):
-    """Base of khotan's tables."""
-
-    metadata = metadata
+metadata = tables_webhooks.metadata  # with all tables, those of other modules too
 
 
 class PlugRow(KhotanTable, table=True):
@@ -105,18 +70,6 @@ class RateRow(KhotanTable, table=True):
     held_until: float = Field(sa_type=Float(53))
 
 
-JSON_VALUE = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
-"""A JSON column: JSONB on PostgreSQL."""
-BIG_ID = BigInteger().with_variant(Integer(), "sqlite")
-"""A growing number: SQLite counts up only a column it calls INTEGER."""
-SORTED_TEXT = Text().with_variant(Text(collation="C"), "postgresql")
-"""Text that sorts by code point on both databases, as canonical keys must."""
-
-
-def _json() -> Any:
-    return Field(default=None, sa_type=JSON_VALUE, nullable=True)
-
-
 class FlowRow(KhotanTable, table=True):
     """What is stored of a flow besides its code. A flow without a row is enabled."""
 
@@ -159,7 +112,7 @@ class RunRow(KhotanTable, table=True):
     variant: str | None = Field(default=None, sa_type=Text)
     status: str = Field(sa_type=Text)
     source: str = Field(sa_type=Text)
-    body: Any = _json()
+    body: Any = json_column()
     retry_of: str | None = Field(default=None, sa_type=Text)
     due_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     epoch: int = 0
@@ -171,9 +124,9 @@ class RunRow(KhotanTable, table=True):
     deleted: int = Field(default=0, sa_type=BigInteger)
     skipped: int = Field(default=0, sa_type=BigInteger)
     failed: int = Field(default=0, sa_type=BigInteger)
-    progress: Any = _json()
+    progress: Any = json_column()
     message: str | None = Field(default=None, sa_type=Text)
-    error: Any = _json()
+    error: Any = json_column()
     event_id: int | None = Field(default=None, sa_type=BigInteger)
     order_key: str | None = Field(default=None, sa_type=Text)
     next_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
@@ -197,8 +150,8 @@ class RunStepRow(KhotanTable, table=True):
     run_id: str = _of_run(primary_key=True)
     name: str = Field(primary_key=True, sa_type=Text)
     number: int
-    result: Any = _json()
-    counts: Any = _json()
+    result: Any = json_column()
+    counts: Any = json_column()
     attempts: int = 1
     started_at: datetime = Field(sa_type=UtcDateTime)
     ended_at: datetime = Field(sa_type=UtcDateTime)
@@ -227,7 +180,7 @@ class RejectRow(KhotanTable, table=True):
     run_id: str = _of_run()
     step: str = Field(sa_type=Text)
     reason: str = Field(sa_type=Text)
-    record: Any = _json()
+    record: Any = json_column()
 
 
 class SeenKeyRow(KhotanTable, table=True):
@@ -268,7 +221,7 @@ class MappingRefRow(KhotanTable, table=True):
     ref: str = Field(primary_key=True, sa_type=Text)
     mapping_id: str = Field(sa_type=Text, sa_column_args=[ForeignKey("khotan_mappings.id", ondelete="CASCADE")])
     origin: str = Field(default="read", sa_type=Text)
-    fields: Any = _json()
+    fields: Any = json_column()
     updated_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 
 
@@ -281,65 +234,9 @@ class CacheEntryRow(KhotanTable, table=True):
     cache: str = Field(primary_key=True, sa_type=Text)
     owner: str = Field(primary_key=True, sa_type=Text)
     key: str = Field(primary_key=True, sa_type=SORTED_TEXT)
-    value: Any = _json()
+    value: Any = json_column()
     expires_at: float | None = Field(default=None, sa_type=Float(53))
     updated_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
-
-
-class WireRow(KhotanTable, table=True):
-    """What is stored of a wire besides its code: whether it runs, and its subscription at the service, where it has one."""
-
-    __tablename__ = "khotan_wires"  # pyright: ignore[reportAssignmentType]
-
-    id: str = Field(primary_key=True, sa_type=Text)
-    enabled: bool = True
-    subscribed: bool = False
-    callback_url: str | None = Field(default=None, sa_type=Text)
-    remote_id: str | None = Field(default=None, sa_type=Text)
-    data: Any = _json()
-    expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    renew_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    failures: int = 0
-    error: Any = _json()
-    updated_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
-
-
-class HandlerRow(KhotanTable, table=True):
-    """Whether a handler of a wire runs. One without a row does."""
-
-    __tablename__ = "khotan_webhook_handlers"  # pyright: ignore[reportAssignmentType]
-
-    name: str = Field(primary_key=True, sa_type=Text)
-    enabled: bool = True
-    updated_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
-
-
-class EventRow(KhotanTable, table=True):
-    """An event as it came: raw body, headers with secrets masked. `remote_id`: the sender's id of it, or the body's digest.
-
-    `repeats` counts its further deliveries, `altered` those of them that had another body. `parked` is why an ingested
-    record waits; `organisation` whose it is.
-    """
-
-    __tablename__ = "khotan_webhook_events"  # pyright: ignore[reportAssignmentType]
-    __table_args__ = (
-        UniqueConstraint("wire", "remote_id", name="uq_khotan_webhook_events_wire"),
-        Index("ix_khotan_webhook_events_received_at", "received_at"),
-    )
-
-    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
-    wire: str = Field(sa_type=Text)
-    remote_id: str = Field(sa_type=Text)
-    type: str = Field(sa_type=Text)
-    method: str = Field(sa_type=Text)
-    headers: Any = _json()
-    content_type: str = Field(sa_type=Text)
-    body: bytes = Field(sa_type=LargeBinary)
-    repeats: int = 0
-    altered: int = 0
-    parked: str | None = Field(default=None, sa_type=Text)
-    organisation: str | None = Field(default=None, sa_type=Text)
-    received_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 
 
 PLUGS = metadata.tables["khotan_plugs"]
@@ -355,7 +252,4 @@ REJECTS = metadata.tables["khotan_rejects"]
 SEEN_KEYS = metadata.tables["khotan_seen_keys"]
 MAPPINGS = metadata.tables["khotan_mappings"]
 MAPPING_REFS = metadata.tables["khotan_mapping_refs"]
-WIRES = metadata.tables["khotan_wires"]
-HANDLERS = metadata.tables["khotan_webhook_handlers"]
-EVENTS = metadata.tables["khotan_webhook_events"]
 CACHE_ENTRIES = metadata.tables["khotan_cache_entries"]

@@ -13,10 +13,11 @@ from sqlalchemy import delete, select, text, update
 
 from khotan_cli.errors import KhotanError, SecretMissing, UsageError
 from khotan_cli.runtime.plugs.vars import HIDDEN_PREFIX, EnvVarStore
+from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.crypto import MAKE_SECRET, Cipher
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.leases import LEASE_SECONDS, lease
-from khotan_cli.runtime.store.tables import PLUGS, VARS, utc_now
+from khotan_cli.runtime.store.tables import PLUGS, VARS
 
 
 @dataclass(frozen=True)

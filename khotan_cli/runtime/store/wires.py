@@ -8,8 +8,9 @@ from typing import Any
 
 from sqlalchemy import Row, select, update
 
+from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.tables import HANDLERS, WIRES, utc_now
+from khotan_cli.runtime.store.tables_webhooks import HANDLERS, WIRES
 
 WireData = Row[Any]
 """A row of khotan_wires."""

@@ -18,9 +18,9 @@ from khotan_cli.runtime.flows.failure import failure_of
 from khotan_cli.runtime.flows.lanes import Lanes
 from khotan_cli.runtime.flows.pages import reason_of
 from khotan_cli.runtime.flows.recorder import Outcome, Recorder, patiently
+from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.events import EventData
 from khotan_cli.runtime.store.runs import Reject, RunCancelled, RunData, RunLost
-from khotan_cli.runtime.store.tables import utc_now
 from khotan_cli.runtime.webhooks.event import StoredEvent
 from khotan_cli.runtime.webhooks.handlers import Handler
 from khotan_cli.runtime.webhooks.host import WebhookHost

@@ -11,7 +11,7 @@ from khotan_cli.errors import KhotanError, UsageError
 from khotan_cli.runtime.flows.failure import masker_of
 from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.records.caches import json_value
-from khotan_cli.runtime.store.tables import utc_now
+from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.wires import WireData
 from khotan_cli.runtime.webhooks.host import WebhookHost
 from khotan_cli.runtime.webhooks.receiving import SECRET

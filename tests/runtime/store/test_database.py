@@ -14,9 +14,10 @@ from sqlalchemy import insert, select, text
 
 from khotan_cli.errors import ConfigError, DatabaseNotMigrated, DatabaseUnreachable, KhotanError, StoreError
 from khotan_cli.runtime.store import migrate
+from khotan_cli.runtime.store.base import UtcDateTime
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.failures import explain
-from khotan_cli.runtime.store.tables import PLUGS, PlugRow, UtcDateTime
+from khotan_cli.runtime.store.tables import PLUGS, PlugRow
 from khotan_cli.runtime.store.url import parse_url
 
 

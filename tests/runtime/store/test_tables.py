@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sqlmodel import Field, SQLModel
 
-from khotan_cli.runtime.store.tables import KhotanTable, VarRow, metadata
+from khotan_cli.runtime.store.base import KhotanTable
+from khotan_cli.runtime.store.tables import VarRow, metadata
 
 
 class VarRowOfTheApplication(SQLModel, table=True):

@@ -1,0 +1,71 @@
+"""What rows are made of. One metadata and registry of khotan's own: the application's models and these never mix."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Integer,
+    MetaData,
+    Text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import registry
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Field, SQLModel
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Timezone-aware UTC on every database; SQLite, which knows no zones, keeps it without and gets it back."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            # Which moment it means would depend on where the process runs.
+            raise ValueError("a moment needs a time zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class KhotanTable(SQLModel, registry=registry(metadata=metadata)):
+    """Base of khotan's tables."""
+
+    metadata = metadata
+
+
+JSON_VALUE = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+"""A JSON column: JSONB on PostgreSQL."""
+BIG_ID = BigInteger().with_variant(Integer(), "sqlite")
+"""A growing number: SQLite counts up only a column it calls INTEGER."""
+SORTED_TEXT = Text().with_variant(Text(collation="C"), "postgresql")
+"""Text that sorts by code point on both databases, as canonical keys must."""
+
+
+def json_column() -> Any:
+    """A field of a row that holds JSON, or nothing."""
+    return Field(default=None, sa_type=JSON_VALUE, nullable=True)
