@@ -15,7 +15,7 @@ from sqlalchemy import (
 )
 from sqlmodel import Field
 
-from khotan_cli.runtime.store import tables_webhooks
+from khotan_cli.runtime.store import base, tables_webhooks
 from khotan_cli.runtime.store.base import (
     BIG_ID,
     SORTED_TEXT,
@@ -25,7 +25,8 @@ from khotan_cli.runtime.store.base import (
     utc_now,
 )
 
-metadata = tables_webhooks.metadata  # with all tables, those of other modules too
+metadata = base.metadata
+EVENTS = tables_webhooks.EVENTS
 
 
 class PlugRow(KhotanTable, table=True):
