@@ -278,6 +278,20 @@ def send(
     console.result({**shown, "duplicate": accepted["duplicate"]}, render)
 
 
+@app.command()
+def listen(
+    name: Name,
+    since: Since = "",
+    count: Annotated[int, typer.Option(min=0, help="Stop when there are so many.", show_default="none")] = 0,
+    seconds: Annotated[float, typer.Option("--for", min=0, metavar="SECONDS", show_default="until q")] = 0.0,
+) -> None:
+    """Watch events arrive. At a terminal: arrows select, r replays the selected event, q quits."""
+    from khotan_cli.commands.listen import listen as show
+
+    with options.client() as client:
+        show(client, name, since=moment(since), count=count, seconds=seconds)
+
+
 def _settled(client: ApiClient, event: str, timeout: float) -> dict[str, Any]:
     """The event when each handler has ended, or failed at least once, or time is up."""
     deadline = time.monotonic() + timeout

@@ -8,21 +8,22 @@ import select
 import signal
 import termios
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 
 def at_terminal(
     command: Sequence[str],
     folder: Path,
-    answers: Sequence[tuple[str, str]] = (),
+    answers: Sequence[tuple[str, str | Callable[[], object]]] = (),
     *,
     interrupt_at: str = "",
     hidden: bool = False,
 ) -> tuple[str, int]:
     """Run the command; type each answer when its prompt has appeared. Returns what was on the screen, and the exit code.
 
-    interrupt_at: send Ctrl-C once this text has appeared. hidden: the questions do not echo.
+    An answer that is a function is called. interrupt_at: send Ctrl-C once this text has appeared. hidden: the questions do
+    not echo.
     """
     pid, terminal = pty.fork()
     if pid == 0:
@@ -34,7 +35,11 @@ def at_terminal(
         while time.monotonic() < deadline:
             # A hidden question throws away what was typed before it: wait until it has turned the echo off.
             if waiting and waiting[0][0] in seen and (not hidden or not termios.tcgetattr(terminal)[3] & termios.ECHO):
-                os.write(terminal, waiting.pop(0)[1].encode())
+                answer = waiting.pop(0)[1]
+                if isinstance(answer, str):
+                    os.write(terminal, answer.encode())
+                else:
+                    answer()
             if not select.select([terminal], [], [], 0.05)[0]:
                 continue
             try:

@@ -1,0 +1,50 @@
+"""Single keys from a terminal, without Enter. Where the system has no termios there are none: Ctrl-C remains."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+
+_ARROWS = {"\x1b[A": "up", "\x1b[B": "down", "\x1bOA": "up", "\x1bOB": "down"}
+
+
+class Keys:
+    """While it is entered, keys are read as they are pressed, and not shown."""
+
+    def __enter__(self) -> Self:
+        self._before: list[Any] | None = None
+        try:
+            import termios
+            import tty
+        except ImportError:
+            return self
+        self._before = termios.tcgetattr(sys.stdin)
+        tty.setcbreak(sys.stdin)  # Ctrl-C stays a signal
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._before is not None:
+            import termios
+
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
+
+    def pressed(self, seconds: float) -> Iterator[str]:
+        """The keys that are pressed within some time: characters, `up` and `down`. Ends early when there are some."""
+        if self._before is None:
+            time.sleep(seconds)
+            return
+        descriptor = sys.stdin.fileno()
+        if not select.select([descriptor], [], [], seconds)[0]:
+            return
+        text = os.read(descriptor, 256).decode(errors="ignore")
+        while text:
+            arrow = next((code for code in _ARROWS if text.startswith(code)), None)
+            yield _ARROWS[arrow] if arrow else text[0]
+            text = text[len(arrow) if arrow else 1 :]

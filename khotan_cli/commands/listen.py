@@ -1,0 +1,143 @@
+"""`khotan wire listen`: events as they arrive. At a terminal a live table with keys; in a pipe one document at the end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from khotan_cli.commands.keys import Keys
+from khotan_cli.commands.show_wires import event_row
+from khotan_cli.console import console
+from khotan_cli.errors import KhotanError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from khotan_cli.client import ApiClient
+
+_LOOK_SECONDS = 0.4
+_MOST = 500
+"""Events that are kept in view."""
+_BODY_LINES = 12
+
+
+def listen(client: ApiClient, wire: str, *, since: str | None, count: int, seconds: float) -> None:
+    """Show events of a wire until there are `count` of them, or `seconds` are over, or somebody presses q.
+
+    since: begin with those that came since then. Raises UsageError in a pipe without a bound.
+    """
+    shown = client.wire(wire)
+    feed = Feed(client, wire, since or datetime.now(UTC).isoformat())
+    until = time.monotonic() + seconds if seconds else None
+    if console.interactive:
+        _watch(View(client, shown, feed), count, until)
+        return
+    if not count and until is None:
+        raise UsageError("In a pipe, say when to stop", hint="--count 10, or --for 30: seconds.")
+    while not (count and len(feed.events) >= count) and not (until and time.monotonic() > until):
+        feed.look()
+        time.sleep(_LOOK_SECONDS)
+    items = feed.events[:count] if count else feed.events
+    console.document({"ok": True, "wire": wire, "items": items})
+
+
+class Feed:
+    """The events of a wire since a moment, the oldest first, as they stand."""
+
+    def __init__(self, client: ApiClient, wire: str, since: str) -> None:
+        self._client, self._wire, self._since = client, wire, since
+        self.events: list[dict[str, Any]] = []
+
+    def look(self) -> None:
+        found = self._client.events(wire=self._wire, since=self._since, limit=_MOST)["items"]
+        self.events = list(reversed(found))
+
+
+class View:
+    """What the terminal shows: a table, of which one row is selected, and below it the selected event."""
+
+    def __init__(self, client: ApiClient, wire: dict[str, Any], feed: Feed) -> None:
+        self._client, self._wire, self.feed = client, wire, feed
+        self._selected = ""  # the id; none: the newest
+        self._bodies: dict[str, dict[str, Any]] = {}
+        self.said = ""
+
+    @property
+    def index(self) -> int:
+        ids = [event["id"] for event in self.feed.events]
+        return ids.index(self._selected) if self._selected in ids else len(ids) - 1
+
+    def press(self, key: str) -> None:
+        """Do what a key stands for: up and down select, r replays."""
+        events = self.feed.events
+        if not events:
+            return
+        if key in ("up", "k", "down", "j"):
+            step = -1 if key in ("up", "k") else 1
+            index = min(max(self.index + step, 0), len(events) - 1)
+            # The last row goes on following what arrives.
+            self._selected = "" if index == len(events) - 1 else events[index]["id"]
+        elif key == "r":
+            chosen = events[self.index]
+            try:
+                runs = len(self._client.replay_event(chosen["id"])["runs"])
+                self.said = f"Replayed event {chosen['id']}: {runs} {'run' if runs == 1 else 'runs'}."
+            except KhotanError as exc:
+                self.said = f"{exc.message}. {exc.hint}"
+
+    def draw(self) -> RenderableType:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        path = f"/api/khotan{self._wire['path']}"
+        head = Text.assemble(("Listening ", "bold"), (self._wire["id"], "bold cyan"), f" at {path}")
+        keys = Text("↑↓ select · r replay · q quit", style="dim")
+        events = self.feed.events
+        if not events:
+            return Group(head, Text("Waiting for events …", style="dim"), keys)
+        room = max(3, console.rich().height - _BODY_LINES - 8)
+        first = max(0, min(self.index - room // 2, len(events) - room))
+        table = Table(header_style="bold", border_style="dim")
+        for column in ("Event", "Received", "Type", "Status", "Runs"):
+            table.add_column(column, no_wrap=column != "Runs")
+        for place, event in enumerate(events[first : first + room], first):
+            number, received, _, kind, status, runs = event_row(event)
+            style = "reverse" if place == self.index else ""
+            table.add_row(number, received, kind, status, runs, style=style)
+        return Group(head, table, *self._body(events[self.index]), Text(self.said, style="green"), keys)
+
+    def _body(self, event: dict[str, Any]) -> Iterator[RenderableType]:
+        from rich.text import Text
+
+        if event["id"] not in self._bodies:
+            self._bodies = {event["id"]: self._client.event(event["id"])}
+        shown = self._bodies[event["id"]]
+        text = shown["text"] or f"base64: {shown['base64']}"
+        if shown["json"] is not None:
+            text = json.dumps(shown["json"], ensure_ascii=False, indent=2)
+        lines = text.splitlines()
+        more = [f"… {len(lines) - _BODY_LINES} more lines: khotan wire show {event['id']}"]
+        yield Text("\n".join([*lines[:_BODY_LINES], *(more if len(lines) > _BODY_LINES else [])]), overflow="ellipsis")
+        for run in event["runs"]:
+            if run["error"]:
+                yield Text(f"✗ {run['handler']}: {run['error']['message']}", style="red")
+
+
+def _watch(view: View, count: int, until: float | None) -> None:
+    from rich.live import Live
+
+    feed = view.feed
+    with Keys() as keys, Live(console=console.rich(), auto_refresh=False, vertical_overflow="crop") as live:
+        while not (count and len(feed.events) >= count) and not (until and time.monotonic() > until):
+            feed.look()
+            live.update(view.draw(), refresh=True)
+            for key in keys.pressed(_LOOK_SECONDS):
+                if key == "q":
+                    return
+                view.press(key)
+                live.update(view.draw(), refresh=True)
+        live.update(view.draw(), refresh=True)

@@ -1,0 +1,85 @@
+"""`khotan wire listen`: at a terminal with keys, and in a pipe."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.project import Project
+from tests.support.terminal import at_terminal
+from tests.support.webhooks import Served, order, send, served_app, webhook_project
+
+KHOTAN = [sys.executable, "-m", "khotan_cli"]
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Project, Served]]:
+    project = webhook_project(tmp_path, f"sqlite:///{tmp_path}/khotan.db")
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in project.env.items()))
+    with served_app(project) as app:
+        yield project, app
+
+
+def plain(screen: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen)
+
+
+def test_events_appear_as_they_arrive_and_r_replays_the_selected_one(
+    served: tuple[Project, Served], tmp_path: Path
+) -> None:
+    project, app = served
+    screen, code = at_terminal(
+        [*KHOTAN, "wire", "listen", "shop"],
+        tmp_path,
+        [
+            ("Waiting for events", lambda: send(app.url, order(1))),
+            ('"evt_1"', lambda: send(app.url, order(2))),  # its body: it is the newest
+            ('"evt_2"', "\x1b[A"),
+            ("", "r"),
+            ("Replayed event 1", "q"),
+        ],
+    )
+    assert code == 0, screen
+    assert "Listening shop at /api/khotan/webhook/shop" in plain(screen)
+    assert "record: completed" in plain(screen)
+    runs = project.khotan("wire", "show", "1").json["runs"]
+    assert [run["source"] for run in runs] == ["webhook", "manual"]
+    assert len(project.khotan("wire", "show", "2").json["runs"]) == 1
+
+
+def test_a_terminal_is_as_it_was_after_ctrl_c(served: tuple[Project, Served], tmp_path: Path) -> None:
+    script = f"trap : INT; stty -a > before; {sys.executable} -m khotan_cli wire listen shop; echo exit=$?; stty -a > after"
+    screen, _ = at_terminal(["/bin/sh", "-c", script], tmp_path, [("Waiting for events", "\x03")])
+    assert "exit=130" in screen
+    assert (tmp_path / "before").read_text() == (tmp_path / "after").read_text()
+
+
+def test_a_pipe_gets_one_document_of_so_many_events(served: tuple[Project, Served], tmp_path: Path) -> None:
+    project, app = served
+    send(app.url, order(1))
+    later = threading.Thread(target=send, args=(app.url, order(2)))
+    later.start()
+    done = project.khotan("wire", "listen", "shop", "--since", "1h", "--count", "2", "--for", "30")
+    later.join()
+    assert [event["remoteId"] for event in done.json["items"]] == ["evt_1", "evt_2"]
+    none = project.khotan("wire", "listen", "shop", "--for", "0.1")
+    assert none.json == {"ok": True, "wire": "shop", "items": []}
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(["shop"], 2), (["shpo", "--count", "1"], 2), (["shop", "--count", "-1"], 2)]
+)
+def test_bad_input(served: tuple[Project, Served], words: list[str], code: int) -> None:
+    done = served[0].khotan("wire", "listen", *words)
+    assert done.code == code and done.json["ok"] is False
+
+
+def test_help_says_what_the_keys_do(tmp_path: Path) -> None:
+    done = subprocess.run([*KHOTAN, "wire", "listen", "--help"], capture_output=True, text=True, check=True)
+    assert "r replays the selected event" in " ".join(done.stdout.split())
