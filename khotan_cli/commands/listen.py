@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from khotan_cli.commands.keys import Keys
 from khotan_cli.commands.show_wires import event_row
 from khotan_cli.console import console
-from khotan_cli.errors import KhotanError, UsageError
+from khotan_cli.errors import KhotanError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -24,24 +24,23 @@ _MOST = 500
 _BODY_LINES = 12
 
 
-def listen(client: ApiClient, wire: str, *, since: str | None, count: int, seconds: float) -> None:
-    """Show events of a wire until there are `count` of them, or `seconds` are over, or somebody presses q.
+def listen(
+    client: ApiClient, wire: str, *, since: str | None, count: int, seconds: float, watch: bool
+) -> list[dict[str, Any]]:
+    """Follow the events of a wire until there are `count` of them, or `seconds` are over, or somebody presses q.
 
-    since: begin with those that came since then. Raises UsageError in a pipe without a bound.
+    since: begin with those that came since then. watch: draw them meanwhile, and read keys. Returns the events.
     """
     shown = client.wire(wire)
     feed = Feed(client, wire, since or datetime.now(UTC).isoformat())
     until = time.monotonic() + seconds if seconds else None
-    if console.interactive:
+    if watch:
         _watch(View(client, shown, feed), count, until)
-        return
-    if not count and until is None:
-        raise UsageError("In a pipe, say when to stop", hint="--count 10, or --for 30: seconds.")
+        return feed.events
     while not (count and len(feed.events) >= count) and not (until and time.monotonic() > until):
         feed.look()
         time.sleep(_LOOK_SECONDS)
-    items = feed.events[:count] if count else feed.events
-    console.document({"ok": True, "wire": wire, "items": items})
+    return feed.events[:count] if count else feed.events
 
 
 class Feed:
@@ -99,7 +98,7 @@ class View:
         events = self.feed.events
         if not events:
             return Group(head, Text("Waiting for events …", style="dim"), keys)
-        room = max(3, console.rich().height - _BODY_LINES - 8)
+        room = max(3, console.rich(stderr=True).height - _BODY_LINES - 8)
         first = max(0, min(self.index - room // 2, len(events) - room))
         table = Table(header_style="bold", border_style="dim")
         for column in ("Event", "Received", "Type", "Status", "Runs"):
@@ -131,7 +130,7 @@ def _watch(view: View, count: int, until: float | None) -> None:
     from rich.live import Live
 
     feed = view.feed
-    with Keys() as keys, Live(console=console.rich(), auto_refresh=False, vertical_overflow="crop") as live:
+    with Keys() as keys, Live(console=console.rich(stderr=True), auto_refresh=False, vertical_overflow="crop") as live:
         while not (count and len(feed.events) >= count) and not (until and time.monotonic() > until):
             feed.look()
             live.update(view.draw(), refresh=True)

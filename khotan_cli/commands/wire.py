@@ -286,10 +286,14 @@ def listen(
     seconds: Annotated[float, typer.Option("--for", min=0, metavar="SECONDS", show_default="until q")] = 0.0,
 ) -> None:
     """Watch events arrive. At a terminal: arrows select, r replays the selected event, q quits."""
-    from khotan_cli.commands.listen import listen as show
+    from khotan_cli.commands.listen import listen as follow
 
+    watch = console.interactive
+    if not watch and not count and not seconds:
+        raise UsageError("Without a terminal, say when to stop", hint="--count 10, or --for 30: seconds.")
     with options.client() as client:
-        show(client, name, since=moment(since), count=count, seconds=seconds)
+        items = follow(client, name, since=moment(since), count=count, seconds=seconds, watch=watch)
+    console.result({"ok": True, "wire": name, "items": items}, lambda: None)
 
 
 def _settled(client: ApiClient, event: str, timeout: float) -> dict[str, Any]:

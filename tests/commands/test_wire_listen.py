@@ -54,7 +54,9 @@ def test_events_appear_as_they_arrive_and_r_replays_the_selected_one(
 
 
 def test_a_terminal_is_as_it_was_after_ctrl_c(served: tuple[Project, Served], tmp_path: Path) -> None:
-    script = f"trap : INT; stty -a > before; {sys.executable} -m khotan_cli wire listen shop; echo exit=$?; stty -a > after"
+    script = (
+        f"trap : INT; stty -a > before; {sys.executable} -m khotan_cli wire listen shop; echo exit=$?; stty -a > after"
+    )
     screen, _ = at_terminal(["/bin/sh", "-c", script], tmp_path, [("Waiting for events", "\x03")])
     assert "exit=130" in screen
     assert (tmp_path / "before").read_text() == (tmp_path / "after").read_text()
@@ -67,6 +69,7 @@ def test_a_pipe_gets_one_document_of_so_many_events(served: tuple[Project, Serve
     later.start()
     done = project.khotan("wire", "listen", "shop", "--since", "1h", "--count", "2", "--for", "30")
     later.join()
+    assert done.code == 0, done.stdout + done.stderr
     assert [event["remoteId"] for event in done.json["items"]] == ["evt_1", "evt_2"]
     none = project.khotan("wire", "listen", "shop", "--for", "0.1")
     assert none.json == {"ok": True, "wire": "shop", "items": []}
