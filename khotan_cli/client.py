@@ -171,8 +171,9 @@ class ApiClient:
     def clear_wire_vars(self, wire: str, keys: Sequence[str] = ()) -> dict[str, Any]:
         return self._call("DELETE", f"/wires/{_path(wire)}/vars", params=[("key", key) for key in keys])
 
-    def sample_event(self, wire: str, event_type: str, body: Any) -> dict[str, Any]:
-        return self._call("POST", f"/wires/{_path(wire)}/sample", json={"type": event_type, "body": body})
+    def sample_event(self, wire: str, event_type: str, body: Any, *, forged: bool = False) -> dict[str, Any]:
+        asked = {"type": event_type, "body": body, "forged": forged}
+        return self._call("POST", f"/wires/{_path(wire)}/sample", json=asked)
 
     def send_event(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         """Send a signed request as the service would: to the wire's own path, with no authorization of ours."""

@@ -71,6 +71,7 @@ CODES: Mapping[str, tuple[int, int]] = {
     "request_timeout": (408, EXIT_FAILED),
     "body_incomplete": (400, EXIT_FAILED),
     "body_invalid": (400, EXIT_USAGE),
+    "forgery_accepted": (500, EXIT_FAILED),
     "signature_invalid": (401, EXIT_UNAVAILABLE),
     "unknown_wire": (404, EXIT_USAGE),
     "unknown_handler": (404, EXIT_USAGE),

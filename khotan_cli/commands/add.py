@@ -89,6 +89,7 @@ _PARTS: dict[str, Callable[..., None]] = {
     "wire": add_wires.wire,
     "catch": add_wires.catch,
     "pass": add_wires.pass_,
+    "ingest": add_wires.ingest,
 }
 for _name, _part in _PARTS.items():
     app.command(_name)(_part)

@@ -1,4 +1,4 @@
-"""`khotan add wire|catch|pass`: questions where there is somebody to answer, then one file."""
+"""`khotan add wire|catch|pass|ingest`: questions where there is somebody to answer, then one file."""
 
 from __future__ import annotations
 
@@ -93,6 +93,37 @@ def pass_(
     _handler(
         project, "pass", name, wire, types, to, endpoint, ordered_by, force=force, look_only=dry_run or diff, diff=diff
     )
+
+
+def ingest(
+    name: Name = "",
+    path: Annotated[str, typer.Option(help="Last part of its URL.", show_default="/NAME")] = "",
+    signature: Annotated[
+        str, typer.Option(help="token, hmac, standard_webhooks or unsigned.", show_default=False)
+    ] = "",
+    organisation: Annotated[
+        bool, typer.Option("--organisation", help="Look up whose each record is; park those of nobody.")
+    ] = False,
+    plug: Annotated[str, typer.Option(help="Plug whose ids the records have.", show_default="none")] = "",
+    resource: Annotated[str, typer.Option(help="Resource whose mappings are kept.", show_default="none")] = "",
+    yes: Yes = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    diff: Diff = False,
+) -> None:
+    """Write an endpoint that other systems post records to, at /ingest/NAME.
+
+    khotan add ingest orders --signature token
+    """
+    project = Project(yes)
+    name = project.name(name, "ingest")
+    from khotan_cli.scaffold.ingest import IngestOptions, add_ingest, ingest_signatures
+
+    signature = project.pick("How do senders prove who they are", signature, ingest_signatures(), "--signature")
+    asked = IngestOptions(name, signature, path, organisation, plug, resource)
+    look_only = dry_run or diff
+    written = add_ingest(project.root, project.folder, project.source, asked, force=force, dry_run=look_only)
+    show_part("ingest", name, written, look_only, diff)
 
 
 def _handler(

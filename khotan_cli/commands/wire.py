@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ import typer
 
 from khotan_cli.commands.show_wires import show_deliveries, show_event, show_events, show_wire, show_wires
 from khotan_cli.commands.values import read_json
+from khotan_cli.commands.wire_vars import Name, variables
 from khotan_cli.console import console
 from khotan_cli.errors import KhotanError, UsageError
 from khotan_cli.options import options
@@ -31,7 +31,6 @@ app = typer.Typer(
     help="Set up webhooks, look at their events, send and replay them.",
 )
 
-Name = Annotated[str, typer.Argument(help="A wire: its plug, or plug/name.", show_default=False)]
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")]
 Since = Annotated[str, typer.Option(metavar="TIME", help="ISO 8601, or a span such as 2h.", show_default=False)]
 
@@ -121,57 +120,7 @@ def _switch(name: str, enabled: bool) -> None:
     console.result({"ok": True, "name": name, "enabled": enabled}, lambda: console.success(f"{name} is {state}."))
 
 
-@app.command("vars")
-def variables(
-    name: Name,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[set KEY=VALUE… | set KEY --stdin | clear [KEY…]]", show_default=False),
-    ] = None,
-    stdin: Annotated[
-        bool, typer.Option("--stdin", help="Read the value from stdin: it stays out of the history.")
-    ] = False,
-) -> None:
-    """Show, set or clear the variables of a wire, the signing secret first of all. Two lines are two valid secrets."""
-    action, *rest = words or ["show"]
-    if action == "show" and not rest and not stdin:
-        with options.client() as client:
-            shown = {"ok": True, "items": client.wire(name)["vars"]}
-        console.result(shown, lambda: _vars(shown["items"]))
-    elif action == "set" and rest:
-        values = _values(rest, stdin)
-        with options.client() as client:
-            done = client.set_wire_vars(name, values)
-        console.result(done, lambda: console.success(f"Stored {', '.join(done['set'])} of {name}, encrypted."))
-    elif action == "clear" and not stdin:
-        with options.client() as client:
-            cleared = client.clear_wire_vars(name, rest)
-        gone = ", ".join(cleared["cleared"])
-        text = f"Cleared {gone}." if gone else "Nothing was stored: nothing to clear."
-        console.result(cleared, lambda: console.line(text))
-    else:
-        raise UsageError(
-            "This is not understood", hint="khotan wire vars NAME [set KEY=VALUE… | set KEY --stdin | clear]"
-        )
-
-
-def _values(words: list[str], stdin: bool) -> dict[str, str]:
-    if stdin:
-        if len(words) != 1 or "=" in words[0]:
-            raise UsageError("--stdin is the value of one variable", hint="khotan wire vars NAME set KEY --stdin")
-        return {words[0]: sys.stdin.read().strip()}
-    pairs = [word.partition("=") for word in words]
-    if not all(equals and key for key, equals, _ in pairs):
-        raise UsageError("A variable is given as KEY=VALUE", hint="Or KEY --stdin, which stays out of the history.")
-    return {key: value for key, _, value in pairs}
-
-
-def _vars(items: list[dict[str, Any]]) -> None:
-    if not items:
-        console.line("The wire has no variables.")
-        return
-    rows = [[v["key"], v["masked"] or "–", v["source"] or "not set", v["env"]] for v in items]
-    console.table(["Variable", "Value", "From", "Environment"], rows)
+app.command("vars")(variables)
 
 
 @app.command()
@@ -257,9 +206,13 @@ def send(
     kind: Annotated[str, typer.Argument(metavar="TYPE", help="Type of the event.", show_default=False)],
     body: Annotated[str, typer.Option(metavar="JSON", help="Its body: JSON, @file or -.", show_default=False)] = "",
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the handlers.")] = 30.0,
+    forged: Annotated[bool, typer.Option("--forged", help="Sign it with a wrong secret: it must be refused.")] = False,
 ) -> None:
     """Make up an event, sign it as the service would, send it, and show what each handler did."""
     given = read_json("--body", body) if body else None
+    if forged:
+        _forge(name, kind, given)
+        return
     with options.client(engine=True) as client:
         accepted = client.send_event(client.sample_event(name, kind, given))
         if "id" not in accepted:
@@ -276,6 +229,24 @@ def send(
         show_deliveries(shown)
 
     console.result({**shown, "duplicate": accepted["duplicate"]}, render)
+
+
+def _forge(name: str, kind: str, body: object) -> None:
+    with options.client() as client:
+        sample = client.sample_event(name, kind, body, forged=True)
+        try:
+            client.send_event(sample)
+        except KhotanError as exc:
+            if exc.code != "signature_invalid":
+                raise
+            refused = {"ok": True, "wire": name, "refused": True, "status": exc.status, "message": exc.message}
+        else:
+            raise KhotanError(
+                f"{name} accepted a forged event: anybody can send to it",
+                code="forgery_accepted",
+                hint="Give the wire verify=signatures.…",
+            )
+    console.result(refused, lambda: console.success(f"{name} refused it ({refused['status']}): {refused['message']}."))
 
 
 @app.command()

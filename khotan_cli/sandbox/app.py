@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from khotan_cli.sandbox import access, paging
+from khotan_cli.sandbox.board import board
 from khotan_cli.sandbox.data import Record, catalogue
 from khotan_cli.sandbox.document import openapi, page
 
@@ -38,6 +39,7 @@ def build() -> Starlette:
     ]
     for area in access.AREAS:
         routes.append(Mount(f"/{area}", routes=_area(area, shop, tokens)))
+    routes.append(Mount("/board", routes=board()))
     errors: Any = {404: _not_found, 405: _wrong_method, 500: _failed}
     return Starlette(routes=routes, exception_handlers=errors)
 

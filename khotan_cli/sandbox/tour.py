@@ -24,6 +24,7 @@ from khotan_cli.sandbox.listings import corrected, correction, documented, produ
 DEFAULT_FOLDER = "khotan-demo"
 MODULE = Path("khotan") / "plugs" / "shop.py"
 FIRST_SKU = "PLA-LAM-001"
+_SIGNING_SECRET = "whsec_of_the_demo_only"
 _OUR_VARIABLES = ("KHOTAN_", "SHOP_", "DATABASE_URL")
 _FINDS_PORT = re.compile(r'base_url = "http://127\.0\.0\.1:(\d+)/')
 
@@ -102,6 +103,7 @@ def steps(sandbox: str) -> list[Step]:
             "compare-again", "And now?", "The same call; exit code 0. In CI this line guards the integration.", compare
         ),
         *_flow_steps(),
+        *_wire_steps(sandbox),
     ]
 
 
@@ -132,6 +134,60 @@ def _flow_steps() -> list[Step]:
         _command(
             "mapping", "Which product is that?", "The shop's id of a SKU.", f"mappings lookup products {FIRST_SKU}"
         ),
+    ]
+
+
+def _wire_steps(sandbox: str) -> list[Step]:
+    """The other direction: the service sends an event, and somebody else tries to."""
+    event = """{"data":{"object":{"order":"ord_00001"}}}"""
+    return [
+        _command(
+            "add-wire",
+            "Receive its events",
+            "A wire is a webhook endpoint: verify, store, and only then acknowledge. Here as Stripe signs.",
+            "add wire shop --plug shop --signature stripe --type order.paid",
+        ),
+        Step(
+            name="set-secret",
+            title="Store the signing secret",
+            why="As before: encrypted, and never shown again.",
+            typed=f"echo {_SIGNING_SECRET} | khotan wire vars shop set secret --stdin",
+            arguments=("wire", "vars", "shop", "set", "secret", "--stdin"),
+            stdin=_SIGNING_SECRET + "\n",
+        ),
+        _command(
+            "add-catch",
+            "Catch them",
+            "A handler: each event a durable run of its own, tried again where it fails.",
+            "add catch record_order --wire shop --type order.paid",
+        ),
+        _command(
+            "add-board",
+            "A second service",
+            "A message board, to pass them on to.",
+            f"add plug board --base-url {sandbox}/board --auth none",
+        ),
+        _command(
+            "add-pass",
+            "Pass them on",
+            "The same events, to another plug. If the board is down, catching goes on, and passing is tried again.",
+            "add pass notify --wire shop --to board --type order.paid",
+        ),
+        Step(
+            name="send",
+            title="An event arrives",
+            why="Made up here, signed as the service signs, and received like a real one.",
+            typed=f"khotan wire send shop order.paid --body '{event}'",
+            arguments=("wire", "send", "shop", "order.paid", "--body", event),
+        ),
+        _command("passed", "Has it been passed on?", "What the board has now.", "plug board GET /"),
+        _command(
+            "forged",
+            "Somebody forges one",
+            "The same, signed with another secret: refused, and not stored.",
+            "wire send shop order.paid --forged",
+        ),
+        _command("events", "What came", "One event, and what its handlers did.", "wire events shop"),
     ]
 
 

@@ -66,6 +66,9 @@ PARTS = [
     ["catch", "record_order", "--wire", "store", "--type", "order.*", "--ordered-by", "data.customer"],
     ["pass", "notify", "--wire", "store/returns", "--to", "store", "--endpoint", "create_product"],
     ["pass", "forward", "--wire", "store", "--to", "with_bearer", "--type", "order.paid"],
+    ["ingest", "orders", "--signature", "token"],
+    ["ingest", "stock_levels", "--path", "/erp/stock", "--signature", "hmac", "--organisation", "--plug", "store",
+     "--resource", "goods"],
     ["cache", "snapshots", "--ttl", "6h", "--scope", "flow"],
     ["inflow", "products", "--plug", "store", "--endpoint", "list_products", "--schedule", "*/15 * * * *"],
     ["inflow", "things", "--plug", "with_bearer", "--endpoint", "list_items", "--resource", "goods"],
@@ -147,7 +150,12 @@ def test_flows_resources_and_caches_are_found_too(every_kind: Path) -> None:
     khotan(every_kind, "migrate")
     wires = {wire["id"]: wire for wire in khotan(every_kind, "wire", "list").json["items"]}
     handlers = {wire: [one["name"] for one in found["handlers"]] for wire, found in wires.items()}
-    assert handlers == {"store": ["store.record_order", "store.forward"], "store/returns": ["store/returns.notify"]}
+    assert handlers == {
+        "ingest/erp/stock": ["ingest/erp/stock.stock_levels"],
+        "ingest/orders": ["ingest/orders.orders"],
+        "store": ["store.record_order", "store.forward"],
+        "store/returns": ["store/returns.notify"],
+    }
     assert wires["store"]["managed"] and wires["store"]["scheme"] == "stripe"
     flows = {flow["name"]: flow for flow in khotan(every_kind, "flows", "list").json["items"]}
     assert sorted(flows) == ["letters", "mirror", "products", "publish", "things"]

@@ -47,6 +47,7 @@ def test_a_pipe_gets_one_document_with_every_step(made: tuple[Path, dict[str, An
     assert list(steps) == [
         "init", "add-plug", "declare", "migrate", "set-variable", "compare", "correct", "compare-again",
         "add-resource", "add-inflow", "flow", "flow-again", "mapping",
+        "add-wire", "set-secret", "add-catch", "add-board", "add-pass", "send", "passed", "forged", "events",
     ]  # fmt: skip
     findings = steps["compare"]["result"]["contract"]["findings"]
     assert steps["compare"]["exitCode"] == 3
@@ -59,6 +60,11 @@ def test_a_pipe_gets_one_document_with_every_step(made: tuple[Path, dict[str, An
     assert (first["created"], first["failed"]) == (PRODUCTS, 0)
     assert (again["created"], again["updated"], again["skipped"]) == (0, 0, PRODUCTS)
     assert steps["mapping"]["result"]["refs"] == {"shop": "prod_0001"}
+    runs = {run["handler"]: run["status"] for run in steps["send"]["result"]["runs"]}
+    assert runs == {"shop.record_order": "completed", "shop.notify": "completed"}
+    assert "ord_00001" in json.dumps(steps["passed"]["result"])
+    assert (steps["forged"]["result"]["refused"], steps["forged"]["result"]["status"]) == (True, 401)
+    assert [event["status"] for event in steps["events"]["result"]["items"]] == ["completed"]
 
 
 def test_the_project_stays_and_holds_no_credential_in_clear(made: tuple[Path, dict[str, Any]]) -> None:

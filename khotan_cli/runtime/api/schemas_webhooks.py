@@ -93,10 +93,12 @@ class WireVarsChanged(Ok):
 
 
 class Sample(Wire):
-    """body: any JSON; without one an envelope is made up with the type, and an id, where the wire looks for them."""
+    """body: any JSON; without one an envelope is made up with the type, and an id, where the wire looks for them. forged:
+    signed with another secret than the wire's."""
 
     type: str
     body: Any = None
+    forged: bool = False
 
 
 class SampleShown(Ok):

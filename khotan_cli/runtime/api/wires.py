@@ -73,7 +73,8 @@ async def renew(wire: SubscribableWire, services: CurrentServices) -> WireShown:
 async def sample(wire: CurrentWire, asked: Sample, services: CurrentServices, request: Request) -> SampleShown:
     """A request as the service would send it, signed with the wire's secret. For development: it forges."""
     base = services.settings.public_url or f"{request.url.scheme}://{request.url.netloc}"
-    return SampleShown(**await signed_sample(services.webhooks, wire, asked.type, asked.body, base + API_PATH))
+    made = await signed_sample(services.webhooks, wire, asked.type, asked.body, base + API_PATH, forged=asked.forged)
+    return SampleShown(**made)
 
 
 @router.post("/wires/{wire:path}/vars")

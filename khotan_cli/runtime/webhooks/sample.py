@@ -20,9 +20,10 @@ from khotan_cli.runtime.webhooks.schemes import Refused
 
 
 async def signed_sample(
-    host: WebhookHost, wire: ReceivingEndpoint, event_type: str, body: Any, base: str
+    host: WebhookHost, wire: ReceivingEndpoint, event_type: str, body: Any, base: str, *, forged: bool = False
 ) -> dict[str, Any]:
     """Method, path, headers and body (base64) of a request that the wire accepts. base: URL of the API, which may be signed.
+    forged: sign with a new secret, which is not the wire's.
 
     Raises UsageError where only the service can sign, SecretMissing.
     """
@@ -38,7 +39,7 @@ async def signed_sample(
     request = WebhookRequest("POST", f"{base}{path}", Headers(headers), content)
     if wire.scheme is not None and wire.verify is None:
         try:
-            secret = (await host.secrets(wire, fresh=True))[0]
+            secret = wire.scheme.make_secret() if forged else (await host.secrets(wire, fresh=True))[0]
             headers |= wire.scheme.sign(request, secret, time.time(), event_id)
         except Refused as exc:
             raise UsageError(
