@@ -105,7 +105,7 @@ def test_people_see_the_story_and_the_next_project_gets_a_number(tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert "khotan-demo-2" in done.stdout
     for text in (
-        "14/14",
+        "23/23",
         "$ khotan init",
         "type_mismatch",
         "+    barcode: str",
