@@ -84,6 +84,7 @@ CODES: Mapping[str, tuple[int, int]] = {
     "wire_secret_missing": (503, EXIT_UNAVAILABLE),
     "public_url_missing": (422, EXIT_USAGE),
     "event_invalid": (422, EXIT_FAILED),
+    "run_of_event": (409, EXIT_FAILED),
     "record_invalid": (422, EXIT_USAGE),
     "unsupported_media_type": (415, EXIT_USAGE),
     "idempotency_key_missing": (400, EXIT_USAGE),

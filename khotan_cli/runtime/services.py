@@ -7,7 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
-from khotan_cli.errors import DatabaseNotMigrated, KhotanError
+from khotan_cli.errors import DatabaseNotMigrated, KhotanError, UnknownName
+from khotan_cli.runtime.flows.definition import Flow
 from khotan_cli.runtime.flows.dispatch import Dispatcher
 from khotan_cli.runtime.flows.engine import Engine
 from khotan_cli.runtime.flows.hooks import Hooks
@@ -93,6 +94,13 @@ class Services:
     def has_work(self) -> bool:
         """Whether there is anything that an engine would do."""
         return bool(self.registry.flows or self.registry.wires)
+
+    def runnable(self, name: str) -> Flow:
+        """The flow, or the handler, of that name. Raises UnknownName with the nearest of both."""
+        known: dict[str, Flow] = {**self.registry.flows, **self.webhooks.handlers}
+        if name not in known:
+            raise UnknownName("flow", name, known)
+        return known[name]
 
     @property
     def mappings(self) -> MappingStore:

@@ -35,7 +35,7 @@ async def list_runs(
 ) -> Listing[RunInfo]:
     """The newest first."""
     if flow is not None:
-        services.dispatcher.flow(flow)
+        services.runnable(flow)
     rows, total = await services.host.runs.newest(flow=flow, status=status or (), limit=limit, offset=offset)
     return Listing(items=[run_info(row) for row in rows], total=total, limit=limit, offset=offset)
 

@@ -100,6 +100,13 @@ class Dispatcher:
                 hint="Wait for it, or cancel it first.",
                 next=[f"khotan flows cancel {run_id}"],
             )
+        if row.event_id is not None:
+            raise KhotanError(
+                f"Run {run_id} is a handler's: it is not retried, its event is replayed",
+                code="run_of_event",
+                hint="That makes a new run of it.",
+                next=[f"khotan wire replay {row.event_id} --handler {row.flow}"],
+            )
         flow = self.flow(row.flow)
         await self.check_enabled(flow)
         below = await self._first_number(run_id, from_step) if from_step else 0

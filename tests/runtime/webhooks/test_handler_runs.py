@@ -1,0 +1,83 @@
+"""Runs of handlers beside those of flows: listed, cancelled, not retried but replayed, told of, swept."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from khotan_cli.runtime.store.base import utc_now
+from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.store.events import EventStore
+from tests.support.flows import connection
+from tests.support.webhooks import order, send, served_app, wait_for, webhook_project
+
+HOOKED = '''
+from pathlib import Path
+from khotan_cli.runtime import Hooks, Khotan
+
+
+def note(event):
+    """One line for each event."""
+    with Path("told").open("a") as file:
+        file.write(f"{event.wire} {event.type} {event.remote_id} {','.join(event.handlers)}\\n")
+    raise RuntimeError("a hook that raises changes nothing")
+
+
+khotan = Khotan(__package__, authorize=False, hooks=Hooks(on_webhook_received=note))
+app = khotan.asgi()
+'''
+
+
+def test_a_handlers_runs_are_listed_cancelled_and_replayed_rather_than_retried(
+    database_url: str, tmp_path: Path
+) -> None:
+    project = webhook_project(tmp_path, database_url)
+    with served_app(project) as app:
+        assert send(app.url, order(1)).status_code == 202
+        wait_for(lambda: project.khotan("wire", "show", "1").json["status"] == "completed", "the first run")
+        project.khotan("wire", "disable", "shop")
+        assert send(app.url, order(2)).status_code == 202
+    listed = project.khotan("flows", "runs", "shop.record").json["items"]
+    assert [(run["status"], run["source"]) for run in listed] == [("pending", "webhook"), ("completed", "webhook")]
+    waiting, ended = (run["id"] for run in listed)
+    assert project.khotan("flows", "cancel", waiting).json["ok"] is True
+    assert project.khotan("wire", "show", "2").json["status"] == "cancelled"
+    retried = project.khotan("flows", "retry", ended)
+    assert (retried.code, retried.json["error"]) == (1, "run_of_event")
+    assert retried.json["next"] == ["khotan wire replay 1 --handler shop.record"]
+    project.khotan("wire", "enable", "shop")
+    replayed = project.khotan("wire", "replay", "1", "--handler", "shop.record", "--wait")
+    assert [run["status"] for run in replayed.json["ended"]] == ["completed"]
+    unknown = project.khotan("flows", "runs", "shop.recrd")
+    assert unknown.code == 2 and "shop.record" in unknown.json["hint"]
+
+
+def test_the_app_is_told_of_each_new_event_once(tmp_path: Path) -> None:
+    project = webhook_project(tmp_path, f"sqlite:///{tmp_path}/khotan.db", app=HOOKED)
+    with served_app(project) as app:
+        answers = [send(app.url, order(number)) for number in (1, 1, 2)]
+    assert [answer.status_code for answer in answers] == [202, 202, 202]
+    told = (tmp_path / "told").read_text().splitlines()
+    assert told == [f"shop order.paid evt_{number} shop.record" for number in (1, 2)]
+
+
+async def test_retention_sweeps_events_that_are_done_with_their_runs(database_url: str, tmp_path: Path) -> None:
+    project = webhook_project(tmp_path, database_url)
+    with served_app(project) as app:
+        send(app.url, order(1))
+        wait_for(lambda: project.khotan("wire", "show", "1").json["status"] == "completed", "the run")
+        project.khotan("wire", "disable", "shop")
+        send(app.url, order(2))
+        send(app.url, order(3))
+    with connection(database_url) as run:
+        run("UPDATE khotan_webhook_events SET parked = 'nobody' WHERE remote_id = 'evt_3'")
+    database = Database(database_url, tmp_path)
+    try:
+        store = EventStore(database)
+        assert await store.sweep(utc_now() - timedelta(hours=1)) == 0
+        assert await store.sweep(utc_now() + timedelta(seconds=1)) == 1
+    finally:
+        await database.dispose()
+    with connection(database_url) as run:
+        assert run("SELECT remote_id FROM khotan_webhook_events ORDER BY id") == [("evt_2",), ("evt_3",)]
+        assert run("SELECT count(*) FROM khotan_runs") == [(2,)]
