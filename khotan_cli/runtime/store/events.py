@@ -144,12 +144,20 @@ class EventStore:
         return known
 
     async def again(self, event_id: int, deliveries: Sequence[Delivery], organisation: str | None = None) -> list[str]:
-        """New runs for a stored event, which is parked no longer; their ids. organisation: whose it is, where given."""
-        one = Incoming("", "", "", "", {}, "", b"", deliveries, source="manual")
+        """Runs for a stored event, which is parked no longer; their ids. organisation: whose it is, where given.
+
+        A run that waits for its next try is not doubled: it need not wait any more.
+        """
+        names = [delivery.handler for delivery in deliveries]
+        waits = (RUNS.c.event_id == event_id, RUNS.c.flow.in_(names), RUNS.c.status == "pending")
         async with self.database.writing() as session:
             values = {"parked": None, **({"organisation": organisation} if organisation else {})}
             await session.execute(update(EVENTS).where(EVENTS.c.id == event_id).values(values))
-            return await self._deliver(session, [(event_id, one)], utc_now())
+            sooner = update(RUNS).where(*waits).values(next_at=None).returning(RUNS.c.id, RUNS.c.flow)
+            waiting = {row.flow: str(row.id) for row in await session.execute(sooner)}
+            rest = [delivery for delivery in deliveries if delivery.handler not in waiting]
+            one = Incoming("", "", "", "", {}, "", b"", rest, source="manual")
+            return [*waiting.values(), *await self._deliver(session, [(event_id, one)], utc_now())]
 
     # -- reading -----------------------------------------------------------------------------------------------------
 

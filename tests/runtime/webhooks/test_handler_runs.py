@@ -52,6 +52,27 @@ def test_a_handlers_runs_are_listed_cancelled_and_replayed_rather_than_retried(
     assert unknown.code == 2 and "shop.record" in unknown.json["hint"]
 
 
+FAILS = """
+@wire.catch("slow.*", retry=Retry(attempts=3, backoff=1000.0, max_backoff=1000.0))
+async def slow(event: Event[Any]) -> None:
+    if event.attempt == 1:
+        raise ValueError("not yet")
+"""
+
+
+def test_a_replay_hastens_a_run_that_waits_for_its_next_try(database_url: str, tmp_path: Path) -> None:
+    project = webhook_project(tmp_path, database_url, wire=FAILS)
+    with served_app(project) as app:
+        assert send(app.url, {"id": "evt_1", "type": "slow.order"}).status_code == 202
+        wait_for(lambda: project.khotan("wire", "show", "1").json["runs"][0]["failures"] == 1, "the first failure")
+        replayed = project.khotan("wire", "replay", "1").json["runs"]
+        runs = wait_for(
+            lambda: [run for run in project.khotan("wire", "show", "1").json["runs"] if run["status"] == "completed"],
+            "the second try",
+        )
+    assert [run["id"] for run in runs] == replayed and len(replayed) == 1
+
+
 def test_the_app_is_told_of_each_new_event_once(tmp_path: Path) -> None:
     project = webhook_project(tmp_path, f"sqlite:///{tmp_path}/khotan.db", app=HOOKED)
     with served_app(project) as app:
