@@ -71,10 +71,12 @@ class Service:
 
     lifetime: float = 3600.0
     asked: list[tuple[str, Any]] = field(default_factory=list[tuple[str, Any]])
+    credentials: list[str] = field(default_factory=list[str])
     broken: bool = False
 
     async def __call__(self, asked: Asked) -> Answer:
         self.asked.append((asked.path, asked.json()))
+        self.credentials.append(asked.headers.get("authorization", ""))
         if self.broken:
             return as_json({"error": "no"}, 500)
         ends = datetime.now(UTC) + timedelta(seconds=self.lifetime)
@@ -99,6 +101,7 @@ def project(service: tuple[Service, str], tmp_path: Path) -> Project:
 
 
 def test_send_signs_receives_and_shows_what_each_handler_did(project: Project, service: tuple[Service, str]) -> None:
+    assert project.khotan("vars", "chat", "set", "token", "--stdin", stdin="chat-token-0123").code == 0
     done = project.khotan("wire", "send", "shop", "order.paid", "--body", '{"amount": 7}')
     assert done.code == 0, done.stdout
     assert done.json["status"] == "completed"
@@ -106,7 +109,7 @@ def test_send_signs_receives_and_shows_what_each_handler_did(project: Project, s
         "shop.record": "completed",
         "shop.notify": "completed",
     }
-    assert service[0].paths() == ["/chat"]
+    assert (service[0].paths(), service[0].credentials) == (["/chat"], ["Bearer chat-token-0123"])
     with connection(project.env["DATABASE_URL"]) as run:
         assert run("SELECT amount FROM seen") == [(7,)]
     text = project.khotan("wire", "send", "shop", "order.paid", "--body", '{"amount": 8}', json_mode=False)
@@ -214,6 +217,8 @@ def test_a_managed_wire_subscribes_renews_before_its_end_and_unsubscribes(
     assert known.asked[0][1]["url"] == "https://shop.example.com/api/khotan/webhook/shop/orders"
     with served_app(project) as app:
         path = "/api/khotan/webhook/shop/orders"
+        with connection(database_url) as run:
+            assert "whsec" not in str(run("SELECT * FROM khotan_vars")), "the secret is stored encrypted"
         assert send(app.url, order(1), path, secret="whsec_1").status_code == 202, "the secret that the service chose"
         wait_for(lambda: "/hooks/renew" in known.paths(), "a renewal")
         renewal = next(body for asked, body in known.asked if asked == "/hooks/renew")

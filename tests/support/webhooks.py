@@ -25,7 +25,7 @@ from tests.support.project import Project
 SIGNING_SECRET = "whsec_signing_only_0123456789"
 HOOK = "/api/khotan/webhook/shop"
 PLUG = """
-from khotan_cli.runtime import Plug, post
+from khotan_cli.runtime import BearerAuth, Plug, Var, post
 
 
 class Shop(Plug):
@@ -35,6 +35,8 @@ class Shop(Plug):
 
 class Chat(Plug):
     base_url = "{base_url}"
+    token = Var(secret=True, default="chat-token-as-declared")
+    auth = BearerAuth(token)
     send = post("/chat", body=dict, returns=dict)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -62,10 +64,8 @@ async def list_wires(services: CurrentServices, limit: Limit = 100, offset: Offs
 @router.post("/wires/{wire:path}/renew")
 async def renew(wire: SubscribableWire, services: CurrentServices) -> WireShown:
     """Renew the subscription now."""
-    try:
+    async with _explained(wire, services):
         await services.subscriptions.renew(wire)
-    except Exception as exc:
-        raise await _explained(exc, wire, services) from None
     return await wire_shown(services, wire)
 
 
@@ -114,10 +114,8 @@ async def create(wire: SubscribableWire, asked: WireCreate, services: CurrentSer
     if not base.startswith(("http://", "https://")):
         raise UsageError(f"{base!r} is no URL", hint="Like https://shop.example.com.")
     callback = f"{base}{API_PATH}{wire.path}"
-    try:
+    async with _explained(wire, services):
         await services.subscriptions.create(wire, callback)
-    except Exception as exc:
-        raise await _explained(exc, wire, services) from None
     return await wire_shown(services, wire)
 
 
@@ -132,10 +130,8 @@ async def change(wire: CurrentWire, change: WirePatch, services: CurrentServices
 @router.delete("/wires/{wire:path}")
 async def delete(wire: SubscribableWire, services: CurrentServices) -> Ok:
     """End the subscription at the service, and forget it."""
-    try:
+    async with _explained(wire, services):
         await services.subscriptions.delete(wire)
-    except Exception as exc:
-        raise await _explained(exc, wire, services) from None
     return Ok()
 
 
@@ -162,11 +158,16 @@ def _known(wire: ReceivingEndpoint, keys: list[str]) -> None:
             raise UnknownName("var", key, wire.vars, where=f"wire {wire.id!r}")
 
 
-async def _explained(exc: Exception, wire: Wire, services: Services) -> KhotanError:
-    """The user's hook, or the service, failed: what it says, secrets masked."""
-    document = await failure_of(exc, services.host, None)
-    if isinstance(exc, KhotanError):
-        exc.message, exc.hint = document["message"], document.get("hint", exc.hint)
-        return exc
-    place = f" ({document['place']})" if "place" in document else ""
-    return KhotanError(f"{wire.id}: {document['message']}{place}", code="wire_failed", hint="Correct the wire's code.")
+@asynccontextmanager
+async def _explained(wire: Wire, services: Services) -> AsyncIterator[None]:
+    """Where the user's hook, or the service, fails: raises KhotanError with what it says, secrets masked."""
+    try:
+        yield
+    except Exception as exc:
+        document = await failure_of(exc, services.host, None)
+        if isinstance(exc, KhotanError):
+            exc.message, exc.hint = document["message"], document.get("hint", exc.hint)
+            raise exc from None
+        place = f" ({document['place']})" if "place" in document else ""
+        message = f"{wire.id}: {document['message']}{place}"
+        raise KhotanError(message, code="wire_failed", hint="Correct the wire's code.") from None

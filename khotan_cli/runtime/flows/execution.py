@@ -34,6 +34,9 @@ async def execute(host: Host, run_id: str) -> str:
         flow, variant = _declared(host, row)
         await _check_plugs(host, flow)
         await recorder.load()
+        if row.epoch > 1:
+            for plug in flow.plugs:
+                plug.shared.forget()  # a variable may be what stopped the run
         if row.epoch == 1:
             await tell(host, flow, row, started=True)
         ctx = FlowContext(host, flow, recorder, variant=variant, body=row.body, source=row.source)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+_RUN_SECONDS = 30.0
+_SENDER_SECONDS = 2.0
+"""Some services wait for an answer for three seconds (docs.slack.dev/apis/events-api)."""
 
 logger = logging.getLogger("khotan.flows")
 
@@ -57,8 +62,9 @@ class Hooks:
     """Functions of a RunInfo, sync or async: for a variant, a flow, or the whole app.
 
     on_start: a run begins (again, after a crash). on_end: it has ended, however. on_success: completed. on_failure: failed
-    or partial. on_webhook_received, for the whole app only: an event was stored and acknowledged; not told of repeats. A hook
-    that raises changes nothing but a line in the log; one runs at most once per event.
+    or partial. on_webhook_received, for the whole app only: an event was stored; not told of repeats. The sender waits for
+    it, two seconds at most; a run waits for a hook half a minute. A hook that raises, or takes longer, changes nothing but
+    a line in the log; one is called at most once per event.
     """
 
     on_start: Hook | None = None
@@ -78,16 +84,17 @@ class Hooks:
         await _call(self.on_end, run)
 
     async def received(self, event: EventInfo) -> None:
-        await _call(self.on_webhook_received, event)
+        await _call(self.on_webhook_received, event, _SENDER_SECONDS)
 
 
-async def _call(hook: Callable[[Any], Any] | None, told: RunInfo | EventInfo) -> None:
+async def _call(hook: Callable[[Any], Any] | None, told: RunInfo | EventInfo, seconds: float = _RUN_SECONDS) -> None:
     if hook is None:
         return
     try:
-        done = hook(told)
-        if inspect.isawaitable(done):
-            await done
+        async with asyncio.timeout(seconds):
+            done = hook(told)
+            if inspect.isawaitable(done):
+                await done
     except Exception as exc:  # a hook is the user's code, and none of the run's business
         # The message may hold a secret, a webhook's URL say: only the kind of error is named.
         name = getattr(hook, "__name__", type(hook).__name__)

@@ -29,6 +29,8 @@ _PROBE_SECONDS = 5.0
 _TRUSTED_SECONDS = 30.0
 _POOL_SIZE = 5
 _POOL_OVERFLOW = 15
+_SYNCHRONOUS = "NORMAL"
+"""What SQLite's commits wait for: a process that dies loses nothing, a loss of power may take the last ones."""
 
 
 class Database:
@@ -85,13 +87,15 @@ class Database:
                 yield session
 
     @asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncSession]:
+    async def writing(self, *, durable: bool = False) -> AsyncIterator[AsyncSession]:
         """Like `session`, for a transaction that reads before it writes.
 
         SQLite refuses at once to turn a reader into a writer where another has written meanwhile: the lock is taken first.
+        durable: its commit waits for the disk, so that it outlives a loss of power, as PostgreSQL's commits do.
         """
         async with self.session() as session:
             if self.sqlite:
+                await _wait_for_disk(session, "FULL" if durable else _SYNCHRONOUS)
                 await session.execute(text("BEGIN IMMEDIATE"))
             yield session
 
@@ -179,6 +183,14 @@ def postgres_arguments(url: URL) -> dict[str, Any]:
     return {name: value for name, value in ours.items() if name not in url.query}
 
 
+async def _wait_for_disk(session: AsyncSession, level: str) -> None:
+    """Set what SQLite's commits wait for, where the connection is not set so (sqlite.org/pragma.html#pragma_synchronous)."""
+    info = (await session.connection()).info
+    if info.get("synchronous", _SYNCHRONOUS) != level:
+        await session.execute(text(f"PRAGMA synchronous={level}"))
+        info["synchronous"] = level
+
+
 def probe_sqlite(file: str) -> None:
     """Raises sqlite3.Error for a file that is no database or cannot be opened, before a thread is started on it."""
     connection = sqlite3.connect(file, timeout=_PROBE_SECONDS)
@@ -194,7 +206,7 @@ def configure_sqlite(connection: Any, _record: Any) -> None:
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={BUSY_MILLISECONDS}")
         cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=NORMAL")
+        cursor.execute(f"PRAGMA synchronous={_SYNCHRONOUS}")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
     except BaseException:

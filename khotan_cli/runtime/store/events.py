@@ -69,7 +69,7 @@ class EventStore:
         for event in batch:
             first.setdefault((event.wire, event.remote_id), event)
         now = utc_now()
-        async with self.database.writing() as session:
+        async with self.database.writing(durable=True) as session:
             ids = await self._insert(session, list(first.values()), now)
             await self._deliver(session, [(ids[key], event) for key, event in first.items() if key in ids], now)
             repeated = [e for e in batch if (e.wire, e.remote_id) not in ids or first[e.wire, e.remote_id] is not e]

@@ -42,7 +42,6 @@ class Deliverer:
         self._running: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
-        self._paused: set[str] = set()
 
     def wake(self) -> None:
         """Look at the queue now; from any thread."""

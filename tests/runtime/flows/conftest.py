@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from sqlmodel import Field, SQLModel
 
-from khotan_cli.runtime import Hooks, OffsetPaginator, Plug, Retry, Var, get, post, put
+from khotan_cli.runtime import BearerAuth, Hooks, OffsetPaginator, Plug, Retry, Var, get, post, put
 from khotan_cli.runtime.flows.definition import Flow
 from khotan_cli.runtime.flows.dispatch import Dispatcher
 from khotan_cli.runtime.flows.execution import execute
@@ -51,6 +51,7 @@ class ItemRow(SQLModel, table=True):
 class Shop(Plug):
     base_url = "http://shop.invalid"
     token = Var(secret=True, default="sk_live_0123456789")
+    auth = BearerAuth(token)
     paginator = OffsetPaginator(limit=10, total="total")
     retry = Retry(attempts=1)
 

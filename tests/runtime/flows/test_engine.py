@@ -56,15 +56,18 @@ async def test_a_pickled_row_is_not_read(host: Host, shop: Shop) -> None:
 
 
 async def test_an_engine_stops_and_starts_again_and_flows_run_side_by_side(host: Host, shop: Shop) -> None:
-    together = asyncio.Event()
     inside: list[str] = []
     most: list[int] = []
 
     @inflow(shop, concurrency=3)
     async def wide(ctx: FlowContext) -> None:
         inside.append(ctx.run_id)
-        most.append(len(inside))
-        await asyncio.sleep(0.3)
+        for _ in range(200):  # three are to be here together, however slowly they start
+            most.append(len(inside))
+            if max(most) >= 3:
+                break
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)  # a fourth would come now
         inside.remove(ctx.run_id)
 
     @inflow(shop)
@@ -74,7 +77,6 @@ async def test_an_engine_stops_and_starts_again_and_flows_run_side_by_side(host:
         await asyncio.sleep(0.05)
         inside.remove(ctx.run_id)
 
-    del together
     host.flows.update({"wide": wide, "narrow": narrow})  # type: ignore[attr-defined]
     dispatcher = Dispatcher(host)
     for flow, bound in (("wide", 3), ("narrow", 1)):

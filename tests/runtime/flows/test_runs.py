@@ -34,6 +34,7 @@ from khotan_cli.runtime.flows.upkeep import Upkeep
 from khotan_cli.runtime.store.runs import RunLost
 from tests.runtime.flows.conftest import ItemRow, Run, Shop, counts, rows_of
 from tests.support.flows import Source, some_items
+from tests.support.loopback import Loopback
 
 calls: list[str] = []
 
@@ -292,6 +293,30 @@ async def test_what_the_context_gives(host: Host, shop: Shop, run: Run) -> None:
     assert await rows_of(host, "SELECT cache, owner, key FROM khotan_cache_entries") == [("own", "flow/delta", "a")]
     stored = await rows_of(host, "SELECT ciphertext FROM khotan_vars")
     assert len(stored) == 1 and "changed" not in stored[0][0]
+
+
+async def test_a_resumed_run_reads_its_variables_afresh(
+    host: Host, shop: Shop, service: Loopback, declare: Any
+) -> None:
+    begun = asyncio.Event()
+
+    @inflow(shop)
+    async def flow(ctx: FlowContext) -> None:
+        await shop.list_items()
+        if not begun.is_set():
+            begun.set()
+            await asyncio.Event().wait()
+
+    declare(flow)
+    run_id = await Dispatcher(host).trigger("flow")
+    first = asyncio.create_task(execute(host, run_id))
+    await begun.wait()
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    await host.vars.save("shop", {"token": "sk_live_of_today"})  # elsewhere: nothing here is told of it
+    assert await execute(host, run_id) == "completed"
+    used = [asked.headers["authorization"] for asked in service.asked]
+    assert used == ["Bearer sk_live_0123456789", "Bearer sk_live_of_today"]
 
 
 async def test_the_engines_tables_hold_neither_body_nor_secret(

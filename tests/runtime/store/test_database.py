@@ -125,6 +125,17 @@ async def test_sqlite_runs_in_wal_mode_with_foreign_keys(sqlite_url: str, tmp_pa
     assert found == {"journal_mode": "wal", "busy_timeout": 30_000, "synchronous": 1, "foreign_keys": 1}
 
 
+async def test_what_must_outlive_a_loss_of_power_waits_for_the_disk(sqlite_url: str, tmp_path: Path) -> None:
+    migrate.upgrade(sqlite_url, tmp_path)
+    database = Database(sqlite_url, tmp_path)
+    levels: list[int | None] = []
+    for durable in (True, False, True):
+        async with database.writing(durable=durable) as session:
+            levels.append((await session.execute(text("PRAGMA synchronous"))).scalar())
+    await database.dispose()
+    assert levels == [2, 1, 2]
+
+
 async def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "khotan.db").write_text("not a database at all, " * 100)
     error = await _failure("sqlite:///khotan.db", tmp_path)
