@@ -29,6 +29,9 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take defaul
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that were changed.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be written; write nothing.")]
 Diff = Annotated[bool, typer.Option("--diff", help="Show what would change; write nothing.")]
+_DECLARE = "Declare one in the plug."
+_NONE_YET = {"--wire": "khotan add wire NAME", "--endpoint": _DECLARE, "--to-endpoint": _DECLARE}
+"""What to do where there is nothing to choose from; else a plug is missing."""
 
 
 class Project:
@@ -57,8 +60,9 @@ class Project:
             return ""
         if len(choices) == 1:
             return choices[0]
-        known = f" One of {', '.join(choices)}." if choices else " There is none yet: khotan add plug NAME."
-        raise UsageError(f"{option} is missing", hint=f"{question}?{known}")
+        none = f"There is none yet: {_NONE_YET.get(option, 'khotan add plug NAME')}"
+        known = f"One of {', '.join(choices)}." if choices else none
+        raise UsageError(f"{option} is missing", hint=f"{question}? {known}")
 
     def name(self, given: str, kind: str) -> str:
         from khotan_cli.scaffold.names import check_plug_name

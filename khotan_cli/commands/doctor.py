@@ -147,7 +147,8 @@ def _app(settings: Any) -> Iterator[Check]:
         return
     yield Check("app", "ok", f"{settings.app_import} imports; plugs: {', '.join(plugs) or 'none yet'}")
     yield _access(khotan, settings)
-    yield from _variables(settings)
+    yield from _variables()
+    yield from _webhooks()
 
 
 def _access(khotan: Any, settings: Any) -> Check:
@@ -161,7 +162,7 @@ def _access(khotan: Any, settings: Any) -> Check:
     )
 
 
-def _variables(settings: Any) -> Iterator[Check]:
+def _variables() -> Iterator[Check]:
     try:
         with options.client() as client:
             plugs = client.plugs()["items"]
@@ -174,6 +175,27 @@ def _variables(settings: Any) -> Iterator[Check]:
         return
     steps = [f"khotan plug vars {plug['name']} set" for plug in plugs if plug["missingVars"]]
     yield Check("variables", "warning", f"no value: {', '.join(missing)}", "Set them.", steps)
+
+
+def _webhooks() -> Iterator[Check]:
+    try:
+        with options.client() as client:
+            wires = client.wires()["items"]
+    except KhotanError as exc:
+        yield _failed("webhooks", exc)
+        return
+    if not wires:
+        return
+    waiting = [wire for wire in wires if wire["managed"] and not wire["subscribed"]]
+    deaf = [wire for wire in wires if wire["missingVars"] and wire not in waiting]
+    if not waiting and not deaf:
+        yield Check("webhooks", "ok", f"what {', '.join(wire['id'] for wire in wires)} receives can be verified")
+        return
+    lacks = [f"{wire['id']} has no {' and no '.join(wire['missingVars'])}" for wire in deaf]
+    lacks += [f"{wire['id']} is not subscribed" for wire in waiting]
+    steps = [f"khotan wire vars {wire['id']} set {key} --stdin" for wire in deaf for key in wire["missingVars"]]
+    steps += [f"khotan wire create {wire['id']}" for wire in waiting]
+    yield Check("webhooks", "warning", "; ".join(lacks), "Until then nothing is received.", steps)
 
 
 def _run(name: str, function: Callable[[], object], message: str) -> Check:

@@ -28,6 +28,7 @@ def show_wires(items: Sequence[dict[str, Any]]) -> None:
     rows = []
     for wire in items:
         state = ("enabled" if wire["enabled"] else "disabled") + (" · subscribed" if wire["subscribed"] else "")
+        state += f" · no {', '.join(wire['missingVars'])}" if wire["missingVars"] else ""
         runs = f"{wire['waiting']:,} waiting, {wire['failed']:,} failed"
         rows.append([wire["id"], wire["scheme"], str(len(wire["handlers"])), f"{wire['events']:,}", runs, state])
     console.table(["Wire", "Signature", "Handlers", "Events", "Runs", "State"], rows, whole=["Wire"])
@@ -118,6 +119,8 @@ def show_deliveries(event: dict[str, Any]) -> None:
         console.line(f"{mark} {run['handler']}: {run['status']}", COLOURS.get(run["status"], ""))
         if run["error"]:
             console.line(f"  {run['error']['message']}")
-            console.line(f"  {run['error'].get('hint', '')}", "dim")
+            if run["error"].get("hint"):
+                console.line(f"  {run['error']['hint']}", "dim")
         if run["nextAt"]:
-            console.line(f"  tried {run['failures']} times; again at {run['nextAt'][11:19]}", "dim")
+            tried = "once" if run["failures"] == 1 else f"{run['failures']} times"
+            console.line(f"  tried {tried}; again at {run['nextAt'][11:19]} UTC", "dim")

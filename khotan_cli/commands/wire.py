@@ -290,8 +290,9 @@ def _ended(client: ApiClient, run_id: str) -> dict[str, Any]:
 def _run_failed(run: dict[str, Any], shown: dict[str, Any] | None = None) -> KhotanError:
     error = run["error"] or {}
     name = run.get("handler") or run.get("flow")
+    state = "failed, and is tried again" if error and run["status"] == "pending" else f"is {run['status']}"
     return KhotanError(
-        f"{name} is {run['status']}: {error.get('message') or 'it has not ended'}",
+        f"{name} {state}: {error.get('message') or 'it has not ended'}",
         code="run_failed",
         hint=error.get("hint") or "See the run.",
         next=[f"khotan flows show {run['id']}"],

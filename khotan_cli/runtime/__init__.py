@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         NextUrlPaginator,
         OffsetPaginator,
         PageNumberPaginator,
+        SinglePagePaginator,
     )
     from khotan_cli.runtime.plugs.parsers import parse_csv, parse_xml
     from khotan_cli.runtime.plugs.plug import Plug
@@ -111,6 +112,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "NextUrlPaginator",
         "OffsetPaginator",
         "PageNumberPaginator",
+        "SinglePagePaginator",
     ),
     "khotan_cli.runtime.plugs.parsers": ("parse_csv", "parse_xml"),
     "khotan_cli.runtime.plugs.plug": ("Plug",),
@@ -197,6 +199,7 @@ __all__ = [
     "RunInfo",
     "RunResult",
     "SigningInput",
+    "SinglePagePaginator",
     "SlackNotifier",
     "Step",
     "SubscribeContext",

@@ -52,7 +52,8 @@ def add_flow(
         raise UnknownName("resource", asked.resource, source.resources, where="this project")
     if asked.kind != "outflow" and not endpoint.paginated:
         notes.append(
-            f"{plug.name}.{endpoint.name} has no paginator in sight: pages need one, on the plug or the endpoint."
+            f"{plug.name}.{endpoint.name} has no paginator in sight: give the plug or the endpoint one, "
+            "SinglePagePaginator() where all comes in one response."
         )
     row, columns, left_out = _row(source, asked, endpoint)
     key = asked.key or ("id" if not columns or any(c.name == "id" for c in columns) else columns[0].name)

@@ -280,6 +280,12 @@ def test_not_a_project_and_not_a_component(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_in_an_empty_project_the_hint_says_what_comes_first(tmp_path: Path) -> None:
+    khotan(tmp_path, "init")
+    for words, first in (("catch a", "wire"), ("wire a", "plug"), ("inflow a", "plug")):
+        assert f"khotan add {first} NAME" in khotan(tmp_path, "add", *words.split()).json["hint"], words
+
+
 def test_the_users_changes_are_not_overwritten(tmp_path: Path) -> None:
     khotan(tmp_path, "init")
     add = ["add", "plug", "shop", "--base-url", URL]

@@ -70,6 +70,19 @@ def test_doctor_on_a_good_project(fresh: Project) -> None:
     assert shown.code == 0 and "✓ database" in shown.stdout and "shop.token" in shown.stdout
 
 
+def test_doctor_says_which_wires_hear_nothing(fresh: Project) -> None:
+    fresh.khotan("migrate")
+    fresh.khotan("add", "wire", "shop", "--plug", "shop", "--signature", "stripe")
+    fresh.khotan("add", "wire", "managed", "--plug", "shop", "--signature", "github", "--managed")
+    found = checks(fresh, 0)["webhooks"]
+    assert found["outcome"] == "warning"
+    assert found["message"] == "shop has no secret; shop/managed is not subscribed"
+    assert found["next"] == ["khotan wire vars shop set secret --stdin", "khotan wire create shop/managed"]
+    assert "no secret" in fresh.khotan("wire", "list", json_mode=False).stdout
+    (fresh.folder / "khotan/wires/managed.py").unlink()
+    assert checks(fresh, 0, SHOP_WEBHOOK_SECRET="whsec_signing_only")["webhooks"]["outcome"] == "ok"
+
+
 def test_doctor_names_what_fails_and_what_to_do(fresh: Project, tmp_path: Path) -> None:
     found = checks(fresh, 1, KHOTAN_SECRET="")
     assert (found["secret"]["outcome"], found["migrations"]["next"]) == ("failed", ["khotan migrate"])

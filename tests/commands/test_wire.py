@@ -120,7 +120,7 @@ def test_send_signs_receives_and_shows_what_each_handler_did(project: Project, s
 def test_one_that_fails_is_shown_listed_and_replayed(project: Project) -> None:
     failed = project.khotan("wire", "send", "shop", "fails", "--body", '{"why": "way"}')
     assert (failed.code, failed.json["error"]) == (1, "run_failed")
-    assert "no way" in failed.json["message"]
+    assert failed.json["message"] == "shop.fails failed, and is tried again: ValueError: no way"
     event = failed.json["event"]["id"]
     url = project.env["DATABASE_URL"]
     with worker(project) as running:

@@ -65,6 +65,7 @@ class WireInfo(Wire):
     waiting: int
     failed: int
     last_event_at: datetime | None
+    missing_vars: list[str]
 
 
 class WireShown(WireInfo):

@@ -55,7 +55,12 @@ async def wires_shown(services: Services, wires: Sequence[ReceivingEndpoint]) ->
         _, off = await host.deliveries.switched_off()
     except DatabaseNotMigrated:
         rows, counts, off = {}, {}, set[str]()
-    return [WireInfo(**_facts(wire, rows.get(wire.id), counts.get(wire.id, {}), off)) for wire in wires]
+    return [
+        WireInfo(
+            **_facts(wire, rows.get(wire.id), counts.get(wire.id, {}), off), missing_vars=await _missing(services, wire)
+        )
+        for wire in wires
+    ]
 
 
 async def wire_shown(services: Services, wire: ReceivingEndpoint) -> WireShown:
@@ -82,6 +87,11 @@ def _facts(wire: ReceivingEndpoint, row: Any, counts: Mapping[str, Any], off: se
         "failed": counts.get("failed", 0),
         "last_event_at": counts.get("last"),
     }
+
+
+async def _missing(services: Services, wire: ReceivingEndpoint) -> list[str]:
+    values = await services.webhooks.values(wire)
+    return [name for name in wire.needed if name not in values]
 
 
 async def wire_vars(services: Services, wire: ReceivingEndpoint) -> list[WireVar]:

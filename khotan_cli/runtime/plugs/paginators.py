@@ -151,6 +151,13 @@ class KeysetPaginator(Paginator):
         return Next({self.param: last}, self.where)
 
 
+class SinglePagePaginator(Paginator):
+    """Everything comes in one response."""
+
+    def following(self, page: PageView) -> Next | None:
+        return None
+
+
 class LinkHeaderPaginator(Paginator):
     """`Link: <…>; rel="next"` (RFC 8288), relative or absolute."""
 

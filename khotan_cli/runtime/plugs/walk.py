@@ -91,6 +91,6 @@ def paginator_of(bound: BoundEndpoint[Any]) -> Paginator:
             f"{bound.plug.name}.{bound.endpoint.name} has no paginator",
             plug=bound.plug.name,
             endpoint=bound.endpoint.name,
-            hint="Set paginator=… on the plug or on the endpoint.",
+            hint="Set paginator=… on the plug or on the endpoint: SinglePagePaginator() where all comes in one response.",
         )
     return found

@@ -78,6 +78,11 @@ class ReceivingEndpoint:
         """Under which its variables are stored."""
         return f"wire:{self.id}"
 
+    @property
+    def needed(self) -> list[str]:
+        """The variables without which it receives nothing."""
+        return [name for name, var in self.vars.items() if var.required or name in (SECRET, VERIFY_TOKEN)]
+
     def env_name(self, var: str) -> str:
         """The environment variable that is read for one of its variables."""
         declared = self.vars[var].env

@@ -21,6 +21,7 @@ from khotan_cli.runtime import (
     PageView,
     Paginator,
     Plug,
+    SinglePagePaginator,
     get,
     post,
 )
@@ -115,6 +116,13 @@ async def test_every_item_once(paginator: Paginator, requests: int) -> None:
         items = [item async for item in at(server, paginator).things.items()]
     assert items == [Item(**item) for item in ALL]
     assert len(server.asked) == requests
+
+
+async def test_all_in_one_response() -> None:
+    async with loopback(serve) as server:
+        paginator = SinglePagePaginator(items="data")
+        assert [item.id async for item in at(server, paginator).things.items()] == list(range(1, 11))
+    assert len(server.asked) == 1
 
 
 async def test_headers() -> None:
