@@ -19,23 +19,28 @@ class Inbox:
     def __init__(self, events: EventStore, stored: Callable[[], None]) -> None:
         self._events, self._stored = events, stored
         self._waiting: list[tuple[Incoming, asyncio.Future[Stored]]] = []
+        self._most_writers = 1 if events.database.sqlite else _WRITERS
         self._writers: set[asyncio.Task[None]] = set()
 
     async def put(self, event: Incoming) -> Stored:
         """Store an event; returns when it is committed. Raises StoreError, with nothing stored."""
         future: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
         self._waiting.append((event, future))
-        if len(self._writers) < (1 if self._events.database.sqlite else _WRITERS):
-            task = asyncio.create_task(self._write())
-            self._writers.add(task)
-            task.add_done_callback(self._writers.discard)
+        if len(self._writers) < self._most_writers:
+            self._writers.add(asyncio.create_task(self._write()))
         return await future
 
     async def _write(self) -> None:
+        me = asyncio.current_task()
+        assert me is not None
         await asyncio.sleep(0)  # those that arrived in this very moment come along
-        while self._waiting:
-            batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
-            await self._commit(batch)
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+                await self._commit(batch)
+        finally:
+            # Here, not when the task is done: what arrives in between would count on a writer that looks no more.
+            self._writers.discard(me)
 
     async def _commit(self, batch: list[tuple[Incoming, asyncio.Future[Stored]]]) -> None:
         try:

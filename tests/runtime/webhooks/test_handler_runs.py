@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.events import EventStore
+from khotan_cli.runtime.store.events import EventStore, Incoming
+from khotan_cli.runtime.webhooks.inbox import Inbox
 from tests.support.flows import connection
 from tests.support.webhooks import order, send, served_app, wait_for, webhook_project
 
@@ -84,6 +86,17 @@ def test_the_app_is_told_of_each_new_event_once(tmp_path: Path) -> None:
     assert [answer.status_code for answer in answers] == [202] * 4
     told = (tmp_path / "told").read_text().splitlines()
     assert told == [f"shop order.paid evt_{number} shop.record" for number in (1, 2)]
+
+
+async def test_an_event_that_comes_as_another_is_committed_is_committed_too(database_url: str, tmp_path: Path) -> None:
+    webhook_project(tmp_path, database_url)
+    database = Database(database_url, tmp_path)
+    inbox = Inbox(EventStore(database), lambda: None)
+    for number in range(5):  # each at the very moment the one before is done
+        event = Incoming("shop", f"evt_{number}", "order.paid", "POST", {}, "", b"{}")
+        async with asyncio.timeout(10):
+            assert (await inbox.put(event)).new
+    await database.dispose()
 
 
 async def test_retention_sweeps_events_that_are_done_with_their_runs(database_url: str, tmp_path: Path) -> None:
