@@ -36,6 +36,32 @@ class Lane:
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
+    async def run(self, work: Coroutine[Any, Any, T], ended: Callable[[], None]) -> T:
+        """Run the work; called from another event loop. A caller that is cancelled leaves at once, and the work is cancelled
+        when the lane comes to it; `ended` is called when it has ended, in the lane."""
+        begun: list[asyncio.Task[T] | None] = []
+
+        async def occupied() -> T:
+            begun.append(asyncio.current_task())
+            try:
+                return await work
+            finally:
+                ended()
+
+        def cancel() -> None:
+            for task in begun:
+                if task is not None:
+                    task.cancel()
+
+        future = asyncio.wrap_future(self.submit(occupied()))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            with contextlib.suppress(RuntimeError):  # the lane has stopped, and cancelled it
+                # Behind the start of the work, which may still be on its way.
+                self._loop.call_soon_threadsafe(self._loop.call_soon, cancel)
+            raise
+
     def stop(self) -> None:
         """Cancel what runs, close what belongs to the loop, end the thread; one that does not yield is left behind."""
         ended = self.submit(self._wind_up())
@@ -70,12 +96,7 @@ class Lanes:
         with self._guard:
             lane = self._idle.pop() if self._idle else self._make()
             self._busy.add(lane)
-        future = lane.submit(work())
-        try:
-            return await asyncio.wrap_future(future)
-        finally:
-            # A caller that was cancelled leaves at once; the lane is free only when the work has ended.
-            future.add_done_callback(lambda _: self._freed(lane))
+        return await lane.run(work(), lambda: self._freed(lane))
 
     @property
     def busy(self) -> bool:
