@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -66,6 +68,48 @@ SORTED_TEXT = Text().with_variant(Text(collation="C"), "postgresql")
 """Text that sorts by code point on both databases, as canonical keys must."""
 
 
-def json_column() -> Any:
+_NOT_STORED = re.compile("[\x00\ud800-\udfff]")
+"""Characters that PostgreSQL has no room for (8.14, JSON Types), and halves of surrogate pairs, which no encoding has."""
+
+
+class ReadableText(TypeDecorator[str]):
+    """Text for people to read, which must not fail for a character: what cannot be stored becomes U+FFFD."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Any) -> str | None:
+        return None if value is None else _NOT_STORED.sub("\ufffd", value)
+
+
+class ReadableJson(TypeDecorator[Any]):
+    """JSON for people to read: as ReadableText, and numbers that JSON does not know become text."""
+
+    impl = JSON
+    cache_ok = True
+
+    def __init__(self) -> None:
+        super().__init__(none_as_null=True)
+
+    def load_dialect_impl(self, dialect: Any) -> Any:
+        return dialect.type_descriptor(JSON_VALUE.dialect_impl(dialect))
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        return _readable(value)
+
+
+def _readable(value: Any) -> Any:
+    if isinstance(value, str):
+        return _NOT_STORED.sub("\ufffd", value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {_readable(key): _readable(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_readable(one) for one in value]
+    return value
+
+
+def json_column(kind: Any = JSON_VALUE) -> Any:
     """A field of a row that holds JSON, or nothing."""
-    return Field(default=None, sa_type=JSON_VALUE, nullable=True)
+    return Field(default=None, sa_type=kind, nullable=True)

@@ -69,11 +69,14 @@ class DeliveryStore:
         async with self.database.session() as session:
             await session.execute(update(RUNS).where(ours).values(values))
 
-    async def release(self, worker: str | None) -> int:
-        """Put the runs of a worker that is gone back into the queue; None: of all. How many."""
+    async def release(self, worker: str | None, *, but: Collection[str] = ()) -> int:
+        """Put the runs of a worker that is gone back into the queue, `but` those that it goes on with; None: of all workers.
+        How many."""
         theirs = (RUNS.c.event_id.is_not(None)) & (RUNS.c.status == "running")
         if worker is not None:
             theirs &= RUNS.c.worker == worker
+        if but:
+            theirs &= RUNS.c.id.not_in(list(but))
         values = {"status": "pending", "next_at": None, "worker": None, "updated_at": utc_now()}
         async with self.database.writing() as session:
             statement = update(RUNS).where(theirs).values(values).returning(RUNS.c.id)

@@ -20,6 +20,8 @@ from khotan_cli.runtime.store.base import (
     BIG_ID,
     SORTED_TEXT,
     KhotanTable,
+    ReadableJson,
+    ReadableText,
     UtcDateTime,
     json_column,
     utc_now,
@@ -125,9 +127,9 @@ class RunRow(KhotanTable, table=True):
     deleted: int = Field(default=0, sa_type=BigInteger)
     skipped: int = Field(default=0, sa_type=BigInteger)
     failed: int = Field(default=0, sa_type=BigInteger)
-    progress: Any = json_column()
-    message: str | None = Field(default=None, sa_type=Text)
-    error: Any = json_column()
+    progress: Any = json_column(ReadableJson)
+    message: str | None = Field(default=None, sa_type=ReadableText)
+    error: Any = json_column(ReadableJson)
     event_id: int | None = Field(default=None, sa_type=BigInteger)
     order_key: str | None = Field(default=None, sa_type=Text)
     next_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
@@ -168,7 +170,7 @@ class RunUpdateRow(KhotanTable, table=True):
     run_id: str = _of_run()
     at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     level: str = Field(sa_type=Text)
-    message: str = Field(sa_type=Text)
+    message: str = Field(sa_type=ReadableText)
 
 
 class RejectRow(KhotanTable, table=True):
@@ -180,8 +182,8 @@ class RejectRow(KhotanTable, table=True):
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
     run_id: str = _of_run()
     step: str = Field(sa_type=Text)
-    reason: str = Field(sa_type=Text)
-    record: Any = json_column()
+    reason: str = Field(sa_type=ReadableText)
+    record: Any = json_column(ReadableJson)
 
 
 class SeenKeyRow(KhotanTable, table=True):

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Index, LargeBinary, Text, UniqueConstraint
 from sqlmodel import Field
 
-from khotan_cli.runtime.store.base import BIG_ID, KhotanTable, UtcDateTime, json_column, metadata, utc_now
+from khotan_cli.runtime.store.base import BIG_ID, KhotanTable, ReadableJson, UtcDateTime, json_column, metadata, utc_now
 
 
 class WireRow(KhotanTable, table=True):
@@ -25,7 +25,7 @@ class WireRow(KhotanTable, table=True):
     expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     renew_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     failures: int = 0
-    error: Any = json_column()
+    error: Any = json_column(ReadableJson)
     updated_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 
 

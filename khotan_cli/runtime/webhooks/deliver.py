@@ -39,7 +39,8 @@ class Deliverer:
 
     def __init__(self, host: WebhookHost, *, concurrency: int) -> None:
         self._host, self._concurrency = host, concurrency
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], str] = {}
+        self._in_doubt = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
 
@@ -59,11 +60,14 @@ class Deliverer:
             while not stopping.is_set():
                 more = False
                 try:
+                    await self._settle(worker)
                     more = await self._round(worker, lanes)
                 except (DatabaseUnreachable, DatabaseBusy) as exc:
+                    self._in_doubt = True  # what was claimed may be claimed, and its answer lost
                     logger.warning("Webhooks wait: %s", exc.message)
                     await asyncio.to_thread(stopping.wait, 1.0)
                 except KhotanError as exc:
+                    self._in_doubt = True
                     logger.warning("Webhooks wait: %s", exc.message)
                     await asyncio.to_thread(stopping.wait, 5.0)
                 await self._pause(more)
@@ -72,6 +76,12 @@ class Deliverer:
                 task.cancel()
             await asyncio.gather(*self._running, return_exceptions=True)
             await self._host.host.database.dispose()
+
+    async def _settle(self, worker: str) -> None:
+        """Where the database was away: what is this worker's there, and does not run here, is put back into the queue."""
+        if self._in_doubt:
+            self._in_doubt = False
+            await self._host.deliveries.release(worker, but=self._running.values())
 
     async def _round(self, worker: str, lanes: Lanes) -> bool:
         """Start what can be started; whether there may be more."""
@@ -82,7 +92,7 @@ class Deliverer:
         events = await self._host.events.many([row.event_id for row in rows]) if rows else {}
         for row in rows:
             task = asyncio.create_task(self._deliver(lanes, row, events.get(row.event_id)))
-            self._running.add(task)
+            self._running[task] = row.id
             task.add_done_callback(self._ended)
         return len(rows) == free
 
@@ -94,7 +104,7 @@ class Deliverer:
         return handlers | {name for name, one in self._host.handlers.items() if one.wire.id in wires}
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        self._running.pop(task, None)
         if self._wake is not None:
             self._wake.set()
 
@@ -127,7 +137,12 @@ class Deliverer:
             work.cancel()
             await _again_or_never(self._host, handler, row, error)
         except KhotanError as exc:
+            # The database was away for longer than a run waits for it: it begins again when the database is back.
             logger.error("Run %s could not be ended: %s", row.id, exc.message)
+            me = asyncio.current_task()
+            assert me is not None
+            self._running.pop(me, None)
+            self._in_doubt = True
         except asyncio.CancelledError:
             work.cancel()
             raise

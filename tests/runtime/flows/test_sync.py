@@ -11,6 +11,7 @@ from khotan_cli.runtime import FlowContext, KhotanError, OffsetPaginator, inflow
 from khotan_cli.runtime.flows.dispatch import Dispatcher
 from khotan_cli.runtime.flows.execution import execute
 from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.store.runs import Reject
 from tests.runtime.flows.conftest import ItemRow, Run, Shop, counts, rows_of
 from tests.support.flows import Source, some_items
 from tests.support.loopback import as_json
@@ -52,6 +53,20 @@ async def test_a_transform_changes_leaves_out_and_may_raise(run: Run, host: Host
     assert await rows_of(host) == [(0, "ITEM 0", 0.0), (3, "ITEM 3", 0.75)]
     rejects, total = await host.runs.rejects(row.id)
     assert total == 1 and rejects[0].reason == "ValueError: odd" and rejects[0].record["id"] == 2
+
+
+async def test_a_record_that_no_database_takes_is_kept_to_be_read(run: Run, host: Host, shop: Shop) -> None:
+    @inflow(shop)
+    async def flow(ctx: FlowContext) -> None:
+        await ctx.progress(1, 2, "a\x00b")
+
+    row = await run(flow)
+    assert row.progress["message"] == "a\ufffdb"
+    async with host.database.writing() as session:
+        record = {"a\x00": float("nan"), "b": ["\ud800", None, 1.5]}
+        await host.runs.reject(session, row.id, [Reject("sync", "no \x00", record)])
+    (kept,), _ = await host.runs.rejects(row.id)
+    assert (kept.reason, kept.record) == ("no \ufffd", {"a\ufffd": "nan", "b": ["\ufffd", None, 1.5]})
 
 
 @pytest.mark.parametrize(("wins", "name"), [("first", "a"), ("last", "c")])

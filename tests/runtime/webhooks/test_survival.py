@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.flows import connection, worker
 from tests.support.postgres import running_server, stopped
-from tests.support.webhooks import HOOK, order, send, served_app, signed, wait_for, webhook_project
+from tests.support.webhooks import APP, HOOK, order, send, served_app, signed, wait_for, webhook_project
 
 COUNT = 500
 
@@ -85,6 +85,39 @@ async def test_a_database_that_is_away_means_503_and_never_202(tmp_path: Path) -
             wait_for(lambda: one(url, "SELECT count(*) FROM seen") == [(2,)], "both events processed")
 
 
+IMPATIENT = """
+from khotan_cli.runtime.flows import recorder
+
+recorder.OUTAGE_SECONDS = 0.5
+"""
+WAITING = """
+from pathlib import Path
+
+
+@wire.catch("waits")
+async def waits(event: Event[Any]) -> None:
+    Path(f"begun-{event.ctx.recorder.epoch}").touch()
+    while not Path("go").exists():
+        await asyncio.sleep(0.01)
+"""
+
+
+@pytest.mark.timeout(120)
+async def test_a_run_whose_end_could_not_be_stored_is_run_again(tmp_path: Path) -> None:
+    name = f"hooks-{uuid.uuid4().hex[:8]}"
+    with running_server(name) as server:
+        url = f"{server.url}/postgres"
+        project = webhook_project(tmp_path, url, wire=WAITING, app=IMPATIENT + APP)
+        with served_app(project) as app:
+            assert send(app.url, {"id": "w", "type": "waits"}).status_code == 202
+            wait_for((tmp_path / "begun-1").exists, "the handler")
+            with stopped(server, name):
+                (tmp_path / "go").touch()
+                wait_for(lambda: "could not be ended" in app.output, "the run to give up")
+            ended = "SELECT status, epoch FROM khotan_runs"
+            wait_for(lambda: one(url, ended) == [("completed", 2)], "the run to be done again")
+
+
 FAILING = (
     STEPS
     + """
@@ -120,6 +153,24 @@ def test_one_that_fails_holds_up_no_other(database_url: str, tmp_path: Path) -> 
     assert "attempt 3" in found["shop.fails"][2]["message"]
     assert found["shop.hangs"][2]["error"] == "flow_timeout"
     assert found["shop.blocks"][0] == "failed" and "never yielded" in found["shop.blocks"][2]["message"]
+
+
+ODD = """
+@wire.catch("odd", retry=Retry(attempts=2, backoff=0.05))
+async def odd(event: Event[Any]) -> None:
+    await event.ctx.log(event.data["text"])
+    raise ValueError(event.data["text"] + "\\ud800")
+"""
+
+
+def test_what_a_handler_raises_can_always_be_stored(database_url: str, tmp_path: Path) -> None:
+    project = webhook_project(tmp_path, database_url, wire=ODD)
+    with served_app(project) as app:
+        send(app.url, {"id": "o", "type": "odd", "text": "a\x00b"})
+        failed = "SELECT error FROM khotan_runs WHERE status = 'failed'"
+        ((error,),) = wait_for(lambda: one(database_url, failed), "the end of the run")
+    assert document(error)["message"] == "ValueError: a\ufffdb\ufffd"
+    assert one(database_url, "SELECT DISTINCT message FROM khotan_run_updates") == [("a\ufffdb",)]
 
 
 def document(error: Any) -> dict[str, Any]:
