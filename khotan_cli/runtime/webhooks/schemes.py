@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 import re
 import secrets
@@ -78,8 +77,11 @@ def template(text: str) -> Content:
 
 
 def decoded_secret(secret: str, encoding: SecretEncoding, prefix: str) -> bytes:
-    """The key that a secret stands for. Raises Refused for one that is not encoded so: the wire is set up wrong."""
+    """The key that a secret stands for. Raises Refused for an empty one, or one that is not encoded so: the wire is set up
+    wrong."""
     text = secret.removeprefix(prefix) if prefix else secret
+    if not text:
+        raise Refused("the wire's secret is empty but for its prefix: anybody could sign with it")
     if encoding == "utf-8":
         return text.encode()
     try:
@@ -129,8 +131,11 @@ class Hmac:
     timed: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.algorithm not in hashlib.algorithms_available:
-            raise ConfigError(f"{self.algorithm!r} is no hash algorithm", hint="sha256, sha512, sha1, …")
+        try:
+            hmac.new(b"key", b"", self.algorithm).digest()
+        except (ValueError, TypeError):
+            message = f"{self.algorithm!r} is no hash algorithm with which HMAC works"
+            raise ConfigError(message, hint="sha256, sha512, sha1, …") from None
         object.__setattr__(self, "timed", bool(self.timestamp_headers) or self.keyed)
 
     def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:

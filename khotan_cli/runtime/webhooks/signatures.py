@@ -117,10 +117,13 @@ def _twilio_content(request: WebhookRequest, timestamp: str, event_id: str) -> S
 
 
 def _with_and_without_port(url: str) -> list[str]:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        return [url]  # the sender's Host is none
     host = parts.hostname or ""
     host = f"[{host}]" if ":" in host else host
-    port = parts.port or (443 if parts.scheme == "https" else 80)
     forms = [url, urlunsplit(parts._replace(netloc=host)), urlunsplit(parts._replace(netloc=f"{host}:{port}"))]
     return list(dict.fromkeys(forms))
 

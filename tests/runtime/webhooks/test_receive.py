@@ -31,6 +31,7 @@ WIRES = """
 slack = Wire(chat, verify=signatures.slack(), challenge=challenges.slack())
 meta = Wire(shop, name="meta", verify=signatures.github(), challenge=challenges.meta())
 graph = Wire(shop, name="graph", verify=signatures.token(json="value.0.clientState"), challenge=challenges.microsoft_graph())
+calls = Wire(chat, name="calls", verify=signatures.twilio())
 raw = Wire(shop, name="raw", verify=signatures.unsigned(), methods=["PUT"])
 own = Wire(shop, name="own", vars={"key": Var(default="open sesame")})
 
@@ -48,6 +49,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, s
     folder = tmp_path_factory.mktemp("receive")
     url = f"sqlite:///{folder}/khotan.db"
     env = {"KHOTAN_WEBHOOK_MAX_BYTES": "100000", "CHAT_WEBHOOK_SECRET": "slacks", "SHOP_META_WEBHOOK_SECRET": "metas"}
+    env |= {"CHAT_CALLS_WEBHOOK_SECRET": "calls"}
     env |= {"SHOP_META_WEBHOOK_VERIFY_TOKEN": "token-1", "SHOP_GRAPH_WEBHOOK_SECRET": "state-1"}
     with served_app(webhook_project(folder, url, wire=WIRES), **env) as app:
         yield app, url
@@ -122,6 +124,11 @@ def test_the_wrong_gets_its_4xx(served: tuple[Served, str]) -> None:
         "a GET without a challenge": (bad(app, b"", method="GET", path=f"{HOOK}/meta"), 405, "method_not_allowed"),
         "of another type": (bad(app, body, **json_type), 401, "signature_invalid"),
     }
+    for host in ("[", "h:port", "h:99999", ""):
+        for path in ("", "/meta", "/graph"):
+            cases[f"{path} at {host}"] = (bad(app, body, path=f"{HOOK}{path}", Host=host), 401, "signature_invalid")
+        at_calls = bad(app, body, path="/api/khotan/webhook/chat/calls", Host=host, **{"X-Twilio-Signature": "x"})
+        cases[f"calls at {host}"] = (at_calls, 401, "signature_invalid")
     for name, (answer, status, code) in cases.items():
         assert (answer.status_code, answer.json()["error"]) == (status, code), (name, answer.text)
         assert SIGNING_SECRET not in answer.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 from pathlib import Path
 from typing import Any
@@ -128,10 +129,17 @@ def test_hmac_with_everything() -> None:
     assert not verdict(scheme, signed, ["key_zz"], 5000.0), "a secret that is not hex"
 
 
-@pytest.mark.parametrize("bad", [{"content": "{other}"}, {"algorithm": "sha3000"}])
+@pytest.mark.parametrize("bad", [{"content": "{other}"}, {"algorithm": "sha3000"}, {"algorithm": "shake_128"}])
 def test_options_that_cannot_hold_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         signatures.hmac(header="X-Sig", **bad)
+
+
+def test_a_secret_that_is_only_its_prefix_lets_nobody_in() -> None:
+    made = base64.b64encode(hmac.new(b"", b"e1.1000.{}", "sha256").digest()).decode()
+    fields = {"webhook-id": "e1", "webhook-timestamp": "1000", "webhook-signature": f"v1,{made}"}
+    forged = WebhookRequest("POST", "https://h.test/in", Headers(fields), b"{}")
+    assert not verdict(signatures.standard_webhooks(), forged, ["whsec_"], 1000.0)
 
 
 def test_ed25519_as_discord_signs() -> None:
