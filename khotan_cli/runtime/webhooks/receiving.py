@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -22,10 +23,10 @@ Verify = Callable[[WebhookRequest, Mapping[str, str]], Awaitable[bool]]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class ReceivingEndpoint:
+class ReceivingEndpoint(ABC):
     """A place that others send requests to, each of which becomes an event.
 
-    `path`: below the API's own. `methods`: those that are answered; `event_methods`: those that events come with.
+    `methods`: those that are answered; `event_methods`: those that events come with.
     """
 
     kind = "wire"
@@ -55,18 +56,19 @@ class ReceivingEndpoint:
         self.verify: Verify | None = None
 
     @property
+    @abstractmethod
     def id(self) -> str:
         """What commands and tables call it."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def path(self) -> str:
-        raise NotImplementedError
+        """Where it receives, below the API."""
 
     @property
+    @abstractmethod
     def plug(self) -> Plug | None:
         """The service that sends, where it is one of the app's plugs."""
-        raise NotImplementedError
 
     @property
     def managed(self) -> bool:
@@ -92,7 +94,7 @@ class ReceivingEndpoint:
         """The event's type: what the rule found."""
         return found or ""
 
-    def check_body(self, request: WebhookRequest) -> None:
+    def check_body(self, request: WebhookRequest) -> None:  # noqa: B027 - a wire takes any body
         """Raises KhotanError for a body that is not even to be stored."""
 
     @property
