@@ -14,7 +14,7 @@ from khotan_cli.runtime.api.schemas import Listing, PlugInfo, PlugPatch, PlugSum
 router = APIRouter(prefix="/plugs", tags=["plugs"], route_class=GuardedRoute)
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
-Offset = Annotated[int, Query(ge=0)]
+Offset = Annotated[int, Query(ge=0, le=2**63 - 1)]
 
 
 @router.get("")

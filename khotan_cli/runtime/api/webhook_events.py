@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from khotan_cli.errors import KhotanError, UsageError
 from khotan_cli.runtime.api.access import CurrentServices
@@ -29,7 +29,7 @@ async def list_events(
     status: Status | None = None,
     parked: bool | None = None,
     since: datetime | None = None,
-    after: int | None = None,
+    after: Annotated[int | None, Query(ge=0, le=2**63 - 1)] = None,
     limit: Limit = 20,
     offset: Offset = 0,
 ) -> Listing[EventInfo]:

@@ -43,7 +43,6 @@ class Incoming:
     deliveries: Sequence[Delivery] = ()
     parked: str | None = None
     organisation: str | None = None
-    source: str = "webhook"
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,8 @@ class EventStore:
         now = utc_now()
         async with self.database.writing(durable=True) as session:
             ids = await self._insert(session, list(first.values()), now)
-            await self._deliver(session, [(ids[key], event) for key, event in first.items() if key in ids], now)
+            new = [(ids[key], one) for key, event in first.items() if key in ids for one in event.deliveries]
+            await self._deliver(session, new, "webhook", now)
             repeated = [e for e in batch if (e.wire, e.remote_id) not in ids or first[e.wire, e.remote_id] is not e]
             known = await self._repeated(session, repeated) if repeated else {}
         stored: list[Stored] = []
@@ -108,14 +108,16 @@ class EventStore:
         made = await session.execute(new.returning(EVENTS.c.id, EVENTS.c.wire, EVENTS.c.remote_id), rows)
         return {(row.wire, row.remote_id): row.id for row in made}
 
-    async def _deliver(self, session: AsyncSession, events: Sequence[tuple[int, Incoming]], now: datetime) -> list[str]:
+    async def _deliver(
+        self, session: AsyncSession, deliveries: Sequence[tuple[int, Delivery]], source: str, now: datetime
+    ) -> list[str]:
         rows = [
             {
                 "id": str(uuid.uuid4()),
                 "flow": one.handler,
                 "kind": one.kind,
                 "status": "pending",
-                "source": event.source,
+                "source": source,
                 "epoch": 0,
                 "cancel_requested": False,
                 "event_id": event_id,
@@ -125,8 +127,7 @@ class EventStore:
                 "updated_at": now,
                 **_NOTHING,
             }
-            for event_id, event in events
-            for one in event.deliveries
+            for event_id, one in deliveries
         ]
         if rows:
             await session.execute(insert(RUNS), rows)
@@ -143,21 +144,27 @@ class EventStore:
             await session.execute(update(EVENTS).where(EVENTS.c.id == row.id).values(more))
         return known
 
-    async def again(self, event_id: int, deliveries: Sequence[Delivery], organisation: str | None = None) -> list[str]:
-        """Runs for a stored event, which is parked no longer; their ids. organisation: whose it is, where given.
+    async def again(self, deliveries: Mapping[int, Sequence[Delivery]], organisation: str | None = None) -> list[str]:
+        """Runs for stored events (by id), which are parked no longer; the runs' ids. organisation: whose they are, where given.
 
         A run that waits for its next try is not doubled: it need not wait any more.
         """
-        names = [delivery.handler for delivery in deliveries]
-        waits = (RUNS.c.event_id == event_id, RUNS.c.flow.in_(names), RUNS.c.status == "pending")
+        wanted = {(event_id, one.handler): one for event_id, many in deliveries.items() for one in many}
+        waits = (RUNS.c.event_id.in_(list(deliveries)), RUNS.c.status == "pending")
+        asked = select(RUNS.c.id, RUNS.c.event_id, RUNS.c.flow).where(*waits)
         async with self.database.writing() as session:
             values = {"parked": None, **({"organisation": organisation} if organisation else {})}
-            await session.execute(update(EVENTS).where(EVENTS.c.id == event_id).values(values))
-            sooner = update(RUNS).where(*waits).values(next_at=None).returning(RUNS.c.id, RUNS.c.flow)
-            waiting = {row.flow: str(row.id) for row in await session.execute(sooner)}
-            rest = [delivery for delivery in deliveries if delivery.handler not in waiting]
-            one = Incoming("", "", "", "", {}, "", b"", rest, source="manual")
-            return [*waiting.values(), *await self._deliver(session, [(event_id, one)], utc_now())]
+            await session.execute(update(EVENTS).where(EVENTS.c.id.in_(list(deliveries))).values(values))
+            pending = {(row.event_id, row.flow): row.id for row in await session.execute(asked)}
+            # One that is claimed in this moment begins anyway: then nothing is changed, and it is run again.
+            hastened = [pending[place] for place in wanted if place in pending]
+            sooner = update(RUNS).where(RUNS.c.id.in_(hastened), RUNS.c.status == "pending").values(next_at=None)
+            done = set((await session.execute(sooner.returning(RUNS.c.id))).scalars())
+            rest = [(place[0], one) for place, one in wanted.items() if pending.get(place) not in done]
+            return [
+                *(str(run) for run in hastened if run in done),
+                *await self._deliver(session, rest, "manual", utc_now()),
+            ]
 
     # -- reading -----------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,9 @@ from khotan_cli.runtime.webhooks.event import StoredEvent
 from khotan_cli.runtime.webhooks.handlers import Handler
 from khotan_cli.runtime.webhooks.host import WebhookHost
 
+_TOGETHER = 50
+"""Events in one transaction: all of their bodies are in memory."""
+
 
 class Replays:
     """`wake` is called when there is something for handlers to do."""
@@ -36,48 +39,50 @@ class Replays:
         Raises UsageError (unknown_event, nothing_to_replay), UnknownName for the handler.
         """
         row = await self.event(event_id)
-        wanted = [self._host.handler(handler)] if handler else None
-        return await self._again(row, wanted, organisation)
-
-    async def failed(self, *, wire: str | None = None, since: datetime | None = None) -> list[str]:
-        """New runs for every run that failed, and that nothing has followed, of events that came since then; their ids."""
-        if wire is not None:
-            self._host.wire(wire)
-        known, made = self._host.handlers, list[str]()
-        for event_id, name in await self._host.events.failed(wire=wire, since=since):
-            row = await self._host.events.get(event_id)
-            if row is not None and name in known:
-                made += await self._again(row, [known[name]])
-        return made
-
-    async def parked(self, *, wire: str | None = None, since: datetime | None = None) -> list[str]:
-        """New runs for the records that are parked: whose they are is asked again; ids of the runs."""
-        if wire is not None:
-            self._host.wire(wire)
-        made = list[str]()
-        for event_id in await self._host.events.parked(wire=wire, since=since):
-            row = await self._host.events.get(event_id)
-            if row is not None and row.wire in self._host.wires:
-                made += await self._again(row, None)
-        return made
-
-    async def _again(
-        self, row: EventData, handlers: Sequence[Handler] | None, organisation: str | None = None
-    ) -> list[str]:
-        if handlers is None:
-            wire = self._host.wires.get(row.wire)
-            handlers = [h for h in wire.handlers.values() if h.takes(row.type)] if wire else []
-        if not handlers:
+        wanted = [self._host.handler(handler)] if handler else self._takers(row)
+        if not wanted:
             raise UsageError(
                 f"No handler takes events of type {row.type!r} of wire {row.wire!r}",
                 code="nothing_to_replay",
                 hint=f"Declare one: @wire.catch({row.type!r}).",
             )
-        request = StoredEvent(row).request
-        made = await self._host.events.again(
-            row.id,
-            [Delivery(handler.name, handler.kind, handler.order_key(request)) for handler in handlers],
-            organisation,
-        )
+        return await self._again([(row, wanted)], organisation)
+
+    async def failed(self, *, wire: str | None = None, since: datetime | None = None) -> list[str]:
+        """New runs for every run that failed, and that nothing has followed, of events that came since then; their ids."""
+        if wire is not None:
+            self._host.wire(wire)
+        known, failed = self._host.handlers, dict[int, list[Handler]]()
+        for event_id, name in await self._host.events.failed(wire=wire, since=since):
+            if name in known:
+                failed.setdefault(event_id, []).append(known[name])
+        return await self._all_again(list(failed), lambda row: failed[row.id])
+
+    async def parked(self, *, wire: str | None = None, since: datetime | None = None) -> list[str]:
+        """New runs for the records that are parked: whose they are is asked again; ids of the runs."""
+        if wire is not None:
+            self._host.wire(wire)
+        return await self._all_again(await self._host.events.parked(wire=wire, since=since), self._takers)
+
+    def _takers(self, row: EventData) -> Sequence[Handler]:
+        """The handlers that take an event now."""
+        wire = self._host.wires.get(row.wire)
+        return [handler for handler in wire.handlers.values() if handler.takes(row.type)] if wire else []
+
+    async def _all_again(self, ids: Sequence[int], handlers: Callable[[EventData], Sequence[Handler]]) -> list[str]:
+        made = list[str]()
+        for start in range(0, len(ids), _TOGETHER):
+            rows = await self._host.events.many(ids[start : start + _TOGETHER])
+            made += await self._again([(row, found) for row in rows.values() if (found := handlers(row))])
+        return made
+
+    async def _again(
+        self, wanted: Sequence[tuple[EventData, Sequence[Handler]]], organisation: str | None = None
+    ) -> list[str]:
+        deliveries: dict[int, list[Delivery]] = {}
+        for row, handlers in wanted:
+            request = StoredEvent(row).request
+            deliveries[row.id] = [Delivery(one.name, one.kind, one.order_key(request)) for one in handlers]
+        made = await self._host.events.again(deliveries, organisation)
         self._wake()
         return made

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.events import EventStore, Incoming
+from khotan_cli.runtime.store.events import Delivery, EventStore, Incoming
 from khotan_cli.runtime.webhooks.inbox import Inbox
 from tests.support.flows import connection
 from tests.support.webhooks import order, send, served_app, wait_for, webhook_project
@@ -76,6 +76,36 @@ def test_a_replay_hastens_a_run_that_waits_for_its_next_try(database_url: str, t
             "the second try",
         )
     assert [run["id"] for run in runs] == replayed and len(replayed) == 1
+
+
+TWO = """
+@wire.catch("bulk")
+async def one(event: Event[Any]) -> None: ...
+
+
+@wire.catch("bulk")
+async def two(event: Event[Any]) -> None: ...
+"""
+
+
+async def test_all_that_failed_is_replayed_once(database_url: str, tmp_path: Path) -> None:
+    project = webhook_project(tmp_path, database_url, wire=TWO)
+    database = Database(database_url, tmp_path)
+    handlers = [Delivery("shop.one", "catch"), Delivery("shop.two", "catch"), Delivery("shop.gone", "catch")]
+    await EventStore(database).store(
+        [Incoming("shop", f"evt_{n}", "bulk", "POST", {}, "application/json", b"{}", handlers) for n in range(120)]
+    )
+    await database.dispose()
+    with connection(database_url) as run:
+        run("UPDATE khotan_runs SET status = 'failed'")
+        run("UPDATE khotan_runs SET status = 'completed' WHERE flow = 'shop.two' AND event_id = 1")
+    made = project.khotan("wire", "replay", "--failed").json["runs"]
+    assert len(made) == len(set(made)) == 239
+    with connection(database_url) as run:
+        found = run("SELECT flow, count(*) FROM khotan_runs WHERE status = 'pending' GROUP BY flow ORDER BY flow")
+    assert found == [("shop.one", 120), ("shop.two", 119)]
+    assert project.khotan("wire", "replay", "--failed").json["runs"] == []
+    assert len(project.khotan("wire", "replay", "1").json["runs"]) == 2, "one waits, one is new"
 
 
 def test_the_app_is_told_of_each_new_event_once(tmp_path: Path) -> None:
