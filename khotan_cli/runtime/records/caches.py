@@ -15,6 +15,7 @@ from khotan_cli.runtime.store.caches import CacheStore
 
 Scope = Literal["app", "flow", "variant"]
 Ttl = str | int | float | timedelta | None
+_LONGEST_TTL = 100 * 365 * 86400
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -96,9 +97,10 @@ def _seconds(ttl: Ttl, error: type[ConfigError] | type[UsageError]) -> float | N
     if isinstance(ttl, timedelta):
         seconds = ttl.total_seconds()
     elif isinstance(ttl, (int, float)) and not isinstance(ttl, bool):
-        seconds = float(ttl)
+        seconds = float(min(ttl, _LONGEST_TTL + 1))
     elif isinstance(ttl, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", ttl.strip())):
         seconds = float(found[1]) * _UNITS[found[2] or "s"]
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise error(f"{ttl!r} is not a time to live", hint="Seconds, or a text such as 90s, 30m, 6h, 7d.")
+    if not 0 < seconds <= _LONGEST_TTL:  # neither is NaN
+        hint = "Seconds, or a text such as 90s, 30m, 6h, 7d; a hundred years at most."
+        raise error(f"{str(ttl)[:50]!r} is not a time to live", hint=hint)
     return seconds

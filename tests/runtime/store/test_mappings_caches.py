@@ -172,6 +172,7 @@ async def test_what_a_cache_does_not_take(database: Database) -> None:
     for values in ({"ok": 1, "bad": object()}, {"": 1}):
         with pytest.raises(UsageError):
             await things.set_many(values)
-    with pytest.raises(UsageError, match="time to live"):
-        await things.set("a", 1, ttl="later")
+    for ttl in ("later", "9999999999d", 1e300, 10**400, float("nan"), float("inf"), -1):
+        with pytest.raises(UsageError, match="time to live"):
+            await things.set("a", 1, ttl=ttl)
     assert await things.keys() == []
