@@ -13,6 +13,7 @@
     │   ├── DatabaseUnreachable
     │   ├── DatabaseBusy      a transaction was given up for others, or found no connection: try again
     │   ├── DatabaseNotMigrated
+    │   ├── ValueRefused      a value that the database has no form for
     │   ├── SecretMissing     KHOTAN_SECRET is not set
     │   ├── SecretMismatch    KHOTAN_SECRET is not the one a value was encrypted with
     │   └── CiphertextInvalid a stored value was altered, or moved to another row
@@ -102,6 +103,7 @@ CODES: Mapping[str, tuple[int, int]] = {
     "server_invalid": (502, EXIT_FAILED),
     "port_in_use": (500, EXIT_UNAVAILABLE),
     "database_error": (500, EXIT_FAILED),
+    "value_refused": (422, EXIT_USAGE),
     "database_unreachable": (503, EXIT_UNAVAILABLE),
     "database_busy": (503, EXIT_UNAVAILABLE),
     "database_not_migrated": (503, EXIT_UNAVAILABLE),
@@ -257,6 +259,10 @@ class DatabaseBusy(StoreError):
 
 class DatabaseNotMigrated(StoreError):
     default_code = "database_not_migrated"
+
+
+class ValueRefused(StoreError):
+    default_code = "value_refused"
 
 
 class SecretMissing(StoreError):

@@ -18,11 +18,13 @@ from khotan_cli.errors import (
     DatabaseUnreachable,
     KhotanError,
     StoreError,
+    ValueRefused,
 )
 from khotan_cli.runtime.store.url import describe_url
 
 _LONGEST_MESSAGE = 200
 _BY_HAND = "Look at the database's own log, or try again."
+_NO_NUL = "PostgreSQL takes no NUL characters, and no numbers beyond its types."
 
 # SQLSTATE (PostgreSQL manual, appendix A), or the start of one → kind of error, what happened, what to do.
 _BY_STATE: tuple[tuple[str, type[StoreError], str, str], ...] = (
@@ -34,7 +36,7 @@ _BY_STATE: tuple[tuple[str, type[StoreError], str, str], ...] = (
     ("53300", DatabaseUnreachable, "has no connection left", "Raise max_connections, or run fewer processes."),
     ("53", StoreError, "has no room left", "Free disk or memory of the database server."),
     ("57014", StoreError, "cancelled a statement that took too long", _BY_HAND),
-    ("22", StoreError, "cannot store a value as it is", "PostgreSQL stores no NUL characters."),
+    ("22", ValueRefused, "takes no such value", _NO_NUL),
 )
 
 # Part of SQLite's message (sqlite.org/rescode.html) → the same.
@@ -78,8 +80,8 @@ def explain(exc: Exception, url: URL) -> KhotanError:
     matches: Callable[[str], bool] = (lambda part: part in message) if sqlite else state.startswith
     for part, kind, what, hint in _BY_MESSAGE if sqlite else _BY_STATE:
         if matches(part):
-            next_step = ["khotan migrate"] if kind is DatabaseNotMigrated else ["khotan doctor"]
-            return kind(f"{name} {what}", hint=hint, next=next_step)
+            steps = {DatabaseNotMigrated: ["khotan migrate"], ValueRefused: []}
+            return kind(f"{name} {what}", hint=hint, next=steps.get(kind, ["khotan doctor"]))
     if "invalid connection option" in message or "invalid URI query" in message:
         return ConfigError(f"DATABASE_URL: {message}", hint="Options after ? are those of PostgreSQL's libpq.")
     if _is_outage(cause):
@@ -88,6 +90,8 @@ def explain(exc: Exception, url: URL) -> KhotanError:
             hint="Check DATABASE_URL, and that the database runs and is reachable from here.",
             next=["khotan doctor"],
         )
+    if type(cause).__name__ == "DataError":  # refused by the driver, which gives no SQLSTATE
+        return ValueRefused(f"{name} takes no such value", hint=_NO_NUL)
     return StoreError(f"{name}: {type(cause).__name__} {state}".rstrip(), hint=_BY_HAND, next=["khotan doctor"])
 
 

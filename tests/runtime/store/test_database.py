@@ -12,7 +12,14 @@ import psycopg
 import pytest
 from sqlalchemy import insert, select, text
 
-from khotan_cli.errors import ConfigError, DatabaseNotMigrated, DatabaseUnreachable, KhotanError, StoreError
+from khotan_cli.errors import (
+    ConfigError,
+    DatabaseNotMigrated,
+    DatabaseUnreachable,
+    KhotanError,
+    StoreError,
+    ValueRefused,
+)
 from khotan_cli.runtime.store import migrate
 from khotan_cli.runtime.store.base import UtcDateTime
 from khotan_cli.runtime.store.database import Database
@@ -220,6 +227,17 @@ async def test_an_option_libpq_does_not_know_is_a_matter_of_configuration(postgr
     error = await _failure(f"{postgres_url}?ssl=require", tmp_path)
     assert isinstance(error, ConfigError)
     assert "ssl" in error.message
+
+
+async def test_a_value_that_the_server_has_no_form_for(postgres_url: str, tmp_path: Path) -> None:
+    migrate.upgrade(postgres_url, tmp_path)
+    database = Database(postgres_url, tmp_path)
+    for condition in (PLUGS.c.name == "a\x00", text("1 = 1/0"), text("'[' = '['::json::text")):
+        with pytest.raises(ValueRefused) as caught:
+            async with database.session() as session:
+                await session.execute(select(PLUGS.c.name).where(condition))
+        assert caught.value.status == 422 and "NUL" in caught.value.hint and not caught.value.next
+    await database.dispose()
 
 
 async def test_a_connection_that_the_server_dropped_is_replaced(postgres_url: str, tmp_path: Path) -> None:
