@@ -51,7 +51,7 @@ class Batch:
         self._rows = rows
         self.records = list(records)
         self.keys = self._keys()
-        self._payload: bytes | None = None
+        self._payload: tuple[bytes, int] | None = None
 
     def _keys(self) -> list[tuple[Any, ...]]:
         rows = self._rows
@@ -65,11 +65,19 @@ class Batch:
             return [self._key(index, record) for index, record in enumerate(self.records)]  # says which
         return keys
 
-    def prepare(self) -> None:
-        """Make the form that the database takes, while it is busy with the batch before. Nothing may be left out after."""
+    def prepare(self, *, keep_records: bool = True, keep_keys: bool = True) -> None:
+        """Make the form that the database takes, while it is busy with the batch before.
+
+        Where there is such a form, what is not kept is let go of: nothing can be left out of the batch any more.
+        """
         rows = self._rows
-        if rows.upserter is not None and rows.adapter is not None and rows.upserter.takes_json and self.records:
-            self._payload = rows.adapter.dump_json(self.records, by_alias=False)
+        if rows.upserter is None or rows.adapter is None or not rows.upserter.takes_json or not self.records:
+            return
+        self._payload = rows.adapter.dump_json(self.records, by_alias=False), len(self.records)
+        if not keep_records:
+            self.records = []
+            if not keep_keys:
+                self.keys = []
 
     def _key(self, index: int, record: Any) -> tuple[Any, ...]:
         try:
@@ -112,12 +120,14 @@ class Batch:
 
     async def _write(self, session: AsyncSession) -> Upserted:
         rows = self._rows
+        if self._payload is not None and rows.upserter is not None:
+            return await rows.upserter.write_json(session, *self._payload, mostly_new=rows.mostly_new)
         if not self.records:
             return Upserted()
         if rows.upserter is not None and rows.adapter is not None:
             if rows.upserter.takes_json:
-                payload = self._payload or rows.adapter.dump_json(self.records, by_alias=False)
-                return await rows.upserter.write_json(session, payload, len(self.records), mostly_new=rows.mostly_new)
+                self.prepare()
+                return await self._write(session)
             plain = rows.adapter.dump_python(self.records, by_alias=False)
             return await rows.upserter.write_rows(session, plain)
         known = [_only(as_mapping(record), rows.columns, record) for record in self.records]

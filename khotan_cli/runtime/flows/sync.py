@@ -73,7 +73,8 @@ class _Ready:
     """A page on its way into the table."""
 
     name: str
-    fetched: Fetched
+    following: Position | None
+    cut: bool
     items: list[Any]
     batch: Batch
     rejects: list[Reject]
@@ -171,7 +172,7 @@ class Sync:
             while following is not None:
                 ready = await self._fetch(self._page_name(tally.pages), following, first=following is position)
                 tally.take(await self._page(ready))
-                following = ready.fetched.following
+                following = ready.following
             return
         # While the database writes a page the next are fetched, validated and put into their form: one thread does this
         # and drives the database, which would be kept waiting by a page validated between two statements.
@@ -183,7 +184,7 @@ class Sync:
                 if isinstance(ahead, Exception):
                     raise ahead
                 tally.take(await self._page(ahead))
-                if ahead.fetched.following is None:
+                if ahead.following is None:
                     return
                 self._written = ahead
         finally:
@@ -196,7 +197,7 @@ class Sync:
             while following is not None:
                 ready = await self._fetch(self._page_name(index), following, first=following is position)
                 await coming.put(ready)
-                index, following = index + 1, ready.fetched.following
+                index, following = index + 1, ready.following
         except Exception as exc:
             await coming.put(exc)
 
@@ -207,20 +208,26 @@ class Sync:
         while not self._free.is_set():
             await self._free.wait()
         with uncollected():
-            page = self._reader.read(fetched)
-            rejects = [Reject(name, reason, raw) for raw, reason in page.invalid]
-            extracted = len(page.items) + len(rejects)
-            items, left_out = self._transformed(name, page.items, rejects)
-            batch = self._rows.batch(items)
-            skipped = left_out + batch.repeated(self._dedupe)
-            batch.prepare()
-        return _Ready(name, fetched, page.items, batch, rejects, extracted, skipped)
+            ready = self._ready(name, fetched)
+            del fetched  # with all that is not needed any more, before the collector could walk it
+        return ready
+
+    def _ready(self, name: str, fetched: Fetched) -> _Ready:
+        page = self._reader.read(fetched)
+        rejects = [Reject(name, reason, raw) for raw, reason in page.invalid]
+        extracted = len(page.items) + len(rejects)
+        items, left_out = self._transformed(name, page.items, rejects)
+        batch = self._rows.batch(items)
+        skipped = left_out + batch.repeated(self._dedupe)
+        batch.prepare(keep_records=self._recorder.dry or self._dedupe == "first", keep_keys=self._delete_missing)
+        for_refs = page.items if self._refs is not None else []
+        return _Ready(name, fetched.following, fetched.cut, for_refs, batch, rejects, extracted, skipped)
 
     async def _page(self, ready: _Ready) -> Finished:
-        started, fetched, batch = utc_now(), ready.fetched, ready.batch
+        started, batch = utc_now(), ready.batch
         following = None
-        if fetched.following is not None:
-            following = (await without_secrets(fetched.following, self._endpoint.plug)).to_json()
+        if ready.following is not None:
+            following = (await without_secrets(ready.following, self._endpoint.plug)).to_json()
 
         async def work(session: AsyncSession) -> Outcome:
             skipped = ready.skipped
@@ -239,7 +246,7 @@ class Sync:
             }
             if self._transform is not None:
                 counts["transformed"] = done.total
-            result = {"next": following, "filter": self._filter, "unchanged": done.unchanged, "cut": fetched.cut}
+            result = {"next": following, "filter": self._filter, "unchanged": done.unchanged, "cut": ready.cut}
             return Outcome(result, counts, ready.rejects)
 
         self._free.clear()
