@@ -133,6 +133,9 @@ class _SeenInMemory(SeenKeys):
     async def known(self, session: AsyncSession, keys: Sequence[tuple[Any, ...]]) -> set[str]:
         return {key_text(key) for key in keys} & self._keys
 
+    async def _any(self, session: AsyncSession) -> bool:
+        return bool(self._keys)
+
 
 async def dry_run(host: Host, flow: Flow, variant: str, body: Any) -> DryReport:
     """Run the flow here and now, sending and storing nothing. Raises nothing: what it raised is in the report."""

@@ -7,11 +7,12 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from pydantic import BaseModel, TypeAdapter
+from sqlalchemy import Integer, String
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import FlowError
 from khotan_cli.runtime.flows.pages import as_mapping
-from khotan_cli.runtime.store.columns import named_columns, table_of
+from khotan_cli.runtime.store.columns import as_python, named_columns, table_of
 from khotan_cli.runtime.store.seen import key_text
 from khotan_cli.runtime.store.upsert import Upserted, Upserter, missing_key, upserter_for, write_page
 
@@ -29,7 +30,9 @@ class Rows:
         sqlite: bool,
     ) -> None:
         self.table, self.key, self.exclude, self.sqlite = table, key, exclude_on_update, sqlite
-        self.columns = frozenset(named_columns(table))
+        columns = named_columns(table)
+        self.columns = frozenset(columns)
+        self._read_keys = tuple((columns[name].type, as_python(columns[name])) for name in key)
         self.name = table_of(table).name
         self.model = model
         self.mostly_new = False
@@ -42,6 +45,14 @@ class Rows:
 
     def batch(self, records: Sequence[Any]) -> Batch:
         return Batch(self, records)
+
+    def as_stored(self, keys: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """The keys as they are in the table: two ways to write one down name one row."""
+        columns: list[Sequence[Any]] = []
+        for values, (kind, read) in zip(zip(*keys, strict=True), self._read_keys, strict=False):
+            simple = int if isinstance(kind, Integer) else str if isinstance(kind, String) else None
+            columns.append(values if set(map(type, values)) == {simple} else [read(value) for value in values])
+        return list(zip(*columns, strict=True))
 
 
 class Batch:
@@ -56,14 +67,14 @@ class Batch:
     def _keys(self) -> list[tuple[Any, ...]]:
         rows = self._rows
         if rows.model is None:
-            return [self._key(index, record) for index, record in enumerate(self.records)]
+            return rows.as_stored([self._key(index, record) for index, record in enumerate(self.records)])
         read = attrgetter(*rows.key)
         keys = [read(record) for record in self.records]
         if len(rows.key) == 1:
             keys = [(key,) for key in keys]
         if any(None in key for key in keys):
             return [self._key(index, record) for index, record in enumerate(self.records)]  # says which
-        return keys
+        return rows.as_stored(keys)
 
     def prepare(self, *, keep_records: bool = True, keep_keys: bool = True) -> None:
         """Make the form that the database takes, while it is busy with the batch before.
@@ -102,15 +113,13 @@ class Batch:
         self.keys = [self.keys[index] for index in kept]
         return left_out
 
-    def without(self, known: set[str]) -> int:
-        """Leave out records whose key is among the texts; how many they were."""
+    def leave_out(self, known: set[str]) -> None:
+        """Leave out records whose key is among the texts."""
         kept = [index for index, key in enumerate(self.keys) if key_text(key) not in known]
-        left_out = len(self.keys) - len(kept)
-        if left_out:
+        if len(kept) < len(self.keys):
             self.records = [self.records[index] for index in kept]
             self.keys = [self.keys[index] for index in kept]
             self._payload = None
-        return left_out
 
     async def write(self, session: AsyncSession) -> Upserted:
         """Write them; of what came of a batch the next one learns what to expect."""

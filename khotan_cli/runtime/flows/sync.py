@@ -26,6 +26,7 @@ from khotan_cli.runtime.plugs.walk import Fetched, PageWalk, Position
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.columns import check_key
 from khotan_cli.runtime.store.runs import Reject
+from khotan_cli.runtime.store.seen import NothingMet
 from khotan_cli.runtime.store.upsert import Upserted
 
 _AHEAD = 1
@@ -80,6 +81,7 @@ class _Ready:
     rejects: list[Reject]
     extracted: int
     skipped: int
+    keys: int
 
 
 class Sync:
@@ -218,10 +220,10 @@ class Sync:
         extracted = len(page.items) + len(rejects)
         items, left_out = self._transformed(name, page.items, rejects)
         batch = self._rows.batch(items)
-        skipped = left_out + batch.repeated(self._dedupe)
+        skipped, keys = left_out + batch.repeated(self._dedupe), len(batch.keys)
         batch.prepare(keep_records=self._recorder.dry or self._dedupe == "first", keep_keys=self._delete_missing)
         for_refs = page.items if self._refs is not None else []
-        return _Ready(name, fetched.following, fetched.cut, for_refs, batch, rejects, extracted, skipped)
+        return _Ready(name, fetched.following, fetched.cut, for_refs, batch, rejects, extracted, skipped, keys)
 
     async def _page(self, ready: _Ready) -> Finished:
         started, batch = utc_now(), ready.batch
@@ -232,7 +234,8 @@ class Sync:
         async def work(session: AsyncSession) -> Outcome:
             skipped = ready.skipped
             if self._dedupe == "first" or self._delete_missing:
-                skipped += await self._note(session, batch)
+                await self._note(session, batch)
+                skipped += ready.keys - len(batch.keys)
             done = await self._write(session, batch)
             self._recorder.wrote(self._rows.name, done._asdict(), batch.records)
             if self._refs is not None:
@@ -290,34 +293,37 @@ class Sync:
                 made.append(one)
         return made, left_out
 
-    async def _note(self, session: AsyncSession, batch: Batch) -> int:
-        """Remember the keys of this pass; with dedupe="first" leave out those that came before. How many were."""
-        left_out = 0
+    async def _note(self, session: AsyncSession, batch: Batch) -> None:
+        """Remember the keys of this pass; with dedupe="first" leave out those that came before."""
         if self._dedupe == "first":
-            known = await self._seen.known(session, batch.keys)
-            left_out = batch.without(known)
+            batch.leave_out(await self._seen.known(session, batch.keys))
         await self._seen.add(session, batch.keys)
-        return left_out
 
     async def _delete(self, tally: _Tally) -> int:
         name = f"{self.name} delete missing"
         done = self._recorder.finished(name)
         if done is None:
-            why = self._why_not(tally)
-            if why:
-                await self._recorder.log("warning", f"{self.name}: nothing was deleted, {why}")
-
-            async def work(session: AsyncSession) -> Outcome:
-                if why:
-                    return Outcome({"deleted": 0, "why": why})
-                gone = await self._seen.delete_missing(session, self._into, self._key, self._delete_where)
-                await self._seen.clear(session)
-                self._recorder.wrote(self._rows.name, {"deleted": gone})
-                return Outcome({"deleted": gone}, {"deleted": gone})
-
-            done = await self._recorder.commit(name, work)
+            try:
+                done = await self._delete_unless(name, self._why_not(tally))
+            except NothingMet:
+                done = await self._delete_unless(name, "for no row of the table has a key that came")
         deleted: int = done.result["deleted"]
         return deleted
+
+    async def _delete_unless(self, name: str, why: str) -> Finished:
+        """The step that deletes, or with a reason does not and says so. Raises NothingMet, with nothing deleted."""
+        if why:
+            await self._recorder.log("warning", f"{self.name}: nothing was deleted, {why}")
+
+        async def work(session: AsyncSession) -> Outcome:
+            if why:
+                return Outcome({"deleted": 0, "why": why})
+            gone = await self._seen.delete_missing(session, self._into, self._key, self._delete_where)
+            await self._seen.clear(session)
+            self._recorder.wrote(self._rows.name, {"deleted": gone})
+            return Outcome({"deleted": gone}, {"deleted": gone})
+
+        return await self._recorder.commit(name, work)
 
     def _why_not(self, tally: _Tally) -> str:
         if not tally.complete:

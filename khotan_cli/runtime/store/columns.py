@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum as PythonEnum
 from functools import lru_cache
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import (
     JSON,
     Boolean,
@@ -34,6 +37,8 @@ from khotan_cli.errors import ConfigError, nearest
 
 _AS_JSON = (String, Integer, Boolean, Float, Numeric, DateTime, Date, Time, Uuid, JSON)
 """Types whose values PostgreSQL reads from JSON text as SQLAlchemy would have stored them."""
+_READ_FROM_TEXT = (DateTime, Date, Time, Uuid)
+"""Types whose values JSON writes as texts, which PostgreSQL reads and SQLAlchemy's types for SQLite do not."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,58 @@ def field_of(name: str, column: Column[Any], on_sqlite: bool) -> Field:
     dialect = dialect_of(on_sqlite)
     kind = column.type
     plain = isinstance(kind, AutoString) or (isinstance(kind, _AS_JSON) and not isinstance(kind, (Enum, TypeDecorator)))
-    implementation = kind.dialect_impl(dialect)
-    return Field(name, column, implementation.bind_processor(dialect), plain)
+    bind = kind.dialect_impl(dialect).bind_processor(dialect)
+    if on_sqlite and isinstance(kind, _READ_FROM_TEXT) and not isinstance(kind, TypeDecorator):
+        bind = _after(as_python(column), bind)
+    return Field(name, column, bind, plain)
+
+
+def _after(first: Callable[[Any], Any], then: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    return first if then is None else lambda value: then(first(value))
+
+
+def as_python(column: Column[Any]) -> Callable[[Any], Any]:
+    """A function that gives a record's value the type that the column's values have when they are read.
+
+    JSON has texts for dates and UUIDs, a service may send numbers as texts: as the column's they are one value. Of a moment
+    with an offset a column without time zones keeps the wall time, as PostgreSQL does; others keep it in UTC. What cannot be
+    read so is left as it is: the database has the last word.
+    """
+    try:
+        wanted = column.type.python_type
+    except NotImplementedError:
+        return lambda value: value
+    if wanted is datetime:
+        zoned = bool(getattr(column.type, "timezone", False))
+        read = _reader(datetime)
+        return lambda value: _moment(read(value), zoned)
+    return _reader(wanted)
+
+
+def _reader(wanted: type[Any]) -> Callable[[Any], Any]:
+    adapter: TypeAdapter[Any] | None = None
+
+    def read(value: Any) -> Any:
+        nonlocal adapter
+        if type(value) is wanted or value is None:
+            return value
+        if isinstance(value, PythonEnum) and not issubclass(wanted, PythonEnum):
+            value = value.value
+        if wanted is str:
+            return value if isinstance(value, str) else str(value)
+        adapter = adapter or TypeAdapter(wanted)
+        try:
+            return adapter.validate_python(value)
+        except ValidationError:
+            return value
+
+    return read
+
+
+def _moment(value: Any, zoned: bool) -> Any:
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        return value
+    return value.astimezone(UTC) if zoned else value.replace(tzinfo=None)
 
 
 def check_key(model: Any, key: Sequence[str]) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
 from typing import Any
 
 import orjson
@@ -14,6 +17,10 @@ from khotan_cli.runtime.store.tables import SEEN_KEYS
 
 _AT_A_TIME = 2000
 _DELETED_AT_A_TIME = 200
+
+
+class NothingMet(Exception):
+    """Keys were noted, and no row of the table has one of them."""
 
 
 class SeenKeys:
@@ -45,25 +52,37 @@ class SeenKeys:
         return found
 
     async def delete_missing(self, session: AsyncSession, model: Any, key: Sequence[str], where: Any = None) -> int:
-        """Delete the rows (of the condition `where`, if given) whose key was not noted; how many they were."""
+        """Delete the rows (of the condition `where`, if given) whose key was not noted; how many they were.
+
+        A row without a key, where the column may be null, never came from a source, and stays. Raises NothingMet where keys
+        were noted and rows would be deleted, but no row has a noted key: then keys do not compare with rows, and what is
+        missing is not known. The transaction must not commit then.
+        """
         columns = [named_columns(model)[name] for name in key]
-        statement = select(*columns)
+        statement = select(*columns).where(*[column.is_not(None) for column in columns])
         if where is not None:
             statement = statement.where(where)
-        order, last, deleted = [*columns], None, 0
+        order, last, deleted, met = [*columns], None, 0, False
         while True:
             page = statement if last is None else statement.where(tuple_(*columns) > tuple_(*last))
             rows = [tuple(row) for row in (await session.execute(page.order_by(*order).limit(_AT_A_TIME))).all()]
             if not rows:
+                if deleted and not met and await self._any(session):
+                    raise NothingMet
                 return deleted
             last = rows[-1]
             known = await self.known(session, rows)
+            met = met or bool(known)
             gone = [row for row in rows if key_text(row) not in known]
             for start in range(0, len(gone), _DELETED_AT_A_TIME):
                 part = gone[start : start + _DELETED_AT_A_TIME]
                 same = [and_(*[c == v for c, v in zip(columns, row, strict=True)]) for row in part]
                 await session.execute(delete(table_of(model)).where(or_(*same)))
             deleted += len(gone)
+
+    async def _any(self, session: AsyncSession) -> bool:
+        mine = (SEEN_KEYS.c.run_id == self.run_id) & (SEEN_KEYS.c.step == self.step)
+        return (await session.execute(select(SEEN_KEYS.c.key).where(mine).limit(1))).first() is not None
 
     async def clear(self, session: AsyncSession) -> None:
         mine = (SEEN_KEYS.c.run_id == self.run_id) & (SEEN_KEYS.c.step == self.step)
@@ -72,16 +91,12 @@ class SeenKeys:
 
 def key_text(key: Sequence[Any]) -> str:
     """A key as text: equal values of a column's type have equal texts."""
-    if len(key) == 1 and isinstance(key[0], (str, int)) and not isinstance(key[0], bool):
+    if len(key) == 1 and isinstance(key[0], (str, int)) and not isinstance(key[0], (bool, Enum)):
         return str(key[0])
     return orjson.dumps([_plain(part) for part in key], default=str).decode()
 
 
 def _plain(part: Any) -> Any:
-    from datetime import UTC, datetime
-    from decimal import Decimal
-    from enum import Enum
-
     if isinstance(part, Enum):
         return part.value
     if isinstance(part, datetime):

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from khotan_cli.errors import StoreError, UsageError
 from khotan_cli.runtime.store.columns import (
     Field,
+    as_python,
     check_fields,
     check_key,
     field_of,
@@ -68,11 +69,13 @@ async def upsert(
     """
     keys = (key,) if isinstance(key, str) else tuple(key)
     on_sqlite = session.get_bind().dialect.name == "sqlite"
+    check_key(model, keys)
+    readers = [as_python(named_columns(model)[name]) for name in keys]
     done = Upserted()
     page: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     for index, record in enumerate(records):
         row = record.model_dump(exclude_unset=True) if isinstance(record, BaseModel) else record
-        identity = tuple(row.get(name) for name in keys)
+        identity = tuple(read(row.get(name)) for read, name in zip(readers, keys, strict=True))
         if None in identity:
             raise missing_key(keys[identity.index(None)], index)
         if len(page) >= PAGE and identity not in page:

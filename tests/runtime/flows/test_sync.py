@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import uuid
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
 from typing import Any
 
 import pytest
+from sqlalchemy import DateTime, Numeric, Uuid, text
 from sqlmodel import Field, SQLModel
 
-from khotan_cli.runtime import FlowContext, KhotanError, OffsetPaginator, inflow
+from khotan_cli.errors import DatabaseBusy
+from khotan_cli.runtime import FlowContext, KhotanError, OffsetPaginator, inflow, step
 from khotan_cli.runtime.flows.dispatch import Dispatcher
 from khotan_cli.runtime.flows.execution import execute
 from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.store.runs import Reject
+from khotan_cli.runtime.store.runs import Reject, RunStore
 from tests.runtime.flows.conftest import ItemRow, Run, Shop, counts, rows_of
 from tests.support.flows import Source, some_items
 from tests.support.loopback import as_json
@@ -140,8 +146,6 @@ async def test_nothing_is_deleted_after_a_resume_with_another_filter(
     drop[20] = lambda: as_json({"error": "down"}, 500)
     host.flows["items"] = items  # type: ignore[index]
     async with host.database.writing() as session:
-        from sqlalchemy import text
-
         await session.execute(text("INSERT INTO items (id, name, price) VALUES (777, 'old', 1)"))
     dispatcher = Dispatcher(host)
     run_id = await dispatcher.trigger("items")
@@ -177,6 +181,151 @@ async def test_untyped_items_and_no_prefetch(run: Run, host: Host, shop: Shop, s
 
     source.items = [{**item, "more": {"a": 1}} for item in some_items(21)]
     assert counts(await run(items)) == {"extracted": 21, "created": 21}
+
+
+class Colour(str, Enum):  # noqa: UP042 - as str() of it tells another text than its value
+    RED = "red"
+    BLUE = "blue"
+
+
+class OddKeyRow(SQLModel, table=True):
+    __tablename__ = "odd_keys"  # pyright: ignore[reportAssignmentType]
+
+    code: str = Field(primary_key=True)
+    uid: uuid.UUID = Field(sa_type=Uuid, unique=True)
+    at: datetime = Field(sa_type=DateTime(timezone=False), unique=True)  # type: ignore[call-overload]
+    ratio: float = Field(unique=True)
+    amount: Decimal = Field(sa_type=Numeric(10, 2), unique=True)  # type: ignore[call-overload]
+    number: int = Field(unique=True)
+
+
+ODD_KEYS: dict[str, list[Any]] = {
+    "code": [Colour.RED, Colour.BLUE],
+    "uid": ["6ba7b810-9dad-11d1-80b4-00c04fd430c8", "6BA7B811-9DAD-11D1-80B4-00C04FD430C8"],
+    "at": [datetime(2026, 1, 1, 12, tzinfo=UTC), "2026-01-02T12:00:00"],
+    "ratio": [1, 2.5],
+    "amount": [1, "2.50"],
+    "number": ["1", "2"],
+}
+
+
+@pytest.mark.parametrize("key", list(ODD_KEYS))
+async def test_a_key_of_another_type_than_its_column_is_still_that_rows(
+    run: Run, host: Host, shop: Shop, source: Source, key: str
+) -> None:
+    """What came is not taken for missing because its key is written down differently."""
+    plain = {
+        "code": "c0",
+        "uid": uuid.UUID(int=7),
+        "at": datetime(2025, 1, 1),
+        "ratio": 0.5,
+        "amount": Decimal("0.50"),
+        "number": 7,
+    }
+    records = [{**plain, "code": f"c{n}", **_moved(plain, n), key: value} for n, value in enumerate(ODD_KEYS[key])]
+
+    @inflow(shop)
+    async def items(ctx: FlowContext) -> None:
+        await ctx.ensure_table(OddKeyRow)
+        await ctx.sync(
+            shop.list_loose,
+            into=OddKeyRow,
+            key=key,
+            transform=lambda item: records[item["id"]] if item["id"] < 2 else {**plain, "code": "gone"},
+            delete_missing=True,
+        )
+
+    source.items = some_items(3)
+    row = await run(items)
+    assert (row.status, counts(row)) == ("completed", {"extracted": 3, "transformed": 3, "created": 3}), row.error
+    source.items = some_items(2)
+    assert counts(await run(items)) == {"extracted": 2, "transformed": 2, "skipped": 2, "deleted": 1}
+
+
+def _moved(plain: dict[str, Any], n: int) -> dict[str, Any]:
+    """Other values for the other unique columns."""
+    return {
+        "uid": uuid.UUID(int=100 + n),
+        "at": datetime(2025, 2, 1 + n),
+        "ratio": plain["ratio"] + 100 + n,
+        "amount": plain["amount"] + 100 + n,
+        "number": plain["number"] + 100 + n,
+    }
+
+
+class LinkedRow(SQLModel, table=True):
+    __tablename__ = "linked"  # pyright: ignore[reportAssignmentType]
+
+    id: int | None = Field(default=None, primary_key=True)
+    remote_id: int | None = Field(default=None, unique=True)
+    name: str
+
+
+async def test_rows_that_never_had_a_key_are_not_missing(run: Run, host: Host, shop: Shop, source: Source) -> None:
+    @inflow(shop)
+    async def items(ctx: FlowContext) -> None:
+        await ctx.ensure_table(LinkedRow)
+        await ctx.sync(
+            shop.list_items,
+            into=LinkedRow,
+            key="remote_id",
+            transform=lambda item: {"remote_id": item.id, "name": item.name},
+            delete_missing=True,
+        )
+
+    source.items = some_items(3)
+    await run(items)
+    async with host.database.writing() as session:
+        await session.execute(text("INSERT INTO linked (name) VALUES ('not sent yet')"))
+    source.items = some_items(2)
+    assert (await run(items)).deleted == 1
+    assert await rows_of(host, "SELECT name FROM linked ORDER BY name") == [("item 0",), ("item 1",), ("not sent yet",)]
+
+
+async def test_a_table_in_which_nothing_is_found_again_is_left_alone(
+    run: Run, host: Host, shop: Shop, source: Source
+) -> None:
+    """Something else moves the rows while they come: what is missing is then not known."""
+
+    @step()
+    async def move(ctx: FlowContext) -> None:
+        async with ctx.session() as session:
+            await session.execute(text("UPDATE items SET id = id + 1000"))
+
+    @inflow(shop)
+    async def items(ctx: FlowContext) -> None:
+        await ctx.sync(shop.list_items, into=ItemRow, key="id")
+        await move(ctx)
+        await ctx.sync(shop.list_items, into=ItemRow, key="id", delete_missing=True, delete_where=ItemRow.id >= 1000)
+
+    source.items = some_items(3)
+    row = await run(items)
+    assert (row.status, row.deleted, len(await rows_of(host))) == ("completed", 0, 6)
+    assert "no row of the table has a key that came" in (await host.runs.updates(row.id))[0].message
+
+
+async def test_a_page_that_is_written_again_is_counted_once(
+    run: Run, host: Host, shop: Shop, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database gives up the second page's transaction: the records left out of it are still counted."""
+    store, pages = RunStore.record, 0
+
+    async def busy_once(*args: Any, **options: Any) -> bool:
+        nonlocal pages
+        pages += 1
+        if pages == 2:
+            raise DatabaseBusy("gave up")
+        return await store(*args, **options)
+
+    monkeypatch.setattr(RunStore, "record", busy_once)
+
+    @inflow(shop)
+    async def items(ctx: FlowContext) -> None:
+        await ctx.sync(shop.list_items, into=ItemRow, key="id", dedupe="first", prefetch=False)
+
+    source.items = [*some_items(10), *some_items(5)]
+    assert counts(await run(items)) == {"extracted": 15, "created": 10, "skipped": 5}
+    assert pages == 3
 
 
 class NoKey(SQLModel, table=True):
