@@ -90,7 +90,12 @@ class DryRecorder(Recorder):
         self._finished[name] = Finished(name, outcome.result, outcome.counts)
         return self._finished[name]
 
-    async def add(self, counts: Mapping[str, int], work: Callable[[AsyncSession], Awaitable[None]]) -> None:
+    async def add(
+        self,
+        counts: Mapping[str, int],
+        work: Callable[[AsyncSession], Awaitable[None]],
+        done_before: Callable[[AsyncSession], Awaitable[bool]],
+    ) -> None:
         """Only count: what a service would have answered is not known, and so not stored."""
         self._total.update(counts)
 
@@ -132,6 +137,9 @@ class _SeenInMemory(SeenKeys):
 
     async def known(self, session: AsyncSession, keys: Sequence[tuple[Any, ...]]) -> set[str]:
         return {key_text(key) for key in keys} & self._keys
+
+    async def all(self, session: AsyncSession) -> list[str]:
+        return list(self._keys)
 
     async def _any(self, session: AsyncSession) -> bool:
         return bool(self._keys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,9 @@ from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.mappings import KnownRef
 from khotan_cli.runtime.store.runs import Reject
 from khotan_cli.runtime.store.seen import SeenKeys
+
+_UNAUTHORIZED = 401
+"""Of no single record: whatever else is sent will be refused too."""
 
 Body = Callable[[Any], Mapping[str, Any] | BaseModel | None]
 Ids = Callable[[Any], Mapping[str, Any]]
@@ -57,12 +61,12 @@ class _Item:
 
 
 @dataclass
-class _Totals:
-    created: int = 0
-    updated: int = 0
-    failed: int = 0
+class _Outcomes:
+    """What came of a page's records: counts of what is stored, and what is still to be stored (failures by key)."""
+
+    counts: Counter[str] = field(default_factory=Counter[str])
     done: list[Sent] = field(default_factory=list[Sent])
-    rejects: list[Reject] = field(default_factory=list[Reject])
+    failed: list[tuple[str, Reject]] = field(default_factory=list[tuple[str, Reject]])
 
 
 class Push:
@@ -102,7 +106,7 @@ class Push:
         self.name = recorder.name(f"push {endpoint.plug.name}.{endpoint.endpoint.name}")
         self._destination = destination_of(host, flow, endpoint.plug.name, self.name)
         self._flushing = asyncio.Lock()
-        self._totals = _Totals()
+        self._page_outcomes = _Outcomes()
 
     def _check(self, page: int) -> None:
         if not isinstance(self._endpoint, BoundEndpoint):
@@ -150,22 +154,23 @@ class Push:
         chunk = await self._source.read(position)
         seen = self._recorder.seen(name)
         rejects = [Reject(name, reason, raw) for raw, reason in chunk.invalid]
+        self._page_outcomes = _Outcomes()
         items, skipped = await self._items(name, chunk, seen, rejects)
-        self._totals = _Totals()
+        sent_before = self._page_outcomes.counts.total()
         try:
             await self._send(name, self._calls(items), seen)
         finally:
             await self._flush(seen)
-        totals, failed = self._totals, len(rejects)
+        sent, failed = self._page_outcomes.counts, len(rejects)
         fresh = {"extracted": len(chunk.records) + len(chunk.invalid), "skipped": skipped}
-        sent = {"created": totals.created, "updated": totals.updated, "failed": totals.failed + failed}
+        counts = {**fresh, "created": sent["created"], "updated": sent["updated"], "failed": sent["failed"] + failed}
 
         async def work(session: AsyncSession) -> Outcome:
             if self._read_refs is not None and isinstance(self._source, EndpointSource):
                 await self._read_refs.write(session, chunk.records)
             await seen.clear(session)
-            result = {"next": chunk.following, "counts": {**fresh, **sent}}
-            return Outcome(result, {**fresh, "transformed": len(items), "failed": failed}, rejects)
+            result = {"next": chunk.following, "counts": counts}
+            return Outcome(result, {**fresh, "transformed": sent_before + len(items), "failed": failed}, rejects)
 
         return await self._recorder.commit(name, work, started_at=started)
 
@@ -183,12 +188,12 @@ class Push:
             keyed[self._destination.key(record, parts)] = record
         async with self._host.database.session() as session:
             known = await self._destination.known(session, list(keyed))
-            sent = await seen.known(session, [(key,) for key in keyed])
+            earlier = await self._earlier(session, seen)
         items: list[_Item] = []
         skipped = with_key - len(keyed)
         for key, record in keyed.items():
-            if key in sent:
-                continue  # an execution before the crash sent and counted it
+            if key in earlier:
+                continue
             try:
                 made = record if self._body is None else self._body(record)
                 payload = None if made is None else as_document(made)
@@ -204,6 +209,15 @@ class Push:
                 continue
             items.append(_Item(key, record, payload, digests, before))
         return items, skipped
+
+    async def _earlier(self, session: AsyncSession, seen: SeenKeys) -> set[str]:
+        """Keys of the page's records that an execution before a crash sent, and counted; they count for the page."""
+        keys: set[str] = set()
+        for noted in await seen.all(session):
+            outcome, _, key = noted.partition(" ")
+            self._page_outcomes.counts[outcome] += 1
+            keys.add(key)
+        return keys
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
@@ -231,7 +245,7 @@ class Push:
         try:
             answer = await self._answer(call, changes)
         except PlugError as exc:
-            if exc.response is None or self._on_error == "fail":
+            if exc.response is None or exc.response.status_code == _UNAUTHORIZED or self._on_error == "fail":
                 raise
             reason = f"{exc.response.status_code}: {exc.message}"[:500]
             for item in call:
@@ -251,7 +265,7 @@ class Push:
                 continue
             before: str = item.known.ref if item.known is not None else ""
             ref: str = before if changes else (self._answered_ref(answer, index) or before)
-            self._totals.done.append(Sent(item.key, ref, item.digests, changed=changes or bool(before)))
+            self._page_outcomes.done.append(Sent(item.key, ref, item.digests, changed=changes or bool(before)))
 
     async def _answer(self, call: Sequence[_Item], changes: bool) -> Any:
         item = call[0]
@@ -279,27 +293,27 @@ class Push:
         return "" if found is None else str(found)
 
     def _failed(self, name: str, item: _Item, reason: str) -> None:
-        self._totals.failed += 1
-        self._totals.rejects.append(Reject(name, reason, item.payload))
+        self._page_outcomes.failed.append((item.key, Reject(name, reason, item.payload)))
 
     # -- what came of them -------------------------------------------------------------------------------------------
 
     async def _flush(self, seen: SeenKeys) -> None:
         """Store what is known by now; those who wait meanwhile store theirs together."""
         async with self._flushing:
-            done, rejects = self._totals.done, self._totals.rejects
-            self._totals.done, self._totals.rejects = [], []
-            if not done and not rejects:
+            outcomes = self._page_outcomes
+            done, failed = outcomes.done, outcomes.failed
+            outcomes.done, outcomes.failed = [], []
+            if not done and not failed:
                 return
             try:
-                await self._store(seen, done, rejects)
+                await self._store(seen, done, failed)
             except KhotanError as exc:
                 if exc.code != "mapping_conflict":
                     raise
                 # One of them: which, is found one by one.
                 for one in done:
                     await self._store_one(seen, one)
-                await self._store(seen, [], rejects)
+                await self._store(seen, [], failed)
 
     async def _store_one(self, seen: SeenKeys, sent: Sent) -> None:
         try:
@@ -307,21 +321,26 @@ class Push:
         except KhotanError as exc:
             if exc.code != "mapping_conflict":
                 raise
-            self._totals.failed += 1
-            await self._store(seen, [], [Reject(seen.step, exc.message, {"key": sent.key, "ref": sent.ref})])
+            reject = Reject(seen.step, exc.message, {"key": sent.key, "ref": sent.ref})
+            await self._store(seen, [], [(sent.key, reject)])
 
-    async def _store(self, seen: SeenKeys, done: Sequence[Sent], rejects: Sequence[Reject]) -> None:
-        updated = sum(sent.changed for sent in done)
-        counts = {"created": len(done) - updated, "updated": updated, "failed": len(rejects)}
+    async def _store(self, seen: SeenKeys, done: Sequence[Sent], failed: Sequence[tuple[str, Reject]]) -> None:
+        noted = [(f"{'updated' if sent.changed else 'created'} {sent.key}",) for sent in done]
+        noted += [(f"failed {key}",) for key, _ in failed]
+        if not noted:
+            return
 
         async def work(session: AsyncSession) -> None:
-            await seen.add(session, [(sent.key,) for sent in done])
+            await seen.add(session, noted)
             await self._destination.keep(session, done)
-            await self._recorder.store.reject(session, self._recorder.run_id, rejects)
+            await self._recorder.store.reject(session, self._recorder.run_id, [reject for _, reject in failed])
 
-        await self._recorder.add(counts, work)
-        self._totals.created += counts["created"]
-        self._totals.updated += counts["updated"]
+        async def done_before(session: AsyncSession) -> bool:
+            return bool(await seen.known(session, noted[:1]))
+
+        counts = Counter(str(key).partition(" ")[0] for (key,) in noted)
+        await self._recorder.add(counts, work, done_before)
+        self._page_outcomes.counts.update(counts)
 
 
 def _shown(record: Any) -> Any:

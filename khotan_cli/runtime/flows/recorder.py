@@ -125,11 +125,24 @@ class Recorder:
         self._finished[name] = await patiently(once)
         return self._finished[name]
 
-    async def add(self, counts: Mapping[str, int], work: Callable[[AsyncSession], Awaitable[None]]) -> None:
-        """Do a part of a step that must not be done again, and count it, in one transaction."""
+    async def add(
+        self,
+        counts: Mapping[str, int],
+        work: Callable[[AsyncSession], Awaitable[None]],
+        done_before: Callable[[AsyncSession], Awaitable[bool]],
+    ) -> None:
+        """Do a part of a step that must not be done again, and count it, in one transaction.
+
+        done_before: whether that transaction has committed; asked where its connection broke.
+        """
+        tried = False
 
         async def once() -> None:
+            nonlocal tried
             async with self.database.writing() as session:
+                if tried and await done_before(session):
+                    return
+                tried = True
                 await work(session)
                 self._cancelled = await self.store.add(session, self.run_id, self.epoch, counts)
 

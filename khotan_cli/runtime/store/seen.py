@@ -51,6 +51,11 @@ class SeenKeys:
             found |= set((await session.execute(statement)).scalars())
         return found
 
+    async def all(self, session: AsyncSession) -> list[str]:
+        """All that were noted, as texts; for steps that note few."""
+        mine = (SEEN_KEYS.c.run_id == self.run_id) & (SEEN_KEYS.c.step == self.step)
+        return list((await session.execute(select(SEEN_KEYS.c.key).where(mine))).scalars())
+
     async def delete_missing(self, session: AsyncSession, model: Any, key: Sequence[str], where: Any = None) -> int:
         """Delete the rows (of the condition `where`, if given) whose key was not noted; how many they were.
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import select
 
+from khotan_cli.errors import DatabaseUnreachable
 from khotan_cli.runtime import FlowContext, Plug, Resource, inflow, outflow, relay
 from khotan_cli.runtime.flows.definition import Flow
 from khotan_cli.runtime.flows.dispatch import Dispatcher
 from khotan_cli.runtime.flows.execution import execute
 from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.flows.push import PushResult
+from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.runs import RunStore
 from tests.runtime.flows.conftest import ItemRow, Run, Shop, counts, rows_of
 from tests.support.flows import Source, some_items
@@ -96,6 +101,7 @@ async def test_what_was_sent_before_a_crash_is_not_sent_again(
 ) -> None:
     await fill(host, 30)
     bodies: list[str] = []
+    results: list[PushResult] = []
     stuck, crashed = [True], asyncio.Event()
 
     async def service(asked: Asked) -> Answer:
@@ -103,6 +109,8 @@ async def test_what_was_sent_before_a_crash_is_not_sent_again(
             crashed.set()
             await asyncio.sleep(30)
         bodies.append(asked.json()["name"])
+        if asked.json()["name"] == "item 5":
+            return as_json({"error": "no"}, 422)
         return as_json({"id": f"ref-{asked.json()['name']}"})
 
     async with loopback(service) as served:
@@ -110,7 +118,7 @@ async def test_what_was_sent_before_a_crash_is_not_sent_again(
 
         @outflow(shop)
         async def out(ctx: FlowContext) -> None:
-            await ctx.push(select(ItemRow), other.create_item, key="id", body=payload, concurrency=1)
+            results.append(await ctx.push(select(ItemRow), other.create_item, key="id", body=payload, concurrency=1))
 
         declare(out)
         run_id = await Dispatcher(host).trigger("out")
@@ -123,7 +131,51 @@ async def test_what_was_sent_before_a_crash_is_not_sent_again(
     row = await host.runs.get(run_id)
     assert row is not None
     assert sorted(bodies) == sorted(f"item {n}" for n in range(30)), "sent once each"
-    assert (row.status, row.created, row.extracted, row.skipped, row.epoch) == ("completed", 30, 30, 0, 2)
+    assert (row.status, row.epoch) == ("partial", 2)
+    assert counts(row) == {"extracted": 30, "transformed": 30, "created": 29, "failed": 1}
+    assert results == [PushResult(extracted=30, created=29, failed=1, pages=1)]
+    assert (await host.runs.rejects(run_id))[1] == 1
+
+
+async def test_credentials_that_are_refused_end_the_run(run: Run, host: Host, shop: Shop) -> None:
+    await fill(host, 5)
+    async with loopback(lambda asked: as_json({"error": "who are you"}, 401)) as served:
+        other = shop.with_options(base_url=served.url)
+
+        @outflow(shop)
+        async def out(ctx: FlowContext) -> None:
+            await ctx.push(select(ItemRow), other.create_item, key="id", body=payload, concurrency=1)
+
+        row = await run(out)
+    assert (row.status, row.failed, len(served.asked)) == ("failed", 0, 1)
+
+
+async def test_an_outcome_whose_commit_was_not_heard_is_counted_once(
+    run: Run, host: Host, shop: Shop, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection breaks after the commit of what was sent; the counters do not take it twice."""
+    writing, broken = Database.writing, [False]
+
+    @asynccontextmanager
+    async def breaks(self: Database, **options: Any) -> AsyncIterator[AsyncSession]:
+        async with writing(self, **options) as session:
+            yield session
+            sent = await session.execute(text("SELECT count(*) FROM khotan_seen_keys WHERE key LIKE 'created%'"))
+            breaks_now = not broken[0] and sent.scalar() == 1
+        if breaks_now:
+            broken[0] = True
+            raise DatabaseUnreachable("the connection is gone")
+
+    monkeypatch.setattr(Database, "writing", breaks)
+
+    @outflow(shop)
+    async def out(ctx: FlowContext) -> None:
+        await ctx.push(select(ItemRow), shop.create_item, key="id", body=payload, concurrency=1)
+
+    await fill(host, 3)
+    row = await run(out)
+    assert broken[0]
+    assert counts(row) == {"extracted": 3, "transformed": 3, "created": 3}
 
 
 async def test_batches_with_an_outcome_for_each(run: Run, host: Host, shop: Shop) -> None:
