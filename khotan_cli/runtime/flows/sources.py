@@ -8,13 +8,16 @@ from itertools import islice
 from typing import Any, Protocol
 
 from pydantic_core import to_jsonable_python
-from sqlalchemy import Select, tuple_
+from sqlalchemy import Select, and_, not_, tuple_
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.flows.pages import PageReader, without_secrets
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.plugs.walk import PageWalk, Position
 from khotan_cli.runtime.store.database import Database
+
+_WITHOUT_KEY = "without_key"
+"""Mark of a position behind the last key: how many rows without one have been read."""
 
 
 @dataclass(frozen=True)
@@ -51,30 +54,54 @@ def source_of(
 
 
 class SelectSource:
-    """Rows in the order of the key, each chunk from after the last key of the one before: no row is passed over."""
+    """Rows in the order of the key, each chunk from after the last key of the one before: no row is passed over.
+
+    Rows that have no key come last, counted: they cannot be sent, and are told.
+    """
 
     def __init__(self, statement: Select[Any], database: Database, key: Sequence[str], page: int) -> None:
         self._database, self._key, self._page = database, key, page
         self._columns = [_column(statement, name) for name in key]
+        if statement._has_row_limiting_clause:  # pyright: ignore[reportPrivateUsage] - there is no public name
+            raise ConfigError(
+                "push reads a select by its key, all of it: it has a limit or an offset",
+                hint="Bound it with where(…), or read the rows and push the list.",
+            )
         self._whole = (
             len(statement.column_descriptions) == 1
             and isinstance(statement.column_descriptions[0].get("type"), type)
             and statement.column_descriptions[0].get("entity") is statement.column_descriptions[0].get("type")
         )
-        self._statement = statement.order_by(None).order_by(*self._columns).limit(page)
+        plain, complete = statement.order_by(None), and_(*[column.is_not(None) for column in self._columns])
+        self._with_key = plain.where(complete).order_by(*self._columns)
+        self._without_key = plain.where(not_(complete)).order_by(*self._columns)
+        self._may_be_null = any(getattr(column, "nullable", True) for column in self._columns)
 
     async def read(self, position: Any) -> Chunk:
-        statement = self._statement
+        if isinstance(position, dict):
+            return await self._read_without_key(position[_WITHOUT_KEY])
+        statement = self._with_key.limit(self._page)
         if position is not None:
             after = [_typed(column, value) for column, value in zip(self._columns, position, strict=True)]
             statement = statement.where(tuple_(*self._columns) > tuple_(*after))
+        records = await self._records(statement)
+        if len(records) == self._page:
+            last = records[-1]
+            return Chunk(records, to_jsonable_python([getattr(last, name) for name in self._key]))
+        if not self._may_be_null:
+            return Chunk(records, None)
+        rest = await self._read_without_key(0)
+        return Chunk([*records, *rest.records], rest.following)
+
+    async def _read_without_key(self, offset: int) -> Chunk:
+        records = await self._records(self._without_key.limit(self._page).offset(offset))
+        following = {_WITHOUT_KEY: offset + self._page} if len(records) == self._page else None
+        return Chunk(records, following)
+
+    async def _records(self, statement: Select[Any]) -> list[Any]:
         async with self._database.session() as session:
             result = await session.execute(statement)
-            records = list(result.scalars()) if self._whole else list(result.all())
-        if len(records) < self._page:
-            return Chunk(records, None)
-        last = records[-1]
-        return Chunk(records, to_jsonable_python([getattr(last, name) for name in self._key]))
+            return list(result.scalars()) if self._whole else list(result.all())
 
     def passed(self, position: Any) -> None:
         """A select is read by key: there is nothing to remember."""

@@ -10,6 +10,8 @@ import orjson
 from pydantic_core import to_jsonable_python
 
 _BYTES = 6
+_WIDEST = 2**63
+"""Above it orjson writes no integers."""
 
 
 def field_digests(record: Mapping[str, Any]) -> dict[str, str]:
@@ -31,4 +33,10 @@ def holds(known: Mapping[str, str] | None, wanted: Mapping[str, str]) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int):
+        return value if abs(value) < _WIDEST else f"{value:x}"
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import select
+from sqlmodel import Field, SQLModel, select
 
 from khotan_cli.errors import DatabaseUnreachable
 from khotan_cli.runtime import FlowContext, Plug, Resource, inflow, outflow, relay
@@ -216,12 +216,13 @@ async def test_batches_with_an_outcome_for_each(run: Run, host: Host, shop: Shop
         ({"key": "id", "batch": 0}, "1 or more"),
         ({"key": "id", "batch": 2, "ids": dict}, "name one"),
         ({"key": "id", "batch_key": "x"}, "batch above 1"),
+        ({"key": "id", "source": select(ItemRow).limit(3)}, "has a limit"),
     ],
 )
 async def test_parts_that_do_not_fit(run: Run, host: Host, shop: Shop, options: dict[str, Any], words: str) -> None:
     @outflow(shop)
     async def out(ctx: FlowContext) -> None:
-        await ctx.push(select(ItemRow), shop.create_item, **options)
+        await ctx.push(options.pop("source", select(ItemRow)), shop.create_item, **options)
 
     row = await run(out)
     assert row.status == "failed" and words in row.error["message"], row.error
@@ -240,6 +241,34 @@ async def test_a_relay_from_a_list_and_from_an_endpoint(run: Run, host: Host, sh
     row = await run(pass_on)
     assert (row.status, row.created) == ("completed", 30), row.error
     assert {"k": 4} in [body for _, _, body in source.sent]
+
+
+class ContactRow(SQLModel, table=True):
+    __tablename__ = "contacts"  # pyright: ignore[reportAssignmentType]
+
+    id: int = Field(primary_key=True)
+    mail: str | None = Field(default=None, unique=True)
+
+
+async def test_rows_without_a_key_are_told_wherever_the_database_sorts_them(
+    run: Run, host: Host, shop: Shop, source: Source
+) -> None:
+    @outflow(shop)
+    async def out(ctx: FlowContext) -> None:
+        await ctx.ensure_table(ContactRow)
+        async with ctx.session() as session:
+            for n in range(11):
+                session.add(ContactRow(id=n, mail=None if n < 7 else f"m{n}"))
+        await ctx.push(select(ContactRow), shop.create_item, key="mail", page=3, body=lambda row: {"mail": row.mail})
+
+    row = await run(out)
+    assert (row.status, counts(row)) == (
+        "partial",
+        {"extracted": 11, "transformed": 4, "created": 4, "failed": 7},
+    )
+    assert sorted(body["mail"] for _, _, body in source.sent) == ["m10", "m7", "m8", "m9"]
+    rejects, total = await host.runs.rejects(row.id)
+    assert total == 7 and {reject.record["id"] for reject in rejects} == set(range(7))
 
 
 class Mirror:

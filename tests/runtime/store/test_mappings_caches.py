@@ -38,6 +38,8 @@ def test_what_is_no_key(key: Any) -> None:
 
 def test_digests_know_equal_values() -> None:
     assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) and digest(1) == digest(1.0) != digest("1")
+    assert digest({"a": [1.0, {"b": 2.0}]}) == digest({"a": [1, {"b": 2}]}), "deep inside, too"
+    assert digest(1e300) == digest(int(1e300)) != digest(1e299) and digest(True) != digest(1)
     known = field_digests({"a": 1, "b": "x", "more": True})
     assert holds(known, field_digests({"a": 1, "b": "x"}))
     assert not holds(known, field_digests({"a": 2})) and not holds(None, {"a": "x"}) and not holds(known, {})
