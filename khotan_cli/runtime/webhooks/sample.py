@@ -16,53 +16,85 @@ from khotan_cli.runtime.webhooks.host import WebhookHost
 from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule
-from khotan_cli.runtime.webhooks.schemes import Refused
+from khotan_cli.runtime.webhooks.schemes import Refused, Token
 
 
 async def signed_sample(
     host: WebhookHost, wire: ReceivingEndpoint, event_type: str, body: Any, base: str, *, forged: bool = False
 ) -> dict[str, Any]:
-    """Method, path, headers and body (base64) of a request that the wire accepts. base: URL of the API, which may be signed.
+    """Method, path, headers and body (base64) of a request that the wire accepts. body: its JSON document, or the fields of a
+    form where the service sends forms. base: URL of the API, which may be signed.
     forged: sign with a new secret, which is not the wire's.
 
     Raises UsageError where only the service can sign, SecretMissing.
     """
     event_id = f"evt_{uuid.uuid4().hex[:16]}"
-    document = {} if body is None else json_value("body", body)
-    headers = {"Content-Type": "application/json", "User-Agent": "khotan"}
-    query: dict[str, str] = {}
-    for rule, value in ((wire.type_rule, event_type), (wire.id_rule, event_id)):
-        if rule is not None:
-            document = _placed(rule, value, document, headers, query)
-    content = orjson.dumps(document)
-    path = wire.path + (f"?{urlencode(query)}" if query else "")
-    request = WebhookRequest("POST", f"{base}{path}", Headers(headers), content)
+    sample = _Sample({} if body is None else json_value("body", body))
+    sample.place(wire.type_rule, event_type)
+    sample.place(wire.id_rule, event_id)
+    method = "POST" if "POST" in wire.event_methods else min(wire.event_methods)
     if wire.scheme is not None and wire.verify is None:
         try:
             secret = wire.scheme.make_secret() if forged else (await host.secrets(wire, fresh=True))[0]
-            headers |= wire.scheme.sign(request, secret, time.time(), event_id)
+            if isinstance(wire.scheme, Token):
+                sample.place(wire.scheme.rule, wire.scheme.prefix + secret)
+            request = WebhookRequest(method, base + sample.path(wire), Headers(sample.headers), sample.content)
+            sample.headers |= wire.scheme.sign(request, secret, time.time(), event_id)
         except Refused as exc:
             raise UsageError(
                 f"Wire {wire.id!r}: {exc}", hint="Replay a real event instead: khotan wire replay."
             ) from None
-    method = "POST" if "POST" in wire.event_methods else min(wire.event_methods)
-    return {"method": method, "path": path, "headers": headers, "body": base64.b64encode(content).decode()}
+    body64 = base64.b64encode(sample.content).decode()
+    return {"method": method, "path": sample.path(wire), "headers": sample.headers, "body": body64}
 
 
-def _placed(rule: Rule, value: str, document: Any, headers: dict[str, str], query: dict[str, str]) -> Any:
-    """The document, headers and query with a value where the rule looks for it, unless something is there."""
-    if rule.header is not None:
-        headers.setdefault(rule.header, value)
-    elif rule.query is not None:
-        query.setdefault(rule.query, value)
-    elif rule.json is not None and isinstance(document, dict):
-        return _set(document, rule.json.split("."), value)
-    return document
+class _Sample:
+    """A request that takes shape: values are put where rules look for them, unless something is there."""
+
+    def __init__(self, document: Any) -> None:
+        self._document = document
+        self._query: dict[str, str] = {}
+        self._form: dict[str, str] = {}
+        self.headers = {"Content-Type": "application/json", "User-Agent": "khotan"}
+
+    def place(self, rule: Rule | None, value: str) -> None:
+        if rule is None:
+            return
+        if rule.header is not None:
+            self.headers.setdefault(rule.header, value)
+        elif rule.query is not None:
+            self._query.setdefault(rule.query, value)
+        elif rule.form is not None:
+            self.headers["Content-Type"] = "application/x-www-form-urlencoded"
+            self._form[rule.form] = value
+        elif rule.json is not None:
+            self._document = _set(self._document, rule.json.split("."), value)
+
+    def path(self, wire: ReceivingEndpoint) -> str:
+        return wire.path + (f"?{urlencode(self._query)}" if self._query else "")
+
+    @property
+    def content(self) -> bytes:
+        """JSON; or a form, where a rule looks into one: its fields are those of the document."""
+        if self.headers["Content-Type"] == "application/json":
+            return orjson.dumps(self._document)
+        fields = self._document if isinstance(self._document, dict) else {}
+        texts = {
+            name: value if isinstance(value, str) else orjson.dumps(value).decode() for name, value in fields.items()
+        }
+        return urlencode({**self._form, **texts}).encode()
 
 
-def _set(document: dict[str, Any], path: list[str], value: str) -> dict[str, Any]:
+def _set(place: Any, path: list[str], value: str) -> Any:
+    """The document with the value at the path; what is there already stays."""
+    if not path:
+        return value if place is None or place == "" else place
     head, *rest = path
-    if not rest:
-        return document if document.get(head) is not None else {**document, head: value}
-    inner = document.get(head)
-    return {**document, head: _set(inner if isinstance(inner, dict) else {}, rest, value)}
+    if head.isdecimal() and (place is None or isinstance(place, list)):
+        items = [*(place or []), *[None] * (int(head) + 1 - len(place or []))]
+        items[int(head)] = _set(items[int(head)], rest, value)
+        return items
+    if place is not None and not isinstance(place, dict):
+        return place
+    known = place or {}
+    return {**known, head: _set(known.get(head), rest, value)}

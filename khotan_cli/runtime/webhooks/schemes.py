@@ -9,6 +9,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 from khotan_cli.errors import ConfigError
@@ -18,12 +19,15 @@ from khotan_cli.runtime.webhooks.rules import Rule
 
 Encoding = Literal["hex", "base64"]
 SecretEncoding = Literal["utf-8", "base64", "hex"]
+TimestampFormat = Literal["seconds", "milliseconds", "iso"]
+"""How a moment is written down: as Unix time, or as RFC 3339 says."""
 Content = Callable[[WebhookRequest, str, str], Sequence[bytes]]
 """What is signed: a function of request, timestamp and id that gives the forms it may have; the first is used to sign."""
 
 TOLERANCE = 300.0
 _DIGITS = re.compile(r"[0-9]{1,15}")
-_PLACE = re.compile(rb"\{(body|timestamp|id|url)\}")
+_ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:.]{5,15}([Zz]|[+-][0-9:]{4,6})")
+_PLACE = re.compile(rb"\{(body|timestamp|id|url|method)\}")
 
 
 class Refused(Exception):
@@ -56,12 +60,13 @@ class Scheme(Protocol):
 
 
 def template(text: str) -> Content:
-    """What is signed, as a text with {body}, {timestamp}, {id} and {url}. Raises ConfigError for another placeholder."""
+    """What is signed, as a text with {body}, {timestamp}, {id}, {url} and {method}. Raises ConfigError for another one."""
     raw = text.encode()
     unknown = re.sub(_PLACE, b"", raw)
     if b"{" in unknown or b"}" in unknown:
         raise ConfigError(
-            f"{text!r} is no template of signed content", hint="Placeholders: {body}, {timestamp}, {id} and {url}."
+            f"{text!r} is no template of signed content",
+            hint="Placeholders: {body}, {timestamp}, {id}, {url} and {method}.",
         )
 
     def content(request: WebhookRequest, timestamp: str, event_id: str) -> Sequence[bytes]:
@@ -70,6 +75,7 @@ def template(text: str) -> Content:
             b"timestamp": timestamp.encode(),
             b"id": event_id.encode(),
             b"url": request.url.encode(),
+            b"method": request.method.encode(),
         }
         return [_PLACE.sub(lambda found: values[found[1]], raw)]
 
@@ -92,12 +98,31 @@ def decoded_secret(secret: str, encoding: SecretEncoding, prefix: str) -> bytes:
         raise Refused(f"the wire's secret is not {encoding}") from None
 
 
-def check_time(timestamp: str, now: float, tolerance: float | None) -> None:
-    """Raises Refused for what is no moment in Unix seconds, or one further away than the tolerance, in either direction."""
+def check_time(timestamp: str, now: float, tolerance: float | None, form: TimestampFormat = "seconds") -> None:
+    """Raises Refused for what is no moment in that form, or one further away than the tolerance, in either direction."""
+    moment = _moment_of(timestamp, form)
+    if moment is None:
+        raise Refused(f"the timestamp is missing, or not written as {form}")
+    if tolerance is not None and abs(now - moment) > tolerance:
+        raise Refused(f"the timestamp is {now - moment:+.0f} s from now, more than {tolerance:g} s")
+
+
+def _moment_of(timestamp: str, form: TimestampFormat) -> float | None:
+    if form == "iso":
+        try:
+            return datetime.fromisoformat(timestamp).timestamp() if _ISO.fullmatch(timestamp) else None
+        except (ValueError, OverflowError):
+            return None
     if not _DIGITS.fullmatch(timestamp):
-        raise Refused("the timestamp is missing or not in Unix seconds")
-    if tolerance is not None and abs(now - int(timestamp)) > tolerance:
-        raise Refused(f"the timestamp is {now - int(timestamp):+.0f} s from now, more than {tolerance:g} s")
+        return None
+    return int(timestamp) / (1000 if form == "milliseconds" else 1)
+
+
+def timestamp_of(now: float, form: TimestampFormat) -> str:
+    """The moment as a sender writes it."""
+    if form == "iso":
+        return datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return str(int(now * 1000 if form == "milliseconds" else now))
 
 
 def required(headers: Headers, *names: str) -> str:
@@ -119,8 +144,9 @@ class Hmac:
     encoding: Encoding = "hex"
     prefix: str = ""
     separator: str | None = None
-    keyed: bool = False
+    timestamp_key: str = ""
     timestamp_headers: tuple[str, ...] = ()
+    timestamp_format: TimestampFormat = "seconds"
     id_headers: tuple[str, ...] = ()
     tolerance: float | None = TOLERANCE
     secret_encoding: SecretEncoding = "utf-8"
@@ -136,7 +162,7 @@ class Hmac:
         except (ValueError, TypeError):
             message = f"{self.algorithm!r} is no hash algorithm with which HMAC works"
             raise ConfigError(message, hint="sha256, sha512, sha1, …") from None
-        object.__setattr__(self, "timed", bool(self.timestamp_headers) or self.keyed)
+        object.__setattr__(self, "timed", bool(self.timestamp_headers) or bool(self.timestamp_key))
 
     def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
         given, timestamp = self._given(required(request.headers, *self.headers))
@@ -146,7 +172,7 @@ class Hmac:
         if not given:
             raise Refused(f"the header {self.headers[0]} holds no signature of this scheme")
         if self.timed:
-            check_time(timestamp, now, self.tolerance)
+            check_time(timestamp, now, self.tolerance, self.timestamp_format)
         matched = False
         for secret in secrets:
             key = decoded_secret(secret, self.secret_encoding, self.secret_prefix)
@@ -160,22 +186,26 @@ class Hmac:
     def _given(self, header: str) -> tuple[list[str], str]:
         """The signatures of this scheme in the header, and the timestamp where it is in the same one."""
         parts = [header] if self.separator is None else header.split(self.separator)
-        if not self.keyed:
+        if not self.timestamp_key:
             return [part.removeprefix(self.prefix) for part in parts if part.startswith(self.prefix)], ""
         fields = [part.partition("=")[::2] for part in parts]
         key = self.prefix.removesuffix("=")
-        return [value for name, value in fields if name == key], next((v for n, v in fields if n == "t"), "")
+        stamp = next((value for name, value in fields if name == self.timestamp_key), "")
+        return [value for name, value in fields if name == key], stamp
 
     def _digest(self, key: bytes, content: bytes) -> bytes:
         digest = hmac.new(key, content, self.algorithm).digest()
         return digest.hex().encode() if self.encoding == "hex" else base64.b64encode(digest)
 
     def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
-        timestamp, fields = str(int(now)), dict[str, str]()
+        timestamp, fields = timestamp_of(now, self.timestamp_format), dict[str, str]()
         key = decoded_secret(secret, self.secret_encoding, self.secret_prefix)
-        signature = self._digest(key, self.content(request, timestamp, event_id)[0]).decode()
-        value = f"t={timestamp},{self.prefix}{signature}" if self.keyed else f"{self.prefix}{signature}"
-        fields[self.headers[0]] = value
+        contents = self.content(request, timestamp, event_id)
+        if not contents:
+            raise Refused(f"{self.name} does not sign such a request")
+        signature = self._digest(key, contents[0]).decode()
+        stamp = f"{self.timestamp_key}={timestamp}{self.separator}" if self.timestamp_key else ""
+        fields[self.headers[0]] = f"{stamp}{self.prefix}{signature}"
         if self.timestamp_headers:
             fields[self.timestamp_headers[0]] = timestamp
         if self.id_headers:
@@ -200,6 +230,7 @@ class PublicKey:
     encoding: Encoding = "hex"
     prefix: str = ""
     timestamp_header: str | None = None
+    timestamp_format: TimestampFormat = "seconds"
     tolerance: float | None = TOLERANCE
     algorithm: str = "sha256"
     raw_signature: bool = False
@@ -212,7 +243,7 @@ class PublicKey:
         timestamp = ""
         if self.timestamp_header:
             timestamp = required(request.headers, self.timestamp_header)
-            check_time(timestamp, now, self.tolerance)
+            check_time(timestamp, now, self.tolerance, self.timestamp_format)
         if not given.startswith(self.prefix):
             raise Refused(f"the header {self.header} holds no signature of this scheme")
         try:
@@ -236,7 +267,7 @@ class PublicKey:
         """Raises Refused: only the service has the private key. One in PEM, as the wire's secret, can sign; for tests."""
         from khotan_cli.runtime.webhooks.keys import signature_of
 
-        timestamp = str(int(now))
+        timestamp = timestamp_of(now, self.timestamp_format)
         content = self.content(request, timestamp, "")[0]
         signature = signature_of(secret, content, self.algorithm, raw=self.raw_signature)
         text = signature.hex() if self.encoding == "hex" else base64.b64encode(signature).decode()
@@ -272,9 +303,8 @@ class Token:
             raise Refused("the token is not the wire's")
 
     def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
-        if self.rule.header is None:
-            raise Refused("the token is not in a header: put it into the body or the URL yourself")
-        return {self.rule.header: f"{self.prefix}{secret}"}
+        """Empty where the token is in the query or the body: then it is no header that makes the request a signed one."""
+        return {} if self.rule.header is None else {self.rule.header: f"{self.prefix}{secret}"}
 
     def make_secret(self) -> str:
         return secrets.token_hex(32)

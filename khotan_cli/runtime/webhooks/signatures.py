@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
+from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.plugs.vars import Var
 from khotan_cli.runtime.webhooks.request import WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule
@@ -21,6 +22,7 @@ from khotan_cli.runtime.webhooks.schemes import (
     Hmac,
     PublicKey,
     SecretEncoding,
+    TimestampFormat,
     Token,
     Unsigned,
     template,
@@ -35,7 +37,7 @@ def stripe(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Hmac:
         template("{timestamp}.{body}"),
         prefix="v1=",
         separator=",",
-        keyed=True,
+        timestamp_key="t",
         tolerance=tolerance,
         secret_prefix="",
         secret=secret,
@@ -109,6 +111,8 @@ def _twilio_content(request: WebhookRequest, timestamp: str, event_id: str) -> S
     if declared is not None:
         if declared.lower() != hashlib.sha256(request.body).hexdigest():
             return []
+    elif request.body and not request.form:
+        return []  # nothing would vouch for the body
     else:
         # A repeated field counts once per distinct value.
         tail = "".join(name + value for name, value in sorted(set(request.form)))
@@ -167,6 +171,8 @@ def hmac(
     content: str = "{body}",
     separator: str | None = None,
     timestamp_header: str | None = None,
+    timestamp_key: str | None = None,
+    timestamp_format: TimestampFormat = "seconds",
     id_header: str | None = None,
     tolerance: float | None = TOLERANCE,
     secret_encoding: SecretEncoding = "utf-8",
@@ -176,10 +182,18 @@ def hmac(
     """A keyed hash in a header.
 
     prefix: what stands before the signature (`sha256=`); one without it is not taken. content: what is signed, a text with
-    {body}, {timestamp}, {id} and {url}. separator: between several signatures in one header; any of them may match.
-    timestamp_header: Unix seconds, accepted within `tolerance` seconds; None: any. secret_encoding: how the secret is
-    written down, after `secret_prefix` has been taken off. Raises ConfigError for options that cannot hold.
+    {body}, {timestamp}, {id}, {url} and {method}. separator: between several signatures in one header; any of them may
+    match. timestamp_header: when it was signed; or timestamp_key, where that is in the signature's own header
+    (`ts=…;h1=…`: timestamp_key="ts", prefix="h1=", separator=";"). timestamp_format: Unix time in seconds or milliseconds,
+    or iso (RFC 3339); accepted within `tolerance` seconds; None: any. secret_encoding: how the secret is written down,
+    after `secret_prefix` has been taken off. Raises ConfigError for options that cannot hold.
     """
+    if timestamp_key and (timestamp_header or not separator or not prefix):
+        raise ConfigError(
+            "signatures.hmac: timestamp_key is of a header with several fields: it needs prefix and separator",
+            hint='Like timestamp_key="t", prefix="v1=", separator=",", without timestamp_header.',
+        )
+    _check_places(content, timestamp=timestamp_header or timestamp_key, id=id_header)
     return Hmac(
         "hmac",
         (header,),
@@ -188,7 +202,9 @@ def hmac(
         encoding=encoding,
         prefix=prefix,
         separator=separator,
+        timestamp_key=timestamp_key or "",
         timestamp_headers=(timestamp_header,) if timestamp_header else (),
+        timestamp_format=timestamp_format,
         id_headers=(id_header,) if id_header else (),
         tolerance=tolerance,
         secret_encoding=secret_encoding,
@@ -205,10 +221,12 @@ def ed25519(
     prefix: str = "",
     content: str = "{timestamp}{body}",
     timestamp_header: str | None = None,
+    timestamp_format: TimestampFormat = "seconds",
     tolerance: float | None = TOLERANCE,
     secret: Var | None = None,
 ) -> PublicKey:
     """An Ed25519 signature (RFC 8032), as Discord's; the secret is the public key in PEM, hex or base64. See `hmac`."""
+    _check_places(content, timestamp=timestamp_header)
     return PublicKey(
         "ed25519",
         header,
@@ -217,6 +235,7 @@ def ed25519(
         encoding=encoding,
         prefix=prefix,
         timestamp_header=timestamp_header,
+        timestamp_format=timestamp_format,
         tolerance=tolerance,
         secret=secret,
     )
@@ -229,6 +248,7 @@ def ecdsa(
     prefix: str = "",
     content: str = "{timestamp}{body}",
     timestamp_header: str | None = None,
+    timestamp_format: TimestampFormat = "seconds",
     tolerance: float | None = TOLERANCE,
     algorithm: Literal["sha256", "sha384", "sha512"] = "sha256",
     raw_signature: bool = False,
@@ -238,6 +258,7 @@ def ecdsa(
 
     raw_signature: r and s side by side (IEEE P1363) instead of DER.
     """
+    _check_places(content, timestamp=timestamp_header)
     return PublicKey(
         "ecdsa",
         header,
@@ -246,11 +267,22 @@ def ecdsa(
         encoding=encoding,
         prefix=prefix,
         timestamp_header=timestamp_header,
+        timestamp_format=timestamp_format,
         tolerance=tolerance,
         algorithm=algorithm,
         raw_signature=raw_signature,
         secret=secret,
     )
+
+
+def _check_places(content: str, **places: str | None) -> None:
+    """Raises ConfigError where what is signed has a part that comes in no header."""
+    for name, place in places.items():
+        if f"{{{name}}}" in content and not place:
+            raise ConfigError(
+                f"What is signed, {content!r}, has a {name}, and no header holds it",
+                hint=f'Name it: {name}_header="X-…", or leave {{{name}}} out of content=….',
+            )
 
 
 def token(

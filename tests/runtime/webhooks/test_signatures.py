@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +81,18 @@ def test_what_a_scheme_signs_it_verifies(name: str) -> None:
     scheme: Scheme = getattr(signatures, name)()
     secret = scheme.make_secret()
     plain = request(Content_Type="application/json")
+    if name == "twilio":  # vouches for the fields of forms, and of other bodies only for their hash in the URL
+        plain = request(b"From=%2B1", Content_Type="application/x-www-form-urlencoded")
+        assert not verdict(scheme, request(Content_Type="application/json"), [secret], 1001.0)
+        with pytest.raises(Refused):
+            scheme.sign(request(Content_Type="application/json"), secret, 1000.0, "evt_1")
     fields = scheme.sign(plain, secret, 1000.0, "evt_1")
     signed = WebhookRequest("POST", plain.url, Headers({**plain.headers, **fields}), plain.body)
     assert verdict(scheme, signed, [secret], 1001.0)
     assert verdict(scheme, signed, [scheme.make_secret(), secret], 1001.0), "any secret may be the one, while rotating"
     assert not verdict(scheme, signed, [scheme.make_secret()], 1001.0)
     tampered = WebhookRequest("POST", plain.url, signed.headers, plain.body + b" ")
-    assert verdict(scheme, tampered, [secret], 1001.0) == (name == "twilio"), (
-        "Twilio signs no JSON body without its hash"
-    )
+    assert not verdict(scheme, tampered, [secret], 1001.0)
     for header in fields:
         without = {field: value for field, value in signed.headers.items() if field != header.lower()}
         assert not verdict(scheme, WebhookRequest("POST", plain.url, Headers(without), plain.body), [secret], 1001.0)
@@ -98,7 +102,8 @@ def test_what_a_scheme_signs_it_verifies(name: str) -> None:
 @pytest.mark.parametrize("file", sorted(SCHEMES))
 def test_a_signature_of_the_wrong_length_or_form_is_refused(file: str, signature: str) -> None:
     scheme = SCHEMES[file]
-    fields = dict(scheme.sign(request(), scheme.make_secret(), 1000.0, "e"))
+    plain = request(b"", Content_Type="application/x-www-form-urlencoded")
+    fields = dict(scheme.sign(plain, scheme.make_secret(), 1000.0, "e"))
     fields[next(iter(fields))] = signature
     assert not verdict(scheme, WebhookRequest("POST", "https://h.test", Headers(fields), b"{}"), ["s"], 1000.0)
 
@@ -129,10 +134,70 @@ def test_hmac_with_everything() -> None:
     assert not verdict(scheme, signed, ["key_zz"], 5000.0), "a secret that is not hex"
 
 
-@pytest.mark.parametrize("bad", [{"content": "{other}"}, {"algorithm": "sha3000"}, {"algorithm": "shake_128"}])
+def test_hmac_with_the_time_in_the_signatures_own_header() -> None:
+    scheme = signatures.hmac(
+        header="Paddle-Signature", timestamp_key="ts", prefix="h1=", separator=";", content="{timestamp}:{body}"
+    )
+    fields = scheme.sign(request(), "s", 1000.0, "")
+    made = hmac.new(b"s", b'1000:{"id":1}', "sha256").hexdigest()
+    assert fields == {"Paddle-Signature": f"ts=1000;h1={made}"}
+    for header, good in {
+        f"ts=1000;h1={made}": True,
+        f"ts=1000;h1={'0' * 64};h1={made}": True,
+        f"h1={made};ts=1000": True,
+        f"ts=1001;h1={made}": False,
+        f"h1={made}": False,
+        f"t=1000;h1={made}": False,
+    }.items():
+        assert verdict(scheme, request(Paddle_Signature=header), ["s"], 1010.0) == good, header
+    assert not verdict(scheme, request(Paddle_Signature=f"ts=1000;h1={made}"), ["s"], 1301.0)
+
+
+@pytest.mark.parametrize(
+    ("form", "written", "odd"),
+    [
+        ("milliseconds", "1000000", ["1000", "1e6", "-1000000", "9" * 400]),
+        ("iso", "1970-01-01T00:16:40Z", ["1970-01-01T00:16:40", "1000", "1970-13-01T00:16:40Z", "0" * 400]),
+        ("iso", "1970-01-01T02:16:40.5+02:00", []),
+    ],
+)
+def test_moments_in_every_form(form: Any, written: str, odd: list[str]) -> None:
+    scheme = signatures.hmac(
+        header="X-Sig", content="{method}{timestamp}", timestamp_header="X-Time", timestamp_format=form
+    )
+
+    def signed(timestamp: str) -> WebhookRequest:
+        made = hmac.new(b"s", f"POST{timestamp}".encode(), "sha256").hexdigest()
+        return request(X_Sig=made, X_Time=timestamp)
+
+    assert verdict(scheme, signed(written), ["s"], 1300.0) and not verdict(scheme, signed(written), ["s"], 1302.0)
+    assert not verdict(scheme, signed(written), ["s"], 699.0)
+    assert not any(verdict(scheme, signed(other), ["s"], 1000.0) for other in odd)
+    assert verdict(scheme, request(**_named(scheme.sign(request(), "s", 1000.0, ""))), ["s"], 1000.0)
+
+
+def _named(fields: Mapping[str, str]) -> dict[str, str]:
+    return {name.replace("-", "_"): value for name, value in fields.items()}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"content": "{other}"},
+        {"algorithm": "sha3000"},
+        {"algorithm": "shake_128"},
+        {"content": "{timestamp}.{body}"},
+        {"content": "{id}.{body}"},
+        {"timestamp_key": "t", "content": "{timestamp}{body}"},
+        {"timestamp_key": "t", "prefix": "v1=", "separator": ",", "timestamp_header": "X-Time"},
+    ],
+)
 def test_options_that_cannot_hold_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         signatures.hmac(header="X-Sig", **bad)
+    if "timestamp" in bad.get("content", ""):
+        with pytest.raises(ConfigError):
+            signatures.ecdsa(header="X-Sig", content=bad["content"])
 
 
 def test_a_secret_that_is_only_its_prefix_lets_nobody_in() -> None:
