@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import FlowError
 from khotan_cli.runtime.flows.pages import as_mapping
-from khotan_cli.runtime.store.columns import as_python, named_columns, table_of
+from khotan_cli.runtime.store.columns import key_readers, named_columns, table_of
 from khotan_cli.runtime.store.seen import key_text
 from khotan_cli.runtime.store.upsert import Upserted, Upserter, missing_key, upserter_for, write_page
 
@@ -32,7 +32,8 @@ class Rows:
         self.table, self.key, self.exclude, self.sqlite = table, key, exclude_on_update, sqlite
         columns = named_columns(table)
         self.columns = frozenset(columns)
-        self._read_keys = tuple((columns[name].type, as_python(columns[name])) for name in key)
+        self._key_types = [columns[name].type for name in key]
+        self._read_keys = key_readers(table, key)
         self.name = table_of(table).name
         self.model = model
         self.mostly_new = False
@@ -49,7 +50,8 @@ class Rows:
     def as_stored(self, keys: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         """The keys as they are in the table: two ways to write one down name one row."""
         columns: list[Sequence[Any]] = []
-        for values, (kind, read) in zip(zip(*keys, strict=True), self._read_keys, strict=False):
+        parts = zip(*keys, strict=True)  # none where there are no keys
+        for values, kind, read in zip(parts, self._key_types, self._read_keys, strict=False):
             simple = int if isinstance(kind, Integer) else str if isinstance(kind, String) else None
             columns.append(values if set(map(type, values)) == {simple} else [read(value) for value in values])
         return list(zip(*columns, strict=True))

@@ -92,7 +92,7 @@ def field_of(name: str, column: Column[Any], on_sqlite: bool) -> Field:
     dialect = dialect_of(on_sqlite)
     kind = column.type
     plain = isinstance(kind, AutoString) or (isinstance(kind, _AS_JSON) and not isinstance(kind, (Enum, TypeDecorator)))
-    bind = kind.dialect_impl(dialect).bind_processor(dialect)
+    bind: Callable[[Any], Any] | None = kind.dialect_impl(dialect).bind_processor(dialect)
     if on_sqlite and isinstance(kind, _READ_FROM_TEXT) and not isinstance(kind, TypeDecorator):
         bind = _after(as_python(column), bind)
     return Field(name, column, bind, plain)
@@ -118,6 +118,12 @@ def as_python(column: Column[Any]) -> Callable[[Any], Any]:
         read = _reader(datetime)
         return lambda value: _moment(read(value), zoned)
     return _reader(wanted)
+
+
+def key_readers(model: Any, key: Sequence[str]) -> list[Callable[[Any], Any]]:
+    """`as_python` for each column of a key."""
+    columns = named_columns(model)
+    return [as_python(columns[name]) for name in key]
 
 
 def _reader(wanted: type[Any]) -> Callable[[Any], Any]:

@@ -21,12 +21,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from khotan_cli.errors import StoreError, UsageError
 from khotan_cli.runtime.store.columns import (
     Field,
-    as_python,
     check_fields,
     check_key,
     field_of,
     filled_on_insert,
     filled_on_update,
+    key_readers,
     named_columns,
     table_of,
 )
@@ -70,7 +70,7 @@ async def upsert(
     keys = (key,) if isinstance(key, str) else tuple(key)
     on_sqlite = session.get_bind().dialect.name == "sqlite"
     check_key(model, keys)
-    readers = [as_python(named_columns(model)[name]) for name in keys]
+    readers = key_readers(model, keys)
     done = Upserted()
     page: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     for index, record in enumerate(records):

@@ -193,9 +193,9 @@ class OddKeyRow(SQLModel, table=True):
 
     code: str = Field(primary_key=True)
     uid: uuid.UUID = Field(sa_type=Uuid, unique=True)
-    at: datetime = Field(sa_type=DateTime(timezone=False), unique=True)  # type: ignore[call-overload]
+    at: datetime = Field(sa_type=DateTime(timezone=False), unique=True)
     ratio: float = Field(unique=True)
-    amount: Decimal = Field(sa_type=Numeric(10, 2), unique=True)  # type: ignore[call-overload]
+    amount: Decimal = Field(sa_type=Numeric(10, 2), unique=True)
     number: int = Field(unique=True)
 
 
