@@ -23,7 +23,7 @@ def test_migrate(fresh: Project) -> None:
     pending = fresh.khotan("migrate", "--status")
     assert pending.code == 0 and pending.json["upToDate"] is False and pending.json["current"] is None
     done = fresh.khotan("migrate")
-    assert done.code == 0 and [step["revision"] for step in done.json["applied"]] == ["0001", "0002", "0003"]
+    assert done.code == 0 and [step["revision"] for step in done.json["applied"]] == ["0001", "0002", "0003", "0004"]
     again = fresh.khotan("migrate", json_mode=False)
     assert again.code == 0 and "nothing to do" in again.stdout
     assert fresh.khotan("migrate", "--status").json["upToDate"] is True

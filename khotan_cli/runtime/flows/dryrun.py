@@ -84,6 +84,7 @@ class DryRecorder(Recorder):
             outcome = await work(session) or Outcome()
             await session.rollback()
         self._total.update(outcome.counts)
+        self._total.subtract(outcome.counted)
         for reject in outcome.rejects:
             self._keep_reject({"step": reject.step, "reason": reject.reason, "record": reject.record})
         self.report.steps.append(name)
@@ -132,7 +133,7 @@ class _SeenInMemory(SeenKeys):
         super().__init__(run_id, step, sqlite=sqlite)
         self._keys: set[str] = set()
 
-    async def add(self, session: AsyncSession, keys: Sequence[tuple[Any, ...]]) -> None:
+    async def add(self, session: AsyncSession, keys: Sequence[tuple[Any, ...]], noted_by: str = "") -> None:
         self._keys |= {key_text(key) for key in keys}
 
     async def known(self, session: AsyncSession, keys: Sequence[tuple[Any, ...]]) -> set[str]:
@@ -141,7 +142,7 @@ class _SeenInMemory(SeenKeys):
     async def all(self, session: AsyncSession) -> list[str]:
         return list(self._keys)
 
-    async def _any(self, session: AsyncSession) -> bool:
+    async def any(self, session: AsyncSession) -> bool:
         return bool(self._keys)
 
 

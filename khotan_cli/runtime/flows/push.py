@@ -132,7 +132,7 @@ class Push:
         return names[-1] if names else ""
 
     async def run(self) -> PushResult:
-        position, pages, counts = None, 0, dict[str, int]()
+        position, pages, counts = None, 0, Counter[str]()
         while True:
             name = f"{self.name} page {pages + 1}"
             done = self._recorder.finished(name)
@@ -140,11 +140,11 @@ class Push:
                 await self._recorder.ready()
                 done = await self._page(name, position)
             pages += 1
-            for what, count in (done.result["counts"]).items():
-                counts[what] = counts.get(what, 0) + count
+            counts.update(done.counts)
             position = done.result["next"]
             if position is None:
-                return PushResult(**counts, pages=pages)
+                kept = {name: counts[name] for name in PushResult.__dataclass_fields__ if name != "pages"}
+                return PushResult(**kept, pages=pages)
             self._source.passed(position)
 
     # -- one page ----------------------------------------------------------------------------------------------------
@@ -162,15 +162,20 @@ class Push:
         finally:
             await self._flush(seen)
         sent, failed = self._page_outcomes.counts, len(rejects)
-        fresh = {"extracted": len(chunk.records) + len(chunk.invalid), "skipped": skipped}
-        counts = {**fresh, "created": sent["created"], "updated": sent["updated"], "failed": sent["failed"] + failed}
+        counts = {
+            "extracted": len(chunk.records) + len(chunk.invalid),
+            "transformed": sent_before + len(items),
+            "created": sent["created"],
+            "updated": sent["updated"],
+            "skipped": skipped,
+            "failed": sent["failed"] + failed,
+        }
 
         async def work(session: AsyncSession) -> Outcome:
             if self._read_refs is not None and isinstance(self._source, EndpointSource):
                 await self._read_refs.write(session, chunk.records)
             await seen.clear(session)
-            result = {"next": chunk.following, "counts": counts}
-            return Outcome(result, {**fresh, "transformed": sent_before + len(items), "failed": failed}, rejects)
+            return Outcome({"next": chunk.following}, counts, rejects, counted=sent)
 
         return await self._recorder.commit(name, work, started_at=started)
 

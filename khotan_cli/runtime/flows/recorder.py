@@ -31,11 +31,12 @@ logger = logging.getLogger("khotan.flows")
 
 @dataclass
 class Outcome:
-    """What a step came to: a JSON result, what it adds to the counters, and records it could not take."""
+    """What a step came to: a JSON result, counts, and records it could not take; of the counts, what `add` counted already."""
 
     result: Any = None
     counts: Mapping[str, int] = field(default_factory=dict[str, int])
     rejects: Sequence[Reject] = ()
+    counted: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 Work = Callable[[AsyncSession], Awaitable[Outcome | None]]
@@ -117,7 +118,9 @@ class Recorder:
             tried = True
             async with self.database.writing() as session:
                 outcome = await work(session) or Outcome()
-                record = StepRecord(name, number, outcome.result, outcome.counts, attempts, started, utc_now())
+                record = StepRecord(
+                    name, number, outcome.result, outcome.counts, attempts, started, utc_now(), outcome.counted
+                )
                 self._cancelled = await self.store.record(session, self.run_id, self.epoch, record, relaxed=relaxed)
                 await self.store.reject(session, self.run_id, outcome.rejects)
             return Finished(name, outcome.result, outcome.counts)

@@ -123,7 +123,7 @@ class Sync:
         self._reader = PageReader(self._walk, skip_invalid=on_invalid == "skip")
         model = None if transform else self._reader.model
         self._rows = Rows(into, key, model, tuple(exclude_on_update), sqlite=host.database.sqlite)
-        self._filter = fingerprint(params)
+        self._filter = fingerprint({"params": params, "key": key, "into": self._rows.name})
         self._refs = RefWriter.of(host, flow, endpoint.plug.name)
         self.name = recorder.name(f"sync {endpoint.plug.name}.{endpoint.endpoint.name}")
         self._seen = recorder.seen(self.name)
@@ -134,6 +134,8 @@ class Sync:
     async def run(self) -> SyncResult:
         tally = _Tally()
         position = self._resume(tally)
+        if self._remembers and tally.counts.get("extracted") and not await self._keys_are_there():
+            tally.complete = False
         if position is not None:
             await self._recorder.ready()
             await self._pages(position, tally)
@@ -151,6 +153,18 @@ class Sync:
             complete=tally.complete,
         )
 
+    @property
+    def _remembers(self) -> bool:
+        """Whether the keys of a pass are noted."""
+        return self._delete_missing or self._dedupe == "first"
+
+    async def _keys_are_there(self) -> bool:
+        """Whether those of the pages that are done are; a run that completed has forgotten them, and its retry has none."""
+        if self._recorder.finished(self._delete_step) is not None:
+            return True  # they have served
+        async with self._host.database.session() as session:
+            return await self._seen.any(session)
+
     def _resume(self, tally: _Tally) -> Position | None:
         """Take what earlier executions did; where to go on, None after the last page."""
         position: Position | None = self._walk.start
@@ -164,6 +178,10 @@ class Sync:
                 return None
             self._walk.passed(position)
         return position
+
+    @property
+    def _delete_step(self) -> str:
+        return f"{self.name} delete missing"
 
     def _page_name(self, index: int) -> str:
         return f"{self.name} page {index + 1}"
@@ -233,8 +251,8 @@ class Sync:
 
         async def work(session: AsyncSession) -> Outcome:
             skipped = ready.skipped
-            if self._dedupe == "first" or self._delete_missing:
-                await self._note(session, batch)
+            if self._remembers:
+                await self._note(session, batch, ready.name)
                 skipped += ready.keys - len(batch.keys)
             done = await self._write(session, batch)
             self._recorder.wrote(self._rows.name, done._asdict(), batch.records)
@@ -293,14 +311,14 @@ class Sync:
                 made.append(one)
         return made, left_out
 
-    async def _note(self, session: AsyncSession, batch: Batch) -> None:
+    async def _note(self, session: AsyncSession, batch: Batch, page: str) -> None:
         """Remember the keys of this pass; with dedupe="first" leave out those that came before."""
         if self._dedupe == "first":
             batch.leave_out(await self._seen.known(session, batch.keys))
-        await self._seen.add(session, batch.keys)
+        await self._seen.add(session, batch.keys, page)
 
     async def _delete(self, tally: _Tally) -> int:
-        name = f"{self.name} delete missing"
+        name = self._delete_step
         done = self._recorder.finished(name)
         if done is None:
             try:
@@ -328,8 +346,10 @@ class Sync:
     def _why_not(self, tally: _Tally) -> str:
         if not tally.complete:
             return "for the pass was not complete"
-        if not tally.counts.get("extracted") and not self._allow_empty:
-            return "for the source returned nothing (allow_empty=True allows it)"
+        written = tally.counts.get("created", 0) + tally.counts.get("updated", 0) + tally.unchanged
+        if not written and not self._allow_empty:
+            what = "every record was left out" if tally.counts.get("extracted") else "the source returned nothing"
+            return f"for {what} (allow_empty=True allows it)"
         return ""
 
 

@@ -6,12 +6,13 @@ and its transaction is rolled back: what a step wrote, its result and the counte
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import Row, bindparam, delete, func, insert, literal, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.runtime.store.base import utc_now
@@ -33,7 +34,8 @@ class RunCancelled(Exception):
 
 @dataclass(frozen=True)
 class StepRecord:
-    """A finished step. `result` is JSON; `counts` what it added to the run's counters; `number` is its place in the run."""
+    """A finished step. `result` is JSON, `number` its place in the run. `counts` is what it came to; `counted` of that is in
+    the run's counters already."""
 
     name: str
     number: int
@@ -42,6 +44,18 @@ class StepRecord:
     attempts: int = 1
     started_at: datetime = field(default_factory=utc_now)
     ended_at: datetime = field(default_factory=utc_now)
+    counted: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    @property
+    def added(self) -> dict[str, int]:
+        """What it adds to the run's counters."""
+        return {name: count - self.counted.get(name, 0) for name, count in self.counts.items()}
+
+    @property
+    def row(self) -> dict[str, Any]:
+        values = {**vars(self), "counts": dict(self.counts)}
+        del values["counted"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -138,10 +152,10 @@ class RunStore:
         Raises RunLost.
         """
         if self.database.sqlite:
-            stop = await self.add(session, run_id, epoch, step.counts)
-            await session.execute(insert(RUN_STEPS), [{**vars(step), "counts": dict(step.counts), "run_id": run_id}])
+            stop = await self.add(session, run_id, epoch, step.added)
+            await session.execute(insert(RUN_STEPS), [{**step.row, "run_id": run_id}])
             return stop
-        values = {**_NOTHING, **step.counts, **vars(step), "counts": dict(step.counts)}
+        values = {**_NOTHING, **step.added, **step.row}
         values |= {"run": run_id, "mine": epoch, "now": utc_now(), "commit": "off" if relaxed else "on"}
         row = (await session.execute(_RECORD, values)).one_or_none()
         if row is None:
@@ -169,7 +183,8 @@ class RunStore:
             values = {"status": status, "message": message, "error": error, "ended_at": now, "updated_at": now}
             changed = update(RUNS).where(ours).values(**values).returning(RUNS)
             row: RunData | None = (await session.execute(changed)).one_or_none()
-            await session.execute(delete(SEEN_KEYS).where(SEEN_KEYS.c.run_id == run_id))
+            if status in ("completed", "partial"):  # a retry of another goes on with them
+                await session.execute(delete(SEEN_KEYS).where(SEEN_KEYS.c.run_id == run_id))
             return row
 
     async def end(self, run_id: str, seen: datetime, status: str, error: Any = None) -> bool:
@@ -264,15 +279,23 @@ class RunStore:
     # -- upkeep ------------------------------------------------------------------------------------------------------
 
     async def copy_steps(self, session: AsyncSession, source: str, target: str, below: int) -> dict[str, int]:
-        """Give a new run the first steps of another, those numbered below; returns their counts."""
+        """Give a new run the first steps of another, those numbered below, with the keys that they met and the records that
+        they could not take; returns their counts."""
         mine = (RUN_STEPS.c.run_id == source) & (RUN_STEPS.c.number < below)
-        rows = (await session.execute(select(RUN_STEPS).where(mine))).all()
-        counts: dict[str, int] = {}
+        rows = [{**row._mapping, "run_id": target} for row in await session.execute(select(RUN_STEPS).where(mine))]
+        if rows:
+            await session.execute(insert(RUN_STEPS), rows)
+        names = select(RUN_STEPS.c.name).where(mine)
+        for table, step in ((SEEN_KEYS, SEEN_KEYS.c.noted_by), (REJECTS, REJECTS.c.step)):
+            copied = [c for c in table.c if c.name not in ("id", "run_id")]
+            taken = select(literal(target), *copied).where(table.c.run_id == source, step.in_(names))
+            if table is REJECTS:
+                taken = taken.order_by(REJECTS.c.id)
+            await session.execute(insert(table).from_select(["run_id", *[c.name for c in copied]], taken))
+        counts: Counter[str] = Counter()
         for row in rows:
-            await session.execute(insert(RUN_STEPS).values({**row._mapping, "run_id": target}))
-            for name, count in (row.counts or {}).items():
-                counts[name] = counts.get(name, 0) + count
-        return counts
+            counts.update(row["counts"] or {})
+        return dict(counts)
 
     async def start_at(self, session: AsyncSession, run_id: str, counts: Mapping[str, int]) -> None:
         """Set the counters of a run that begins with steps of another."""

@@ -29,16 +29,17 @@ class SeenKeys:
     def __init__(self, run_id: str, step: str, *, sqlite: bool) -> None:
         self.run_id, self.step, self.sqlite = run_id, step, sqlite
 
-    async def add(self, session: AsyncSession, keys: Sequence[tuple[Any, ...]]) -> None:
-        """Note keys, in the transaction of the rows they belong to."""
+    async def add(self, session: AsyncSession, keys: Sequence[tuple[Any, ...]], noted_by: str = "") -> None:
+        """Note keys, in the transaction of the rows they belong to. noted_by: the step that does."""
         rows = "json_each(:keys)" if self.sqlite else "json_array_elements_text(CAST(:keys AS json))"
         # "WHERE true" tells SQLite that ON CONFLICT is not the ON of a join (sqlite.org/lang_upsert.html).
         statement = text(
-            f"INSERT INTO khotan_seen_keys (run_id, step, key) SELECT :run_id, :step, value FROM {rows} "  # noqa: S608
-            "WHERE true ON CONFLICT DO NOTHING"
+            "INSERT INTO khotan_seen_keys (run_id, step, key, noted_by) "  # noqa: S608 - our own names
+            f"SELECT :run_id, :step, value, :noted_by FROM {rows} WHERE true ON CONFLICT DO NOTHING"
         )
         payload = orjson.dumps([key_text(key) for key in keys]).decode()
-        await session.execute(statement, {"keys": payload, "run_id": self.run_id, "step": self.step})
+        values = {"keys": payload, "run_id": self.run_id, "step": self.step, "noted_by": noted_by}
+        await session.execute(statement, values)
 
     async def known(self, session: AsyncSession, keys: Sequence[tuple[Any, ...]]) -> set[str]:
         """Those of the keys that were noted, as texts."""
@@ -72,7 +73,7 @@ class SeenKeys:
             page = statement if last is None else statement.where(tuple_(*columns) > tuple_(*last))
             rows = [tuple(row) for row in (await session.execute(page.order_by(*order).limit(_AT_A_TIME))).all()]
             if not rows:
-                if deleted and not met and await self._any(session):
+                if deleted and not met and await self.any(session):
                     raise NothingMet
                 return deleted
             last = rows[-1]
@@ -85,7 +86,8 @@ class SeenKeys:
                 await session.execute(delete(table_of(model)).where(or_(*same)))
             deleted += len(gone)
 
-    async def _any(self, session: AsyncSession) -> bool:
+    async def any(self, session: AsyncSession) -> bool:
+        """Whether a key was noted."""
         mine = (SEEN_KEYS.c.run_id == self.run_id) & (SEEN_KEYS.c.step == self.step)
         return (await session.execute(select(SEEN_KEYS.c.key).where(mine).limit(1))).first() is not None
 

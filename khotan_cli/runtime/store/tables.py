@@ -187,13 +187,17 @@ class RejectRow(KhotanTable, table=True):
 
 
 class SeenKeyRow(KhotanTable, table=True):
-    """A key that a pass over a source has met; the rows whose key it has not are what `delete_missing` deletes."""
+    """A key that a pass over a source has met; the rows whose key it has not are what `delete_missing` deletes.
+
+    `noted_by` is the step that met it first: a page of the pass.
+    """
 
     __tablename__ = "khotan_seen_keys"  # pyright: ignore[reportAssignmentType]
 
     run_id: str = _of_run(primary_key=True)
     step: str = Field(primary_key=True, sa_type=Text)
     key: str = Field(primary_key=True, sa_type=Text)
+    noted_by: str = Field(default="", sa_type=Text, sa_column_kwargs={"server_default": ""})
 
 
 class MappingRow(KhotanTable, table=True):

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import Field, SQLModel, select
 
 from khotan_cli.errors import DatabaseUnreachable
-from khotan_cli.runtime import FlowContext, Plug, Resource, inflow, outflow, relay
+from khotan_cli.runtime import FlowContext, Plug, Resource, inflow, outflow, relay, step
 from khotan_cli.runtime.flows.definition import Flow
 from khotan_cli.runtime.flows.dispatch import Dispatcher
 from khotan_cli.runtime.flows.execution import execute
@@ -135,6 +135,42 @@ async def test_what_was_sent_before_a_crash_is_not_sent_again(
     assert counts(row) == {"extracted": 30, "transformed": 30, "created": 29, "failed": 1}
     assert results == [PushResult(extracted=30, created=29, failed=1, pages=1)]
     assert (await host.runs.rejects(run_id))[1] == 1
+
+
+async def test_a_retry_from_a_step_keeps_what_became_of_the_records_before(
+    host: Host, shop: Shop, source: Source, run: Run
+) -> None:
+    async def picky(asked: Asked) -> Answer:
+        return (
+            as_json({"error": "no"}, 422) if asked.json()["name"] == "item 1" else as_json({"id": asked.json()["name"]})
+        )
+
+    @step()
+    async def fails_once(ctx: FlowContext) -> None:
+        if ctx.source == "manual" and not retried:
+            raise ValueError("not yet")
+
+    retried: list[str] = []
+    async with loopback(picky) as served:
+        other = shop.with_options(base_url=served.url)
+
+        @outflow(shop)
+        async def out(ctx: FlowContext) -> None:
+            done = await ctx.push(select(ItemRow), other.create_item, key="id", body=payload, page=3)
+            assert done == PushResult(extracted=5, created=4, failed=1, pages=2)
+            await fails_once(ctx)
+
+        await fill(host, 5)
+        failed = await run(out)
+        assert (failed.status, failed.error["message"]) == ("failed", "ValueError: not yet")
+        retried.append(await Dispatcher(host).retry(failed.id, "3"))
+        assert await execute(host, retried[0]) == "partial"
+    row = await host.runs.get(retried[0])
+    assert row is not None
+    assert counts(row) == {"extracted": 5, "transformed": 5, "created": 4, "failed": 1}
+    rejects, total = await host.runs.rejects(retried[0])
+    assert total == 1 and rejects[0].record["name"] == "item 1"
+    assert len(served.asked) == 5
 
 
 async def test_credentials_that_are_refused_end_the_run(run: Run, host: Host, shop: Shop) -> None:

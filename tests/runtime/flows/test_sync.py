@@ -253,6 +253,101 @@ def _moved(plain: dict[str, Any], n: int) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("option", ["delete_missing", "dedupe"])
+async def test_a_retry_from_a_step_knows_the_keys_of_the_steps_before(
+    run: Run, host: Host, shop: Shop, source: Source, option: str
+) -> None:
+    options: dict[str, Any] = {"delete_missing": {"delete_missing": True}, "dedupe": {"dedupe": "first"}}[option]
+    broken = True
+
+    def checked(item: Any) -> Any:
+        if broken and item.id == 25:
+            raise ValueError("odd")
+        return item
+
+    @inflow(shop)
+    async def items(ctx: FlowContext) -> None:
+        await ctx.sync(shop.list_items, into=ItemRow, key="id", transform=checked, **options)
+
+    async with host.database.writing() as session:
+        await session.execute(text("INSERT INTO items (id, name, price) VALUES (777, 'gone', 1)"))
+    source.items = [*some_items(30), {"id": 3, "name": "second", "price": 9}]
+    failed = await run(items)
+    assert (failed.status, failed.created) == ("failed", 20)
+    broken = False
+    dispatcher = Dispatcher(host)
+    again = await dispatcher.retry(failed.id, "3")
+    assert await execute(host, again) == "completed"
+    row = await host.runs.get(again)
+    assert row is not None
+    if option == "dedupe":
+        assert counts(row) == {"extracted": 31, "transformed": 30, "created": 30, "skipped": 1}
+        assert (3, "item 3", 0.75) in await rows_of(host)
+        return
+    assert counts(row) == {"extracted": 31, "transformed": 31, "created": 30, "updated": 1, "deleted": 1}
+    assert len(await rows_of(host)) == 30
+    # The keys of a completed run have been forgotten.
+    source.items = some_items(30)
+    late = await dispatcher.retry(again, "3")
+    assert await execute(host, late) == "completed"
+    assert len(await rows_of(host)) == 30
+    assert "not complete" in (await host.runs.updates(late))[0].message
+
+
+class NamedRow(SQLModel, table=True):
+    __tablename__ = "named"  # pyright: ignore[reportAssignmentType]
+
+    id: int = Field(primary_key=True)
+    name: str = Field(unique=True)
+    price: float
+
+
+async def test_nothing_is_deleted_after_a_resume_with_another_key(
+    run: Run, host: Host, shop: Shop, source: Source
+) -> None:
+    keys, fail = iter(["id", "name"]), [True]
+
+    def checked(item: Any) -> Any:
+        if fail[0] and item.id == 25:
+            raise ValueError("odd")
+        return item
+
+    @inflow(shop)
+    async def items(ctx: FlowContext) -> None:
+        await ctx.ensure_table(NamedRow)
+        await ctx.sync(shop.list_items, into=NamedRow, key=next(keys), transform=checked, delete_missing=True)
+
+    source.items = some_items(30)
+    failed = await run(items)
+    fail[0] = False
+    again = await Dispatcher(host).retry(failed.id, "4")
+    assert await execute(host, again) == "completed"
+    assert await rows_of(host, "SELECT count(*) FROM named") == [(30,)]
+
+
+async def test_a_transform_that_leaves_everything_out_empties_no_table(
+    run: Run, host: Host, shop: Shop, source: Source
+) -> None:
+    @inflow(shop)
+    async def items(ctx: FlowContext) -> None:
+        keep = (lambda item: item) if ctx.body is None else (lambda item: None)
+        await ctx.sync(
+            shop.list_items,
+            into=ItemRow,
+            key="id",
+            transform=keep,
+            delete_missing=True,
+            allow_empty=ctx.body == "all",
+        )
+
+    source.items = some_items(12)
+    await run(items)
+    row = await run(items, body="none")
+    assert (row.skipped, row.deleted) == (12, 0)
+    assert "every record was left out" in (await host.runs.updates(row.id))[0].message
+    assert (await run(items, body="all")).deleted == 12
+
+
 class LinkedRow(SQLModel, table=True):
     __tablename__ = "linked"  # pyright: ignore[reportAssignmentType]
 
