@@ -167,6 +167,7 @@ class FlowContext:
         page: int = 200,
         skip_unchanged: bool = True,
         on_error: OnInvalid = "skip",
+        name: str = "",
     ) -> PushResult:
         """Send records to an endpoint: rows of a select, items of another endpoint's pages, or any iterable of mappings.
 
@@ -178,7 +179,8 @@ class FlowContext:
         call (then the body is a list, or `{batch_key: list}`), and outcomes a function of answer and records that says for
         each record None (fine) or why not. skip_unchanged: leave out what the service is known to have already, be it that
         it was sent before or that it came from there. on_error: "skip" counts and keeps a record that the service refuses
-        and goes on; "fail" ends the run.
+        and goes on; "fail" ends the run. name: of what is kept privately of records sent; by default that of the table or
+        endpoint they come from, so that it is needed only where a flow pushes two lists of different things to one endpoint.
 
         Each call's outcome is stored when it is known: after a crash what has been sent is not sent again, save the calls
         that were under way. Raises ConfigError for parts that do not fit.
@@ -189,6 +191,7 @@ class FlowContext:
             self.recorder,
             source,
             endpoint,
+            name=name,
             key=(key,) if isinstance(key, str) else tuple(key),
             body=body,
             update=update,

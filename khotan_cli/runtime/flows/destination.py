@@ -17,7 +17,7 @@ from khotan_cli.runtime.store.mappings import KnownRef, MappingChanges, MappingS
 from khotan_cli.runtime.store.seen import key_text
 
 SENT = "_sent"
-"""Cache that holds what flows without a resource sent."""
+"""Cache that holds what flows sent, where no mapping does."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,20 @@ class Destination(Protocol):
     async def keep(self, session: AsyncSession, sent: Sequence[Sent]) -> None: ...
 
 
-def destination_of(host: Host, flow: Flow, plug: str, push: str) -> Destination:
-    """The mappings of the flow's resource where the plug is one of its, else what this push of the flow keeps itself."""
+def destination_of(host: Host, flow: Flow, plug: str, kept_as: str) -> Destination:
+    """What the flow keeps itself under that name; and where the plug is one of its resource's, the resource's mappings."""
+    private = PrivateDestination(host.entries, f"{flow.name}/{kept_as}")
     resource = host.resources.get(flow.resource or "")
     if resource is not None and plug in resource.plugs:
-        return MappedDestination(host.mappings, resource, plug)
-    return PrivateDestination(host.entries, f"{flow.name}/{push}")
+        return MappedDestination(host.mappings, resource, plug, private)
+    return private
 
 
 class MappedDestination:
-    def __init__(self, store: MappingStore, resource: Resource, plug: str) -> None:
-        self._store, self._resource, self._plug = store, resource, plug
+    """In a resource's mappings; records for which the service told no id, which a mapping cannot be without, privately."""
+
+    def __init__(self, store: MappingStore, resource: Resource, plug: str, private: PrivateDestination) -> None:
+        self._store, self._resource, self._plug, self._private = store, resource, plug, private
 
     def key(self, record: Any, parts: Sequence[Any]) -> str:
         """The resource's canonical key where the record has its fields, else the push's own key."""
@@ -57,14 +60,18 @@ class MappedDestination:
         return self._resource.key_of(document) or key_text(parts)
 
     async def known(self, session: AsyncSession, keys: Sequence[str]) -> Mapping[str, KnownRef]:
-        return await self._store.known(session, self._resource.name, self._plug, keys)
+        mapped = await self._store.known(session, self._resource.name, self._plug, keys)
+        rest = [key for key in keys if key not in mapped]
+        return {**mapped, **(await self._private.known(session, rest) if rest else {})}
 
     async def keep(self, session: AsyncSession, sent: Sequence[Sent]) -> None:
-        refs = {one.key: {self._plug: one.ref} for one in sent if one.ref}
-        fields = {(one.key, self._plug): one.fields for one in sent if one.ref}
-        if refs:
+        named = [one for one in sent if one.ref]
+        if named:
+            refs = {one.key: {self._plug: one.ref} for one in named}
+            fields = {(one.key, self._plug): one.fields for one in named}
             changes = MappingChanges(self._resource.name, refs, origin="write", fields=fields)
             await self._store.write(session, changes)
+        await self._private.keep(session, [one for one in sent if not one.ref])
 
 
 class PrivateDestination:
@@ -79,5 +86,6 @@ class PrivateDestination:
         return {key: KnownRef(value["ref"], value["fields"], "write") for key, value in found.items()}
 
     async def keep(self, session: AsyncSession, sent: Sequence[Sent]) -> None:
-        values = {one.key: {"ref": one.ref, "fields": one.fields} for one in sent}
-        await self._store.set_in(session, SENT, self._owner, values)
+        if sent:
+            values = {one.key: {"ref": one.ref, "fields": one.fields} for one in sent}
+            await self._store.set_in(session, SENT, self._owner, values)

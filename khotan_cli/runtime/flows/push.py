@@ -29,8 +29,8 @@ from khotan_cli.runtime.store.mappings import KnownRef
 from khotan_cli.runtime.store.runs import Reject
 from khotan_cli.runtime.store.seen import SeenKeys
 
-_UNAUTHORIZED = 401
-"""Of no single record: whatever else is sent will be refused too."""
+_OF_NO_RECORD = (401, 429, 502, 503, 504)
+"""Statuses that tell of credentials or of an outage (RFC 9110 15, RFC 6585 4): whatever else is sent would fail too."""
 
 Body = Callable[[Any], Mapping[str, Any] | BaseModel | None]
 Ids = Callable[[Any], Mapping[str, Any]]
@@ -80,6 +80,7 @@ class Push:
         source: Any,
         endpoint: BoundEndpoint[Any],
         *,
+        name: str,
         key: tuple[str, ...],
         body: Body | None,
         update: BoundEndpoint[Any] | None,
@@ -104,7 +105,8 @@ class Push:
         self._read_refs = RefWriter.of(host, flow, source.plug.name) if reads else None
         self._ref_param = self._find_ref_param()
         self.name = recorder.name(f"push {endpoint.plug.name}.{endpoint.endpoint.name}")
-        self._destination = destination_of(host, flow, endpoint.plug.name, self.name)
+        kept_as = f"{endpoint.plug.name}.{endpoint.endpoint.name} {name or self._source.name}"
+        self._destination = destination_of(host, flow, endpoint.plug.name, kept_as)
         self._flushing = asyncio.Lock()
         self._page_outcomes = _Outcomes()
 
@@ -234,6 +236,7 @@ class Push:
 
         async def worker() -> None:
             for call in waiting:
+                self._recorder.go_on()
                 await self._call(name, call)
                 await self._flush(seen)
 
@@ -250,7 +253,7 @@ class Push:
         try:
             answer = await self._answer(call, changes)
         except PlugError as exc:
-            if exc.response is None or exc.response.status_code == _UNAUTHORIZED or self._on_error == "fail":
+            if exc.response is None or exc.response.status_code in _OF_NO_RECORD or self._on_error == "fail":
                 raise
             reason = f"{exc.response.status_code}: {exc.message}"[:500]
             for item in call:

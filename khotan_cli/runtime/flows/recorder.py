@@ -83,10 +83,14 @@ class Recorder:
     def finished(self, name: str) -> Finished | None:
         return self._finished.get(name)
 
-    async def ready(self) -> None:
-        """Raises RunCancelled or RunLost where no further step may begin."""
+    def go_on(self) -> None:
+        """Raises RunCancelled where the last write found that the run was cancelled."""
         if self._cancelled:
             raise RunCancelled
+
+    async def ready(self) -> None:
+        """Raises RunCancelled or RunLost where no further step may begin."""
+        self.go_on()
         await patiently(lambda: self.store.check(self.run_id, self.epoch))
 
     async def commit(
@@ -105,8 +109,7 @@ class Recorder:
         Raises RunLost, with nothing written, where the run is not this execution's any more; RunCancelled before it begins.
         """
         started = started_at or utc_now()
-        if self._cancelled:
-            raise RunCancelled
+        self.go_on()
         self._number += 1
         number = self._number
         tried = False

@@ -30,7 +30,9 @@ class Chunk:
 
 
 class Source(Protocol):
-    """Chunks by position; `read(None)` is the first."""
+    """Chunks by position; `read(None)` is the first. `name` is the same in every run."""
+
+    name: str
 
     async def read(self, position: Any) -> Chunk: ...
     def passed(self, position: Any) -> None:
@@ -61,11 +63,18 @@ class SelectSource:
 
     def __init__(self, statement: Select[Any], database: Database, key: Sequence[str], page: int) -> None:
         self._database, self._key, self._page = database, key, page
+        self.name = ", ".join(sorted(str(getattr(table, "name", "rows")) for table in statement.get_final_froms()))
         self._columns = [_column(statement, name) for name in key]
         if statement._has_row_limiting_clause:  # pyright: ignore[reportPrivateUsage] - there is no public name
             raise ConfigError(
                 "push reads a select by its key, all of it: it has a limit or an offset",
                 hint="Bound it with where(…), or read the rows and push the list.",
+            )
+        entities = [one for one in statement.column_descriptions if one.get("entity") is one.get("type")]
+        if entities and len(statement.column_descriptions) > 1:
+            raise ConfigError(
+                "push reads rows of one table, or of columns: this select has whole tables beside others",
+                hint="select(Table), or select(Table.id, Other.name, …).",
             )
         self._whole = (
             len(statement.column_descriptions) == 1
@@ -109,6 +118,7 @@ class SelectSource:
 
 class EndpointSource:
     def __init__(self, endpoint: BoundEndpoint[Any], params: Mapping[str, Any], *, skip_invalid: bool) -> None:
+        self.name = f"{endpoint.plug.name}.{endpoint.endpoint.name}"
         self._walk = PageWalk(endpoint, (), params)
         self._reader = PageReader(self._walk, skip_invalid=skip_invalid)
 
@@ -126,6 +136,8 @@ class EndpointSource:
 
 class IterableSource:
     """Read once from its start; the position counts records. A resumed run must be given the same ones again."""
+
+    name = "records"
 
     def __init__(self, records: Iterable[Any] | AsyncIterable[Any], page: int) -> None:
         self._records: Any = records.__aiter__() if isinstance(records, AsyncIterable) else iter(records)

@@ -58,6 +58,7 @@ class Shop(Plug):
     list_items = get("/items", returns=Page)
     list_loose = get("/items")
     create_item = post("/sent", body=dict, returns=dict)
+    take = post("/taken", body=dict)
     create_many = post("/sent/many", body=dict, returns=dict)
     update_item = put("/sent/{ref}", body=dict, returns=dict)
 

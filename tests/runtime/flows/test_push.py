@@ -26,6 +26,13 @@ from tests.support.flows import Source, some_items
 from tests.support.loopback import Answer, Asked, as_json, loopback
 
 
+class ContactRow(SQLModel, table=True):
+    __tablename__ = "contacts"  # pyright: ignore[reportAssignmentType]
+
+    id: int = Field(primary_key=True)
+    mail: str | None = Field(default=None, unique=True)
+
+
 async def fill(host: Host, count: int) -> None:
     async with host.database.writing() as session:
         for item in some_items(count):
@@ -34,6 +41,60 @@ async def fill(host: Host, count: int) -> None:
 
 def payload(row: ItemRow) -> dict[str, Any]:
     return {"name": row.name, "price": row.price}
+
+
+@pytest.mark.parametrize("resource", ["goods", None])
+async def test_a_service_that_tells_no_id_is_not_told_twice(
+    run: Run, host: Host, shop: Shop, resource: str | None
+) -> None:
+    async with loopback(lambda asked: Answer(204)) as served:
+        other = shop.with_options(base_url=served.url)
+
+        @outflow(shop, resource=resource)
+        async def out(ctx: FlowContext) -> None:
+            await ctx.push(select(ItemRow), other.endpoint("take"), key="id", body=payload)
+
+        await fill(host, 3)
+        assert counts(await run(out)) == {"extracted": 3, "transformed": 3, "created": 3}
+        assert counts(await run(out)) == {"extracted": 3, "skipped": 3}
+    assert len(served.asked) == 3
+
+
+async def test_what_was_sent_is_known_whatever_was_pushed_before_it(
+    run: Run, host: Host, shop: Shop, source: Source
+) -> None:
+    @outflow(shop)
+    async def out(ctx: FlowContext) -> None:
+        if ctx.body == "both":
+            await ctx.push([{"id": 100, "name": "other"}], shop.create_item, key="id", name="others")
+        await ctx.push(select(ItemRow), shop.create_item, key="id", body=payload)
+
+    await fill(host, 3)
+    await run(out)
+    source.sent.clear()
+    await run(out, body="both")
+    assert [body for _, _, body in source.sent] == [{"id": 100, "name": "other"}]
+
+
+async def test_a_cancelled_push_makes_no_further_call(run: Run, host: Host, shop: Shop) -> None:
+    running: list[str] = []
+
+    async def service(asked: Asked) -> Answer:
+        if len(served.asked) == 3:
+            await host.runs.cancel(running[0])
+        return as_json({"id": asked.json()["name"]})
+
+    async with loopback(service) as served:
+        other = shop.with_options(base_url=served.url)
+
+        @outflow(shop)
+        async def out(ctx: FlowContext) -> None:
+            running.append(ctx.run_id)
+            await ctx.push(select(ItemRow), other.create_item, key="id", body=payload, concurrency=1)
+
+        await fill(host, 20)
+        row = await run(out)
+    assert (row.status, row.created, len(served.asked)) == ("cancelled", 3, 3)
 
 
 @pytest.mark.parametrize("resource", ["goods", None])
@@ -173,9 +234,10 @@ async def test_a_retry_from_a_step_keeps_what_became_of_the_records_before(
     assert len(served.asked) == 5
 
 
-async def test_credentials_that_are_refused_end_the_run(run: Run, host: Host, shop: Shop) -> None:
+@pytest.mark.parametrize("status", [401, 429, 503])
+async def test_what_is_of_no_record_ends_the_run(run: Run, host: Host, shop: Shop, status: int) -> None:
     await fill(host, 5)
-    async with loopback(lambda asked: as_json({"error": "who are you"}, 401)) as served:
+    async with loopback(lambda asked: as_json({"error": "not now"}, status)) as served:
         other = shop.with_options(base_url=served.url)
 
         @outflow(shop)
@@ -253,6 +315,7 @@ async def test_batches_with_an_outcome_for_each(run: Run, host: Host, shop: Shop
         ({"key": "id", "batch": 2, "ids": dict}, "name one"),
         ({"key": "id", "batch_key": "x"}, "batch above 1"),
         ({"key": "id", "source": select(ItemRow).limit(3)}, "has a limit"),
+        ({"key": "id", "source": select(ItemRow, ContactRow)}, "rows of one table"),
     ],
 )
 async def test_parts_that_do_not_fit(run: Run, host: Host, shop: Shop, options: dict[str, Any], words: str) -> None:
@@ -277,13 +340,6 @@ async def test_a_relay_from_a_list_and_from_an_endpoint(run: Run, host: Host, sh
     row = await run(pass_on)
     assert (row.status, row.created) == ("completed", 30), row.error
     assert {"k": 4} in [body for _, _, body in source.sent]
-
-
-class ContactRow(SQLModel, table=True):
-    __tablename__ = "contacts"  # pyright: ignore[reportAssignmentType]
-
-    id: int = Field(primary_key=True)
-    mail: str | None = Field(default=None, unique=True)
 
 
 async def test_rows_without_a_key_are_told_wherever_the_database_sorts_them(
