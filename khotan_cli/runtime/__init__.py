@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from khotan_cli.runtime.flows.hooks import EventInfo, Hooks, RunInfo
     from khotan_cli.runtime.flows.push import PushResult
     from khotan_cli.runtime.flows.slack import SlackNotifier
-    from khotan_cli.runtime.flows.sync import SyncResult
+    from khotan_cli.runtime.flows.tally import SyncResult
     from khotan_cli.runtime.plugs.auth import ApiKeyAuth, BasicAuth, BearerAuth, CustomAuth
     from khotan_cli.runtime.plugs.context import CallContext
     from khotan_cli.runtime.plugs.endpoint import (
@@ -136,7 +136,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "khotan_cli.runtime.flows.hooks": ("EventInfo", "Hooks", "RunInfo"),
     "khotan_cli.runtime.flows.push": ("PushResult",),
     "khotan_cli.runtime.flows.slack": ("SlackNotifier",),
-    "khotan_cli.runtime.flows.sync": ("SyncResult",),
+    "khotan_cli.runtime.flows.tally": ("SyncResult",),
     "khotan_cli.runtime.records.caches": ("Cache",),
     "khotan_cli.runtime.records.resources": ("Resource",),
     "khotan_cli.runtime.store.mappings": ("MappingEntry",),

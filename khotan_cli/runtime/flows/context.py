@@ -20,7 +20,8 @@ from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.push import Body, Ids, Outcomes, Push, PushResult
 from khotan_cli.runtime.flows.recorder import Outcome, Recorder, Work, as_json
 from khotan_cli.runtime.flows.state import Cursor, RunCache
-from khotan_cli.runtime.flows.sync import Dedupe, OnInvalid, Sync, SyncResult, Transform
+from khotan_cli.runtime.flows.sync import Dedupe, OnInvalid, Sync, Transform
+from khotan_cli.runtime.flows.tally import SyncResult
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.records.resources import Mappings, Resource

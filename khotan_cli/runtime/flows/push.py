@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from khotan_cli.errors import ConfigError, FlowError, KhotanError, PlugError
+from khotan_cli.errors import ConfigError, FlowError, PlugError
 from khotan_cli.runtime.flows.definition import Flow
 from khotan_cli.runtime.flows.destination import Sent, destination_of
 from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.flows.ledger import Ledger
 from khotan_cli.runtime.flows.pages import answer_value, as_document, as_mapping, reason_of
 from khotan_cli.runtime.flows.recorder import Finished, Outcome, Recorder
 from khotan_cli.runtime.flows.refs import RefWriter
@@ -27,7 +28,6 @@ from khotan_cli.runtime.records.digests import field_digests, holds
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.mappings import KnownRef
 from khotan_cli.runtime.store.runs import Reject
-from khotan_cli.runtime.store.seen import SeenKeys
 
 _OF_NO_RECORD = (401, 429, 502, 503, 504)
 """Statuses that tell of credentials or of an outage (RFC 9110 15, RFC 6585 4): whatever else is sent would fail too."""
@@ -58,15 +58,6 @@ class _Item:
     payload: dict[str, Any]
     digests: dict[str, str]
     known: KnownRef | None
-
-
-@dataclass
-class _Outcomes:
-    """What came of a page's records: counts of what is stored, and what is still to be stored (failures by key)."""
-
-    counts: Counter[str] = field(default_factory=Counter[str])
-    done: list[Sent] = field(default_factory=list[Sent])
-    failed: list[tuple[str, Reject]] = field(default_factory=list[tuple[str, Reject]])
 
 
 class Push:
@@ -107,8 +98,6 @@ class Push:
         self.name = recorder.name(f"push {endpoint.plug.name}.{endpoint.endpoint.name}")
         kept_as = f"{endpoint.plug.name}.{endpoint.endpoint.name} {name or self._source.name}"
         self._destination = destination_of(host, flow, endpoint.plug.name, kept_as)
-        self._flushing = asyncio.Lock()
-        self._page_outcomes = _Outcomes()
 
     def _check(self, page: int) -> None:
         if not isinstance(self._endpoint, BoundEndpoint):
@@ -154,16 +143,15 @@ class Push:
     async def _page(self, name: str, position: Any) -> Finished:
         started = utc_now()
         chunk = await self._source.read(position)
-        seen = self._recorder.seen(name)
+        ledger = Ledger(self._recorder, self._destination, name)
         rejects = [Reject(name, reason, raw) for raw, reason in chunk.invalid]
-        self._page_outcomes = _Outcomes()
-        items, skipped = await self._items(name, chunk, seen, rejects)
-        sent_before = self._page_outcomes.counts.total()
+        items, skipped = await self._items(name, chunk, ledger, rejects)
+        sent_before = ledger.counts.total()
         try:
-            await self._send(name, self._calls(items), seen)
+            await self._send(self._calls(items), ledger)
         finally:
-            await self._flush(seen)
-        sent, failed = self._page_outcomes.counts, len(rejects)
+            await ledger.store()
+        sent, failed = ledger.counts, len(rejects)
         counts = {
             "extracted": len(chunk.records) + len(chunk.invalid),
             "transformed": sent_before + len(items),
@@ -176,12 +164,12 @@ class Push:
         async def work(session: AsyncSession) -> Outcome:
             if self._read_refs is not None and isinstance(self._source, EndpointSource):
                 await self._read_refs.write(session, chunk.records)
-            await seen.clear(session)
+            await ledger.clear(session)
             return Outcome({"next": chunk.following}, counts, rejects, counted=sent)
 
         return await self._recorder.commit(name, work, started_at=started)
 
-    async def _items(self, name: str, chunk: Chunk, seen: SeenKeys, rejects: list[Reject]) -> tuple[list[_Item], int]:
+    async def _items(self, name: str, chunk: Chunk, ledger: Ledger, rejects: list[Reject]) -> tuple[list[_Item], int]:
         """What is to be sent, and how many records were left out."""
         keyed: dict[str, Any] = {}
         with_key = 0
@@ -195,7 +183,7 @@ class Push:
             keyed[self._destination.key(record, parts)] = record
         async with self._host.database.session() as session:
             known = await self._destination.known(session, list(keyed))
-            earlier = await self._earlier(session, seen)
+            earlier = await ledger.earlier(session)
         items: list[_Item] = []
         skipped = with_key - len(keyed)
         for key, record in keyed.items():
@@ -217,28 +205,19 @@ class Push:
             items.append(_Item(key, record, payload, digests, before))
         return items, skipped
 
-    async def _earlier(self, session: AsyncSession, seen: SeenKeys) -> set[str]:
-        """Keys of the page's records that an execution before a crash sent, and counted; they count for the page."""
-        keys: set[str] = set()
-        for noted in await seen.all(session):
-            outcome, _, key = noted.partition(" ")
-            self._page_outcomes.counts[outcome] += 1
-            keys.add(key)
-        return keys
-
     # -- calls -------------------------------------------------------------------------------------------------------
 
     def _calls(self, items: Sequence[_Item]) -> list[Sequence[_Item]]:
         return [items[start : start + self._batch] for start in range(0, len(items), self._batch)]
 
-    async def _send(self, name: str, calls: Sequence[Sequence[_Item]], seen: SeenKeys) -> None:
+    async def _send(self, calls: Sequence[Sequence[_Item]], ledger: Ledger) -> None:
         waiting = iter(calls)
 
         async def worker() -> None:
             for call in waiting:
                 self._recorder.go_on()
-                await self._call(name, call)
-                await self._flush(seen)
+                await self._call(call, ledger)
+                await ledger.store()
 
         workers = [asyncio.create_task(worker()) for _ in range(min(self._concurrency, len(calls)))]
         try:
@@ -248,7 +227,7 @@ class Push:
                 task.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _call(self, name: str, call: Sequence[_Item]) -> None:
+    async def _call(self, call: Sequence[_Item], ledger: Ledger) -> None:
         changes = self._update is not None and call[0].known is not None and bool(call[0].known.ref)
         try:
             answer = await self._answer(call, changes)
@@ -257,7 +236,7 @@ class Push:
                 raise
             reason = f"{exc.response.status_code}: {exc.message}"[:500]
             for item in call:
-                self._failed(name, item, reason)
+                ledger.failed(item.key, reason, item.payload)
             return
         reasons: Sequence[str | None] = [None] * len(call)
         if self._outcomes is not None and not isinstance(answer, HeldAnswer):
@@ -269,11 +248,11 @@ class Push:
                 )
         for index, (item, refused) in enumerate(zip(call, reasons, strict=True)):
             if refused is not None:
-                self._failed(name, item, refused)
+                ledger.failed(item.key, refused, item.payload)
                 continue
             before: str = item.known.ref if item.known is not None else ""
             ref: str = before if changes else (self._answered_ref(answer, index) or before)
-            self._page_outcomes.done.append(Sent(item.key, ref, item.digests, changed=changes or bool(before)))
+            ledger.sent(Sent(item.key, ref, item.digests, changed=changes or bool(before)))
 
     async def _answer(self, call: Sequence[_Item], changes: bool) -> Any:
         item = call[0]
@@ -299,56 +278,6 @@ class Push:
         except ValueError:
             found = None
         return "" if found is None else str(found)
-
-    def _failed(self, name: str, item: _Item, reason: str) -> None:
-        self._page_outcomes.failed.append((item.key, Reject(name, reason, item.payload)))
-
-    # -- what came of them -------------------------------------------------------------------------------------------
-
-    async def _flush(self, seen: SeenKeys) -> None:
-        """Store what is known by now; those who wait meanwhile store theirs together."""
-        async with self._flushing:
-            outcomes = self._page_outcomes
-            done, failed = outcomes.done, outcomes.failed
-            outcomes.done, outcomes.failed = [], []
-            if not done and not failed:
-                return
-            try:
-                await self._store(seen, done, failed)
-            except KhotanError as exc:
-                if exc.code != "mapping_conflict":
-                    raise
-                # One of them: which, is found one by one.
-                for one in done:
-                    await self._store_one(seen, one)
-                await self._store(seen, [], failed)
-
-    async def _store_one(self, seen: SeenKeys, sent: Sent) -> None:
-        try:
-            await self._store(seen, [sent], [])
-        except KhotanError as exc:
-            if exc.code != "mapping_conflict":
-                raise
-            reject = Reject(seen.step, exc.message, {"key": sent.key, "ref": sent.ref})
-            await self._store(seen, [], [(sent.key, reject)])
-
-    async def _store(self, seen: SeenKeys, done: Sequence[Sent], failed: Sequence[tuple[str, Reject]]) -> None:
-        noted = [(f"{'updated' if sent.changed else 'created'} {sent.key}",) for sent in done]
-        noted += [(f"failed {key}",) for key, _ in failed]
-        if not noted:
-            return
-
-        async def work(session: AsyncSession) -> None:
-            await seen.add(session, noted)
-            await self._destination.keep(session, done)
-            await self._recorder.store.reject(session, self._recorder.run_id, [reject for _, reject in failed])
-
-        async def done_before(session: AsyncSession) -> bool:
-            return bool(await seen.known(session, noted[:1]))
-
-        counts = Counter(str(key).partition(" ")[0] for (key,) in noted)
-        await self._recorder.add(counts, work, done_before)
-        self._page_outcomes.counts.update(counts)
 
 
 def _shown(record: Any) -> Any:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
-import orjson
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -20,6 +18,7 @@ from khotan_cli.runtime.flows.pages import PageReader, reason_of, without_secret
 from khotan_cli.runtime.flows.recorder import Finished, Outcome, Recorder
 from khotan_cli.runtime.flows.refs import RefWriter
 from khotan_cli.runtime.flows.rows import Batch, Rows
+from khotan_cli.runtime.flows.tally import SyncResult, Tally, fingerprint
 from khotan_cli.runtime.flows.uncollected import uncollected
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.plugs.walk import Fetched, PageWalk, Position
@@ -37,36 +36,6 @@ _SENT_SECONDS = 0.0003
 Dedupe = Literal["first", "last"]
 OnInvalid = Literal["fail", "skip"]
 Transform = Callable[[Any], Mapping[str, Any] | BaseModel | None]
-
-
-@dataclass(frozen=True)
-class SyncResult:
-    """What a sync did. `complete`: every page came, with nothing invalid, under one set of params."""
-
-    extracted: int = 0
-    created: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    skipped: int = 0
-    deleted: int = 0
-    failed: int = 0
-    pages: int = 0
-    complete: bool = True
-
-
-@dataclass
-class _Tally:
-    pages: int = 0
-    complete: bool = True
-    counts: dict[str, int] = field(default_factory=dict[str, int])
-    unchanged: int = 0
-
-    def take(self, done: Finished) -> None:
-        self.pages += 1
-        for name, count in done.counts.items():
-            self.counts[name] = self.counts.get(name, 0) + count
-        self.unchanged += done.result["unchanged"]
-        self.complete = self.complete and not done.counts.get("failed") and not done.result["cut"]
 
 
 @dataclass(frozen=True)
@@ -132,26 +101,16 @@ class Sync:
         self._written: _Ready | None = None
 
     async def run(self) -> SyncResult:
-        tally = _Tally()
+        tally = Tally()
         position = self._resume(tally)
         if self._remembers and tally.counts.get("extracted") and not await self._keys_are_there():
             tally.complete = False
         if position is not None:
             await self._recorder.ready()
             await self._pages(position, tally)
-        deleted = await self._delete(tally) if self._delete_missing else 0
-        counts = tally.counts
-        return SyncResult(
-            extracted=counts.get("extracted", 0),
-            created=counts.get("created", 0),
-            updated=counts.get("updated", 0),
-            unchanged=tally.unchanged,
-            skipped=counts.get("skipped", 0),
-            deleted=deleted,
-            failed=counts.get("failed", 0),
-            pages=tally.pages,
-            complete=tally.complete,
-        )
+        if self._delete_missing:
+            tally.counts["deleted"] = await self._delete(tally)
+        return tally.result
 
     @property
     def _remembers(self) -> bool:
@@ -165,7 +124,7 @@ class Sync:
         async with self._host.database.session() as session:
             return await self._seen.any(session)
 
-    def _resume(self, tally: _Tally) -> Position | None:
+    def _resume(self, tally: Tally) -> Position | None:
         """Take what earlier executions did; where to go on, None after the last page."""
         position: Position | None = self._walk.start
         while (done := self._recorder.finished(self._page_name(tally.pages))) is not None:
@@ -186,7 +145,7 @@ class Sync:
     def _page_name(self, index: int) -> str:
         return f"{self.name} page {index + 1}"
 
-    async def _pages(self, position: Position, tally: _Tally) -> None:
+    async def _pages(self, position: Position, tally: Tally) -> None:
         if not self._prefetch:
             following: Position | None = position
             while following is not None:
@@ -317,7 +276,7 @@ class Sync:
             batch.leave_out(await self._seen.known(session, batch.keys))
         await self._seen.add(session, batch.keys, page)
 
-    async def _delete(self, tally: _Tally) -> int:
+    async def _delete(self, tally: Tally) -> int:
         name = self._delete_step
         done = self._recorder.finished(name)
         if done is None:
@@ -343,7 +302,7 @@ class Sync:
 
         return await self._recorder.commit(name, work)
 
-    def _why_not(self, tally: _Tally) -> str:
+    def _why_not(self, tally: Tally) -> str:
         if not tally.complete:
             return "for the pass was not complete"
         written = tally.counts.get("created", 0) + tally.counts.get("updated", 0) + tally.unchanged
@@ -351,11 +310,3 @@ class Sync:
             what = "every record was left out" if tally.counts.get("extracted") else "the source returned nothing"
             return f"for {what} (allow_empty=True allows it)"
         return ""
-
-
-def fingerprint(params: Mapping[str, Any]) -> str:
-    """A digest of a call's parameters: they may hold what is not to be stored."""
-    text = orjson.dumps(
-        to_jsonable_python(dict(params), fallback=repr), option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
-    )
-    return hashlib.blake2b(text, digest_size=8).hexdigest()

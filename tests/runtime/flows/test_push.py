@@ -321,7 +321,7 @@ async def test_batches_with_an_outcome_for_each(run: Run, host: Host, shop: Shop
 async def test_parts_that_do_not_fit(run: Run, host: Host, shop: Shop, options: dict[str, Any], words: str) -> None:
     @outflow(shop)
     async def out(ctx: FlowContext) -> None:
-        await ctx.push(options.pop("source", select(ItemRow)), shop.create_item, **options)
+        await ctx.push(**{"source": select(ItemRow), "endpoint": shop.create_item, **options})
 
     row = await run(out)
     assert row.status == "failed" and words in row.error["message"], row.error

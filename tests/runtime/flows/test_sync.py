@@ -257,7 +257,7 @@ def _moved(plain: dict[str, Any], n: int) -> dict[str, Any]:
 async def test_a_retry_from_a_step_knows_the_keys_of_the_steps_before(
     run: Run, host: Host, shop: Shop, source: Source, option: str
 ) -> None:
-    options: dict[str, Any] = {"delete_missing": {"delete_missing": True}, "dedupe": {"dedupe": "first"}}[option]
+    options: dict[str, Any] = {"dedupe": "first"} if option == "dedupe" else {"delete_missing": True}
     broken = True
 
     def checked(item: Any) -> Any:
