@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import httpx
 import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
 
 from khotan_cli.errors import ResponseInvalid
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
@@ -76,6 +77,11 @@ def reason_of(exc: Exception) -> str:
     return f"{type(exc).__name__}: {exc}"[:_LONGEST_REASON]
 
 
+def shown(record: Any) -> Any:
+    """A record as it is kept for inspection: JSON, with a description of what is none."""
+    return to_jsonable_python(record, fallback=repr)
+
+
 def item_model(bound: BoundEndpoint[Any], items_path: str | None) -> type[BaseModel] | None:
     """The Pydantic model of an item, as the endpoint's declaration says; None where it does not."""
     endpoint = bound.endpoint
@@ -137,8 +143,6 @@ def as_document(record: Any) -> dict[str, Any]:
     """A record as the service sent it, or would take it: JSON values, aliases instead of names."""
     if isinstance(record, BaseModel):
         return record.model_dump(mode="json", by_alias=True)
-    from pydantic_core import to_jsonable_python
-
     found: dict[str, Any] = to_jsonable_python(dict(as_mapping(record)), inf_nan_mode="strings")
     return found
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import ConfigError, FlowError, PlugError
@@ -17,7 +16,7 @@ from khotan_cli.runtime.flows.definition import Flow
 from khotan_cli.runtime.flows.destination import Sent, destination_of
 from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.ledger import Ledger
-from khotan_cli.runtime.flows.pages import answer_value, as_document, as_mapping, reason_of
+from khotan_cli.runtime.flows.pages import answer_value, as_document, as_mapping, reason_of, shown
 from khotan_cli.runtime.flows.recorder import Finished, Outcome, Recorder
 from khotan_cli.runtime.flows.refs import RefWriter
 from khotan_cli.runtime.flows.sources import Chunk, EndpointSource, source_of
@@ -177,7 +176,7 @@ class Push:
             fields = as_mapping(record) if not hasattr(record, "__table__") else None
             parts = tuple(getattr(record, k) if fields is None else fields.get(k) for k in self._key)
             if None in parts:
-                rejects.append(Reject(name, f"has no {self._key[parts.index(None)]!r}", _shown(record)))
+                rejects.append(Reject(name, f"has no {self._key[parts.index(None)]!r}", shown(record)))
                 continue
             with_key += 1
             keyed[self._destination.key(record, parts)] = record
@@ -195,7 +194,7 @@ class Push:
             except Exception as exc:
                 if self._on_error == "fail":
                     raise
-                rejects.append(Reject(name, reason_of(exc), _shown(record)))
+                rejects.append(Reject(name, reason_of(exc), shown(record)))
                 continue
             digests = {} if payload is None else field_digests(payload)
             before = known.get(key)
@@ -278,7 +277,3 @@ class Push:
         except ValueError:
             found = None
         return "" if found is None else str(found)
-
-
-def _shown(record: Any) -> Any:
-    return to_jsonable_python(record, fallback=repr)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Literal
 
 from pydantic import BaseModel, TypeAdapter
 from sqlalchemy import Integer, String
+from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from khotan_cli.errors import FlowError
+from khotan_cli.errors import DatabaseBusy, DatabaseNotMigrated, DatabaseUnreachable, FlowError, StoreError
 from khotan_cli.runtime.flows.pages import as_mapping
 from khotan_cli.runtime.store.columns import key_readers, named_columns, table_of
 from khotan_cli.runtime.store.seen import key_text
@@ -46,6 +48,11 @@ class Rows:
 
     def batch(self, records: Sequence[Any]) -> Batch:
         return Batch(self, records)
+
+    def missing(self, record: Any) -> str | None:
+        """The first part of the key that a record lacks. Raises TypeError for what is no record."""
+        fields = as_mapping(record)
+        return next((name for name in self.key if fields.get(name) is None), None)
 
     def as_stored(self, keys: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         """The keys as they are in the table: two ways to write one down name one row."""
@@ -129,6 +136,23 @@ class Batch:
         self._rows.mostly_new = done.created > done.total / 2
         return done
 
+    async def write_accepted(self, session: AsyncSession) -> tuple[Upserted, list[tuple[Any, Exception]]]:
+        """Write those that the database takes, which is asked for ever smaller parts; and the others, with why it does not."""
+        try:
+            async with session.begin_nested():
+                return await self.write(session), []
+        except Exception as exc:
+            if not refuses_values(exc):
+                raise
+            if len(self.records) == 1:
+                return Upserted(), [(self.records[0], exc)]
+        half = len(self.records) // 2
+        done, refused = Upserted(), list[tuple[Any, Exception]]()
+        for part in (self.records[:half], self.records[half:]):
+            some, others = await self._rows.batch(part).write_accepted(session)
+            done, refused = done.plus(some), [*refused, *others]
+        return done, refused
+
     async def _write(self, session: AsyncSession) -> Upserted:
         rows = self._rows
         if self._payload is not None and rows.upserter is not None:
@@ -143,6 +167,13 @@ class Batch:
             return await rows.upserter.write_rows(session, plain)
         known = [_only(as_mapping(record), rows.columns, record) for record in self.records]
         return await write_page(session, rows.table, known, rows.key, rows.exclude, rows.sqlite)
+
+
+def refuses_values(exc: Exception) -> bool:
+    """Whether the database, or what prepares rows for it, objects to values: not an outage, not a wrong table."""
+    if isinstance(exc, StoreError):
+        return not isinstance(exc, (DatabaseUnreachable, DatabaseBusy, DatabaseNotMigrated))
+    return isinstance(exc, (IntegrityError, DataError, sqlite3.IntegrityError, sqlite3.DataError, OverflowError))
 
 
 def _only(fields: Mapping[str, Any], columns: frozenset[str], record: Any) -> Mapping[str, Any]:

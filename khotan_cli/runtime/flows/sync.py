@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.flows.definition import Flow
 from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.flows.pages import PageReader, reason_of, without_secrets
+from khotan_cli.runtime.flows.pages import PageReader, reason_of, shown, without_secrets
 from khotan_cli.runtime.flows.recorder import Finished, Outcome, Recorder
 from khotan_cli.runtime.flows.refs import RefWriter
 from khotan_cli.runtime.flows.rows import Batch, Rows
@@ -24,6 +23,7 @@ from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.plugs.walk import Fetched, PageWalk, Position
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.columns import check_key
+from khotan_cli.runtime.store.failures import explain
 from khotan_cli.runtime.store.runs import Reject
 from khotan_cli.runtime.store.seen import NothingMet
 from khotan_cli.runtime.store.upsert import Upserted
@@ -196,9 +196,12 @@ class Sync:
         rejects = [Reject(name, reason, raw) for raw, reason in page.invalid]
         extracted = len(page.items) + len(rejects)
         items, left_out = self._transformed(name, page.items, rejects)
+        if self._on_invalid == "skip":
+            items = self._with_key(name, items, rejects)
         batch = self._rows.batch(items)
         skipped, keys = left_out + batch.repeated(self._dedupe), len(batch.keys)
-        batch.prepare(keep_records=self._recorder.dry or self._dedupe == "first", keep_keys=self._delete_missing)
+        keep = self._recorder.dry or self._dedupe == "first" or self._on_invalid == "skip"
+        batch.prepare(keep_records=keep, keep_keys=self._delete_missing)
         for_refs = page.items if self._refs is not None else []
         return _Ready(name, fetched.following, fetched.cut, for_refs, batch, rejects, extracted, skipped, keys)
 
@@ -213,7 +216,8 @@ class Sync:
             if self._remembers:
                 await self._note(session, batch, ready.name)
                 skipped += ready.keys - len(batch.keys)
-            done = await self._write(session, batch)
+            done, refused = await self._write(session, batch)
+            rejects = [*ready.rejects, *[self._reject(ready.name, record, exc) for record, exc in refused]]
             self._recorder.wrote(self._rows.name, done._asdict(), batch.records)
             if self._refs is not None:
                 await self._refs.write(session, ready.items)
@@ -222,12 +226,12 @@ class Sync:
                 "created": done.created,
                 "updated": done.updated,
                 "skipped": skipped + done.unchanged,
-                "failed": len(ready.rejects),
+                "failed": len(rejects),
             }
             if self._transform is not None:
                 counts["transformed"] = done.total
             result = {"next": following, "filter": self._filter, "unchanged": done.unchanged, "cut": ready.cut}
-            return Outcome(result, counts, ready.rejects)
+            return Outcome(result, counts, rejects)
 
         self._free.clear()
         try:
@@ -235,7 +239,7 @@ class Sync:
         finally:
             self._free.set()
 
-    async def _write(self, session: AsyncSession, batch: Batch) -> Upserted:
+    async def _write(self, session: AsyncSession, batch: Batch) -> tuple[Upserted, list[tuple[Any, Exception]]]:
         """Write the batch; meanwhile there is time to prepare the next, and to take apart the one before."""
         await session.connection()
 
@@ -245,7 +249,9 @@ class Sync:
 
         sent = asyncio.get_running_loop().call_later(_SENT_SECONDS, meanwhile)
         try:
-            return await batch.write(session)
+            return (
+                await batch.write_accepted(session) if self._on_invalid == "skip" else (await batch.write(session), [])
+            )
         finally:
             sent.cancel()
             self._free.clear()
@@ -262,13 +268,27 @@ class Sync:
             except Exception as exc:
                 if self._on_invalid == "fail":
                     raise
-                rejects.append(Reject(name, reason_of(exc), to_jsonable_python(item, fallback=repr)))
+                rejects.append(Reject(name, reason_of(exc), shown(item)))
                 continue
             if one is None:
                 left_out += 1
             else:
                 made.append(one)
         return made, left_out
+
+    def _with_key(self, name: str, items: list[Any], rejects: list[Reject]) -> list[Any]:
+        """The records that have a key; the others are rejected."""
+        kept: list[Any] = []
+        for item in items:
+            missing = self._rows.missing(item)
+            if missing is None:
+                kept.append(item)
+            else:
+                rejects.append(Reject(name, f"has no {missing!r}, which is part of the key", shown(item)))
+        return kept
+
+    def _reject(self, name: str, record: Any, exc: Exception) -> Reject:
+        return Reject(name, explain(exc, self._host.database.url).message, shown(record))
 
     async def _note(self, session: AsyncSession, batch: Batch, page: str) -> None:
         """Remember the keys of this pass; with dedupe="first" leave out those that came before."""

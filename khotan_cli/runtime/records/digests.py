@@ -9,6 +9,8 @@ from typing import Any
 import orjson
 from pydantic_core import to_jsonable_python
 
+from khotan_cli.runtime.store.held import holds_value
+
 _BYTES = 6
 _WIDEST = 2**63
 """Above it orjson writes no integers."""
@@ -28,8 +30,8 @@ def digest(value: Any) -> str:
 
 
 def holds(known: Mapping[str, str] | None, wanted: Mapping[str, str]) -> bool:
-    """Whether a system is known to have every one of the wanted values."""
-    return known is not None and bool(wanted) and all(known.get(name) == value for name, value in wanted.items())
+    """Whether a system is known to have every one of the wanted values; `known` as store/held.py says."""
+    return known is not None and bool(wanted) and all(holds_value(known.get(name), one) for name, one in wanted.items())
 
 
 def _plain(value: Any) -> Any:

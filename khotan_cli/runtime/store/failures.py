@@ -70,6 +70,8 @@ def explained(url: URL) -> Iterator[None]:
 
 def explain(exc: Exception, url: URL) -> KhotanError:
     """The KhotanError for an exception of SQLAlchemy or a driver."""
+    if isinstance(exc, KhotanError):
+        return exc
     name = describe_url(url)
     cause: BaseException = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
     if isinstance(cause, PoolTimeout):

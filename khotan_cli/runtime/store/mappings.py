@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from khotan_cli.errors import MappingConflict
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.store.held import held_after
 from khotan_cli.runtime.store.keys import decode_key, encode_key
 from khotan_cli.runtime.store.tables import MAPPING_REFS, MAPPINGS
 
@@ -55,7 +56,7 @@ class MappingCounts(NamedTuple):
 
 
 class KnownRef(NamedTuple):
-    """The id that a system has for a key, and the digests of what it is known to hold."""
+    """The id that a system has for a key, and what it is known to hold (held.py)."""
 
     ref: str
     fields: dict[str, str] | None
@@ -102,6 +103,11 @@ class MappingStore:
             for plug, ref in refs.items()
         ]
         await self._check_free(session, resource, wanted, {value: key for key, value in ids.items()})
+        for row in wanted:
+            before = known.get((row["mapping_id"], row["plug"]))
+            if row["fields"] or (before is not None and before.ref == row["ref"]):
+                held = None if before is None or before.ref != row["ref"] else before.fields
+                row["fields"] = held_after(held, row["fields"] or {}, written=changes.origin == "write")
         differing = [row for row in wanted if _differs(known.get((row["mapping_id"], row["plug"])), row)]
         touched = {row["mapping_id"] for row in differing if _moves(known.get((row["mapping_id"], row["plug"])), row)}
         gone = [
@@ -112,7 +118,7 @@ class MappingStore:
         touched |= {mapping for mapping, _ in gone}
         stale = [(row["mapping_id"], row["plug"]) for row in differing if (row["mapping_id"], row["plug"]) in known]
         await self._remove_refs(session, [*gone, *stale])
-        await self._add_refs(session, resource, differing, changes.origin, known)
+        await self._add_refs(session, resource, differing, changes.origin)
         fresh = {ids[key] for key in made}
         moved = touched - fresh
         if moved:
@@ -188,18 +194,11 @@ class MappingStore:
         resource: str,
         rows: Sequence[Mapping[str, Any]],
         origin: str,
-        known: Mapping[tuple[str, str], KnownRef],
     ) -> None:
         if not rows:
             return
         now = utc_now()
-        values = []
-        for row in rows:
-            before = known.get((row["mapping_id"], row["plug"]))
-            fields = row["fields"]
-            if before is not None and before.ref == row["ref"] and before.fields:
-                fields = {**before.fields, **(fields or {})}
-            values.append({**row, "fields": fields, "resource": resource, "origin": origin, "updated_at": now})
+        values = [{**row, "resource": resource, "origin": origin, "updated_at": now} for row in rows]
         await session.execute(self.database.insert(MAPPING_REFS), values)
 
     async def change(self, mapping_id: str, refs: Mapping[str, str], *, replace: bool) -> MappingEntry | None:
@@ -302,11 +301,7 @@ def _moves(known: KnownRef | None, row: Mapping[str, Any]) -> bool:
 
 
 def _differs(known: KnownRef | None, row: Mapping[str, Any]) -> bool:
-    if _moves(known, row):
-        return True
-    assert known is not None
-    fields = row["fields"] or {}
-    return any((known.fields or {}).get(name) != value for name, value in fields.items())
+    return _moves(known, row) or (known is not None and (known.fields or {}) != (row["fields"] or {}))
 
 
 def _conflict(resource: str, plug: str, ref: str, holder: str, claimant: str) -> MappingConflict:

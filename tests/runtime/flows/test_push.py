@@ -473,6 +473,55 @@ async def test_an_inflow_and_an_outflow_settle(host: Host, run: Run, shop: Shop)
         assert await rows_of(host) == [(1, "theirs", 5.0)]
 
 
+async def test_a_service_that_writes_values_down_differently_settles_too(host: Host, run: Run, shop: Shop) -> None:
+    mirror = Mirror()
+
+    async def service(asked: Asked) -> Answer:
+        if asked.method == "GET":
+            data = [{**r, "id": int(r["id"]), "price": f"{r['price']:.2f}"} for r in mirror.records.values()]
+            return as_json({"data": data, "total": len(data)})
+        ref = asked.path.removeprefix("/sent").strip("/")
+        return as_json(mirror.put(asked.json(), ref or str(len(mirror.records) + 1)))
+
+    async with loopback(service) as served:
+        here = shop.with_options(base_url=served.url)
+
+        @inflow(shop, resource="goods")
+        async def bring(ctx: FlowContext) -> None:
+            def row(item: Any) -> dict[str, Any]:
+                return {"id": item["id"], "name": item["name"], "price": float(item["price"])}
+
+            await ctx.sync(here.list_loose, into=ItemRow, key="id", transform=row)
+
+        @outflow(shop, resource="goods")
+        async def send(ctx: FlowContext) -> None:
+            await ctx.push(select(ItemRow), here.create_item, update=here.update_item, key="id", body=payload)
+
+        mirror.put({"name": "theirs", "price": 1.0}, "1")
+        writes: list[int] = []
+        for _ in range(3):
+            await run(bring)
+            await run(send)
+            writes.append(mirror.writes)
+        assert writes == [2, 2, 2], "once, as 1.0 is not what was read; then it is known as what it comes back"
+        async with host.database.writing() as session:
+            await session.execute(text("UPDATE items SET price = 5 WHERE id = 1"))
+        for _ in range(3):
+            await run(send)
+            await run(bring)
+        assert mirror.writes == 3
+        mirror.put({"price": 7.0}, "1")  # by somebody else
+        await run(bring)
+        await run(send)
+        await run(send)
+        assert await rows_of(host) == [(1, "theirs", 7.0)]
+        async with host.database.writing() as session:
+            await session.execute(text("UPDATE items SET price = 5 WHERE id = 1"))
+        before = mirror.writes
+        await run(send)
+        assert mirror.writes == before + 1, "what was there once is not taken for what is there now"
+
+
 async def test_a_lost_run_writes_nothing_more(host: Host, shop: Shop, source: Source, run: Run) -> None:
     @outflow(shop)
     async def out(ctx: FlowContext) -> None:

@@ -348,6 +348,44 @@ async def test_a_transform_that_leaves_everything_out_empties_no_table(
     assert (await run(items, body="all")).deleted == 12
 
 
+class StrictRow(SQLModel, table=True):
+    __tablename__ = "strict"  # pyright: ignore[reportAssignmentType]
+
+    id: int = Field(primary_key=True)
+    name: str
+    code: int = Field(unique=True)
+
+
+@pytest.mark.parametrize("mode", ["skip", "fail"])
+async def test_a_record_that_the_table_refuses_holds_up_no_other(
+    run: Run, host: Host, shop: Shop, source: Source, mode: Any
+) -> None:
+    odd: dict[int, dict[str, Any]] = {3: {"name": None}, 7: {"id": None}, 12: {"code": 11}, 18: {"code": 2**70}}
+
+    @inflow(shop)
+    async def items(ctx: FlowContext) -> None:
+        await ctx.ensure_table(StrictRow)
+        await ctx.sync(
+            shop.list_items,
+            into=StrictRow,
+            key="id",
+            transform=lambda item: {"id": item.id, "name": item.name, "code": item.id, **odd.get(item.id, {})},
+            on_invalid=mode,
+        )
+
+    source.items = some_items(25)
+    row = await run(items)
+    if mode == "fail":
+        assert row.status == "failed"
+        return
+    assert (row.status, row.error) == ("partial", None)
+    assert counts(row) == {"extracted": 25, "transformed": 21, "created": 21, "failed": 4}
+    rejects, total = await host.runs.rejects(row.id)
+    assert total == 4 and {str(reject.record["name"]) for reject in rejects} == {"None", "item 7", "item 12", "item 18"}
+    assert await rows_of(host, "SELECT count(*) FROM strict") == [(21,)]
+    assert counts(await run(items)) == {"extracted": 25, "transformed": 21, "skipped": 21, "failed": 4}
+
+
 class LinkedRow(SQLModel, table=True):
     __tablename__ = "linked"  # pyright: ignore[reportAssignmentType]
 

@@ -16,6 +16,7 @@ from khotan_cli.runtime.records.digests import digest, field_digests, holds
 from khotan_cli.runtime.records.resources import Mappings, Resource
 from khotan_cli.runtime.store.caches import CacheStore
 from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.store.held import held_after
 from khotan_cli.runtime.store.keys import decode_key, encode_key
 from khotan_cli.runtime.store.mappings import MappingStore
 
@@ -43,6 +44,17 @@ def test_digests_know_equal_values() -> None:
     known = field_digests({"a": 1, "b": "x", "more": True})
     assert holds(known, field_digests({"a": 1, "b": "x"}))
     assert not holds(known, field_digests({"a": 2})) and not holds(None, {"a": "x"}) and not holds(known, {})
+
+
+def test_what_was_written_is_known_by_what_it_comes_back_as() -> None:
+    held = held_after(None, {"price": "w"}, written=True)
+    assert holds(held, {"price": "w"}) and not holds(held, {"price": "r"})
+    assert held_after(held, {"price": "w"}, written=False) == {"price": "w"}
+    held = held_after(held, {"price": "r", "name": "n"}, written=False)
+    assert holds(held, {"price": "w"}) and holds(held, {"price": "r", "name": "n"})
+    assert held_after(held, {"price": "r"}, written=False) == held == held_after(held, {"price": "w"}, written=True)
+    changed = held_after(held, {"price": "x"}, written=False)
+    assert holds(changed, {"price": "x"}) and not holds(changed, {"price": "w"}) and not holds(changed, {"price": "r"})
 
 
 @pytest.fixture
