@@ -162,7 +162,7 @@ class Push:
 
         async def work(session: AsyncSession) -> Outcome:
             if self._read_refs is not None and isinstance(self._source, EndpointSource):
-                await self._read_refs.write(session, chunk.records)
+                await self._read_refs.write(session, chunk.records, skip=self._on_error == "skip")
             await ledger.clear(session)
             return Outcome({"next": chunk.following}, counts, rejects, counted=sent)
 

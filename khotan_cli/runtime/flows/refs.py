@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from khotan_cli.errors import MappingConflict
 from khotan_cli.runtime.flows.definition import Flow
 from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.pages import as_document
@@ -27,18 +28,34 @@ class RefWriter:
         resource = host.resources.get(flow.resource or "")
         return None if resource is None or plug not in resource.plugs else cls(host.mappings, resource, plug)
 
-    async def write(self, session: AsyncSession, records: Sequence[Any]) -> None:
+    async def write(
+        self, session: AsyncSession, records: Sequence[Any], *, skip: bool = False
+    ) -> list[tuple[Any, MappingConflict]]:
         """In the caller's transaction. Records without key or id are left out; of several with one key the last counts.
 
-        Raises MappingConflict.
+        An id that belongs to another key raises MappingConflict; with `skip` its record is left out, and returned.
         """
-        refs: dict[str, dict[str, str]] = {}
-        fields: dict[tuple[str, str], dict[str, str]] = {}
+        known: dict[str, tuple[Any, str, dict[str, str]]] = {}
         for record in records:
             document = as_document(record)
             key, ref = self.resource.key_of(document), self.resource.ref_of(self.plug, document)
             if key is not None and ref is not None:
-                refs[key] = {self.plug: ref}
-                fields[key, self.plug] = field_digests(document)
-        if refs:
-            await self._store.write(session, MappingChanges(self.resource.name, refs, origin="read", fields=fields))
+                known[key] = record, ref, field_digests(document)
+        refused: list[tuple[Any, MappingConflict]] = []
+        while known:
+            refs = {key: {self.plug: ref} for key, (_, ref, _) in known.items()}
+            fields = {(key, self.plug): digests for key, (_, _, digests) in known.items()}
+            changes = MappingChanges(self.resource.name, refs, origin="read", fields=fields)
+            if not skip:
+                await self._store.write(session, changes)
+                break
+            try:
+                async with session.begin_nested():
+                    await self._store.write(session, changes)
+                break
+            except MappingConflict as exc:
+                mine = [key for key, (_, ref, _) in known.items() if ref == exc.details.get("ref")]
+                if not mine:
+                    raise
+                refused.append((known.pop(mine[-1])[0], exc))
+        return refused

@@ -18,6 +18,9 @@ from khotan_cli.runtime.store.columns import key_readers, named_columns, table_o
 from khotan_cli.runtime.store.seen import key_text
 from khotan_cli.runtime.store.upsert import Upserted, Upserter, missing_key, upserter_for, write_page
 
+Refusal = tuple[Any, Exception]
+"""A record that is not taken, and why."""
+
 
 class Rows:
     """How records of one kind become rows of a table. `model`: the Pydantic model of all records; None: any mappings."""
@@ -136,7 +139,7 @@ class Batch:
         self._rows.mostly_new = done.created > done.total / 2
         return done
 
-    async def write_accepted(self, session: AsyncSession) -> tuple[Upserted, list[tuple[Any, Exception]]]:
+    async def write_accepted(self, session: AsyncSession) -> tuple[Upserted, list[Refusal]]:
         """Write those that the database takes, which is asked for ever smaller parts; and the others, with why it does not."""
         try:
             async with session.begin_nested():
@@ -147,7 +150,7 @@ class Batch:
             if len(self.records) == 1:
                 return Upserted(), [(self.records[0], exc)]
         half = len(self.records) // 2
-        done, refused = Upserted(), list[tuple[Any, Exception]]()
+        done, refused = Upserted(), list[Refusal]()
         for part in (self.records[:half], self.records[half:]):
             some, others = await self._rows.batch(part).write_accepted(session)
             done, refused = done.plus(some), [*refused, *others]

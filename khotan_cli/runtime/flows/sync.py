@@ -16,7 +16,7 @@ from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.pages import PageReader, reason_of, shown, without_secrets
 from khotan_cli.runtime.flows.recorder import Finished, Outcome, Recorder
 from khotan_cli.runtime.flows.refs import RefWriter
-from khotan_cli.runtime.flows.rows import Batch, Rows
+from khotan_cli.runtime.flows.rows import Batch, Refusal, Rows
 from khotan_cli.runtime.flows.tally import SyncResult, Tally, fingerprint
 from khotan_cli.runtime.flows.uncollected import uncollected
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
@@ -217,10 +217,10 @@ class Sync:
                 await self._note(session, batch, ready.name)
                 skipped += ready.keys - len(batch.keys)
             done, refused = await self._write(session, batch)
+            if self._refs is not None:
+                refused += await self._refs.write(session, ready.items, skip=self._on_invalid == "skip")
             rejects = [*ready.rejects, *[self._reject(ready.name, record, exc) for record, exc in refused]]
             self._recorder.wrote(self._rows.name, done._asdict(), batch.records)
-            if self._refs is not None:
-                await self._refs.write(session, ready.items)
             counts = {
                 "extracted": ready.extracted,
                 "created": done.created,
@@ -239,7 +239,7 @@ class Sync:
         finally:
             self._free.set()
 
-    async def _write(self, session: AsyncSession, batch: Batch) -> tuple[Upserted, list[tuple[Any, Exception]]]:
+    async def _write(self, session: AsyncSession, batch: Batch) -> tuple[Upserted, list[Refusal]]:
         """Write the batch; meanwhile there is time to prepare the next, and to take apart the one before."""
         await session.connection()
 

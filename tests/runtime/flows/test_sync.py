@@ -494,6 +494,27 @@ async def test_what_cannot_fit_is_said(
     assert row.error["error"] in ("config_invalid", "invalid_input")
 
 
+async def test_an_id_that_belongs_to_another_key_holds_up_no_other_record(
+    run: Run, host: Host, shop: Shop, source: Source
+) -> None:
+    @inflow(shop, resource="goods")
+    async def items(ctx: FlowContext) -> None:
+        await ctx.sync(shop.list_items, into=ItemRow, key="id", on_invalid=ctx.body)
+
+    source.items = some_items(5)
+    assert (await run(items, body="skip")).status == "completed"
+    source.items[3] = {"id": 3, "name": "renamed", "price": 1}
+    source.items[4] = {"id": 4, "name": "item 4", "price": 99}
+    failed = await run(items, body="fail")
+    assert failed.error["error"] == "mapping_conflict"
+    row = await run(items, body="skip")
+    assert (row.status, row.updated, row.failed) == ("partial", 2, 1)
+    rejects, total = await host.runs.rejects(row.id)
+    assert total == 1 and rejects[0].record["name"] == "renamed" and "'3'" in rejects[0].reason
+    found = await host.mappings.by_keys("goods", ["item 3", "renamed", "item 4"])
+    assert set(found) == {"item 3", "item 4"}
+
+
 async def test_mappings_are_kept_for_a_flow_with_a_resource(run: Run, host: Host, shop: Shop, source: Source) -> None:
     @inflow(shop, resource="goods")
     async def items(ctx: FlowContext) -> None:
