@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import FlowError, UnknownName
 from khotan_cli.runtime.flows.attempts import hopeless, named, restored
+from khotan_cli.runtime.flows.contain import contained
 from khotan_cli.runtime.flows.definition import Flow, Step
 from khotan_cli.runtime.flows.failure import masker_of
 from khotan_cli.runtime.flows.host import Host
@@ -273,8 +274,9 @@ class FlowContext:
             scope = StepScope(name)
             token = _scope.set(scope)
             try:
-                async with asyncio.timeout(step.timeout):
-                    value = await step.function(self, *args, **kwargs)
+                with contained(f"Step {name!r}"):
+                    async with asyncio.timeout(step.timeout):
+                        value = await step.function(self, *args, **kwargs)
                 break
             except (RunLost, RunCancelled):
                 raise

@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from khotan_cli.errors import ConfigError, FlowError, PlugError
+from khotan_cli.runtime.flows.contain import contained
 from khotan_cli.runtime.flows.context import FlowContext
 from khotan_cli.runtime.flows.definition import COUNTERS, Flow, RunResult
 from khotan_cli.runtime.flows.failure import failure_of
@@ -59,8 +60,9 @@ async def run_function(flow: Flow, ctx: FlowContext) -> str | None:
     """Call the flow's function under its timeout, and count what it returns; its message."""
     clock = asyncio.timeout(flow.timeout)
     try:
-        async with clock:
-            result = await flow.function(ctx)
+        with contained(f"Flow {flow.name!r}", whole=True):
+            async with clock:
+                result = await flow.function(ctx)
     except TimeoutError:
         if not clock.expired():
             raise

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from khotan_cli.runtime.flows.contain import cancelled_from_outside
+
 _RUN_SECONDS = 30.0
 _SENDER_SECONDS = 2.0
 """Some services wait for an answer for three seconds (docs.slack.dev/apis/events-api)."""
@@ -95,7 +97,9 @@ async def _call(hook: Callable[[Any], Any] | None, told: RunInfo | EventInfo, se
             done = hook(told)
             if inspect.isawaitable(done):
                 await done
-    except Exception as exc:  # a hook is the user's code, and none of the run's business
+    except (Exception, SystemExit, asyncio.CancelledError) as exc:  # the user's code, and none of the run's business
+        if isinstance(exc, asyncio.CancelledError) and cancelled_from_outside():
+            raise
         # The message may hold a secret, a webhook's URL say: only the kind of error is named.
         name = getattr(hook, "__name__", type(hook).__name__)
         about = f"flow {told.flow}" if isinstance(told, RunInfo) else f"wire {told.wire}"

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from khotan_cli.runtime.flows.contain import contained, leaving
+
 T = TypeVar("T")
 
 _STOP_SECONDS = 5.0
@@ -23,15 +25,25 @@ class Lane:
     def __init__(self, number: int, leave: Callable[[], Awaitable[None]]) -> None:
         self._loop = asyncio.new_event_loop()
         self._leave = leave
+        self._stopping = self._ended = False
         self._thread = threading.Thread(target=self._run, name=f"khotan-lane-{number}", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
+        while not self._ended:
+            try:
+                self._loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as exc:
+                # Of a task that the work has started. Who awaits the task gets it too, and this loop goes on.
+                logger.warning("%s goes on after %r", self._thread.name, exc)
         with contextlib.suppress(Exception):
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
 
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -40,11 +52,14 @@ class Lane:
         """Run the work; called from another event loop. A caller that is cancelled leaves at once, and the work is cancelled
         when the lane comes to it; `ended` is called when it has ended, in the lane."""
         begun: list[asyncio.Task[T] | None] = []
+        left = threading.Event()
 
         async def occupied() -> T:
             begun.append(asyncio.current_task())
+            leaving.set(lambda: left.is_set() or self._stopping)
             try:
-                return await work
+                with contained("Work in a lane", whole=True):
+                    return await work
             finally:
                 ended()
 
@@ -57,6 +72,7 @@ class Lane:
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
+            left.set()
             with contextlib.suppress(RuntimeError):  # the lane has stopped, and cancelled it
                 # Behind the start of the work, which may still be on its way.
                 self._loop.call_soon_threadsafe(self._loop.call_soon, cancel)
@@ -64,14 +80,19 @@ class Lane:
 
     def stop(self) -> None:
         """Cancel what runs, close what belongs to the loop, end the thread; one that does not yield is left behind."""
+        self._stopping = True
         ended = self.submit(self._wind_up())
         try:
             ended.result(_STOP_SECONDS)
         except (concurrent.futures.TimeoutError, concurrent.futures.CancelledError):
             logger.warning("%s does not yield, and is left behind", self._thread.name)
             return
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._end)
         self._thread.join(_STOP_SECONDS)
+
+    def _end(self) -> None:
+        self._ended = True
+        self._loop.stop()
 
     async def _wind_up(self) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
@@ -94,6 +115,7 @@ class Lanes:
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run it in a lane; called from any event loop. A cancelled caller cancels the work."""
         with self._guard:
+            self._idle = [lane for lane in self._idle if lane.alive]
             lane = self._idle.pop() if self._idle else self._make()
             self._busy.add(lane)
         return await lane.run(work(), lambda: self._freed(lane))
@@ -117,4 +139,5 @@ class Lanes:
             lanes = [*self._idle, *self._busy]
             self._idle, self._busy = [], set()
         for lane in lanes:
-            lane.stop()
+            if lane.alive:
+                lane.stop()

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import ConfigError
+from khotan_cli.runtime.flows.contain import contained
 from khotan_cli.runtime.flows.definition import Flow
 from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.pages import PageReader, reason_of, shown, without_secrets
@@ -174,7 +175,9 @@ class Sync:
         following: Position | None = position
         try:
             while following is not None:
-                ready = await self._fetch(self._page_name(index), following, first=following is position)
+                name = self._page_name(index)
+                with contained(f"Step {name!r}"):
+                    ready = await self._fetch(name, following, first=following is position)
                 await coming.put(ready)
                 index, following = index + 1, ready.following
         except Exception as exc:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from khotan_cli.errors import DatabaseBusy, DatabaseUnreachable, KhotanError
+from khotan_cli.runtime.flows.contain import contained
 from khotan_cli.runtime.flows.context import FlowContext
 from khotan_cli.runtime.flows.execution import run_function, tell
 from khotan_cli.runtime.flows.failure import failure_of
@@ -170,7 +171,8 @@ async def deliver(host: WebhookHost, handler: Handler | None, row: RunData, stor
             await recorder.load()
         ctx = FlowContext(base, handler, recorder, variant="", source=row.source)
         try:
-            ctx.event = StoredEvent(stored).event(handler.adapter, ctx, row.failures + 1)
+            with contained(f"The model of handler {handler.name!r}"):
+                ctx.event = StoredEvent(stored).event(handler.adapter, ctx, row.failures + 1)
         except ValidationError as exc:
             await _invalid(host, handler, recorder, row, exc)
             return

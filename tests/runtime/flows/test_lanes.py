@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from khotan_cli.errors import KhotanError
 from khotan_cli.runtime.flows.lanes import Lanes
 
 
@@ -72,3 +74,45 @@ async def test_an_error_reaches_the_caller(lanes: Lanes) -> None:
     with pytest.raises(ValueError, match="no"):
         await lanes.run(fails)
     assert await lanes.run(name_of_thread) == "khotan-lane-1"
+
+
+async def test_a_lane_outlives_what_would_end_its_loop(lanes: Lanes) -> None:
+    async def beside() -> None:
+        raise SystemExit(3)
+
+    async def exits() -> str:
+        task = asyncio.create_task(beside())
+        await asyncio.wait({task})
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0)
+        return type(task.exception()).__name__
+
+    async with asyncio.timeout(10):
+        assert await lanes.run(exits) == "SystemExit"
+        assert await lanes.run(name_of_thread) == "khotan-lane-1"
+
+
+async def test_work_that_would_end_the_loop_of_its_caller_is_an_error_there(lanes: Lanes) -> None:
+    async def exits() -> None:
+        raise SystemExit(3)
+
+    async with asyncio.timeout(10):
+        with pytest.raises(KhotanError, match=r"SystemExit\(3\)"):
+            await lanes.run(exits)
+        assert await lanes.run(name_of_thread) == "khotan-lane-1"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_lane_whose_thread_has_ended_is_not_used_again(lanes: Lanes) -> None:
+    async def loop_and_thread() -> tuple[Any, threading.Thread]:
+        return asyncio.get_running_loop(), threading.current_thread()
+
+    def broken() -> None:
+        raise OSError("somebody has closed all files of the process")
+
+    loop, thread = await lanes.run(loop_and_thread)
+    loop.call_soon_threadsafe(setattr, loop, "_run_once", broken)
+    await asyncio.to_thread(thread.join, 10)
+    loop.close()
+    async with asyncio.timeout(10):
+        assert await lanes.run(name_of_thread) == "khotan-lane-2"

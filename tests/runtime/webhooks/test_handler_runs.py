@@ -149,3 +149,50 @@ async def test_retention_sweeps_events_that_are_done_with_their_runs(database_ur
     with connection(database_url) as run:
         assert run("SELECT remote_id FROM khotan_webhook_events ORDER BY id") == [("evt_2",), ("evt_3",)]
         assert run("SELECT count(*) FROM khotan_runs") == [(2,)]
+
+
+ENDS = """
+import sys
+from pathlib import Path
+from khotan_cli.runtime import Hooks
+
+
+def told(info) -> None:
+    with Path("told").open("a") as file:
+        file.write(f"{info.flow} {info.status}\\n")
+
+
+HOOKS = Hooks(on_failure=told, on_end=told)
+
+
+@wire.catch("exit", retry=Retry(attempts=2, backoff=0.01))
+async def exits(event: Event[Any]) -> None:
+    sys.exit(3)
+
+
+@wire.catch("cancel", retry=Retry(attempts=1))
+async def cancels(event: Event[Any]) -> None:
+    raise asyncio.CancelledError
+
+
+@wire.catch("block", retry=Retry(attempts=1), timeout=0.1, hooks=HOOKS)
+async def blocks(event: Event[Any]) -> None:
+    time.sleep(60)
+
+
+@wire.catch("wait", hooks=HOOKS)
+async def waits(event: Event[Any]) -> None: ...
+"""
+
+
+def test_handlers_that_would_end_the_process_fail_alone(database_url: str, tmp_path: Path) -> None:
+    project = webhook_project(tmp_path, database_url, wire=ENDS)
+    with served_app(project, KHOTAN_CONCURRENCY="1") as app:
+        for number, kind in enumerate(("exit", "cancel", "order.paid")):
+            assert send(app.url, order(number, type=kind)).status_code == 202
+        for number, status in ((1, "failed"), (2, "failed"), (3, "completed")):
+            wait_for(lambda: project.khotan("wire", "show", str(number)).json["status"] == status, status)  # noqa: B023
+    runs = [project.khotan("wire", "show", number).json["runs"][0] for number in ("1", "2")]
+    assert [run["error"]["error"] for run in runs] == ["flow_failed"] * 2
+    assert "'shop.exits' ended the process' work with SystemExit(3)" in runs[0]["error"]["message"]
+    assert "'shop.cancels' cancelled itself" in runs[1]["error"]["message"]
