@@ -63,8 +63,8 @@ class Services:
             registry.caches,
             hooks or Hooks(),
         )
-        self.dispatcher = Dispatcher(self.host)
         self.webhooks = WebhookHost(self.host, registry.wires, settings.public_url)
+        self.dispatcher = Dispatcher(self.host, self._known)
         self.subscriptions = Subscriptions(self.webhooks)
         self.deliverer = Deliverer(self.webhooks, concurrency=settings.concurrency)
         self.replays = Replays(self.webhooks, self.deliverer.wake)
@@ -94,6 +94,10 @@ class Services:
     def has_work(self) -> bool:
         """Whether there is anything that an engine would do."""
         return bool(self.registry.flows or self.registry.wires)
+
+    def _known(self, name: str) -> Flow | None:
+        """The flow, or the handler, of that name."""
+        return self.registry.flows.get(name) or self.webhooks.handlers.get(name)
 
     def runnable(self, name: str) -> Flow:
         """The flow, or the handler, of that name. Raises UnknownName with the nearest of both."""

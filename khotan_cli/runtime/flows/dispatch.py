@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import KhotanError, UnknownName, UsageError
 from khotan_cli.runtime.flows.definition import Flow, Variant
+from khotan_cli.runtime.flows.execution import tell
 from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.outbox import queue_of
@@ -38,10 +39,13 @@ class Started:
 
 
 class Dispatcher:
-    """Starts runs. Holds no state but what spares it to ask the database each time."""
+    """Starts runs. Holds no state but what spares it to ask the database each time.
 
-    def __init__(self, host: Host) -> None:
-        self.host = host
+    known: what a run's row is a run of, handlers included; default: the host's flows.
+    """
+
+    def __init__(self, host: Host, known: Callable[[str], Flow | None] | None = None) -> None:
+        self.host, self._known = host, known or host.flows.get
         self._dispatched: dict[tuple[str, str], datetime] = {}
 
     # -- by hand -----------------------------------------------------------------------------------------------------
@@ -151,9 +155,11 @@ class Dispatcher:
             raise KhotanError(
                 f"Run {run_id} has ended: it is {row.status}", code="run_finished", hint="Nothing to cancel."
             )
-        status = await self.host.runs.cancel(run_id)
+        status, ended = await self.host.runs.cancel(run_id)
         if status == "cancelled":
             await self.host.outbox.cancel(run_id)
+        if ended is not None:
+            await tell(self.host, self._known(row.flow), ended, started=False)
         return status or "cancelled"
 
     # -- by schedule -------------------------------------------------------------------------------------------------
@@ -247,11 +253,16 @@ class Dispatcher:
         return "queued"
 
     async def _end_stuck(self, row: RunData, state: str) -> str:
-        if state == "CANCELLED" or row.cancel_requested:
-            return "cancelled" if await self.host.runs.end(row.id, row.updated_at, "cancelled") else ""
-        error = {
-            "error": "flow_failed",
-            "message": "The run was interrupted again and again, or its end could not be stored",
-            "hint": "Look at the worker's log, then retry the run.",
-        }
-        return "failed" if await self.host.runs.end(row.id, row.updated_at, "failed", error) else ""
+        status, error = "cancelled", None
+        if state != "CANCELLED" and not row.cancel_requested:
+            status = "failed"
+            error = {
+                "error": "flow_failed",
+                "message": "The run was interrupted again and again, or its end could not be stored",
+                "hint": "Look at the worker's log, then retry the run.",
+            }
+        ended = await self.host.runs.end(row.id, row.updated_at, status, error)
+        if ended is None:
+            return ""
+        await tell(self.host, self._known(row.flow), ended, started=False)
+        return status

@@ -18,7 +18,7 @@ import psycopg
 from sqlalchemy import Engine as SyncEngine
 
 from khotan_cli.errors import ConfigError, KhotanError
-from khotan_cli.runtime.flows.execution import execute
+from khotan_cli.runtime.flows.execution import execute, tell
 from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.lanes import Lanes
 from khotan_cli.runtime.flows.upkeep import Upkeep
@@ -180,7 +180,9 @@ class Engine:
         }
         now = await self._host.runs.get(run_id)
         if now is not None:
-            await self._host.runs.end(run_id, now.updated_at, "failed", error)
+            over = await self._host.runs.end(run_id, now.updated_at, "failed", error)
+            if over is not None:  # told in a lane: a hook that blocks must not hold up the queue
+                await self._lanes.run(lambda: tell(self._host, flow, over, started=False))
         return "failed"
 
     async def _leave_loop(self) -> None:

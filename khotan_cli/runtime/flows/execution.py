@@ -51,7 +51,7 @@ async def execute(host: Host, run_id: str) -> str:
         status, error = "failed", await failure_of(exc, host, flow)
         logger.warning("Run %s of flow %s failed: %s", run_id, row.flow, error["message"])
     ended = await patiently(lambda: host.runs.finish(run_id, row.epoch, status, message=message, error=error))
-    if ended is not None and flow is not None:
+    if ended is not None:
         await tell(host, flow, ended, started=False)
     return status if ended is None else str(ended.status)
 
@@ -110,11 +110,14 @@ async def _check_plugs(host: Host, flow: Flow) -> None:
             )
 
 
-async def tell(host: Host, flow: Flow, row: RunData, *, started: bool) -> None:
-    """Call the hooks of the app, the flow and its variant."""
+async def tell(host: Host, flow: Flow | None, row: RunData, *, started: bool) -> None:
+    """Call the hooks of the app, of the flow if there still is one, and of its variant.
+
+    Of an end tells who has ended the run, by a guarded update: so it is told once.
+    """
     info = run_info(row)
-    variant = flow.variants.get(row.variant or "")
-    for hooks in (host.hooks, flow.hooks, *([variant.hooks] if variant else [])):
+    variant = None if flow is None else flow.variants.get(row.variant or "")
+    for hooks in (host.hooks, *([flow.hooks] if flow else []), *([variant.hooks] if variant else [])):
         await (hooks.started(info) if started else hooks.ended(info))
 
 

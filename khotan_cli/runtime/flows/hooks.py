@@ -63,10 +63,10 @@ EventHook = Callable[[EventInfo], Awaitable[None] | None]
 class Hooks:
     """Functions of a RunInfo, sync or async: for a variant, a flow, or the whole app.
 
-    on_start: a run begins (again, after a crash). on_end: it has ended, however. on_success: completed. on_failure: failed
-    or partial. on_webhook_received, for the whole app only: an event was stored; not told of repeats. The sender waits for
-    it, two seconds at most; a run waits for a hook half a minute. A hook that raises, or takes longer, changes nothing but
-    a line in the log; one is called at most once per event.
+    on_start: a run begins; not told again where it is resumed. on_end: it has ended, however; one that never began, too.
+    on_success: completed. on_failure: failed or partial. on_webhook_received, for the whole app only: an event was stored;
+    not told of repeats. The sender waits for it, two seconds at most; a run waits for a hook half a minute. A hook that
+    raises, or takes longer, changes nothing but a line in the log; one is called at most once per event.
     """
 
     on_start: Hook | None = None

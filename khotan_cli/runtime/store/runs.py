@@ -187,25 +187,30 @@ class RunStore:
                 await session.execute(delete(SEEN_KEYS).where(SEEN_KEYS.c.run_id == run_id))
             return row
 
-    async def end(self, run_id: str, seen: datetime, status: str, error: Any = None) -> bool:
-        """End a run from outside, unless it has moved since it was `seen` (its updated_at)."""
+    async def end(self, run_id: str, seen: datetime, status: str, error: Any = None) -> RunData | None:
+        """End a run from outside; None where it has moved since it was `seen` (its updated_at)."""
         now = utc_now()
         statement = (
             update(RUNS)
             .where(RUNS.c.id == run_id, RUNS.c.status.in_(ACTIVE), RUNS.c.updated_at == seen)
             .values(status=status, error=error, ended_at=now, updated_at=now, epoch=RUNS.c.epoch + 1)
-            .returning(RUNS.c.id)
+            .returning(RUNS)
         )
         async with self.database.session() as session:
-            return (await session.execute(statement)).scalar() is not None
+            row: RunData | None = (await session.execute(statement)).one_or_none()
+            return row
 
-    async def cancel(self, run_id: str) -> str | None:
-        """Cancel a waiting run at once; ask a running one to stop before its next step. The status it has then."""
+    async def cancel(self, run_id: str) -> tuple[str | None, RunData | None]:
+        """Cancel a waiting run at once; ask a running one to stop before its next step.
+
+        The status it has then, and its row where this call has ended it.
+        """
         now = utc_now()
         waiting = (
             update(RUNS)
             .where(RUNS.c.id == run_id, RUNS.c.status == "pending")
             .values(status="cancelled", cancel_requested=True, ended_at=now, updated_at=now)
+            .returning(RUNS)
         )
         running = (
             update(RUNS)
@@ -213,10 +218,10 @@ class RunStore:
             .values(cancel_requested=True, updated_at=now)
         )
         async with self.database.writing() as session:
-            await session.execute(waiting)
+            ended: RunData | None = (await session.execute(waiting)).one_or_none()
             await session.execute(running)
             status: str | None = (await session.execute(select(RUNS.c.status).where(RUNS.c.id == run_id))).scalar()
-            return status
+            return status, ended
 
     # -- what a run says ---------------------------------------------------------------------------------------------
 

@@ -136,7 +136,8 @@ class Deliverer:
                 "hint": "Something in it blocks its thread: use await, or asyncio.to_thread(…).",
             }
             work.cancel()
-            await _again_or_never(self._host, handler, row, error)
+            # In a lane: a hook that blocks must not hold up the queue.
+            await lanes.run(lambda: _again_or_never(self._host, handler, row, error))
         except KhotanError as exc:
             # The database was away for longer than a run waits for it: it begins again when the database is back.
             logger.error("Run %s could not be ended: %s", row.id, exc.message)
@@ -159,7 +160,9 @@ async def deliver(host: WebhookHost, handler: Handler | None, row: RunData, stor
             "message": gone,
             "hint": "It was renamed or removed while the event waited.",
         }
-        await patiently(lambda: base.runs.finish(row.id, row.epoch, "failed", error=error))
+        lost = await patiently(lambda: base.runs.finish(row.id, row.epoch, "failed", error=error))
+        if lost is not None:
+            await tell(base, handler, lost, started=False)
         return
     recorder = Recorder(base.database, base.runs, row.id, row.epoch)
     try:

@@ -196,3 +196,18 @@ def test_handlers_that_would_end_the_process_fail_alone(database_url: str, tmp_p
     assert [run["error"]["error"] for run in runs] == ["flow_failed"] * 2
     assert "'shop.exits' ended the process' work with SystemExit(3)" in runs[0]["error"]["message"]
     assert "'shop.cancels' cancelled itself" in runs[1]["error"]["message"]
+
+
+def test_hooks_are_told_of_handlers_runs_that_are_ended_from_outside(database_url: str, tmp_path: Path) -> None:
+    project = webhook_project(tmp_path, database_url, wire=ENDS)
+    with served_app(project) as app:
+        assert send(app.url, order(1, type="block")).status_code == 202
+        wait_for(lambda: project.khotan("wire", "show", "1").json["status"] == "failed", "the timeout")
+        wait_for(lambda: (tmp_path / "told").read_text().count("\n") == 2, "the hooks")
+        project.khotan("wire", "disable", "shop")
+        assert send(app.url, order(2, type="wait")).status_code == 202
+        waiting = project.khotan("flows", "runs", "shop.waits").json["items"][0]["id"]
+        assert project.khotan("flows", "cancel", waiting).json["status"] == "cancelled"
+        assert project.khotan("flows", "cancel", waiting).json["error"] == "run_finished"
+    told = (tmp_path / "told").read_text().splitlines()
+    assert told == ["shop.blocks failed", "shop.blocks failed", "shop.waits cancelled"]
