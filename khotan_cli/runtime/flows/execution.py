@@ -17,6 +17,7 @@ from khotan_cli.runtime.flows.recorder import Outcome, Recorder, patiently
 from khotan_cli.runtime.store.runs import RunCancelled, RunData, RunLost
 
 RESULT_STEP = "result"
+_LARGEST_COUNT = 2**63 - 1
 
 logger = logging.getLogger("khotan.flows")
 
@@ -78,6 +79,7 @@ async def run_function(flow: Flow, ctx: FlowContext) -> str | None:
             f"Flow {flow.name!r} returned {type(result).__name__}, not a RunResult or nothing",
             hint="return RunResult(message=…), or leave the return out. What its steps did stays done.",
         )
+    _check_result(flow, result)
     if result.counts and ctx.recorder.finished(RESULT_STEP) is None:
 
         async def count(_: Any) -> Outcome:
@@ -85,6 +87,23 @@ async def run_function(flow: Flow, ctx: FlowContext) -> str | None:
 
         await ctx.recorder.commit(RESULT_STEP, count)
     return result.message or None
+
+
+def _check_result(flow: Flow, result: RunResult) -> None:
+    """Raises FlowError for what the run's row has no room for."""
+    given: Any = result.message
+    if given is not None and not isinstance(given, str):
+        raise FlowError(
+            f"Flow {flow.name!r} returned a message of type {type(given).__name__}, not a text",
+            hint='RunResult(message="…"). What its steps did stays done.',
+        )
+    for name in COUNTERS:
+        given = getattr(result, name)
+        if type(given) is not int or not 0 <= given <= _LARGEST_COUNT:
+            raise FlowError(
+                f"Flow {flow.name!r} returned {name}={given!r:.40}, which is no count",
+                hint="A count is a whole number, 0 or more. What its steps did stays done.",
+            )
 
 
 def _declared(host: Host, row: RunData) -> tuple[Flow, str]:

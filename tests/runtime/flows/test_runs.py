@@ -461,3 +461,35 @@ def test_a_flow_that_is_not_async(shop: Shop) -> None:
 
     with pytest.raises(ConfigError, match="not an async function"):
         inflow(shop)(flow)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        ({"message": 5}, "message"),
+        ({"message": ["x"]}, "message"),
+        ({"created": "many"}, "created"),
+        ({"created": ""}, "created"),
+        ({"failed": -1}, "failed"),
+        ({"updated": 1.5}, "updated"),
+        ({"deleted": True}, "deleted"),
+        ({"extracted": 2**63}, "extracted"),
+    ],
+)
+async def test_a_result_that_is_none_fails_at_once(run: Run, shop: Shop, result: dict[str, Any], words: str) -> None:
+    @inflow(shop)
+    async def flow(ctx: FlowContext) -> RunResult:
+        return RunResult(**result)
+
+    async with asyncio.timeout(10):
+        row = await run(flow)
+    assert (row.status, row.error["error"], counts(row)) == ("failed", "flow_failed", {})
+    assert words in row.error["message"] and "'flow'" in row.error["message"]
+
+
+async def test_a_result_with_large_counts_is_kept(run: Run, shop: Shop) -> None:
+    @inflow(shop)
+    async def flow(ctx: FlowContext) -> RunResult:
+        return RunResult(created=2**40)
+
+    assert counts(await run(flow)) == {"created": 2**40}
