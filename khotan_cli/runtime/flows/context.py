@@ -6,8 +6,6 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -19,7 +17,7 @@ from khotan_cli.runtime.flows.definition import Flow, Step
 from khotan_cli.runtime.flows.failure import masker_of
 from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.push import Body, Ids, Outcomes, Push, PushResult
-from khotan_cli.runtime.flows.recorder import Outcome, Recorder, Work, as_json
+from khotan_cli.runtime.flows.recorder import Outcome, Recorder, StepScope, Work, as_json, scope_now
 from khotan_cli.runtime.flows.state import Cursor, RunCache
 from khotan_cli.runtime.flows.sync import Dedupe, OnInvalid, Sync, Transform
 from khotan_cli.runtime.flows.tally import SyncResult
@@ -31,17 +29,6 @@ from khotan_cli.runtime.store.mappings import MappingCounts
 from khotan_cli.runtime.store.runs import RunCancelled, RunLost
 
 R = TypeVar("R")
-
-
-@dataclass
-class StepScope:
-    """The step that runs now, and what is to be written in its transaction."""
-
-    name: str
-    writes: list[Work] = field(default_factory=list[Work])
-
-
-_scope: ContextVar[StepScope | None] = ContextVar("khotan_step", default=None)
 
 
 class FlowContext:
@@ -272,7 +259,7 @@ class FlowContext:
         while True:
             tries += 1
             scope = StepScope(name)
-            token = _scope.set(scope)
+            token = scope_now.set(scope)
             try:
                 with contained(f"Step {name!r}"):
                     async with asyncio.timeout(step.timeout):
@@ -287,7 +274,7 @@ class FlowContext:
                     "warning", f"{name}: try {tries} failed with {type(exc).__name__}; trying again"
                 )
             finally:
-                _scope.reset(token)
+                scope_now.reset(token)
             bound = min(step.retry.max_backoff, step.retry.backoff * 2 ** (tries - 1))
             await asyncio.sleep(random.uniform(0, bound))
         result = as_json(name, value)
@@ -307,7 +294,7 @@ class FlowContext:
             async def save(session: AsyncSession) -> None: ...
             await ctx.write("save the order", save)
         """
-        scope = _scope.get()
+        scope = scope_now.get()
         if scope is not None:
             scope.writes.append(work)
             return

@@ -7,6 +7,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -42,6 +43,18 @@ class Outcome:
 Work = Callable[[AsyncSession], Awaitable[Outcome | None]]
 
 
+@dataclass
+class StepScope:
+    """The step that runs now: what is to be written in its transaction, and the steps within it by name."""
+
+    name: str
+    writes: list[Work] = field(default_factory=list[Work])
+    occurrences: Counter[str] = field(default_factory=Counter[str])
+
+
+scope_now: ContextVar[StepScope | None] = ContextVar("khotan_step", default=None)
+
+
 @dataclass(frozen=True)
 class Finished:
     """A step that is done, by this execution or an earlier one."""
@@ -75,10 +88,15 @@ class Recorder:
             self._number = max(self._number, row.number)
 
     def name(self, base: str) -> str:
-        """The name of the next step that is called so."""
-        self._occurrences[base] += 1
-        count = self._occurrences[base]
-        return base if count == 1 else f"{base}#{count}"
+        """The name of the next step that is called so; within a step it begins with that step's (`load/sync …`).
+
+        Each try of a step counts anew what is within it, so that it takes what the tries before it finished.
+        """
+        scope = scope_now.get()
+        occurrences = self._occurrences if scope is None else scope.occurrences
+        occurrences[base] += 1
+        name = base if scope is None else f"{scope.name}/{base}"
+        return name if occurrences[base] == 1 else f"{name}#{occurrences[base]}"
 
     def finished(self, name: str) -> Finished | None:
         return self._finished.get(name)
