@@ -11,7 +11,8 @@ from pathlib import Path
 from khotan_cli.errors import KhotanError
 
 _NOT_THE_USERS = (str(Path(__file__).parents[1]) + os.sep, sysconfig.get_path("stdlib") + os.sep)
-_MACHINERY = ("<frozen ", str(importlib.__file__))
+_MACHINERY = ("<frozen ", "<string>", str(importlib.__file__))
+"""What Python itself runs between two lines of somebody's; "<string>" is the __init__ that a dataclass has made up."""
 
 
 def place_of(exc: BaseException) -> str:

@@ -120,6 +120,14 @@ def test_a_wrong_declaration_is_said_with_its_place_once(tmp_path: Path, monkeyp
     assert caught.value.message == "Shop has no base_url (found_pkg/shop.py:7)"
 
 
+def test_a_wrong_schedule_is_said_with_the_line_of_its_variant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with that of the __init__ which the dataclass has made up, and which is in no file."""
+    text = "from khotan_cli.runtime import Variant\n\nhourly = Variant('every hour')\n"
+    with pytest.raises(ConfigError) as caught:
+        found(tmp_path, monkeypatch, one=text)
+    assert caught.value.message.endswith("(found_pkg/one.py:3)")
+
+
 def test_no_such_package() -> None:
     with pytest.raises(AppImportError, match="There is no module 'no_such_package_here'") as caught:
         Registry.discover("no_such_package_here")
