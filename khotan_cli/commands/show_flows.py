@@ -7,6 +7,7 @@ from typing import Any
 
 from khotan_cli.console import console
 
+_LOG_LINES = 40
 COLOURS = {
     "completed": "green",
     "partial": "yellow",
@@ -61,7 +62,10 @@ def show_run(run: dict[str, Any]) -> None:
     if run.get("steps"):
         rows = [[str(s["number"]), s["name"], counted(s["counts"]), str(s["attempts"])] for s in run["steps"][-40:]]
         console.table(["#", "Step", "Counts", "Tries"], rows)
-    for update in run.get("updates", [])[-40:]:
+    updates = run.get("updates", [])[-_LOG_LINES:]
+    if run.get("updatesTotal", 0) > len(updates):
+        console.line(f"{run['updatesTotal'] - len(updates):,} earlier lines of the log are not shown.", "dim")
+    for update in updates:
         console.line(f"{update['at'][11:19]} {update['message']}", "yellow" if update["level"] == "warning" else "dim")
     if run.get("rejects"):
         console.line(f"{run['rejects']} records were left out:", "yellow")

@@ -47,6 +47,14 @@ async def out(ctx: FlowContext) -> None:
 async def slow(ctx: FlowContext) -> None:
     await ctx.progress(1, 4, "a quarter")
     await ctx.sleep(60)
+
+
+@inflow(shop)
+async def talks(ctx: FlowContext) -> None:
+    await ctx.log("the first")
+    for number in range(2, 1200):
+        await ctx.recorder.log("info", f"line {number}")
+    await ctx.log("the last")
 """
 
 
@@ -86,7 +94,7 @@ def whole(source: Source) -> None:
 
 def test_flows_are_listed(project: Project) -> None:
     flows = {flow["name"]: flow for flow in project.khotan("flows", "list").json["items"]}
-    assert sorted(flows) == ["broken", "goods", "items", "out", "slow"]
+    assert sorted(flows) == ["broken", "goods", "items", "out", "slow", "talks"]
     full, delta = flows["goods"]["variants"]
     assert (full["name"], full["nextDueAt"], delta["schedule"]) == ("full", None, "*/5 * * * *")
     assert delta["nextDueAt"].endswith("Z") and flows["goods"]["resource"] == "goods"
@@ -289,6 +297,20 @@ def test_a_run_is_watched_as_it_goes(remote: Project, source: Source) -> None:
     assert any(name == "log" and "begun" in value for name, value in events)
     assert httpx.get(path).status_code == 401
     assert httpx.get(path.replace(started["id"], "nope"), auth=CliSignature(secret)).json()["error"] == "unknown_run"
+
+
+def test_of_a_long_log_the_newest_lines_are_shown_and_all_are_streamed(remote: Project) -> None:
+    run_id = remote.khotan("flows", "trigger", "talks", "--wait").json["id"]
+    shown = remote.khotan("flows", "show", run_id).json
+    assert (shown["updatesTotal"], len(shown["updates"])) == (1200, 1000)
+    assert [shown["updates"][place]["message"] for place in (0, -1)] == ["line 201", "the last"]
+    text = remote.khotan("flows", "show", run_id, json_mode=False).stdout
+    assert "the last" in text and "1,160 earlier lines" in text
+    path = f"{remote.url}/api/khotan/runs/{run_id}/stream"
+    answer = httpx.get(path, auth=CliSignature(remote.env["KHOTAN_SECRET"]), timeout=30)
+    lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
+    messages = [json.loads(line)["message"] for line in lines if "level" in json.loads(line)]
+    assert len(messages) == 1200 and (messages[0], messages[-1]) == ("the first", "the last")
 
 
 @pytest.mark.parametrize(

@@ -89,9 +89,10 @@ async def _events(services: Services, run: str, after: int) -> AsyncIterator[str
     seen, silent = None, 0.0
     while True:
         row = await services.host.runs.get(run)
-        for update in await services.host.runs.updates(run, after):
-            after = update.id
-            yield f"event: log\nid: {update.id}\ndata: {update_info(update).model_dump_json(by_alias=True)}\n\n"
+        while updates := await services.host.runs.updates(run, after):
+            for update in updates:
+                after = update.id
+                yield f"event: log\nid: {update.id}\ndata: {update_info(update).model_dump_json(by_alias=True)}\n\n"
         if row is None:
             yield "event: end\ndata: {}\n\n"
             return

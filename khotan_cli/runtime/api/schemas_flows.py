@@ -92,10 +92,13 @@ class UpdateInfo(Wire):
 
 
 class RunShown(RunInfo):
+    """`updates` are the newest lines of the log, at most 1,000 of `updatesTotal`; the stream has all."""
+
     ok: bool = True
     body: Any = None
     steps: list[StepInfo]
     updates: list[UpdateInfo]
+    updates_total: int
     rejects: int
 
 

@@ -73,11 +73,13 @@ def run_info(row: RunData) -> RunInfo:
 async def run_shown(services: Services, row: RunData) -> RunShown:
     runs = services.host.runs
     _, rejects = await runs.rejects(row.id, limit=1)
+    updates, updates_total = await runs.newest_updates(row.id)
     return RunShown(
         **run_facts(row),
         body=row.body,
         steps=[step_info(step) for step in await runs.steps(row.id)],
-        updates=[update_info(update) for update in await runs.updates(row.id)],
+        updates=[update_info(update) for update in updates],
+        updates_total=updates_total,
         rejects=rejects,
     )
 

@@ -261,10 +261,18 @@ class RunStore:
             return (await session.execute(statement)).all()
 
     async def updates(self, run_id: str, after: int = 0, limit: int = 1000) -> Sequence[Row[Any]]:
-        """Lines of the log with an id above `after`."""
+        """The first lines of the log with an id above `after`."""
         statement = select(RUN_UPDATES).where(RUN_UPDATES.c.run_id == run_id, RUN_UPDATES.c.id > after)
         async with self.database.session() as session:
             return (await session.execute(statement.order_by(RUN_UPDATES.c.id).limit(limit))).all()
+
+    async def newest_updates(self, run_id: str, limit: int = 1000) -> tuple[Sequence[Row[Any]], int]:
+        """The last lines of the log in their order, and how many there are in all."""
+        mine = select(RUN_UPDATES).where(RUN_UPDATES.c.run_id == run_id)
+        async with self.database.session() as session:
+            total = (await session.execute(select(func.count()).select_from(mine.subquery()))).scalar() or 0
+            rows = (await session.execute(mine.order_by(RUN_UPDATES.c.id.desc()).limit(limit))).all()
+            return rows[::-1], total
 
     async def rejects(self, run_id: str, limit: int = 100, offset: int = 0) -> tuple[Sequence[Row[Any]], int]:
         mine = select(REJECTS).where(REJECTS.c.run_id == run_id)
