@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -201,9 +203,9 @@ def _switch(flow: str, enabled: bool) -> None:
 
 
 def _watch(client: ApiClient, run_id: str, timeout: float | None) -> dict[str, Any]:
-    """Follow a run to its end, with a live line for people. Raises KhotanError (wait_timeout)."""
+    """Follow a run to its end, with a live line for people. Raises KhotanError (wait_timeout; interrupted by Ctrl-C)."""
     started = time.monotonic()
-    with console.live(f"run {run_id[:8]}") as live:
+    with _left_to_go_on(run_id), console.live(f"run {run_id[:8]}") as live:
         while True:
             run = client.run(run_id)
             progress = run["progress"] or {}
@@ -219,6 +221,20 @@ def _watch(client: ApiClient, run_id: str, timeout: float | None) -> dict[str, A
                     next=[f"khotan flows show {run_id}"],
                 )
             time.sleep(_LOOK_SECONDS)
+
+
+@contextmanager
+def _left_to_go_on(run_id: str) -> Iterator[None]:
+    """Ctrl-C ends the waiting, not the run: says so, and where to find it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KhotanError(
+            f"Interrupted; run {run_id} is not cancelled",
+            code="interrupted",
+            hint="It goes on where a worker or server runs, or waits for one.",
+            next=[f"khotan flows show {run_id}"],
+        ) from None
 
 
 def _tell(run: dict[str, Any]) -> None:

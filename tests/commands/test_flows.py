@@ -206,6 +206,16 @@ def test_a_live_line_at_a_terminal(local: Project) -> None:
     assert code == 0 and "extracted" in screen and "Traceback" not in screen
 
 
+def test_ctrl_c_while_a_run_is_waited_for_leaves_it_and_says_how_to_find_it(local: Project) -> None:
+    (local.folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in local.env.items()))
+    command = [sys.executable, "-m", "khotan_cli", "flows", "trigger", "slow", "--wait"]
+    screen, code = at_terminal(command, local.folder, interrupt_at="a quarter")
+    run = local.khotan("flows", "runs", "slow").json["items"][0]
+    assert code == 130 and f"khotan flows show {run['id']}" in screen and "half done" not in screen
+    assert "goes on" in screen and "Traceback" not in screen
+    assert (run["status"], run["cancelRequested"]) == ("running", False)
+
+
 def test_mappings_are_looked_up_and_changed(project: Project, tmp_path: Path) -> None:
     run = project.khotan
     assert {r["name"]: r["connectField"] for r in run("mappings", "list").json["items"]} == {
