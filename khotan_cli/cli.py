@@ -74,7 +74,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="The way: init → add plug → vars set → plug NAME --endpoint E --compare → migrate → add inflow → dev.",
+    epilog="The way: init → add plug → migrate → vars set → plug NAME --endpoint E --compare → add inflow → dev.",
 )
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from khotan_cli.commands import add_parts, add_wires
 from khotan_cli.commands.show_files import show_written
 from khotan_cli.console import console
-from khotan_cli.errors import UsageError
+from khotan_cli.errors import KhotanError, UsageError
 from khotan_cli.options import options
+
+if TYPE_CHECKING:
+    from khotan_cli.settings import Settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -76,8 +80,20 @@ def plug(
     folder = package_path(settings.package, settings.source)
     look_only = dry_run or diff
     written = add_plug(settings.root, folder, asked, force=force, dry_run=look_only)
+    written = replace(written, next=[*_before_variables(settings), *written.next])
     heading = f"Plug {name}" if written.written else f"Plug {name} is there already: nothing to write."
     show_written("plug", name, written, title=heading, dry_run=look_only, diff=diff)
+
+
+def _before_variables(settings: Settings) -> list[str]:
+    """`khotan migrate`, where variables have no place yet."""
+    from khotan_cli.runtime.store import migrate
+
+    try:
+        status = migrate.status(settings.database_url, settings.root)
+    except KhotanError:
+        return ["khotan migrate"]  # it says what is wrong with the database
+    return [] if status.up_to_date else ["khotan migrate"]
 
 
 _PARTS: dict[str, Callable[..., None]] = {

@@ -234,7 +234,10 @@ def test_options_reach_the_code(tmp_path: Path) -> None:
     text = (tmp_path / "khotan/plugs/my_shop.py").read_text()
     assert 'header="X-Shop-Key"' in text and "class MyShop(Plug)" in text and "myShop = MyShop()" in text
     assert f'base_url = "{URL}"' in text and "The 'shop'" in text
-    assert done.json["next"][0] == "khotan plug vars myShop set api_key --stdin"
+    assert done.json["next"][:2] == ["khotan migrate", "khotan plug vars myShop set api_key --stdin"]
+    assert khotan(tmp_path, "migrate").code == 0
+    again = khotan(tmp_path, "add", "plug", "myShop", "--base-url", URL + "/", *more)
+    assert again.json["next"][0] == "khotan plug vars myShop set api_key --stdin"
     assert khotan(tmp_path, "plug", "myShop").json["auth"]["header"] == "X-Shop-Key"
 
 

@@ -146,6 +146,8 @@ def test_a_ciphertext_that_was_moved(stored: Project) -> None:
 def test_not_migrated_and_unreachable(bare: Project) -> None:
     done = bare.khotan("vars", "shop", "set", "region=x")
     assert (done.code, done.json["error"], done.json["next"]) == (4, "database_not_migrated", ["khotan migrate"])
+    unset = bare.khotan("plug", "shop", "-e", "list_items")
+    assert unset.json["next"] == ["khotan migrate", "khotan plug vars shop set token --stdin"]
     env = {"SHOP_TOKEN": TOKEN}
     assert bare.khotan("plug", "shop", "GET", "/items/1", env=env).code == 0, "the environment is enough"
     password = "pa55word-of-the-database"

@@ -41,13 +41,15 @@ class CallContext:
             return text
         found = self.vars.get(text.name)
         if found is None:
+            # Without a database that is migrated no plug is bound to one, and there is nowhere to store the value.
+            first = ["khotan migrate"] if isinstance(self.store, EnvVarStore) else []
             raise AuthError(
                 f"Plug {self.plug!r} has no value for its variable {text.name!r}",
                 plug=self.plug,
                 endpoint=self.endpoint,
                 code="var_missing",
                 hint=f"Set it, or the environment variable {text.env_name(self.plug)}.",
-                next=[f"khotan plug vars {self.plug} set {text.name} --stdin"],
+                next=[*first, f"khotan plug vars {self.plug} set {text.name} --stdin"],
             )
         return found
 

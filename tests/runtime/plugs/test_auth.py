@@ -112,7 +112,7 @@ async def test_a_missing_variable_is_named_before_anything_is_sent() -> None:
     with pytest.raises(AuthError) as caught:
         await Bare().get("/x")
     assert caught.value.code == "var_missing" and "BARE_TOKEN" in caught.value.hint
-    assert caught.value.next == ("khotan plug vars bare set token --stdin",)
+    assert caught.value.next == ("khotan migrate", "khotan plug vars bare set token --stdin")
 
 
 # -- HMAC --------------------------------------------------------------------------------------------------------------
