@@ -184,8 +184,9 @@ class Console:
 
     def _need_terminal(self, question: str, instead: str) -> None:
         if not self.interactive:
+            asked = question.removesuffix("?")
             raise UsageError(
-                f"{question}: there is no terminal to ask at", code="no_terminal", hint=f"Give {instead} instead."
+                f"{asked}: there is no terminal to ask at", code="no_terminal", hint=f"Give {instead} instead."
             )
 
 

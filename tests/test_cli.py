@@ -156,5 +156,10 @@ def test_a_terminal_gets_tables_and_masked_values(tmp_path: Path) -> None:
     answers = [("shop.token", "typed-in-secret-9876\n")]
     screen, code = at_terminal([*KHOTAN, "vars", "shop", "set", "token"], made.folder, answers, hidden=True)
     assert code == 0 and "Stored token" in screen and "typed-in" not in screen
+    words = ["vars", "shop", "set", "token", "--stdin"]
+    screen, code = at_terminal([*KHOTAN, *words], made.folder, answers, hidden=True)
+    assert code == 0 and "Stored token" in screen and "typed-in" not in screen
+    screen, code = at_terminal([*KHOTAN, "--json", *words], made.folder)
+    assert code == 2 and '"no_terminal"' in screen
     screen, _ = at_terminal([*KHOTAN, "vars", "shop", "--show-secrets"], made.folder)
     assert "typed-in-secret-9876" in screen

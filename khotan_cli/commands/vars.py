@@ -88,7 +88,10 @@ def _values(name: str, words: list[str], given: str, stdin: bool, missing: list[
     if stdin:
         if len(words) != 1:
             raise UsageError("--stdin needs exactly one KEY", hint=f"khotan vars {name} set KEY --stdin")
-        return {words[0]: _nonempty(words[0], sys.stdin.read().removesuffix("\n").removesuffix("\r"))}
+        key = words[0]
+        if sys.stdin.isatty():  # reading on would wait for an end of input without a word
+            return {key: _nonempty(key, console.ask(f"{name}.{key}", instead=f"{key} --stdin < FILE", hidden=True))}
+        return {key: _nonempty(key, sys.stdin.read().removesuffix("\n").removesuffix("\r"))}
     values: dict[str, str] = {}
     for word in words or missing:
         key, equals, value = word.partition("=")
