@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -51,7 +51,21 @@ class LazyGroup(TyperGroup):
         name = args[0]
         if name not in COMMANDS:
             raise UnknownName("command", name, COMMANDS, code="invalid_input")
-        return name, load_command(name), args[1:]
+        command = load_command(name)
+        if console.machine and not args[1:] and getattr(command, "commands", None):
+            raise _needs_command(f"khotan {name}", command.commands)
+        return name, command, args[1:]
+
+
+def _needs_command(path: str, known: Iterable[str]) -> UsageError:
+    """For a machine, which has no use for the help of a group."""
+    names = sorted(known)
+    return UsageError(
+        f"{path} needs a command",
+        hint=f"One of {', '.join(names)}.",
+        next=[f"{path} --help"],
+        details={"known": names},
+    )
 
 
 def load_command(name: str) -> Any:
@@ -139,6 +153,8 @@ def run(argv: Sequence[str]) -> int:
         if args == ["--version"]:
             console.result({"ok": True, "version": __version__}, lambda: console.write(f"khotan {__version__}\n"))
             return 0
+        if not args and console.machine:
+            raise _needs_command("khotan", COMMANDS)
         done = app(args, standalone_mode=False)
         if done == EXIT_INTERRUPTED:  # Typer's word for Ctrl-C
             raise KeyboardInterrupt

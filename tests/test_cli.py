@@ -29,7 +29,8 @@ def loaded(*args: str) -> set[str]:
         f"code = run({list(args)!r})\n"
         "sys.stderr.write(' '.join({name.partition('.')[0] for name in sys.modules}))\nsys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode in (0, 2), done.stderr
     return set(done.stderr.split())
 
 
@@ -77,6 +78,18 @@ def test_wrong_usage_is_one_document_and_exit_2(tmp_path: Path, args: list[str],
     assert done.code == 2 and done.json["ok"] is False and words in done.json["message"] + done.json["hint"]
     shown = run_forked(args, tmp_path, Project(tmp_path).environment({"KHOTAN_OUTPUT": "text"}))
     assert shown.code == 2 and shown.stdout == "" and shown.stderr.startswith("✗ ")
+
+
+@pytest.mark.parametrize(
+    ("words", "known"), [([], "flows"), (["flows"], "trigger"), (["add"], "plug"), (["wire"], "send")]
+)
+def test_a_group_without_a_command_is_wrong_usage_in_a_pipe(tmp_path: Path, words: list[str], known: str) -> None:
+    done = run_forked(words, tmp_path, Project(tmp_path).environment({}))
+    path = " ".join(["khotan", *words])
+    assert (done.code, done.json["error"], done.json["next"]) == (2, "invalid_input", [f"{path} --help"])
+    assert known in done.json["known"] and path in done.json["message"]
+    people = run_forked(words, tmp_path, Project(tmp_path).environment({"KHOTAN_OUTPUT": "text"}))
+    assert people.code == 0 and known in people.stdout
 
 
 def test_an_output_that_is_none(tmp_path: Path) -> None:
