@@ -182,9 +182,7 @@ class KhotanError(Exception):
         """The error document: `{"ok": false, "error", "message", "hint", …details, "next"?}`."""
         document: dict[str, Any] = {"ok": False, "error": self.code, "message": self.message, "hint": self.hint}
         document |= {key: value for key, value in self.details.items() if key not in document}
-        if self.next:
-            document["next"] = list(self.next)
-        return document
+        return document | ({"next": list(self.next)} if self.next else {})
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> KhotanError:
@@ -206,17 +204,17 @@ class UsageError(KhotanError):
 class UnknownName(UsageError):
     """A name nobody declared; the hint offers the nearest known one."""
 
+    _added = {"flow": "inflow", "plug": "plug", "resource": "resource", "cache": "cache", "wire": "wire"}
+
     def __init__(self, kind: str, name: str, known: Iterable[str], *, code: str | None = None, where: str = "") -> None:
         names = sorted(known)
         self.nearest = nearest(name, names)
-        if self.nearest:
-            hint = f"Did you mean {self.nearest!r}?"
-        elif names:
-            hint = f"Known: {', '.join(names[:20])}" + (", …" if len(names) > 20 else "")
-        else:
-            hint = f"There is no {kind} yet."
+        listed = f"Known: {', '.join(names[:20])}" + (", …" if len(names) > 20 else "")
+        hint = f"Did you mean {self.nearest!r}?" if self.nearest else listed if names else f"There is no {kind} yet."
         message = f"Unknown {kind} {name!r}" + (f" of {where}" if where else "")
-        super().__init__(message, hint=hint, code=code or f"unknown_{kind}", details={"known": names[:50]})
+        add = kind in self._added and name.isidentifier() and not self.nearest and (not names or kind == "resource")
+        steps = [f"khotan add {self._added[kind]} {name}"] if add else []
+        super().__init__(message, hint=hint, code=code or f"unknown_{kind}", next=steps, details={"known": names[:50]})
 
 
 class ParameterError(UsageError):

@@ -63,6 +63,7 @@ def _free(host: str, port: int) -> int:
             f"{host}:{port} cannot be listened at: {exc.strerror or exc}",
             code="port_in_use",
             hint="Give another --port, or --port 0 for a free one.",
+            next=["khotan dev --port 0"],
         ) from None
 
 

@@ -99,7 +99,7 @@ def _database(settings: Any) -> Iterator[Check]:
         return
     yield Check("database", "ok", status.database)
     if not status.up_to_date:
-        titles = ", ".join(step["title"] for step in status.pending)
+        titles = "; ".join(step["title"] for step in status.pending)
         yield Check("migrations", "failed", f"pending: {titles}", "Apply them.", ["khotan migrate"])
         return
     yield Check("migrations", "ok", f"up to date (revision {status.current})")

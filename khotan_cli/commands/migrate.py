@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,10 @@ def migrate(
     if sum([push, sql, show_status]) > 1:
         raise UsageError("--push, --sql and --status exclude each other", hint="Give one of them.")
     settings = options.settings()
+    if not os.environ.get("DATABASE_URL"):  # a database needs no project; a default one belongs into one
+        from khotan_cli.settings import require_project
+
+        require_project(settings)
     from khotan_cli.runtime.store import migrate as migrations
 
     url, root = settings.database_url, settings.root
@@ -29,7 +34,7 @@ def migrate(
         return
     if show_status:
         status = migrations.status(url, root)
-        document = _document(status, [])
+        document = _document(status, []) | ({} if status.up_to_date else {"next": ["khotan migrate"]})
         console.result(document, lambda: _show_status(document))
         return
     with console.status("Migrating …"):
@@ -39,6 +44,9 @@ def migrate(
             before, status = migrations.upgrade(url, root)
             applied = before.pending
     document = _document(status, applied)
+    nothing = f"{status.database} was up to date (revision {status.current}): nothing to do."
+    if not push and not applied:
+        document["message"] = nothing
 
     def render() -> None:
         if push:
@@ -48,7 +56,7 @@ def migrate(
                 console.line(f"  {step['revision']}  {step['title']}")
             console.success(f"{status.database} is at revision {status.current}.")
         else:
-            console.line(f"{status.database} was up to date (revision {status.current}): nothing to do.")
+            console.line(nothing)
 
     console.result(document, render)
 

@@ -22,11 +22,23 @@ def fresh(tmp_path: Path, database_url: str) -> Project:
 def test_migrate(fresh: Project) -> None:
     pending = fresh.khotan("migrate", "--status")
     assert pending.code == 0 and pending.json["upToDate"] is False and pending.json["current"] is None
+    assert pending.json["next"] == ["khotan migrate"]
     done = fresh.khotan("migrate")
     assert done.code == 0 and [step["revision"] for step in done.json["applied"]] == ["0001", "0002", "0003", "0004"]
     again = fresh.khotan("migrate", json_mode=False)
     assert again.code == 0 and "nothing to do" in again.stdout
+    assert "nothing to do" in fresh.khotan("migrate").json["message"]
     assert fresh.khotan("migrate", "--status").json["upToDate"] is True
+
+
+def test_migrate_outside_a_project_needs_a_database_that_is_named(tmp_path: Path) -> None:
+    outside = Project(tmp_path)
+    for words in ([], ["--status"]):
+        refused = outside.khotan("migrate", *words)
+        assert (refused.code, refused.json["error"]) == (4, "not_initialized")
+    assert list(tmp_path.iterdir()) == []
+    named = {"DATABASE_URL": f"sqlite:///{tmp_path / 'app.db'}"}
+    assert outside.khotan("migrate", env=named).json["upToDate"] is True
 
 
 def test_push_and_sql(fresh: Project) -> None:
@@ -181,6 +193,7 @@ def test_dev_says_why_not(tmp_path: Path) -> None:
     with dev_server(made) as url:
         taken = made.khotan("dev", "--port", url.rpartition(":")[2])
         assert (taken.code, taken.json["error"]) == (4, "port_in_use") and "--port" in taken.json["hint"]
+        assert taken.json["next"] == ["khotan dev --port 0"]
 
 
 def test_production_refuses_to_start_unprotected(tmp_path: Path) -> None:
