@@ -18,6 +18,11 @@ from khotan_cli.errors import KhotanError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.console import RenderableType
+    from rich.text import Text
+
+
+_LONG_WORD = 24
+"""What is longer, a URL say, may be folded."""
 
 
 class Console:
@@ -57,7 +62,9 @@ class Console:
             render()
 
     def document(self, document: Mapping[str, Any]) -> None:
-        """One JSON document on stdout."""
+        """One JSON document on stdout, `ok` first."""
+        if "ok" in document:
+            document = {"ok": document["ok"], **document}
         text = json.dumps(document, ensure_ascii=False, indent=2, default=str)
         self.write(text + "\n")
 
@@ -99,16 +106,35 @@ class Console:
             self.line(f"  → {command}", "cyan")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, whole: Sequence[str] = ()) -> None:
-        """A table; cells are plain text or Rich renderables. Columns in `whole` are not folded: they are to be copied."""
+        """A table; cells are plain text or Rich Text. Columns in `whole` are not folded: they are to be copied.
+
+        Where the terminal is too narrow for its words, two lines per row: what is `whole` (else the first column), the rest.
+        """
         from rich.table import Table
         from rich.text import Text
 
+        cells = [[Text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+        if _least_width(columns, cells, whole) > self.rich().width:
+            self._blocks(columns, cells, whole or columns[:1])
+            return
         table = Table(header_style="bold", border_style="dim")
         for column in columns:
             table.add_column(column, overflow="fold", no_wrap=column in whole)
-        for row in rows:
-            table.add_row(*[Text(cell) if isinstance(cell, str) else cell for cell in row])
+        for row in cells:
+            table.add_row(*row)
         self.draw(table)
+
+    def _blocks(self, columns: Sequence[str], rows: Sequence[Sequence[Text]], whole: Sequence[str]) -> None:
+        from rich.padding import Padding
+        from rich.text import Text
+
+        for row in rows:
+            said = [(column, cell) for column, cell in zip(columns, row, strict=True) if cell.plain not in ("", "–")]
+            head = [cell for column, cell in said if column in whole]
+            rest = [Text.assemble((f"{column.lower()} ", "dim"), cell) for column, cell in said if column not in whole]
+            self.draw(Text("  ").join(head))
+            if rest:
+                self.draw(Padding(Text(" · ").join(rest), (0, 0, 0, 4)))
 
     @contextmanager
     def status(self, text: str) -> Iterator[None]:
@@ -188,6 +214,21 @@ class Console:
             raise UsageError(
                 f"{asked}: there is no terminal to ask at", code="no_terminal", hint=f"Give {instead} instead."
             )
+
+
+def _least_width(columns: Sequence[str], rows: Sequence[Sequence[Text]], whole: Sequence[str]) -> int:
+    """Columns of the terminal that a table needs so that no word of a usual length is broken."""
+    from rich.cells import cell_len
+
+    total = 1
+    for number, column in enumerate(columns):
+        texts = [column, *(row[number].plain for row in rows)]
+        if column in whole:
+            widths = [cell_len(line) for text in texts for line in text.splitlines()]
+        else:
+            widths = [min(cell_len(word), _LONG_WORD) for text in texts for word in text.split()]
+        total += 3 + max(widths, default=0)
+    return total
 
 
 console = Console()

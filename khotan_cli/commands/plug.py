@@ -112,10 +112,15 @@ def _check_call(name: str, method: str, path: str, endpoint: str) -> None:
 
 def _switch(name: str, enable: bool) -> None:
     with options.client() as client:
-        changed = client.set_plug_enabled(name, enable)
+        was = client.plug(name)["enabled"]
+        now = client.set_plug_enabled(name, enable)
     state = "enabled" if enable else "disabled"
-    document = {"ok": True, "plug": changed["name"], "enabled": changed["enabled"]}
-    console.result(document, lambda: console.success(f"Plug {name} is {state}."))
+    document = {"ok": True, "plug": now["name"], "enabled": now["enabled"], "changed": was != enable}
+    if was == enable:
+        document["message"] = f"Plug {name} was {state} already: nothing to do."
+        console.result(document, lambda: console.line(document["message"]))
+    else:
+        console.result(document, lambda: console.success(f"Plug {name} is {state}."))
 
 
 def _call(name: str, payload: dict[str, Any], *, fail_on: str, save: str, source: str) -> None:

@@ -31,7 +31,7 @@ def show_plugs(plugs: list[dict[str, Any]]) -> None:
         ]
         for p in plugs
     ]
-    console.table(["plug", "base URL", "auth", "endpoints", "variables", "enabled"], rows)
+    console.table(["Plug", "Base URL", "Auth", "Endpoints", "Variables", "Enabled"], rows, whole=["Plug"])
 
 
 def show_plug(plug: dict[str, Any]) -> None:
@@ -56,7 +56,8 @@ def show_plug(plug: dict[str, Any]) -> None:
         ]
         for e in plug["endpoints"]
     ]
-    console.table(["endpoint", "method", "path", "query", "returns", "other responses"], rows)
+    columns = ["Endpoint", "Method", "Path", "Query", "Returns", "Other responses"]
+    console.table(columns, rows, whole=["Endpoint", "Method", "Path"])
 
 
 def show_vars(variables: list[dict[str, Any]]) -> None:
@@ -73,7 +74,8 @@ def show_vars(variables: list[dict[str, Any]]) -> None:
             value, source = Text("not set", style=style), Text("–", style="dim")
         label = var["label"] + (f": {var['description']}" if var["description"] else "")
         rows.append([var["plug"], Text(var["key"], style="bold"), value, source, var["env"], label or "–"])
-    console.table(["plug", "variable", "value", "from", "environment", "about"], rows)
+    columns = ["Plug", "Variable", "Value", "From", "Environment", "About"]
+    console.table(columns, rows, whole=["Plug", "Variable", "Value"])
 
 
 def show_call(document: dict[str, Any]) -> None:
@@ -123,7 +125,8 @@ def show_contract(document: dict[str, Any]) -> None:
         for f in contract["findings"]
     ]
     if rows:
-        console.table(["grade", "path", "issue", "expected", "actual", "count", "example"], rows, whole=["path"])
+        columns = ["Grade", "Path", "Issue", "Expected", "Actual", "Count", "Example"]
+        console.table(columns, rows, whole=["Grade", "Path", "Issue", "Count"])
     if contract.get("omitted"):
         console.line(f"… and {contract['omitted']} more", "dim")
     summary = ", ".join(f"{count} {grade}" for grade, count in contract["summary"].items() if count)

@@ -59,6 +59,16 @@ def test_compare_reports_every_mismatch_and_exits_3(project: Project) -> None:
     assert TOKEN not in done.stdout + done.stderr
 
 
+def test_at_eighty_columns_a_finding_is_a_block(project: Project) -> None:
+    args = ["plug", "shop", "--endpoint", "list_items", "--compare"]
+    told = project.khotan(*args, json_mode=False, env={"COLUMNS": "80"}).stdout
+    narrow = [line.rstrip() for line in told.splitlines()]
+    assert "breaking  $.data[*].name  missing  1 of 3" in narrow
+    assert "    expected string · actual absent" in narrow
+    wide = project.khotan(*args, json_mode=False).stdout
+    assert "┃ Grade" in wide and "│ breaking" in wide
+
+
 def test_compare_matches(project: Project) -> None:
     done = project.khotan("plug", "shop", "-e", "list_items", "--compare", "--params", '{"good": true}')
     assert done.code == 0 and done.json["contract"]["ok"] and done.json["contract"]["model"] == "Page"
@@ -161,7 +171,14 @@ def test_binary_and_refused(project: Project) -> None:
 
 
 def test_disable_and_enable(project: Project) -> None:
-    assert project.khotan("plug", "shop", "--disable").json == {"ok": True, "plug": "shop", "enabled": False}
+    assert project.khotan("plug", "shop", "--disable").json == {
+        "ok": True,
+        "plug": "shop",
+        "enabled": False,
+        "changed": True,
+    }
+    again = project.khotan("plug", "shop", "--disable").json
+    assert again["changed"] is False and "already" in again["message"]
     refused = project.khotan("plug", "shop", "GET", "/items/1")
     assert refused.code == 1 and refused.json["error"] == "plug_disabled"
     assert refused.json["next"] == ["khotan plug shop --enable"]
