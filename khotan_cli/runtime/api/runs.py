@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import StreamingResponse
 
+from khotan_cli.errors import UsageError
 from khotan_cli.runtime.api.access import CurrentServices
 from khotan_cli.runtime.api.authorize import GuardedRoute
 from khotan_cli.runtime.api.plugs import Limit, Offset
@@ -16,13 +18,29 @@ from khotan_cli.runtime.api.schemas import Listing
 from khotan_cli.runtime.api.schemas_flows import Cancelled, Reconciled, RejectInfo, Retried, Retry, RunInfo, RunShown
 from khotan_cli.runtime.api.show_runs import reject_info, run_info, run_shown, update_info
 from khotan_cli.runtime.services import Services
-from khotan_cli.runtime.store.runs import ENDED
+from khotan_cli.runtime.store.runs import ENDED, RunData
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=GuardedRoute)
 
 Status = Literal["pending", "running", "completed", "partial", "failed", "cancelled"]
 _LOOK_SECONDS = 0.3
 _ALIVE_SECONDS = 15.0
+_BEGINNING = re.compile(r"[0-9a-f][0-9a-f-]{7,34}")
+
+
+async def named_run(run: str, services: CurrentServices) -> RunData:
+    """A run by its id, or by eight or more characters that only its id begins with. Raises UsageError."""
+    if _BEGINNING.fullmatch(run):
+        ids = await services.host.runs.ids_from(run)
+        if len(ids) > 1:
+            raise UsageError(
+                f"Several runs begin with {run!r}", hint="Give the whole id.", details={"known": sorted(ids)}
+            )
+        run = ids[0] if ids else run
+    return await services.dispatcher.run(run)
+
+
+CurrentRun = Annotated[RunData, Depends(named_run)]
 
 
 @router.get("")
@@ -47,42 +65,40 @@ async def reconcile(services: CurrentServices) -> Reconciled:
 
 
 @router.get("/{run}")
-async def show_run(run: str, services: CurrentServices) -> RunShown:
-    return await run_shown(services, await services.dispatcher.run(run))
+async def show_run(run: CurrentRun, services: CurrentServices) -> RunShown:
+    return await run_shown(services, run)
 
 
 @router.get("/{run}/rejects")
 async def list_rejects(
-    run: str, services: CurrentServices, limit: Limit = 100, offset: Offset = 0
+    run: CurrentRun, services: CurrentServices, limit: Limit = 100, offset: Offset = 0
 ) -> Listing[RejectInfo]:
     """Records that the run left out, with the reasons."""
-    await services.dispatcher.run(run)
-    rows, total = await services.host.runs.rejects(run, limit, offset)
+    rows, total = await services.host.runs.rejects(run.id, limit, offset)
     return Listing(items=[reject_info(row) for row in rows], total=total, limit=limit, offset=offset)
 
 
 @router.post("/{run}/cancel")
-async def cancel(run: str, services: CurrentServices) -> Cancelled:
+async def cancel(run: CurrentRun, services: CurrentServices) -> Cancelled:
     """A waiting run is cancelled at once; a running one before its next step."""
-    return Cancelled(id=run, status=await services.dispatcher.cancel(run))
+    return Cancelled(id=run.id, status=await services.dispatcher.cancel(run.id))
 
 
 @router.post("/{run}/retry")
-async def retry(run: str, services: CurrentServices, asked: Retry | None = None) -> Retried:
+async def retry(run: CurrentRun, services: CurrentServices, asked: Retry | None = None) -> Retried:
     """Start an ended run anew; with `fromStep` (number or name) keep what it did before that step."""
-    again = await services.dispatcher.retry(run, asked.from_step if asked else None)
-    return Retried(id=again, retry_of=run, worker=await services.has_worker())
+    again = await services.dispatcher.retry(run.id, asked.from_step if asked else None)
+    return Retried(id=again, retry_of=run.id, worker=await services.has_worker())
 
 
 @router.get("/{run}/stream")
 async def stream(
-    run: str, services: CurrentServices, last_event_id: Annotated[str | None, Header()] = None
+    run: CurrentRun, services: CurrentServices, last_event_id: Annotated[str | None, Header()] = None
 ) -> StreamingResponse:
     """Server-sent events: `run` whenever it changes, `log` for each line of its log, `end` when it has ended."""
-    await services.dispatcher.run(run)
     after = int(last_event_id) if last_event_id and last_event_id.isdigit() else 0
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_events(services, run, after), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(_events(services, run.id, after), media_type="text/event-stream", headers=headers)
 
 
 async def _events(services: Services, run: str, after: int) -> AsyncIterator[str]:

@@ -240,6 +240,12 @@ class RunStore:
         async with self.database.session() as session:
             return (await session.execute(select(RUNS).where(RUNS.c.id == run_id))).one_or_none()
 
+    async def ids_from(self, beginning: str, limit: int = 5) -> list[str]:
+        """Ids that begin so."""
+        statement = select(RUNS.c.id).where(RUNS.c.id.startswith(beginning, autoescape=True)).limit(limit)
+        async with self.database.session() as session:
+            return list((await session.execute(statement)).scalars())
+
     async def newest(
         self, *, flow: str | None = None, status: Sequence[str] = (), limit: int = 100, offset: int = 0
     ) -> tuple[list[RunData], int]:
