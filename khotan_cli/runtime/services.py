@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from khotan_cli.errors import DatabaseNotMigrated, KhotanError, UnknownName
 from khotan_cli.runtime.flows.definition import Flow
 from khotan_cli.runtime.flows.dispatch import Dispatcher
 from khotan_cli.runtime.flows.engine import Engine
-from khotan_cli.runtime.flows.hooks import Hooks
+from khotan_cli.runtime.flows.hooks import EventInfo, Hooks, RunInfo
 from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.upkeep import Upkeep
 from khotan_cli.runtime.plugs.plug import Plug
@@ -40,6 +41,35 @@ Authorize = Callable[[Any], bool | Awaitable[bool]] | Literal[False] | None
 """Decides on a request to the management API: a function of it, sync or async; None refuses all; False allows all."""
 
 
+@dataclass(frozen=True)
+class LoggedHooks(Hooks):
+    """The app's own hooks, and a line in the log when a flow's run begins and ends; handlers' runs are too many for that."""
+
+    app: Hooks = field(default_factory=Hooks)
+
+    async def started(self, run: RunInfo) -> None:
+        if _of_flow(run):
+            logger.info("%s (%s) begins: run %s", run.flow, run.variant, run.id)
+        await self.app.started(run)
+
+    async def ended(self, run: RunInfo) -> None:
+        if _of_flow(run):
+            counts = ", ".join(f"{count:,} {name}" for name, count in run.counts.items() if count) or "nothing counted"
+            seconds = run.seconds or 0.0
+            logger.info(
+                "%s (%s) %s after %.1f s, %s: run %s", run.flow, run.variant, run.status, seconds, counts, run.id
+            )
+        await self.app.ended(run)
+
+    async def received(self, event: EventInfo) -> None:
+        await self.app.received(event)
+
+
+def _of_flow(run: RunInfo) -> bool:
+    """Names of handlers begin with their wire's: `shop.record_order`."""
+    return "." not in run.flow
+
+
 class Services:
     """Made once per app."""
 
@@ -61,7 +91,7 @@ class Services:
             registry.flows,
             registry.resources,
             registry.caches,
-            hooks or Hooks(),
+            LoggedHooks(app=hooks or Hooks()),
         )
         self.webhooks = WebhookHost(self.host, registry.wires, settings.public_url)
         self.dispatcher = Dispatcher(self.host, self._known)
