@@ -75,6 +75,9 @@ class ApiClient:
     def flows(self) -> dict[str, Any]:
         return self._call("GET", "/flows", params={"limit": 1000})
 
+    def flow(self, name: str) -> dict[str, Any]:
+        return self._call("GET", f"/flows/{_segment(name)}")
+
     def set_flow_enabled(self, name: str, enabled: bool) -> dict[str, Any]:
         return self._call("PATCH", f"/flows/{_segment(name)}", json={"enabled": enabled})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import sys
 import threading
 from collections.abc import Coroutine, Iterator
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 import httpx
 
 from khotan_cli.client import CALL_SECONDS, ApiClient, CliSignature
-from khotan_cli.errors import AppImportError, ConfigError
+from khotan_cli.errors import AppImportError, ConfigError, KhotanError
 from khotan_cli.settings import Settings, require_project
 
 T = TypeVar("T")
@@ -64,7 +65,7 @@ def _base_url(text: str) -> httpx.URL:
 @contextmanager
 def _in_process(settings: Settings, engine: bool) -> Iterator[ApiClient]:
     # What the user's code prints must not mix with the one document on stdout.
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr), _said_once():
         khotan = load_khotan(settings)
         with _Loop() as loop:
             loop.run(khotan.__aenter__())
@@ -80,6 +81,40 @@ def _in_process(settings: Settings, engine: bool) -> Iterator[ApiClient]:
                     yield ApiClient(http, where="The app")
             finally:
                 loop.run(khotan.__aexit__(None, None, None))
+
+
+class _Held(logging.Filter):
+    """Keeps what the log says of the app's start and of runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        held = record.module in ("services", "execution")
+        if held:
+            self.records.append(record)
+        return not held
+
+
+@contextmanager
+def _said_once() -> Iterator[None]:
+    """What the command says itself, as the error that it ends with, is not said by the log too."""
+    held, said = _Held(), ""
+    loggers = [logging.getLogger(name) for name in ("khotan", "khotan.flows")]
+    for logger in loggers:
+        logger.addFilter(held)
+    try:
+        yield
+    except KhotanError as exc:
+        said = exc.message
+        raise
+    finally:
+        for logger in loggers:
+            logger.removeFilter(held)
+        for record in held.records:
+            if not said or said not in record.getMessage():
+                logging.getLogger(record.name).handle(record)
 
 
 def load_khotan(settings: Settings) -> Any:

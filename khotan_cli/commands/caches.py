@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
+from khotan_cli.commands.show_times import when
 from khotan_cli.commands.values import read_json
 from khotan_cli.console import console
 from khotan_cli.errors import UsageError
@@ -36,6 +38,7 @@ def list_caches() -> None:
     def render() -> None:
         if not document["items"]:
             console.line("There is no cache yet.")
+            console.next_steps(["khotan add cache NAME"])
             return
         rows = [[c["name"], c["scope"], _ttl(c["ttl"]), f"{c['entries']:,}"] for c in document["items"]]
         console.table(["Cache", "Scope", "Time to live", "Entries"], rows)
@@ -74,8 +77,14 @@ def set_entry(
     owner: Owner = "",
 ) -> None:
     """Store an entry."""
+    try:
+        given = read_json("VALUE", value)
+    except UsageError as exc:
+        if re.fullmatch(r"\w[\w .-]*", value):  # nothing that was meant to be JSON
+            exc.hint = f"A text needs its quotes: '\"{value}\"'"
+        raise
     with options.client() as client:
-        entry = client.set_cache_entry(name, key, read_json("VALUE", value), ttl or None, owner)
+        entry = client.set_cache_entry(name, key, given, ttl or None, owner)
     console.result(entry, lambda: console.success(f"Stored {key} in {name}."))
 
 
@@ -108,7 +117,7 @@ def _entries(items: Sequence[dict[str, Any]]) -> None:
             e["owner"] or "–",
             e["key"],
             json.dumps(e["value"], ensure_ascii=False)[:120],
-            (e["expiresAt"] or "never")[:19],
+            when(e["expiresAt"], "never"),
         ]
         for e in items
     ]

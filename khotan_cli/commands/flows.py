@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +11,8 @@ import typer
 
 from khotan_cli.commands.show_flows import (
     counted,
+    next_of,
+    show_course,
     show_dry_run,
     show_flows,
     show_rejects,
@@ -19,7 +21,7 @@ from khotan_cli.commands.show_flows import (
 )
 from khotan_cli.commands.values import read_json
 from khotan_cli.console import console
-from khotan_cli.errors import KhotanError, UsageError
+from khotan_cli.errors import KhotanError, UnknownName, UsageError
 from khotan_cli.options import options
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = 0.25
 _OPEN = ("pending", "running")
-_NO_WORKER = "Nothing runs flows now; the run waits for khotan dev or khotan worker (or give --wait)."
+_STATUSES = (*_OPEN, "completed", "partial", "failed", "cancelled")
+_NO_WORKER = "Nothing runs flows now: the run waits for khotan worker or khotan dev (or give --wait)."
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -72,20 +75,13 @@ def trigger(
             document = client.trigger(flow, variant or None, given, dry_run=True)
         _dry(document)
         return
-    with options.client(engine=wait) as client:
-        started = client.trigger(flow, variant or None, given)
-        ended = _watch(client, started["id"], timeout) if wait else None
-    if ended is not None:
-        _tell(ended)
+    if wait:
+        _to_the_end(lambda client: client.trigger(flow, variant or None, given), timeout)
         return
-
-    def render() -> None:
-        console.success(f"{flow} ({started['variant']}) is started: run {started['id']}")
-        if not started["worker"]:
-            console.line(_NO_WORKER, "yellow")
-        console.next_steps([f"khotan flows show {started['id']}"])
-
-    console.result(started, render)
+    with options.client() as client:
+        started = client.trigger(flow, variant or None, given)
+    state = "is started" if started["worker"] else "is enqueued"
+    _tell_started(started, f"{flow} ({started['variant']}) {state}: run {started['id']}")
 
 
 def _dry(document: dict[str, Any]) -> None:
@@ -93,8 +89,9 @@ def _dry(document: dict[str, Any]) -> None:
     if failure:
         raise KhotanError(
             f"The dry run ended with: {failure['message']}",
-            code="flow_failed",
+            code=failure.get("error", "flow_failed"),
             hint=failure.get("hint", ""),
+            next=failure.get("next", ()),
             details={"dryRun": True, "report": document},
         )
     console.result(document, lambda: show_dry_run(document))
@@ -103,13 +100,14 @@ def _dry(document: dict[str, Any]) -> None:
 @app.command()
 def runs(
     flow: Annotated[str, typer.Argument(help="Of one flow only.", show_default=False)] = "",
-    status: Annotated[
-        list[str] | None, typer.Option(help="pending, running, completed, partial, failed, cancelled.")
-    ] = None,
+    status: Annotated[list[str] | None, typer.Option(help=f"{', '.join(_STATUSES)}.", show_default=False)] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 20,
     offset: Annotated[int, typer.Option(min=0, help="Pass over so many.")] = 0,
 ) -> None:
     """The newest runs first."""
+    for one in status or ():
+        if one not in _STATUSES:
+            raise UnknownName("status", one, _STATUSES, code="invalid_input")
     with options.client() as client:
         document = client.runs(flow or None, status or (), limit, offset)
     console.result(document, lambda: show_runs(document["items"], document["total"]))
@@ -120,7 +118,8 @@ def show(run: Run) -> None:
     """A run: counters, steps, log, error."""
     with options.client() as client:
         document = client.run(run)
-    console.result(document, lambda: show_run(document))
+    steps = next_of(document)
+    console.result({**document, **({"next": steps} if steps else {})}, lambda: show_run(document))
 
 
 @app.command()
@@ -136,8 +135,8 @@ def cancel(run: Run) -> None:
     """Cancel a run: at once where it waits, before its next step where it runs."""
     with options.client() as client:
         done = client.cancel_run(run)
-    text = f"Run {run} is cancelled." if done["status"] == "cancelled" else f"Run {run} stops before its next step."
-    console.result(done, lambda: console.success(text))
+    what = "is cancelled" if done["status"] == "cancelled" else "stops before its next step"
+    console.result(done, lambda: console.success(f"Run {done['id']} {what}."))
 
 
 @app.command()
@@ -153,19 +152,12 @@ def retry(
     """Start an ended run anew, from its start or from a step."""
     if timeout is not None and not wait:
         raise UsageError("--timeout has a meaning only with --wait", hint="Add --wait.")
-    with options.client(engine=wait) as client:
-        started = client.retry_run(run, from_step or None)
-        ended = _watch(client, started["id"], timeout) if wait else None
-    if ended is not None:
-        _tell(ended)
+    if wait:
+        _to_the_end(lambda client: client.retry_run(run, from_step or None), timeout)
         return
-
-    def render() -> None:
-        console.success(f"Run {started['id']} does it again.")
-        if not started["worker"]:
-            console.line(_NO_WORKER, "yellow")
-
-    console.result(started, render)
+    with options.client() as client:
+        started = client.retry_run(run, from_step or None)
+    _tell_started(started, f"Run {started['id']} {'does' if started['worker'] else 'will do'} it again.")
 
 
 @app.command()
@@ -197,9 +189,15 @@ def disable(flow: Flow) -> None:
 
 def _switch(flow: str, enabled: bool) -> None:
     with options.client() as client:
-        changed = client.set_flow_enabled(flow, enabled)
-    document = {"ok": True, "flow": changed["name"], "enabled": changed["enabled"]}
-    console.result(document, lambda: console.success(f"Flow {flow} is {'enabled' if enabled else 'disabled'}."))
+        was = client.flow(flow)["enabled"]
+        now = client.set_flow_enabled(flow, enabled)
+    document = {"ok": True, "flow": now["name"], "enabled": now["enabled"], "changed": was != enabled}
+    state = "enabled" if enabled else "disabled"
+    if was == enabled:
+        document["message"] = f"Flow {flow} was {state} already: nothing to do."
+        console.result(document, lambda: console.line(document["message"]))
+    else:
+        console.result(document, lambda: console.success(f"Flow {flow} is {state}."))
 
 
 def _watch(client: ApiClient, run_id: str, timeout: float | None) -> dict[str, Any]:
@@ -237,18 +235,47 @@ def _left_to_go_on(run_id: str) -> Iterator[None]:
         ) from None
 
 
-def _tell(run: dict[str, Any]) -> None:
-    """The end of a run. Raises KhotanError where it is not completed."""
+def _tell_started(started: dict[str, Any], text: str) -> None:
+    """A run that was started, and not waited for."""
+    steps = [f"khotan flows show {started['id']}"]
+    document = {**started, "next": steps}
+    if not started["worker"]:
+        document |= {"message": _NO_WORKER, "next": ["khotan worker", *steps]}
+
+    def render() -> None:
+        console.success(text)
+        if not started["worker"]:
+            console.line(_NO_WORKER, "yellow")
+        console.next_steps(steps)
+
+    console.result(document, render)
+
+
+def _to_the_end(start: Callable[[ApiClient], dict[str, Any]], timeout: float | None) -> None:
+    """Start a run, follow it to its end, and tell. Raises KhotanError (run_failed) where it is not completed."""
+    try:
+        with options.client(engine=True) as client:
+            run = _watch(client, start(client)["id"], timeout)
+            _check(run)
+    except KhotanError as exc:
+        if exc.code == "run_failed" and not console.machine:
+            run = exc.details["run"]
+            show_course({**run, "steps": []})
+            if run["error"] and run["error"].get("place"):
+                console.line(f"It stopped at {run['error']['place']}", "dim")
+        raise
+    console.result(run, lambda: show_run({**run, "steps": []}))
+
+
+def _check(run: dict[str, Any]) -> None:
     if run["status"] == "completed":
-        console.result(run, lambda: show_run({**run, "steps": []}))
         return
     error = run["error"] or {}
-    if not console.machine:
-        show_run({**run, "steps": []})
+    left_out = f" (records left out: {run['rejects']:,})" if run["rejects"] else ""
     raise KhotanError(
-        error.get("message") or f"Run {run['id']} is {run['status']}",
+        error.get("message") or f"Run {run['id']} is {run['status']}{left_out}",
         code="run_failed",
         hint=error.get("hint") or "See its steps and what it left out.",
-        next=[f"khotan flows show {run['id']}"],
+        next=[*next_of(run), f"khotan flows show {run['id']}"],
         details={"run": run},
     )

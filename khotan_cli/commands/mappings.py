@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from khotan_cli.commands.show_times import when
 from khotan_cli.console import console
 from khotan_cli.errors import KhotanError, UsageError
 from khotan_cli.options import options
@@ -91,7 +92,10 @@ def update(resource: Resource, key: Key = None, ref: Ref = None, replace: Replac
                 hint="upsert creates one.",
             )
         done = client.change_mapping(found[0]["id"], _refs(ref), replace=replace)
-    console.result(done, lambda: _show({"items": [done], "total": 1}))
+    changed = done["refs"] != found[0]["refs"]
+    nothing = f"{resource} {_said(key, None)} had these ids already: nothing was changed."
+    document = {**done, "changed": changed, **({} if changed else {"message": nothing})}
+    console.result(document, lambda: _show({"items": [done], "total": 1}) if changed else console.line(nothing))
 
 
 @app.command()
@@ -144,7 +148,9 @@ def _lines(file: str) -> list[Any]:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
         raise UsageError(
-            f"{file} cannot be read: {exc}", code="file_not_readable", hint="A UTF-8 file of JSON lines."
+            f"{file} cannot be read: {exc.strerror if isinstance(exc, OSError) else 'not UTF-8'}",
+            code="file_not_readable",
+            hint="A UTF-8 file of JSON lines.",
         ) from None
     items: list[Any] = []
     for number, line in enumerate(lines, start=1):
@@ -166,6 +172,7 @@ def _said(key: list[str] | None, ref: list[str] | None) -> str:
 def _show_resources(items: list[dict[str, Any]]) -> None:
     if not items:
         console.line("There is no resource yet.")
+        console.next_steps(["khotan add resource NAME"])
         return
     rows = [
         [
@@ -185,8 +192,8 @@ def _show(document: dict[str, Any]) -> None:
         console.line("There is no such mapping.")
         return
     rows = [
-        [" / ".join(m["key"]), ", ".join(f"{p}={r}" for p, r in m["refs"].items()), m["updatedAt"][:19]] for m in items
+        [" / ".join(m["key"]), ", ".join(f"{p}={r}" for p, r in m["refs"].items()), when(m["updatedAt"])] for m in items
     ]
-    console.table(["Key", "Ids", "Updated"], rows)
+    console.table(["Key", "Ids", "Updated"], rows, whole=["Key"])
     if document["total"] > len(items):
         console.line(f"{document['total'] - len(items)} more are not shown.", "dim")

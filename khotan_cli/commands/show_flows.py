@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from khotan_cli.commands.show_times import clock, when
 from khotan_cli.console import console
 
 _LOG_LINES = 40
@@ -30,7 +31,7 @@ def show_flows(items: Sequence[dict[str, Any]]) -> None:
         modes = ", ".join(v["name"] for v in flow["variants"])
         state = "enabled" if flow["enabled"] else "disabled"
         rows.append([flow["name"], flow["kind"], plugs, modes, "\n".join(schedules) or "–", state])
-    console.table(["Flow", "Kind", "Plug", "Variants", "Schedule", "State"], rows, whole=["Flow"])
+    console.table(["Flow", "Kind", "Plug", "Variants", "Schedule", "State"], rows, whole=["Flow", "State"])
 
 
 def show_runs(items: Sequence[dict[str, Any]], total: int) -> None:
@@ -42,34 +43,48 @@ def show_runs(items: Sequence[dict[str, Any]], total: int) -> None:
     rows = []
     for run in items:
         status = Text(run["status"], style=COLOURS.get(run["status"], ""))
-        rows.append([run["id"], run["flow"], run["variant"] or "", status, counted(run["counts"]), took(run)])
-    console.table(["Run", "Flow", "Variant", "Status", "Counts", "Time"], rows, whole=["Run"])
+        started, flow = when(run["startedAt"]), f"{run['flow']}" + (f" ({run['variant']})" if run["variant"] else "")
+        rows.append([run["id"], started, status, flow, counted(run["counts"]) or "–", took(run) or "–"])
+    columns = ["Run", "Started", "Status", "Flow", "Counts", "Took"]
+    console.table(columns, rows, whole=["Run", "Started", "Status"])
     if total > len(items):
         console.line(f"{total - len(items)} older ones are not shown.", "dim")
 
 
+def next_of(run: dict[str, Any]) -> list[str]:
+    """What to do about a run: what its error says, and a look at what it left out."""
+    rejects = [f"khotan flows rejects {run['id']}"] if run.get("rejects") else []
+    return [*(run["error"] or {}).get("next", ()), *rejects]
+
+
 def show_run(run: dict[str, Any]) -> None:
-    style = COLOURS.get(run["status"], "")
-    console.line(f"Run {run['id']}: {run['flow']} ({run['variant']}) {run['status']}", f"bold {style}".strip())
-    console.line(f"{counted(run['counts']) or 'nothing counted'} · {run['source']} · {took(run) or 'not started'}")
-    if run["message"]:
-        console.line(run["message"])
+    show_course(run)
     if run["error"]:
         console.line(f"✗ {run['error']['message']}", "red")
         console.line(f"  {run['error'].get('hint', '')}")
         if run["error"].get("place"):
             console.line(f"  at {run['error']['place']}", "dim")
+    if run.get("rejects"):
+        console.line(f"Records left out: {run['rejects']:,}", "yellow")
+    console.next_steps(next_of(run))
+
+
+def show_course(run: dict[str, Any]) -> None:
+    """A run without its error and what follows from it."""
+    style = COLOURS.get(run["status"], "")
+    console.line(f"Run {run['id']}: {run['flow']} ({run['variant']}) {run['status']}", f"bold {style}".strip())
+    times = f"started {when(run['startedAt'])} · {took(run)}" if run["startedAt"] else "not started"
+    console.line(f"{counted(run['counts']) or 'nothing counted'} · {run['source']} · {times}")
+    if run["message"]:
+        console.line(run["message"])
     if run.get("steps"):
         rows = [[str(s["number"]), s["name"], counted(s["counts"]), str(s["attempts"])] for s in run["steps"][-40:]]
-        console.table(["#", "Step", "Counts", "Tries"], rows)
+        console.table(["#", "Step", "Counts", "Tries"], rows, whole=["#", "Step"])
     updates = run.get("updates", [])[-_LOG_LINES:]
     if run.get("updatesTotal", 0) > len(updates):
         console.line(f"{run['updatesTotal'] - len(updates):,} earlier lines of the log are not shown.", "dim")
     for update in updates:
-        console.line(f"{update['at'][11:19]} {update['message']}", "yellow" if update["level"] == "warning" else "dim")
-    if run.get("rejects"):
-        console.line(f"{run['rejects']} records were left out:", "yellow")
-        console.next_steps([f"khotan flows rejects {run['id']}"])
+        console.line(f"{clock(update['at'])} {update['message']}", "yellow" if update["level"] == "warning" else "dim")
 
 
 def show_rejects(items: Sequence[dict[str, Any]], total: int) -> None:
@@ -89,23 +104,40 @@ def show_dry_run(report: dict[str, Any]) -> None:
     console.line(counted(report["counts"]) or "Nothing would have been done.")
     for table, write in report["writes"].items():
         done = {name: count for name, count in write.items() if name != "sample"}
-        console.line(f"would write {table}: {counted(done) or 'nothing'}")
-        _sample(write["sample"])
+        changes = sum(count for name, count in done.items() if name != "unchanged")
+        said = counted(done) or "nothing"
+        console.line(f"would write {table}: {said}" if changes else f"would write nothing to {table}: {said}")
+        if changes and not done.get("unchanged"):  # of a mixture it is not known which records the sample has
+            _sample(write["sample"], changes - done.get("deleted", 0))
     for call, held in report["requests"].items():
         console.line(f"would send {held['count']} × {call}")
-        _sample([request["body"] for request in held["sample"]])
-    for reject in report["rejects"]:
-        console.line(f"would leave out: {reject['reason']}", "yellow")
+        _sample([request["body"] for request in held["sample"]], held["count"])
+    _left_out(report)
     if report["stopped"]:
         console.line(f"It stops here: {report['stopped']['message']}", "yellow")
         console.line(f"  {report['stopped']['hint']}")
 
 
-def _sample(records: Sequence[Any]) -> None:
+def _sample(records: Sequence[Any], total: int) -> None:
     import json
 
-    for record in records[:3]:
+    shown = records[:3]
+    for record in shown:
         console.line(f"    {json.dumps(record, ensure_ascii=False)[:140]}", "dim")
+    if shown and total > len(shown):
+        console.line(f"    … and {total - len(shown):,} more", "dim")
+
+
+def _left_out(report: dict[str, Any]) -> None:
+    rejects = report["rejects"]
+    total = max(report["counts"].get("failed", 0), len(rejects))
+    if not rejects:
+        return
+    console.line(f"would leave out {total:,} record{'' if total == 1 else 's'}:", "yellow")
+    for reject in rejects:
+        console.line(f"    {reject['reason']}", "yellow")
+    if total > len(rejects):
+        console.line(f"    … and {total - len(rejects):,} more", "dim")
 
 
 def counted(counts: dict[str, Any]) -> str:

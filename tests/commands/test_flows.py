@@ -122,12 +122,20 @@ def test_a_run_that_fails_or_leaves_out_gives_exit_1(project: Project, source: S
     assert (failed.code, failed.json["error"]) == (1, "run_failed")
     assert failed.json["message"] == "ValueError: on purpose" and failed.json["run"]["counts"]["extracted"] == 25
     assert failed.json["next"] == [f"khotan flows show {failed.json['run']['id']}"]
+    assert "on purpose" not in failed.stderr
+    told = project.khotan("flows", "trigger", "broken", "--wait", json_mode=False)
+    assert (told.stdout + told.stderr).count("on purpose") == 1 and "items.py" in told.stdout
     again = project.khotan("flows", "retry", failed.json["run"]["id"], "--from-step", "4", "--wait")
     assert (again.code, again.json["run"]["retryOf"]) == (1, failed.json["run"]["id"])
     source.items[3]["price"] = "not a number"
     partial = project.khotan("flows", "trigger", "goods", "--wait", json_mode=False)
     assert partial.code == 1 and "partial" in partial.stdout + partial.stderr
     run_id = project.khotan("flows", "runs", "goods").json["items"][0]["id"]
+    look = f"khotan flows rejects {run_id}"
+    assert (partial.stdout + partial.stderr).count(look) == 1
+    assert project.khotan("flows", "show", run_id).json["next"] == [look]
+    again = project.khotan("flows", "trigger", "goods", "--wait").json
+    assert again["next"][0] == f"khotan flows rejects {again['run']['id']}" and "left out: 1" in again["message"]
     rejects = project.khotan("flows", "rejects", run_id).json
     assert rejects["total"] == 1 and rejects["items"][0]["record"]["price"] == "not a number"
     assert "price" in rejects["items"][0]["reason"]
@@ -143,6 +151,9 @@ def test_a_dry_run_says_what_it_would_do(project: Project, source: Source) -> No
     assert "would send 1 × POST shop.create_item" in text and "It stops here" in text
     raised = project.khotan("flows", "trigger", "broken", "--dry-run")
     assert (raised.code, raised.json["error"]) == (1, "flow_failed")
+    source.items[3]["price"] = "not a number"
+    left = project.khotan("flows", "trigger", "goods", "--dry-run", json_mode=False).stdout
+    assert "would leave out 1 record:" in left and "price" in left
 
 
 def test_a_cancelled_run(project: Project) -> None:
@@ -170,7 +181,7 @@ def test_a_cancelled_run(project: Project) -> None:
         (["retry", "nope"], 2, "unknown_run", ""),
         (["rejects", "nope"], 2, "unknown_run", ""),
         (["runs", "good"], 2, "unknown_flow", "goods"),
-        (["runs", "--status", "done"], 2, "invalid_input", ""),
+        (["runs", "--status", "complete"], 2, "invalid_input", "Did you mean 'completed'?"),
         (["reconcile", "good"], 2, "unknown_flow", "goods"),
         (["disable", "good"], 2, "unknown_flow", "goods"),
     ],
@@ -183,6 +194,8 @@ def test_bad_input(project: Project, args: list[str], code: int, error: str, wor
 
 def test_disabled_flows_and_plugs_are_not_started(project: Project) -> None:
     assert project.khotan("flows", "disable", "items").json["enabled"] is False
+    again = project.khotan("flows", "disable", "items").json
+    assert again["changed"] is False and "nothing to do" in again["message"]
     refused = project.khotan("flows", "trigger", "items")
     assert (refused.code, refused.json["error"]) == (1, "flow_disabled")
     assert project.khotan("flows", "enable", "items").code == 0
@@ -195,7 +208,9 @@ def test_disabled_flows_and_plugs_are_not_started(project: Project) -> None:
 
 def test_without_a_worker_a_run_waits_and_says_so(local: Project) -> None:
     started = local.khotan("flows", "trigger", "items", json_mode=False)
-    assert started.code == 0 and "khotan worker" in started.stdout
+    assert started.code == 0 and "khotan worker" in started.stdout and "is enqueued" in started.stdout
+    waits = local.khotan("flows", "trigger", "items").json
+    assert waits["next"] == ["khotan worker", f"khotan flows show {waits['id']}"] and "waits" in waits["message"]
     assert local.khotan("flows", "runs", "items").json["items"][0]["status"] == "pending"
 
 
@@ -228,6 +243,8 @@ def test_mappings_are_looked_up_and_changed(project: Project, tmp_path: Path) ->
     taken = run("mappings", "upsert", "pairs", "acme", "S2", "--ref", "shop=1")
     assert (taken.code, taken.json["error"]) == (1, "mapping_conflict")
     assert run("mappings", "update", "pairs", "acme", "S1", "--ref", "shop=2").json["refs"] == {"shop": "2"}
+    again = run("mappings", "update", "pairs", "acme", "S1", "--ref", "shop=2").json
+    assert again["changed"] is False and "nothing was changed" in again["message"]
     file = tmp_path / "many.jsonl"
     file.write_text("".join(json.dumps({"key": ["b", f"S{n}"], "refs": {"shop": f"b{n}"}}) + "\n" for n in range(50)))
     assert run("mappings", "upsert", "pairs", "--file", str(file)).json["created"] == 50
@@ -274,6 +291,7 @@ def test_caches_are_looked_at_and_changed(project: Project) -> None:
     ):
         done = run("caches", *args)
         assert done.code in (1, 2) and done.json["error"] == error, done.json
+    assert """'"foo"'""" in run("caches", "set", "things", "x", "foo").json["hint"]
     assert run("caches", "delete", "things", "a/b c").code == 0
     run("caches", "set", "things", "y", "null")
     assert run("caches", "clear", "things", "--yes").json["deleted"] == 1
@@ -348,3 +366,4 @@ def test_a_worker_says_what_is_in_the_way(tmp_path: Path) -> None:
         )
         wrong = made.khotan("flows", "list")
         assert wrong.json["error"] == "config_invalid" and "nothing" in wrong.json["message"]
+        assert wrong.json["next"] == ["khotan add resource nothing"]

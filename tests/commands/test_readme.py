@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.test_init import khotan
 from tests.support.loopback import Answer, Asked, as_json, threaded_loopback
 from tests.support.project import Done, Project
 
