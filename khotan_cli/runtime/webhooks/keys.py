@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Any
+from typing import Any, Literal
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -13,35 +13,36 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from khotan_cli.runtime.webhooks.schemes import Refused
 
+PublicKey = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey
 _RAW_ED25519 = 32
 
 
-def ed25519_matches(key: str, signature: bytes, content: bytes) -> bool:
-    """The key in PEM, or its 32 bytes in hex or base64. Raises Refused where it is none."""
+def public_key(key: str, kind: Literal["ed25519", "ecdsa"]) -> PublicKey:
+    """The key in PEM, DER in base64, or for Ed25519 its 32 bytes in hex or base64. Raises Refused where it is none."""
     public = _public(key)
-    if not isinstance(public, ed25519.Ed25519PublicKey):
+    if kind == "ed25519" and not isinstance(public, ed25519.Ed25519PublicKey):
         raise Refused("the wire's key is no Ed25519 public key")
-    try:
-        public.verify(signature, content)
-    except InvalidSignature:
-        return False
-    return True
-
-
-def ecdsa_matches(key: str, signature: bytes, content: bytes, algorithm: str, *, raw: bool) -> bool:
-    """raw: the signature is r and s side by side (IEEE P1363), else in DER."""
-    public = _public(key)
-    if not isinstance(public, ec.EllipticCurvePublicKey):
+    if kind == "ecdsa" and not isinstance(public, ec.EllipticCurvePublicKey):
         raise Refused("the wire's key is no ECDSA public key")
-    if raw:
-        half = (public.curve.key_size + 7) // 8
-        if len(signature) != 2 * half:
-            return False
-        signature = encode_dss_signature(
-            int.from_bytes(signature[:half], "big"), int.from_bytes(signature[half:], "big")
-        )
+    found: PublicKey = public
+    return found
+
+
+def matches(key: PublicKey, signature: bytes, content: bytes, algorithm: str, *, raw: bool) -> bool:
+    """Whether the key's owner signed it. algorithm and raw are of ECDSA: the hash; whether the signature is r and s side by
+    side (IEEE P1363), else in DER."""
     try:
-        public.verify(signature, content, ec.ECDSA(_hash(algorithm)))
+        if isinstance(key, ed25519.Ed25519PublicKey):
+            key.verify(signature, content)
+            return True
+        if raw:
+            half = (key.curve.key_size + 7) // 8
+            if len(signature) != 2 * half:
+                return False
+            signature = encode_dss_signature(
+                int.from_bytes(signature[:half], "big"), int.from_bytes(signature[half:], "big")
+            )
+        key.verify(signature, content, ec.ECDSA(_hash(algorithm)))
     except (InvalidSignature, ValueError):
         return False
     return True

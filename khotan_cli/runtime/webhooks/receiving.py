@@ -43,6 +43,8 @@ class ReceivingEndpoint(ABC):
         methods: Sequence[str],
         vars: Mapping[str, Var] | None,
     ) -> None:
+        if not methods or isinstance(methods, str):
+            raise ConfigError(f"No event comes with the methods {methods!r}", hint='methods=["POST"]')
         self.module, self.scheme, self.challenge = module, verify, challenge
         self.type_rule, self.id_rule = type_rule, id_rule
         self.event_methods = frozenset(method.upper() for method in methods)

@@ -5,29 +5,35 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import logging
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Literal, Protocol
+from functools import cache
+from typing import Literal, Protocol, TypeVar
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.plugs.vars import Var
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule
+from khotan_cli.runtime.webhooks.timestamps import (
+    TOLERANCE,
+    TimestampFormat,
+    check_tolerance,
+    moment_of,
+    timestamp_of,
+)
 
 Encoding = Literal["hex", "base64"]
 SecretEncoding = Literal["utf-8", "base64", "hex"]
-TimestampFormat = Literal["seconds", "milliseconds", "iso"]
-"""How a moment is written down: as Unix time, or as RFC 3339 says."""
 Content = Callable[[WebhookRequest, str, str], Sequence[bytes]]
 """What is signed: a function of request, timestamp and id that gives the forms it may have; the first is used to sign."""
 
-TOLERANCE = 300.0
-_DIGITS = re.compile(r"[0-9]{1,15}")
-_ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:.]{5,15}([Zz]|[+-][0-9:]{4,6})")
 _PLACE = re.compile(rb"\{(body|timestamp|id|url|method)\}")
+K = TypeVar("K")
+
+logger = logging.getLogger("khotan.webhooks")
 
 
 class Refused(Exception):
@@ -98,31 +104,35 @@ def decoded_secret(secret: str, encoding: SecretEncoding, prefix: str) -> bytes:
         raise Refused(f"the wire's secret is not {encoding}") from None
 
 
+def usable(scheme: str, secrets: Sequence[str], read: Callable[[str], K]) -> list[K]:
+    """What `read` makes of each secret. One that it refuses is passed over while there is another; else raises Refused."""
+    found: list[K] = []
+    problems: dict[int, Refused] = {}
+    for number, secret in enumerate(secrets, 1):
+        try:
+            found.append(read(secret))
+        except Refused as exc:
+            problems[number] = exc
+    for number, problem in problems.items():
+        if not found:
+            raise problem
+        _warn(f"{scheme}: secret {number} of {len(secrets)} is passed over: {problem}")
+    return found
+
+
+@cache
+def _warn(text: str) -> None:
+    """Once in a process: it would be said again for each event."""
+    logger.warning(text)
+
+
 def check_time(timestamp: str, now: float, tolerance: float | None, form: TimestampFormat = "seconds") -> None:
     """Raises Refused for what is no moment in that form, or one further away than the tolerance, in either direction."""
-    moment = _moment_of(timestamp, form)
+    moment = moment_of(timestamp, form)
     if moment is None:
         raise Refused(f"the timestamp is missing, or not written as {form}")
     if tolerance is not None and abs(now - moment) > tolerance:
         raise Refused(f"the timestamp is {now - moment:+.0f} s from now, more than {tolerance:g} s")
-
-
-def _moment_of(timestamp: str, form: TimestampFormat) -> float | None:
-    if form == "iso":
-        try:
-            return datetime.fromisoformat(timestamp).timestamp() if _ISO.fullmatch(timestamp) else None
-        except (ValueError, OverflowError):
-            return None
-    if not _DIGITS.fullmatch(timestamp):
-        return None
-    return int(timestamp) / (1000 if form == "milliseconds" else 1)
-
-
-def timestamp_of(now: float, form: TimestampFormat) -> str:
-    """The moment as a sender writes it."""
-    if form == "iso":
-        return datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return str(int(now * 1000 if form == "milliseconds" else now))
 
 
 def required(headers: Headers, *names: str) -> str:
@@ -135,7 +145,10 @@ def required(headers: Headers, *names: str) -> str:
 
 @dataclass(frozen=True)
 class Hmac:
-    """A keyed hash over the request. See `signatures.hmac` for the options."""
+    """A keyed hash over the request. See `signatures.hmac` for the options.
+
+    lenient: blanks around one of several signatures, and hexadecimal digits in upper case, are taken.
+    """
 
     name: str
     headers: tuple[str, ...]
@@ -151,6 +164,7 @@ class Hmac:
     tolerance: float | None = TOLERANCE
     secret_encoding: SecretEncoding = "utf-8"
     secret_prefix: str = ""
+    lenient: bool = False
     secret: Var | None = None
     event_id: Rule | None = None
     event_type: Rule | None = None
@@ -162,6 +176,7 @@ class Hmac:
         except (ValueError, TypeError):
             message = f"{self.algorithm!r} is no hash algorithm with which HMAC works"
             raise ConfigError(message, hint="sha256, sha512, sha1, …") from None
+        check_tolerance(self.name, self.tolerance)
         object.__setattr__(self, "timed", bool(self.timestamp_headers) or bool(self.timestamp_key))
 
     def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
@@ -174,8 +189,9 @@ class Hmac:
         if self.timed:
             check_time(timestamp, now, self.tolerance, self.timestamp_format)
         matched = False
-        for secret in secrets:
-            key = decoded_secret(secret, self.secret_encoding, self.secret_prefix)
+        for key in usable(
+            self.name, secrets, lambda one: decoded_secret(one, self.secret_encoding, self.secret_prefix)
+        ):
             for content in self.content(request, timestamp, event_id):
                 made = self._digest(key, content)
                 for one in given:  # all of them: how long it takes tells nothing
@@ -186,12 +202,17 @@ class Hmac:
     def _given(self, header: str) -> tuple[list[str], str]:
         """The signatures of this scheme in the header, and the timestamp where it is in the same one."""
         parts = [header] if self.separator is None else header.split(self.separator)
+        if self.lenient:
+            parts = [part.strip() for part in parts]
         if not self.timestamp_key:
-            return [part.removeprefix(self.prefix) for part in parts if part.startswith(self.prefix)], ""
+            return [self._one(part.removeprefix(self.prefix)) for part in parts if part.startswith(self.prefix)], ""
         fields = [part.partition("=")[::2] for part in parts]
         key = self.prefix.removesuffix("=")
         stamp = next((value for name, value in fields if name == self.timestamp_key), "")
-        return [value for name, value in fields if name == key], stamp
+        return [self._one(value) for name, value in fields if name == key], stamp
+
+    def _one(self, signature: str) -> str:
+        return signature.lower() if self.lenient and self.encoding == "hex" else signature
 
     def _digest(self, key: bytes, content: bytes) -> bytes:
         digest = hmac.new(key, content, self.algorithm).digest()
@@ -238,7 +259,12 @@ class PublicKey:
     event_id: Rule | None = None
     event_type: Rule | None = None
 
+    def __post_init__(self) -> None:
+        check_tolerance(self.name, self.tolerance)
+
     def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
+        from khotan_cli.runtime.webhooks.keys import matches, public_key
+
         given = required(request.headers, self.header)
         timestamp = ""
         if self.timestamp_header:
@@ -251,17 +277,11 @@ class PublicKey:
             signature = bytes.fromhex(text) if self.encoding == "hex" else base64.b64decode(text, validate=True)
         except (ValueError, binascii.Error):
             raise Refused(f"the signature is not {self.encoding}") from None
+        keys = usable(self.name, secrets, lambda one: public_key(one, self.kind))
         for content in self.content(request, timestamp, ""):
-            if any(self._matches(secret, signature, content) for secret in secrets):
+            if any(matches(key, signature, content, self.algorithm, raw=self.raw_signature) for key in keys):
                 return
         raise Refused("the signature does not match the body under any of the wire's keys")
-
-    def _matches(self, key: str, signature: bytes, content: bytes) -> bool:
-        from khotan_cli.runtime.webhooks.keys import ecdsa_matches, ed25519_matches
-
-        if self.kind == "ed25519":
-            return ed25519_matches(key, signature, content)
-        return ecdsa_matches(key, signature, content, self.algorithm, raw=self.raw_signature)
 
     def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
         """Raises Refused: only the service has the private key. One in PEM, as the wire's secret, can sign; for tests."""

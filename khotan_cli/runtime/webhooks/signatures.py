@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,16 +18,29 @@ from khotan_cli.runtime.plugs.vars import Var
 from khotan_cli.runtime.webhooks.request import WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule
 from khotan_cli.runtime.webhooks.schemes import (
-    TOLERANCE,
     Encoding,
     Hmac,
     PublicKey,
     SecretEncoding,
-    TimestampFormat,
     Token,
     Unsigned,
     template,
 )
+from khotan_cli.runtime.webhooks.timestamps import TOLERANCE, TimestampFormat
+
+
+@dataclass(frozen=True)
+class BrandedHeader(Rule):
+    """A header that the service sends under one of several names: the first that is there, as for verification."""
+
+    others: tuple[str, ...] = ()
+
+    def find(self, request: WebhookRequest) -> str | None:
+        names = [name for name in (self.header, *self.others) if name in request.headers]
+        return Rule(header=names[0]).find(request) if names else None
+
+    def __str__(self) -> str:
+        return " or ".join([super().__str__(), *self.others])
 
 
 def stripe(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Hmac:
@@ -157,7 +171,7 @@ def _standard(name: str, brands: tuple[str, ...], secret: Var | None, tolerance:
         secret_encoding="base64",
         secret_prefix="whsec_",
         secret=secret,
-        event_id=Rule(header=f"{brands[0]}-id"),
+        event_id=BrandedHeader(header=f"{brands[0]}-id", others=tuple(f"{brand}-id" for brand in brands[1:])),
         event_type=Rule(json="type"),
     )
 
@@ -183,17 +197,17 @@ def hmac(
 
     prefix: what stands before the signature (`sha256=`); one without it is not taken. content: what is signed, a text with
     {body}, {timestamp}, {id}, {url} and {method}. separator: between several signatures in one header; any of them may
-    match. timestamp_header: when it was signed; or timestamp_key, where that is in the signature's own header
-    (`ts=…;h1=…`: timestamp_key="ts", prefix="h1=", separator=";"). timestamp_format: Unix time in seconds or milliseconds,
-    or iso (RFC 3339); accepted within `tolerance` seconds; None: any. secret_encoding: how the secret is written down,
-    after `secret_prefix` has been taken off. Raises ConfigError for options that cannot hold.
+    match, and blanks around one do not matter. timestamp_header: when it was signed; or timestamp_key, where that is in the
+    signature's own header (`ts=…;h1=…`: timestamp_key="ts", prefix="h1=", separator=";"). timestamp_format: Unix time in
+    seconds or milliseconds, or iso (RFC 3339); accepted within `tolerance` seconds; None: any. secret_encoding: how the
+    secret is written down, after `secret_prefix` has been taken off. Raises ConfigError for options that cannot hold.
     """
     if timestamp_key and (timestamp_header or not separator or not prefix):
         raise ConfigError(
             "signatures.hmac: timestamp_key is of a header with several fields: it needs prefix and separator",
             hint='Like timestamp_key="t", prefix="v1=", separator=",", without timestamp_header.',
         )
-    _check_places(content, timestamp=timestamp_header or timestamp_key, id=id_header)
+    _check_content(content, timestamp=timestamp_header or timestamp_key, id=id_header)
     return Hmac(
         "hmac",
         (header,),
@@ -209,6 +223,7 @@ def hmac(
         tolerance=tolerance,
         secret_encoding=secret_encoding,
         secret_prefix=secret_prefix,
+        lenient=True,
         secret=secret,
         event_id=Rule(header=id_header) if id_header else None,
     )
@@ -226,7 +241,7 @@ def ed25519(
     secret: Var | None = None,
 ) -> PublicKey:
     """An Ed25519 signature (RFC 8032), as Discord's; the secret is the public key in PEM, hex or base64. See `hmac`."""
-    _check_places(content, timestamp=timestamp_header)
+    _check_content(content, timestamp=timestamp_header)
     return PublicKey(
         "ed25519",
         header,
@@ -258,7 +273,7 @@ def ecdsa(
 
     raw_signature: r and s side by side (IEEE P1363) instead of DER.
     """
-    _check_places(content, timestamp=timestamp_header)
+    _check_content(content, timestamp=timestamp_header)
     return PublicKey(
         "ecdsa",
         header,
@@ -275,13 +290,20 @@ def ecdsa(
     )
 
 
-def _check_places(content: str, **places: str | None) -> None:
-    """Raises ConfigError where what is signed has a part that comes in no header."""
-    for name, place in places.items():
+def _check_content(content: str, *, timestamp: str | None, id: str | None = None) -> None:
+    """Raises ConfigError where what is signed has a part that comes in no header, or leaves out what anybody could change."""
+    for name, place in (("timestamp", timestamp), ("id", id)):
         if f"{{{name}}}" in content and not place:
             raise ConfigError(
                 f"What is signed, {content!r}, has a {name}, and no header holds it",
                 hint=f'Name it: {name}_header="X-…", or leave {{{name}}} out of content=….',
+            )
+    needed = ["body", *(["timestamp"] if timestamp else [])]
+    for name in needed:
+        if f"{{{name}}}" not in content:
+            raise ConfigError(
+                f"What is signed, {content!r}, leaves out the {name}: anybody could send another one",
+                hint=f"Put {{{name}}} into content=… where the service has it.",
             )
 
 

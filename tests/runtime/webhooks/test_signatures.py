@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from khotan_cli.errors import ConfigError
+from khotan_cli.runtime import Plug, Wire
 from khotan_cli.runtime.webhooks import signatures
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
 from khotan_cli.runtime.webhooks.schemes import Refused, Scheme
@@ -30,6 +31,10 @@ SCHEMES: dict[str, Scheme] = {
     "svix.json": signatures.svix(),
     "twilio.json": signatures.twilio(),
 }
+
+
+class Shop(Plug):
+    base_url = "http://shop.invalid"
 
 
 def vectors() -> list[Any]:
@@ -63,6 +68,10 @@ def verdict(scheme: Scheme, request: WebhookRequest, secrets: list[str], now: fl
 def request(body: bytes = b'{"id":1}', **headers: str) -> WebhookRequest:
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     return WebhookRequest("POST", "https://hooks.example.test/in", Headers(fields), body)
+
+
+def _with(fields: Mapping[str, str]) -> WebhookRequest:
+    return WebhookRequest("POST", request().url, Headers(fields), request().body)
 
 
 def pem(key: Any, *, private: bool = False) -> str:
@@ -163,21 +172,17 @@ def test_hmac_with_the_time_in_the_signatures_own_header() -> None:
 )
 def test_moments_in_every_form(form: Any, written: str, odd: list[str]) -> None:
     scheme = signatures.hmac(
-        header="X-Sig", content="{method}{timestamp}", timestamp_header="X-Time", timestamp_format=form
+        header="X-Sig", content="{timestamp}{body}", timestamp_header="X-Time", timestamp_format=form
     )
 
     def signed(timestamp: str) -> WebhookRequest:
-        made = hmac.new(b"s", f"POST{timestamp}".encode(), "sha256").hexdigest()
+        made = hmac.new(b"s", timestamp.encode() + request().body, "sha256").hexdigest()
         return request(X_Sig=made, X_Time=timestamp)
 
     assert verdict(scheme, signed(written), ["s"], 1300.0) and not verdict(scheme, signed(written), ["s"], 1302.0)
     assert not verdict(scheme, signed(written), ["s"], 699.0)
     assert not any(verdict(scheme, signed(other), ["s"], 1000.0) for other in odd)
     assert verdict(scheme, _with(scheme.sign(request(), "s", 1000.0, "")), ["s"], 1000.0)
-
-
-def _with(fields: Mapping[str, str]) -> WebhookRequest:
-    return WebhookRequest("POST", request().url, Headers(fields), request().body)
 
 
 @pytest.mark.parametrize(
@@ -190,14 +195,74 @@ def _with(fields: Mapping[str, str]) -> WebhookRequest:
         {"content": "{id}.{body}"},
         {"timestamp_key": "t", "content": "{timestamp}{body}"},
         {"timestamp_key": "t", "prefix": "v1=", "separator": ",", "timestamp_header": "X-Time"},
+        {"content": "{method} {url}"},
+        {"timestamp_header": "X-Time"},
+        {"timestamp_key": "t", "prefix": "v1=", "separator": ","},
+        {"tolerance": -1},
+        {"tolerance": float("nan")},
     ],
 )
 def test_options_that_cannot_hold_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         signatures.hmac(header="X-Sig", **bad)
-    if "timestamp" in bad.get("content", ""):
+    if "algorithm" not in bad and "timestamp_key" not in bad:
+        content = {"content": "{body}", **bad}
         with pytest.raises(ConfigError):
-            signatures.ecdsa(header="X-Sig", content=bad["content"])
+            signatures.ecdsa(header="X-Sig", **content)
+        with pytest.raises(ConfigError):
+            signatures.ed25519(header="X-Sig", **content)
+
+
+@pytest.mark.parametrize("methods", [[], "POST"])
+def test_a_wire_that_events_cannot_come_to_is_refused(methods: Any) -> None:
+    with pytest.raises(ConfigError):
+        Wire(Shop(), verify=signatures.unsigned(), methods=methods)
+
+
+@pytest.mark.parametrize("brand", ["svix", "webhook"])
+def test_the_id_of_an_event_is_found_under_either_brand(brand: str) -> None:
+    scheme = signatures.svix()
+    assert scheme.event_id is not None and str(scheme.event_id) == "the header svix-id or webhook-id"
+    assert scheme.event_id.find(_with({f"{brand}-id": "msg_1"})) == "msg_1"
+    assert scheme.event_id.find(_with({})) is None
+    # The one that is signed, where somebody sends both.
+    assert scheme.event_id.find(_with({"svix-id": "msg_1", "webhook-id": "msg_2"})) == "msg_1"
+
+
+def test_a_general_signature_may_have_blanks_around_it_and_capitals() -> None:
+    scheme = signatures.hmac(header="X-Sig", prefix="sha256=", separator=",")
+    made = hmac.new(b"s", request().body, "sha256").hexdigest()
+    for header in (f"sha256={'0' * 64}, sha256={made}", f" sha256={made} ,x", f"sha256={made.upper()}"):
+        assert verdict(scheme, request(X_Sig=header), ["s"], 0.0), header
+    assert not verdict(scheme, request(X_Sig=f"sha256= {made}"), ["s"], 0.0)
+    timed = signatures.hmac(
+        header="X-Sig", timestamp_key="t", prefix="v1=", separator=",", content="{timestamp}.{body}"
+    )
+    made = hmac.new(b"s", b"1000." + request().body, "sha256").hexdigest()
+    assert verdict(timed, request(X_Sig=f"t=1000, v1={made.upper()}"), ["s"], 1000.0)
+    assert not verdict(signatures.stripe(), request(Stripe_Signature=f"t=1000, v1={made}"), ["s"], 1000.0)
+    assert not verdict(signatures.stripe(), request(Stripe_Signature=f"t=1000,v1={made.upper()}"), ["s"], 1000.0)
+
+
+def test_a_secret_that_cannot_be_read_leaves_the_other_one_standing(caplog: pytest.LogCaptureFixture) -> None:
+    scheme = signatures.standard_webhooks()
+    secret = scheme.make_secret()
+    signed = _with(scheme.sign(request(), secret, 1000.0, "e1"))
+    for secrets in (["whsec_!!!notbase64", secret], [secret, "whsec_!!!notbase64"], ["whsec_", secret]):
+        assert verdict(scheme, signed, secrets, 1000.0)
+    assert "secret 1 of 2 is passed over: the wire's secret is not base64" in caplog.text
+    assert "notbase64" not in caplog.text
+    with pytest.raises(Refused, match="not base64"):
+        scheme.verify(signed, ["whsec_!!!notbase64", "whsec_???"], 1000.0)
+
+
+def test_a_public_key_that_cannot_be_read_leaves_the_other_one_standing() -> None:
+    key = ed25519.Ed25519PrivateKey.generate()
+    scheme = signatures.ed25519(header="X-Sig", content="{body}")
+    signed = request(X_Sig=key.sign(request().body).hex())
+    assert verdict(scheme, signed, ["not a key", pem(ec.generate_private_key(ec.SECP256R1())), pem(key)], 0.0)
+    with pytest.raises(Refused, match="no public key"):
+        scheme.verify(signed, ["not a key"], 0.0)
 
 
 def test_a_secret_that_is_only_its_prefix_lets_nobody_in() -> None:
