@@ -83,6 +83,8 @@ CODES: Mapping[str, tuple[int, int]] = {
     "wire_invalid": (500, EXIT_FAILED),
     "wire_failed": (502, EXIT_FAILED),
     "wire_secret_missing": (503, EXIT_UNAVAILABLE),
+    "unavailable": (503, EXIT_UNAVAILABLE),
+    "wire_disabled": (409, EXIT_FAILED),
     "public_url_missing": (422, EXIT_USAGE),
     "event_invalid": (422, EXIT_FAILED),
     "run_of_event": (409, EXIT_FAILED),

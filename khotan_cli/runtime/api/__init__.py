@@ -33,7 +33,7 @@ def build_api(services: Callable[[], Services]) -> FastAPI:
     api = FastAPI(title="khotan", version=__version__, docs_url=None, redoc_url=None)
     api.state.services = services
     install_error_handlers(api)
-    api.add_middleware(BodyLimit)
+    api.add_middleware(BodyLimit, exempt=(WEBHOOK, INGEST))
     api.add_middleware(Boundary)
     for mount in (WEBHOOK, INGEST):
         api.mount(mount, Inbound(services, mount))

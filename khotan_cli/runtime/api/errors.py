@@ -17,6 +17,8 @@ from khotan_cli.runtime.blame import place_of
 from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.signing import SCHEME
 
+RETRY_SECONDS = "5"
+
 logger = logging.getLogger("khotan.api")
 
 _HTTP: Mapping[int, tuple[str, str, str]] = {
@@ -47,7 +49,7 @@ def error_response(
     if status == 401:
         more["WWW-Authenticate"] = SCHEME  # RFC 9110 11.6.1 asks for a challenge
     if status == 503:
-        more["Retry-After"] = "5"
+        more["Retry-After"] = RETRY_SECONDS
     return JSONResponse(error.to_json(), status, headers={**more, **(headers or {})})
 
 
@@ -80,14 +82,21 @@ class Boundary:
         except Exception as exc:
             if scope["type"] != "http":
                 raise
-            name, where = type(exc).__name__, place_of(exc) or "an unknown place"
-            logger.error("%s %s raised %s at %s", scope["method"], scope["path"], name, where)
+            note_unexpected(scope, exc)
             if started:
                 return  # the server notices that the answer is incomplete, and closes the connection
             error = KhotanError(
-                f"Something unexpected went wrong ({name})", code="internal_error", hint="The server's log says where."
+                f"Something unexpected went wrong ({type(exc).__name__})",
+                code="internal_error",
+                hint="The server's log says where.",
             )
             await error_response(error)(scope, receive, send)
+
+
+def note_unexpected(scope: Scope, exc: Exception) -> None:
+    """A line in the log of what nothing caught, without what it says."""
+    where = place_of(exc) or "an unknown place"
+    logger.error("%s %s raised %s at %s", scope["method"], scope["path"], type(exc).__name__, where)
 
 
 async def _khotan(_: Request, exc: Any) -> JSONResponse:

@@ -13,6 +13,9 @@ import orjson
 from starlette.types import Message, Receive, Scope, Send
 
 from khotan_cli.errors import KhotanError
+from khotan_cli.runtime.api.access import LOCAL_SCOPE
+from khotan_cli.runtime.api.errors import RETRY_SECONDS, note_unexpected
+from khotan_cli.runtime.api.limits import hang_up
 from khotan_cli.runtime.services import Services
 from khotan_cli.runtime.webhooks.receive import Receipt, refused_method
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
@@ -21,14 +24,13 @@ HEADER_BYTES = 32_768
 """Of all header fields together; more is refused (RFC 6585 5)."""
 READ_SECONDS = 15.0
 """In which a body must have come."""
-_BUSY_SECONDS = "5"
+_UNREAD = (408, 413, 431)
+"""Refused before the body has come to its end."""
+_UNAVAILABLE = KhotanError("Temporarily unavailable", code="unavailable", hint="Try again later.").to_json()
+"""What anybody is told of a failure of ours: where the database is, say, is the owner's to know."""
 WEBHOOK, INGEST = "/webhook", "/ingest"
 
 logger = logging.getLogger("khotan.webhooks")
-
-
-class _TooSlow(Exception):
-    pass
 
 
 class Inbound:
@@ -44,20 +46,13 @@ class Inbound:
         try:
             status, document = await self._handle(scope, receive)
         except KhotanError as exc:
-            status, document = exc.status, {**exc.to_json()}
-            document.pop("next", None)  # commands are not for the world
-            if status == 503:
-                headers["Retry-After"] = _BUSY_SECONDS
-            if status == 405:
-                headers["Allow"] = ", ".join(exc.details.get("allow", ()))
-        content_type = "application/json"
-        if isinstance(document, bytes):
-            body, content_type = document, headers.pop("content-type", "application/json")
-        elif isinstance(document, tuple):
-            body, content_type = document
-        else:
-            body = orjson.dumps(document)
+            status, document, headers = _refusal(scope, exc)
+        except Exception as exc:
+            note_unexpected(scope, exc)
+            status, document = 500, _UNAVAILABLE
+        body, content_type = document if isinstance(document, tuple) else (orjson.dumps(document), "application/json")
         fields = {"content-type": content_type, "content-length": str(len(body)), **headers}
+        fields["x-content-type-options"] = "nosniff"  # a challenge sends back what anybody wrote
         raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in fields.items()]
         with suppress(OSError):
             await send({"type": "http.response.start", "status": status, "headers": raw})
@@ -85,6 +80,22 @@ class Inbound:
         if not services.bound:
             await services.bind()
         return _answer(await services.receiver.receive(wire, request))
+
+
+def _refusal(scope: Scope, exc: KhotanError) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Status, document and header fields for a request that is not taken."""
+    headers = hang_up(scope) if exc.status in _UNREAD else {}
+    if exc.status == 503:
+        headers["Retry-After"] = RETRY_SECONDS
+    if exc.status == 405:
+        headers["Allow"] = ", ".join(exc.details.get("allow", ()))
+    if exc.status >= 500 and scope.get(LOCAL_SCOPE) is not True:
+        told = (scope["method"], scope["path"], exc.status, exc.code, exc.message, exc.hint)
+        logger.error("%s %r is answered with %d, %s: %s. %s", *told)
+        return exc.status, _UNAVAILABLE, headers
+    document = exc.to_json()
+    document.pop("next", None)  # commands are not for the world
+    return exc.status, document, headers
 
 
 def _answer(receipt: Receipt) -> tuple[int, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,14 +21,17 @@ class _TooLarge(Exception):
 class BodyLimit:
     """ASGI middleware: 413 for a body over the limit, without reading the rest of it.
 
-    In-process callers are not limited: what they send is in this very memory already.
+    In-process callers are not limited: what they send is in this very memory already. Nor are the mounts in `exempt`, which
+    have a limit of their own.
     """
 
-    def __init__(self, app: ASGIApp, limit: int = MAX_BODY_BYTES) -> None:
+    def __init__(self, app: ASGIApp, limit: int = MAX_BODY_BYTES, exempt: Sequence[str] = ()) -> None:
         self._app, self._limit = app, limit
+        self._exempt = tuple(f"{mount}/" for mount in exempt)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope.get(LOCAL_SCOPE) is True:
+        path = "" if scope["type"] != "http" else scope["path"].removeprefix(scope.get("root_path", ""))
+        if scope["type"] != "http" or scope.get(LOCAL_SCOPE) is True or path.startswith(self._exempt):
             await self._app(scope, receive, send)
             return
         declared = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
@@ -58,4 +62,9 @@ class BodyLimit:
                 code="body_too_large",
                 hint="Send less. The khotan command has no limit in-process, without --url.",
             )
-            await error_response(error)(scope, receive, send)
+            await error_response(error, headers=hang_up(scope))(scope, receive, send)
+
+
+def hang_up(scope: Scope) -> dict[str, str]:
+    """Header fields that end the connection, where the rest of a body is not wanted (RFC 9112 9.6; HTTP/2 has none)."""
+    return {"Connection": "close"} if scope.get("http_version", "1.1").startswith("1") else {}

@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.flows import connection
 from tests.support.webhooks import (
+    APP,
     HOOK,
     SIGNING_SECRET,
     Served,
@@ -27,6 +28,7 @@ from tests.support.webhooks import (
     webhook_project,
 )
 
+UNAVAILABLE = {"ok": False, "error": "unavailable", "message": "Temporarily unavailable", "hint": "Try again later."}
 WIRES = """
 slack = Wire(chat, verify=signatures.slack(), challenge=challenges.slack())
 meta = Wire(shop, name="meta", verify=signatures.github(), challenge=challenges.meta())
@@ -201,6 +203,7 @@ def test_challenges_are_answered(served: tuple[Served, str]) -> None:
     assert bad(app, b"", path=asked + "token-2", method="GET").status_code == 403
     graph = bad(app, b"", path=f"{HOOK}/graph?validationToken=a%20b%3C")
     assert (graph.status_code, graph.text, graph.headers["content-type"]) == (200, "a b<", "text/plain")
+    assert graph.headers["x-content-type-options"] == "nosniff"
     assert rows(url, "SELECT count(*) FROM khotan_webhook_events") == before
     event = b'{"value":[{"clientState":"state-1"}]}'
     assert bad(app, event, path=f"{HOOK}/graph", **{"Content-Type": "application/json"}).status_code == 202
@@ -226,13 +229,23 @@ def test_credentials_are_not_stored(served: tuple[Served, str]) -> None:
     assert "sk_live" not in stored and "abcdefgh" not in stored and fields["Stripe-Signature"] not in stored
 
 
-def test_without_a_secret_nothing_is_accepted(served: tuple[Served, str], tmp_path: Path) -> None:
-    project = webhook_project(tmp_path, f"sqlite:///{tmp_path}/khotan.db")
+IMPATIENT = """
+from khotan_cli.runtime.api import inbound
+
+inbound.READ_SECONDS = 3.0
+"""
+
+
+def test_without_a_secret_nothing_is_accepted_and_only_the_owner_is_told_why(tmp_path: Path) -> None:
+    project = webhook_project(tmp_path, f"sqlite:///{tmp_path}/khotan.db", app=IMPATIENT + APP)
     del project.env["SHOP_WEBHOOK_SECRET"]
-    with served_app(project) as app:
+    with served_app(project, KHOTAN_WEBHOOK_MAX_BYTES="11000000") as app:
         answer = send(app.url, order(1))
-        assert (answer.status_code, answer.json()["error"]) == (503, "wire_secret_missing")
+        assert (answer.status_code, answer.json()) == (503, UNAVAILABLE)
         assert answer.headers["Retry-After"]
+        assert "wire_secret_missing" in app.output and "SHOP_WEBHOOK_SECRET" in app.output
+        checks = project.khotan("doctor").json["checks"]
+        assert next(check for check in checks if check["name"] == "webhooks")["message"] == "shop has no secret"
         done = project.khotan(
             "wire", "vars", "shop", "set", "secret", "--stdin", stdin=f"{SIGNING_SECRET}\nother-one\n"
         )
@@ -242,3 +255,34 @@ def test_without_a_secret_nothing_is_accepted(served: tuple[Served, str], tmp_pa
             "both secrets hold while they are rotated"
         )
         assert send(app.url, order(2), secret="third-one").status_code == 401
+        assert send(app.url, order(3, fill="x" * 10_500_000)).status_code == 202, "the wire's own limit"
+        larger = send(app.url, order(4, fill="x" * 11_000_000))
+        assert (larger.status_code, larger.json()["message"]) == (413, "The body is larger than 11,000,000 bytes")
+        assert _last_answer(app, b"Content-Length: 9\r\n\r\nslow") == 408
+
+
+def test_a_sender_of_too_much_is_hung_up_on(served: tuple[Served, str]) -> None:
+    chunk = b"186a1\r\n" + b"x" * 100_001 + b"\r\n"  # one byte more than is taken, and the next chunk never comes
+    assert _last_answer(served[0], b"Transfer-Encoding: chunked\r\n\r\n" + chunk) == 413
+
+
+def _last_answer(app: Served, rest: bytes) -> int:
+    """The status that a sender gets in the middle of its body, with which the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", app.port), timeout=20) as sender:
+        sender.sendall(f"POST {HOOK} HTTP/1.1\r\nHost: h\r\n".encode() + rest)
+        parts: list[bytes] = []
+        while part := sender.recv(65_536):
+            parts.append(part)
+    head = b"".join(parts).partition(b"\r\n\r\n")[0].lower()
+    assert b"connection: close" in head.split(b"\r\n"), head
+    return int(head.split()[1])
+
+
+def test_what_broke_is_not_told_to_the_world(tmp_path: Path) -> None:
+    project = webhook_project(
+        tmp_path, f"sqlite:///{tmp_path}/khotan.db", wire="\nwire.check_body = lambda request: 1 / 0\n"
+    )
+    with served_app(project) as app:
+        broken = send(app.url, order(1))
+        assert (broken.status_code, broken.json()) == (500, UNAVAILABLE)
+        assert "ZeroDivisionError" in app.output
