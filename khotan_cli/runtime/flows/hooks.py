@@ -67,6 +67,7 @@ class Hooks:
     on_success: completed. on_failure: failed or partial. on_webhook_received, for the whole app only: an event was stored;
     not told of repeats. The sender waits for it, two seconds at most; a run waits for a hook half a minute. A hook that
     raises, or takes longer, changes nothing but a line in the log; one is called at most once per event.
+    A sync one is called in a thread of its own.
     """
 
     on_start: Hook | None = None
@@ -94,7 +95,8 @@ async def _call(hook: Callable[[Any], Any] | None, told: RunInfo | EventInfo, se
         return
     try:
         async with asyncio.timeout(seconds):
-            done = hook(told)
+            # One that is not async may block: in the event loop it would hold up everybody.
+            done = hook(told) if inspect.iscoroutinefunction(hook) else await asyncio.to_thread(hook, told)
             if inspect.isawaitable(done):
                 await done
     except (Exception, SystemExit, asyncio.CancelledError) as exc:  # the user's code, and none of the run's business
