@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -73,12 +74,14 @@ async def replay(event: str, asked: Replay, services: CurrentServices) -> Replay
 
 
 async def _secrets(services: Services, wire_id: str) -> list[str]:
-    """What must not be shown of an event: the wire's own secrets."""
+    """What must not be shown of an event: the wire's own secrets, and the plug's that it is verified with."""
     wire = services.registry.wires.get(wire_id)
     if wire is None:
         return []
-    try:
+    found: list[str] = []
+    with suppress(KhotanError):
         values = await services.webhooks.values(wire)
-        return [line for name, value in values.items() if wire.vars[name].secret for line in value.splitlines()]
-    except KhotanError:
-        return []
+        found += [line for name, value in values.items() if wire.vars[name].secret for line in value.splitlines()]
+    with suppress(KhotanError):
+        found += await services.webhooks.secrets(wire)
+    return found

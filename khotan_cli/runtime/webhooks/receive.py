@@ -5,20 +5,20 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from khotan_cli.errors import KhotanError, SecretMissing
 from khotan_cli.runtime.flows.hooks import EventInfo
-from khotan_cli.runtime.plugs.masking import mask_secret
+from khotan_cli.runtime.plugs.masking import Masker, mask_secret
 from khotan_cli.runtime.store.events import Delivery, Incoming, Stored
 from khotan_cli.runtime.webhooks.challenges import Answer
 from khotan_cli.runtime.webhooks.host import WebhookHost
 from khotan_cli.runtime.webhooks.inbox import Inbox
 from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
 from khotan_cli.runtime.webhooks.request import WebhookRequest
-from khotan_cli.runtime.webhooks.schemes import Refused
+from khotan_cli.runtime.webhooks.schemes import Hmac, PublicKey, Refused, Scheme, Token
 
 logger = logging.getLogger("khotan.webhooks")
 
@@ -63,7 +63,10 @@ class Receiver:
             if answer is not None:
                 return Receipt(answer=answer)
         wire.check_body(request)
-        event = incoming(wire, request)
+        # A scheme says which field it reads; a function of the user's may read any, and compares it with a variable.
+        values = await self._host.values(wire) if wire.verify is not None else {}
+        secrets = [line for name, value in values.items() if wire.vars[name].secret for line in value.splitlines()]
+        event = incoming(wire, request, secrets)
         stored = await self._inbox.put(event)
         if stored.altered and wire.strict_ids:
             raise KhotanError(
@@ -118,8 +121,9 @@ def refused_method(wire: str, method: str, allowed: Iterable[str]) -> KhotanErro
     return error
 
 
-def incoming(wire: ReceivingEndpoint, request: WebhookRequest) -> Incoming:
-    """The event that a verified request is. Raises BodyInvalid where its rules need JSON and the body says it is, and is not."""
+def incoming(wire: ReceivingEndpoint, request: WebhookRequest, secrets: Sequence[str] = ()) -> Incoming:
+    """The event that a verified request is; `secrets` are masked in its header fields. Raises BodyInvalid where its rules need
+    JSON and the body says it is, and is not."""
     event_type, remote_id = _found(wire, request)
     deliveries = [
         Delivery(handler.name, handler.kind, handler.order_key(request))
@@ -131,7 +135,7 @@ def incoming(wire: ReceivingEndpoint, request: WebhookRequest) -> Incoming:
         remote_id,
         event_type,
         request.method,
-        masked_headers(request.headers.items()),
+        masked_headers(request.headers.items(), _read_by(wire.scheme), Masker(secrets)),
         request.headers.get("content-type", ""),
         request.body,
         deliveries,
@@ -154,9 +158,20 @@ def _found(wire: ReceivingEndpoint, request: WebhookRequest) -> tuple[str, str]:
     return wire.type_of(request, event_type), remote_id or f"sha256:{digest}"
 
 
-def masked_headers(fields: Any) -> dict[str, str]:
+def _read_by(scheme: Scheme | None) -> Collection[str]:
+    """Where a scheme finds what lets a sender in: names of header fields, in lower case."""
+    if isinstance(scheme, Hmac):
+        return [name.lower() for name in scheme.headers]
+    if isinstance(scheme, PublicKey):
+        return [scheme.header.lower()]
+    return [scheme.rule.header.lower()] if isinstance(scheme, Token) and scheme.rule.header else []
+
+
+def masked_headers(fields: Any, credentials: Collection[str], masker: Masker) -> dict[str, str]:
     """Header fields to be stored: what lets somebody in, or signs, is masked. PostgreSQL's JSON holds no NUL."""
     return {
-        name: mask_secret(value) if any(part in name for part in _CREDENTIALS) else value.replace("\x00", "")
+        name: mask_secret(value)
+        if name in credentials or any(part in name for part in _CREDENTIALS)
+        else masker.text(value).replace("\x00", "")
         for name, value in fields
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Awaitable
 
 import pytest
 
@@ -34,8 +35,12 @@ async def test_a_hook_that_blocks_holds_up_nobody_else() -> None:
 
 async def test_a_sender_does_not_wait_for_a_hook_that_blocks(caplog: pytest.LogCaptureFixture) -> None:
     go = threading.Event()
+
+    def blocks(event: EventInfo) -> None:
+        go.wait(20)
+
     try:
-        await Hooks(on_webhook_received=lambda event: go.wait(20) and None).received(EVENT)
+        await Hooks(on_webhook_received=blocks).received(EVENT)
     finally:
         go.set()
     assert "of wire shop raised TimeoutError" in caplog.text
@@ -47,6 +52,9 @@ async def test_a_function_that_gives_an_awaitable_is_awaited() -> None:
     async def note(event: EventInfo) -> None:
         told.append(threading.get_ident())
 
-    await Hooks(on_webhook_received=lambda event: note(event)).received(EVENT)
+    def given(event: EventInfo) -> Awaitable[None]:
+        return note(event)
+
+    await Hooks(on_webhook_received=given).received(EVENT)
     await Hooks(on_webhook_received=note).received(EVENT)
     assert told == [threading.get_ident()] * 2, "in the event loop"

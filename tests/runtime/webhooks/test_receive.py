@@ -30,12 +30,16 @@ from tests.support.webhooks import (
 
 UNAVAILABLE = {"ok": False, "error": "unavailable", "message": "Temporarily unavailable", "hint": "Try again later."}
 WIRES = """
+from ..plugs.shop import Chat
+
 slack = Wire(chat, verify=signatures.slack(), challenge=challenges.slack())
 meta = Wire(shop, name="meta", verify=signatures.github(), challenge=challenges.meta())
 graph = Wire(shop, name="graph", verify=signatures.token(json="value.0.clientState"), challenge=challenges.microsoft_graph())
 calls = Wire(chat, name="calls", verify=signatures.twilio())
 raw = Wire(shop, name="raw", verify=signatures.unsigned(), methods=["PUT"])
-own = Wire(shop, name="own", vars={"key": Var(default="open sesame")})
+own = Wire(shop, name="own", vars={"key": Var(secret=True, default="open sesame")})
+keyed = Wire(chat, name="keyed", verify=signatures.token(header="X-Auth-Key", secret=Chat.token))
+framed = Wire(chat, name="framed", verify=signatures.token(json="key", secret=Chat.token))
 
 
 @own.on_verify
@@ -234,6 +238,24 @@ from khotan_cli.runtime.api import inbound
 
 inbound.READ_SECONDS = 3.0
 """
+
+
+def test_a_token_is_neither_stored_nor_shown_wherever_it_comes(served: tuple[Served, str]) -> None:
+    app, url = served
+    token = "chat-token-as-declared"
+    path = "/api/khotan/webhook/chat"
+    sent = [
+        bad(app, b'{"n":1}', path=f"{path}/keyed", **{"X-Auth-Key": token}),
+        bad(app, b'{"n":2}', path=f"{HOOK}/own", **{"X-Key": "open sesame"}),
+        bad(app, b'{"key":"chat-token-as-declared"}', path=f"{path}/framed"),
+    ]
+    assert [answer.status_code for answer in sent] == [202] * 3
+    for answer in sent:
+        ((headers,),) = rows(url, "SELECT headers FROM khotan_webhook_events WHERE id = $", int(answer.json()["id"]))
+        assert token not in str(headers) and "open sesame" not in str(headers)
+        shown = httpx.get(f"{app.url}/api/khotan/webhook-events/{answer.json()['id']}", timeout=30)
+        assert shown.status_code == 200 and "••••" in shown.text, shown.text
+        assert token not in shown.text and "open sesame" not in shown.text
 
 
 def test_without_a_secret_nothing_is_accepted_and_only_the_owner_is_told_why(tmp_path: Path) -> None:
