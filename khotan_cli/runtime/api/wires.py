@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from khotan_cli.errors import KhotanError, UnknownName, UsageError
+from khotan_cli.errors import UnknownName, UsageError
 from khotan_cli.runtime.api.access import CurrentServices, require_debug
 from khotan_cli.runtime.api.authorize import GuardedRoute
 from khotan_cli.runtime.api.plugs import Limit, Offset
@@ -26,8 +24,7 @@ from khotan_cli.runtime.api.schemas_webhooks import (
     WireVarsChanged,
 )
 from khotan_cli.runtime.api.show_webhooks import handler_info, wire_shown, wires_shown
-from khotan_cli.runtime.flows.failure import failure_of
-from khotan_cli.runtime.services import API_PATH, Services
+from khotan_cli.runtime.services import API_PATH
 from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
 from khotan_cli.runtime.webhooks.sample import signed_sample
 from khotan_cli.runtime.webhooks.wire import Wire
@@ -64,8 +61,7 @@ async def list_wires(services: CurrentServices, limit: Limit = 100, offset: Offs
 @router.post("/wires/{wire:path}/renew")
 async def renew(wire: SubscribableWire, services: CurrentServices) -> WireShown:
     """Renew the subscription now."""
-    async with _explained(wire, services):
-        await services.subscriptions.renew(wire)
+    await services.subscriptions.renew(wire)
     return await wire_shown(services, wire)
 
 
@@ -114,8 +110,7 @@ async def create(wire: SubscribableWire, asked: WireCreate, services: CurrentSer
     if not base.startswith(("http://", "https://")):
         raise UsageError(f"{base!r} is no URL", hint="Like https://shop.example.com.")
     callback = f"{base}{API_PATH}{wire.path}"
-    async with _explained(wire, services):
-        await services.subscriptions.create(wire, callback)
+    await services.subscriptions.create(wire, callback)
     return await wire_shown(services, wire)
 
 
@@ -130,8 +125,7 @@ async def change(wire: CurrentWire, change: WirePatch, services: CurrentServices
 @router.delete("/wires/{wire:path}")
 async def delete(wire: SubscribableWire, services: CurrentServices) -> Ok:
     """End the subscription at the service, and forget it."""
-    async with _explained(wire, services):
-        await services.subscriptions.delete(wire)
+    await services.subscriptions.delete(wire)
     return Ok()
 
 
@@ -156,18 +150,3 @@ def _known(wire: ReceivingEndpoint, keys: list[str]) -> None:
     for key in keys:
         if key not in wire.vars:
             raise UnknownName("var", key, wire.vars, where=f"wire {wire.id!r}")
-
-
-@asynccontextmanager
-async def _explained(wire: Wire, services: Services) -> AsyncIterator[None]:
-    """Where the user's hook, or the service, fails: raises KhotanError with what it says, secrets masked."""
-    try:
-        yield
-    except Exception as exc:
-        document = await failure_of(exc, services.host, None)
-        if isinstance(exc, KhotanError):
-            exc.message, exc.hint = document["message"], document.get("hint", exc.hint)
-            raise exc from None
-        place = f" ({document['place']})" if "place" in document else ""
-        message = f"{wire.id}: {document['message']}{place}"
-        raise KhotanError(message, code="wire_failed", hint="Correct the wire's code.") from None

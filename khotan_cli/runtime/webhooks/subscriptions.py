@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from khotan_cli.errors import KhotanError, UsageError
-from khotan_cli.runtime.flows.failure import masker_of
+from khotan_cli.runtime.flows.failure import failure_of, masker_of
 from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.records.caches import json_value
 from khotan_cli.runtime.store.base import utc_now
@@ -21,6 +22,8 @@ LOOK_SECONDS = 5.0
 _HOLD = timedelta(minutes=2)
 """For how long nobody else tries a renewal that somebody has begun."""
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=30), timedelta(hours=1)
+
+T = TypeVar("T")
 
 logger = logging.getLogger("khotan.webhooks")
 
@@ -39,14 +42,18 @@ class Subscriptions:
         if wire.subscribe is None:
             await self._host.rows.save(wire.id, {"callback_url": callback_url, "subscribed": True, "error": None})
             return await self._host.rows.get(wire.id)
-        made = _subscription(wire, await wire.subscribe(await self._context(wire, callback_url, None)))
-        await self._keep(wire, made, callback_url)
+        context = await self._context(wire, callback_url, None)
+        made = _subscription(wire, await self._asked(wire, wire.subscribe, context))
+        await self._keep(wire, made, context, former)
         if former is not None and former.subscribed and former.remote_id and former.remote_id != made.remote_id:
             await self._end(wire, former)
         return await self._host.rows.get(wire.id)
 
     async def renew(self, wire: Wire) -> WireData | None:
-        """Renew a subscription now. Raises UsageError where there is none, and what on_renew raises."""
+        """Renew a subscription now; where on_subscribe does it, the former one is ended afterwards.
+
+        Raises UsageError where there is none, and where on_renew tells no new end; and what on_renew raises.
+        """
         row = await self._subscribed(wire)
         renewing = wire.renew or wire.subscribe
         if renewing is None:
@@ -55,16 +62,26 @@ class Subscriptions:
                 code="wire_not_managed",
                 hint="Renew it at the service, or define @wire.on_subscribe.",
             )
-        made = _subscription(wire, await renewing(await self._context(wire, row.callback_url or "", row)))
+        context = await self._context(wire, row.callback_url or "", row)
+        made = told = _subscription(wire, await self._asked(wire, renewing, context))
         if wire.renew is not None:
             made = Subscription(
-                made.remote_id or row.remote_id,
-                made.secret,
-                made.expires_at,
-                row.data if made.data is None else made.data,
-                made.vars,
+                told.remote_id or row.remote_id,
+                told.secret,
+                told.expires_at or row.expires_at,
+                row.data if told.data is None else told.data,
+                told.vars,
             )
-        await self._keep(wire, made, row.callback_url or "")
+        await self._keep(wire, made, context, row)
+        if wire.renew is None:
+            if row.remote_id and row.remote_id != made.remote_id:
+                await self._let_go(wire, row)
+        elif told.expires_at is None and row.expires_at is not None:
+            raise UsageError(
+                f"Wire {wire.id!r}: on_renew returned no expires_at, so that it is not known until when it is renewed",
+                code="wire_invalid",
+                hint="return Subscription(expires_at=…)",
+            )
         return await self._host.rows.get(wire.id)
 
     async def delete(self, wire: Wire) -> None:
@@ -129,7 +146,46 @@ class Subscriptions:
             None if row is None else row.data,
         )
 
-    async def _keep(self, wire: Wire, made: Subscription, callback_url: str) -> None:
+    async def _asked(
+        self, wire: Wire, function: Callable[[SubscribeContext], Awaitable[T]], ctx: SubscribeContext
+    ) -> T:
+        """What the user's code answers. Raises KhotanError for whatever it raises, with the secrets that it knew masked."""
+        try:
+            return await function(ctx)
+        except Exception as exc:
+            document = await failure_of(exc, self._host.host, None)
+            secret = {name for name, var in wire.vars.items() if var.secret}
+            known = [line for name in secret for line in ctx.vars.get(name, "").splitlines()]
+            document = Masker([ctx.secret, *known]).value(document)
+            if isinstance(exc, KhotanError):
+                exc.message, exc.hint = document["message"], document.get("hint", exc.hint)
+                exc.details = {name: document[name] for name in exc.details if name in document}
+                exc.args = (exc.message,)
+                raise exc from None
+            place = f" ({document['place']})" if "place" in document else ""
+            message = f"{wire.id}: {document['message']}{place}"
+            raise KhotanError(message, code="wire_failed", hint="Correct the wire's code.") from None
+
+    async def _keep(self, wire: Wire, made: Subscription, ctx: SubscribeContext, former: WireData | None) -> None:
+        """Store a subscription. A new one that cannot be stored is ended: nobody would know of it."""
+        try:
+            _check(wire, made)
+            await self._store(wire, made, ctx.callback_url)
+        except Exception:
+            if former is None or not former.subscribed or made.remote_id not in (None, former.remote_id):
+                await self._undo(wire, replace(ctx, remote_id=made.remote_id, data=made.data))
+            raise
+
+    async def _undo(self, wire: Wire, ctx: SubscribeContext) -> None:
+        if wire.unsubscribe is None:
+            return
+        try:
+            await self._asked(wire, wire.unsubscribe, ctx)
+        except Exception as exc:  # the failure before this one is what is told
+            said = error_document(exc, Masker())["message"]
+            logger.error("Wire %s: subscription %s could be neither kept nor ended: %s", wire.id, ctx.remote_id, said)
+
+    async def _store(self, wire: Wire, made: Subscription, callback_url: str) -> None:
         values: dict[str, str] = dict(made.vars)
         for name in values:
             if name not in wire.vars:
@@ -138,6 +194,7 @@ class Subscriptions:
                     code="unknown_var",
                     hint="Wire(…, vars={…: Var()})",
                 )
+        data = None if made.data is None else json_value("data", made.data)
         if made.secret:
             known = (await self._host.values(wire)).get(SECRET, "").splitlines()
             # What is under way was signed with the former secret.
@@ -149,7 +206,7 @@ class Subscriptions:
             "subscribed": True,
             "callback_url": callback_url,
             "remote_id": made.remote_id,
-            "data": None if made.data is None else json_value("data", made.data),
+            "data": data,
             "expires_at": made.expires_at,
             "renew_at": renewal_at(made.expires_at, wire.renew_before),
             "failures": 0,
@@ -159,7 +216,18 @@ class Subscriptions:
 
     async def _end(self, wire: Wire, row: WireData) -> None:
         if wire.unsubscribe is not None:
-            await wire.unsubscribe(await self._context(wire, row.callback_url or "", row))
+            await self._asked(wire, wire.unsubscribe, await self._context(wire, row.callback_url or "", row))
+
+    async def _let_go(self, wire: Wire, former: WireData) -> None:
+        """End the subscription that a new one has taken the place of. A failure is noted, not raised: to renew once more would
+        make a third one."""
+        try:
+            await self._end(wire, former)
+        except Exception as exc:  # the user's code, or the service
+            error = error_document(exc, Masker())
+            error["message"] = f"The former subscription {former.remote_id} was not ended: {error['message']}"
+            logger.warning("Wire %s: %s", wire.id, error["message"])
+            await self._host.rows.save(wire.id, {"error": error})
 
 
 def _subscription(wire: Wire, made: Any) -> Subscription:
@@ -172,6 +240,23 @@ def _subscription(wire: Wire, made: Any) -> Subscription:
             hint="return Subscription(remote_id=…, secret=…)",
         )
     return made
+
+
+def _check(wire: Wire, made: Subscription) -> None:
+    """Raises UsageError for what cannot be kept."""
+    ends = made.expires_at
+    if ends is not None and (not isinstance(ends, datetime) or ends.tzinfo is None):
+        raise UsageError(
+            f"Wire {wire.id!r}: expires_at of a Subscription is a moment with a time zone, not {ends!r}",
+            code="wire_invalid",
+            hint="datetime.now(UTC) + …, or datetime.fromisoformat(…) of a text with Z or an offset.",
+        )
+    if made.remote_id is not None and not isinstance(made.remote_id, str):
+        raise UsageError(
+            f"Wire {wire.id!r}: remote_id of a Subscription is a text, not {type(made.remote_id).__name__}",
+            code="wire_invalid",
+            hint="Subscription(remote_id=str(…))",
+        )
 
 
 def renewal_at(expires_at: datetime | None, before: float) -> datetime | None:

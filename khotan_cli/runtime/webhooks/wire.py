@@ -29,6 +29,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 class Subscription:
     """What a service answered: its id of the subscription, the signing secret if it chose it, and until when it holds.
 
+    expires_at: with a time zone; without it the subscription holds for ever, and on_renew has to tell it where there was one.
     data: JSON that on_renew and on_unsubscribe get back; it is stored as it is: no secrets. vars: further variables of the
     wire, stored encrypted.
     """
