@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -119,10 +120,11 @@ class Ingest(ReceivingEndpoint):
                 code="unsupported_media_type",
                 hint="Send Content-Type: application/json.",
             )
-        assert self.id_rule is not None
-        if self.key_required and self.id_rule.header is not None and not self.id_rule.find(request):
+        rule = self.id_rule
+        assert rule is not None
+        if self.key_required and not rule.of_json and not rule.find(request):
             raise KhotanError(
-                f"The header {self.id_rule.header} is missing",
+                f"{str(rule)[0].upper()}{str(rule)[1:]} is missing",
                 code="idempotency_key_missing",
                 hint="Send one that is the same for every attempt to send this record.",
             )
@@ -130,6 +132,13 @@ class Ingest(ReceivingEndpoint):
             self.adapter.validate_json(request.body)
         except ValidationError as exc:
             raise record_invalid(exc) from None
+        with suppress(ValueError):  # what only Pydantic takes for JSON is refused later on
+            if self.key_required and rule.json is not None and not rule.find(request):
+                raise RecordInvalid(
+                    f"The record has no {rule.json}, which is its key",
+                    hint="Send one that is the same for every attempt to send this record.",
+                    details={"fields": [{"path": rule.json, "message": "Field required"}]},
+                )
 
 
 def record_invalid(exc: ValidationError) -> RecordInvalid:

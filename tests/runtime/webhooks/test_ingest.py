@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from khotan_cli.errors import ConfigError
+from khotan_cli.errors import ConfigError, KhotanError
 from khotan_cli.runtime import Plug, ingest, signatures
+from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
 from tests.support.flows import connection
 from tests.support.project import Project
 from tests.support.webhooks import Served, served_app, wait_for, webhook_project
@@ -202,6 +203,30 @@ def test_commands_know_an_ingest(target: Target) -> None:
     )
     assert sent.code == 0, sent.json
     assert target.seen("acme N30") == [(30,)]
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ('{"ref": ""}', "record_invalid"),
+        ("{}", "record_invalid"),
+        ('{"ref": {"id": 1}}', "record_invalid"),
+        ('{"ref": 7}', None),
+        ('{"at": "k"}', "record_invalid"),
+    ],
+)
+def test_a_key_in_the_body_that_is_required_is_insisted_on(body: str, code: str | None) -> None:
+    async def take(event: Any) -> None: ...
+
+    handler = ingest("/refs", model=dict, verify=signatures.unsigned(), key="ref", key_required=True)(take)
+    request = WebhookRequest("POST", "", Headers({"Content-Type": "application/json"}), body.encode())
+    if code is None:
+        handler.wire.check_body(request)
+        return
+    with pytest.raises(KhotanError, match="ref") as raised:
+        handler.wire.check_body(request)
+    assert (raised.value.code, raised.value.status) == (code, 422)
+    assert raised.value.details["fields"] == [{"path": "ref", "message": "Field required"}]
 
 
 @pytest.mark.parametrize(
