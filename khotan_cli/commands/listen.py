@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from khotan_cli.client import ApiClient
 
 _LOOK_SECONDS = 0.4
+_ANSWER_SECONDS = 10.0
+_AWAY_SECONDS = 60.0
+_AWAY = (502, 503)
+"""Statuses of a server that may be back in a moment, or of what stands before it."""
 _MOST = 500
 """Events that are kept in view."""
 _BODY_LINES = 12
@@ -29,30 +33,46 @@ def listen(
 ) -> list[dict[str, Any]]:
     """Follow the events of a wire until there are `count` of them, or `seconds` are over, or somebody presses q.
 
-    since: begin with those that came since then. watch: draw them meanwhile, and read keys. Returns the events.
+    since: begin with those that came since then. watch: draw them meanwhile, and read keys. Returns the events. Raises
+    ServerUnreachable where the server is away at the end of the seconds, or for a minute where there are none and nobody
+    watches; at other times it may restart.
     """
     shown = client.wire(wire)
-    feed = Feed(client, wire, since or datetime.now(UTC).isoformat())
     until = time.monotonic() + seconds if seconds else None
+    feed = Feed(client, wire, since or datetime.now(UTC).isoformat(), None if watch or until else _AWAY_SECONDS)
     if watch:
         _watch(View(client, shown, feed), count, until)
         return feed.events
     while not (count and len(feed.events) >= count) and not (until and time.monotonic() > until):
         feed.look()
         time.sleep(_LOOK_SECONDS)
+    if feed.lost is not None:
+        raise feed.lost
     return feed.events[:count] if count else feed.events
 
 
 class Feed:
-    """The events of a wire since a moment, the oldest first, as they stand."""
+    """The events of a wire since a moment, the oldest first, as they stand. `lost`: why they could not be read just now."""
 
-    def __init__(self, client: ApiClient, wire: str, since: str) -> None:
-        self._client, self._wire, self._since = client, wire, since
+    def __init__(self, client: ApiClient, wire: str, since: str, patience: float | None) -> None:
+        self._client, self._wire, self._since, self._patience = client, wire, since, patience
+        self._seen_at = time.monotonic()
         self.events: list[dict[str, Any]] = []
+        self.lost: KhotanError | None = None
 
     def look(self) -> None:
-        found = self._client.events(wire=self._wire, since=self._since, limit=_MOST)["items"]
-        self.events = list(reversed(found))
+        """Read them. A server that is away, because it restarts say, is waited for, `patience` seconds at most."""
+        try:
+            found = self._client.events(wire=self._wire, since=self._since, limit=_MOST, seconds=_ANSWER_SECONDS)[
+                "items"
+            ]
+        except KhotanError as exc:
+            impatient = self._patience is not None and time.monotonic() - self._seen_at > self._patience
+            if exc.status not in _AWAY or impatient:
+                raise
+            self.lost = exc
+            return
+        self.events, self.lost, self._seen_at = list(reversed(found)), None, time.monotonic()
 
 
 class View:
@@ -95,6 +115,8 @@ class View:
         path = f"/api/khotan{self._wire['path']}"
         head = Text.assemble(("Listening ", "bold"), (self._wire["id"], "bold cyan"), f" at {path}")
         keys = Text("↑↓ select · r replay · q quit", style="dim")
+        if self.feed.lost is not None:
+            keys = Text.assemble(("Reconnecting … ", "yellow"), keys)
         events = self.feed.events
         if not events:
             return Group(head, Text("Waiting for events …", style="dim"), keys)
@@ -113,7 +135,11 @@ class View:
         from rich.text import Text
 
         if event["id"] not in self._bodies:
-            self._bodies = {event["id"]: self._client.event(event["id"])}
+            try:
+                self._bodies = {event["id"]: self._client.event(event["id"])}
+            except KhotanError as exc:
+                yield Text(f"{exc.message}.", style="yellow")  # it is read with the next look
+                return
         shown = self._bodies[event["id"]]
         text = shown["text"] or f"base64: {shown['base64']}"
         if shown["json"] is not None:

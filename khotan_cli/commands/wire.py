@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Container
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -217,18 +218,31 @@ def send(
         accepted = client.send_event(client.sample_event(name, kind, given))
         if "id" not in accepted:
             raise KhotanError("The wire took it for a challenge", hint="Send an event of another type.")
-        shown = _settled(client, accepted["id"], timeout)
-    failed = [run for run in shown["runs"] if run["status"] != "completed"]
+        disabled = {} if accepted["duplicate"] else _disabled(client.wire(name))
+        shown = _settled(client, accepted["id"], 0.0 if accepted["duplicate"] else timeout, disabled)
+    failed = [] if accepted["duplicate"] else [run for run in shown["runs"] if run["status"] != "completed"]
     if failed and not console.machine:
         show_deliveries(shown)
     if failed:
-        raise _run_failed(failed[0], shown)
+        failed.sort(key=lambda run: run["handler"] in disabled)
+        raise _run_failed(failed[0], shown, disabled.get(failed[0]["handler"], ""))
 
     def render() -> None:
-        console.success(f"{name} accepted event {shown['id']} ({kind})")
+        if accepted["duplicate"]:
+            console.line(
+                f"{name} had event {shown['id']} before: a duplicate, nothing was run. As it stands:", "yellow"
+            )
+        else:
+            console.success(f"{name} accepted event {shown['id']} ({kind})")
         show_deliveries(shown)
 
     console.result({**shown, "duplicate": accepted["duplicate"]}, render)
+
+
+def _disabled(wire: dict[str, Any]) -> dict[str, str]:
+    """The handlers that wait, and what is to be enabled for each."""
+    waiting = [handler["name"] for handler in wire["handlers"] if not (wire["enabled"] and handler["enabled"])]
+    return {name: name if wire["enabled"] else wire["id"] for name in waiting}
 
 
 def _forge(name: str, kind: str, body: object) -> None:
@@ -267,13 +281,14 @@ def listen(
     console.result({"ok": True, "wire": name, "items": items}, lambda: None)
 
 
-def _settled(client: ApiClient, event: str, timeout: float) -> dict[str, Any]:
-    """The event when each handler has ended, or failed at least once, or time is up."""
+def _settled(client: ApiClient, event: str, timeout: float, disabled: Container[str]) -> dict[str, Any]:
+    """The event when each handler that is not disabled has ended, or failed at least once, or time is up."""
     deadline = time.monotonic() + timeout
     with console.status("Waiting for the handlers …"):
         while True:
             shown = client.event(event)
             waiting = [run for run in shown["runs"] if run["status"] in _OPEN and not run["failures"]]
+            waiting = [run for run in waiting if run["handler"] not in disabled]
             if not waiting or time.monotonic() > deadline:
                 return shown
             time.sleep(_LOOK_SECONDS)
@@ -287,7 +302,16 @@ def _ended(client: ApiClient, run_id: str) -> dict[str, Any]:
         time.sleep(_LOOK_SECONDS)
 
 
-def _run_failed(run: dict[str, Any], shown: dict[str, Any] | None = None) -> KhotanError:
+def _run_failed(run: dict[str, Any], shown: dict[str, Any] | None = None, disabled: str = "") -> KhotanError:
+    """disabled: what the run waits for, rather than that it failed."""
+    if disabled and shown:
+        return KhotanError(
+            f"{disabled} is disabled: event {shown['id']} is stored, and waits",
+            code="wire_disabled",
+            hint="It is processed as soon as that is enabled.",
+            next=[f"khotan wire enable {disabled}"],
+            details={"event": shown},
+        )
     error = run["error"] or {}
     name = run.get("handler") or run.get("flow")
     state = "failed, and is tried again" if error and run["status"] == "pending" else f"is {run['status']}"

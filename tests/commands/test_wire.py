@@ -149,6 +149,36 @@ def _statuses(url: str, handler: str) -> list[str]:
         return [status for (status,) in run("SELECT status FROM khotan_runs WHERE flow = $", f"shop.{handler}")]
 
 
+def test_what_is_disabled_waits_and_says_so(project: Project) -> None:
+    project.khotan("wire", "disable", "shop.fails")
+    waits = project.khotan("wire", "send", "shop", "fails", "--timeout", "60")
+    assert (waits.code, waits.json["error"]) == (1, "wire_disabled")
+    assert waits.json["message"] == f"shop.fails is disabled: event {waits.json['event']['id']} is stored, and waits"
+    assert waits.json["next"] == ["khotan wire enable shop.fails"]
+    project.khotan("wire", "disable", "shop")
+    waits = project.khotan("wire", "send", "shop", "order.odd", "--timeout", "60")
+    assert (waits.json["error"], waits.json["next"]) == ("wire_disabled", ["khotan wire enable shop"])
+
+
+def test_a_duplicate_runs_nothing_and_says_so(project: Project) -> None:
+    words = ("wire", "send", "shop", "fails", "--body", '{"id": "evt_1"}')
+    assert project.khotan(*words).json["error"] == "run_failed"
+    again = project.khotan(*words)
+    assert (again.code, again.json["duplicate"], len(again.json["runs"])) == (0, True, 1), again.stdout
+    text = project.khotan(*words, json_mode=False).stdout
+    assert "event 1 before: a duplicate, nothing was run" in text and "accepted" not in text
+
+
+def test_a_challenge_is_told_from_an_event(project: Project) -> None:
+    source = Path(project.folder, "khotan", "wires", "shop.py")
+    slack = "Wire(chat, verify=signatures.slack(), challenge=challenges.slack())"
+    source.write_text(f"{source.read_text()}\n\nslack = {slack}\n")
+    body = '{"type": "url_verification", "challenge": "c"}'
+    env = {"CHAT_WEBHOOK_SECRET": "slack-secret"}
+    done = project.khotan("wire", "send", "chat", "url_verification", "--body", body, env=env)
+    assert (done.code, done.json["message"]) == (1, "The wire took it for a challenge"), done.stdout
+
+
 def test_an_event_that_is_not_as_declared_is_kept_and_can_be_replayed(project: Project) -> None:
     done = project.khotan("wire", "send", "shop", "order.odd", "--body", '{"amount": "many"}')
     assert done.code == 1 and "amount" in done.json["message"]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.loopback import Answer, Asked, as_json, threaded_loopback
 from tests.support.project import Project
 from tests.support.terminal import at_terminal
 from tests.support.webhooks import Served, order, send, served_app, webhook_project
@@ -73,6 +74,49 @@ def test_a_pipe_gets_one_document_of_so_many_events(served: tuple[Project, Serve
     assert [event["remoteId"] for event in done.json["items"]] == ["evt_1", "evt_2"]
     none = project.khotan("wire", "listen", "shop", "--for", "0.1")
     assert none.json == {"ok": True, "wire": "shop", "items": []}
+
+
+class Restarting:
+    """A server that goes away after the first answer, as at each file that is saved, until `back` is set."""
+
+    EVENT = {"id": "1", "wire": "shop", "receivedAt": "2026-01-31T08:00:00Z", "type": "order.paid", "runs": []}
+
+    def __init__(self) -> None:
+        self.back = threading.Event()
+        self.missed = 0
+
+    def __call__(self, asked: Asked) -> Answer:
+        if asked.path.endswith("/wires/shop"):
+            return as_json({"ok": True, "id": "shop", "path": "/webhook/shop"})
+        if not self.back.is_set():
+            self.missed += 1
+            return Answer(drop=True)
+        event = {**self.EVENT, "status": "unhandled", "repeats": 0}
+        if asked.path.endswith("/webhook-events/1"):
+            return as_json({"ok": True, **event, "json": {"id": "evt_1"}, "text": None, "base64": None})
+        return as_json({"ok": True, "items": [event], "total": 1})
+
+
+def test_a_server_that_restarts_is_waited_for(tmp_path: Path) -> None:
+    server = Restarting()
+    with threaded_loopback(server) as served:
+        command = [*KHOTAN, "--url", served.url, "wire", "listen", "shop"]
+        screen, code = at_terminal(command, tmp_path, [("Reconnecting", server.back.set), ('"evt_1"', "q")])
+    assert code == 0 and server.missed, screen
+
+
+def test_a_pipe_waits_for_a_server_that_restarts_as_long_as_it_may(tmp_path: Path) -> None:
+    server, project = Restarting(), Project(tmp_path)
+    with threaded_loopback(server) as served:
+        project.url = served.url
+        never = project.khotan("wire", "listen", "shop", "--for", "1")
+        assert (never.code, never.json["error"]) == (4, "server_unreachable") and server.missed > 1
+        later = threading.Timer(1.0, server.back.set)
+        later.start()
+        done = project.khotan("wire", "listen", "shop", "--count", "1")
+        later.join()
+    assert done.code == 0, done.stdout
+    assert [event["id"] for event in done.json["items"]] == ["1"]
 
 
 @pytest.mark.parametrize(
