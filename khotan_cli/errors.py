@@ -252,8 +252,6 @@ class DatabaseUnreachable(StoreError):
 
 
 class DatabaseBusy(StoreError):
-    """The same transaction may well succeed a moment later."""
-
     default_code = "database_busy"
 
 
