@@ -1,4 +1,4 @@
-"""Hooks beside what they are told of."""
+"""Hooks that block, and those that are not functions."""
 
 from __future__ import annotations
 
