@@ -54,8 +54,9 @@ FlowFunction = Callable[["FlowContext"], Awaitable[RunResult | None]]
 class Variant:
     """A named run mode of a flow. Raises ConfigError for a schedule that is none, where it is declared.
 
-    schedule: five fields of cron, in `timezone` (an IANA name). overlap: start a due run though one of the flow is still
-    waiting or running; else it is skipped. hooks: called besides the flow's and the app's.
+    schedule: five fields of cron, in `timezone` (an IANA name). overlap: start a due run though one of this variant is still
+    waiting or running; else it is skipped. One of another variant never stands in the way: they queue. hooks: called besides
+    the flow's and the app's.
     """
 
     schedule: str | None = None

@@ -175,8 +175,9 @@ class Dispatcher:
     async def dispatch_due(self, now: datetime | None = None) -> list[Started]:
         """Start what is due: of several missed times of a variant the last one, once, whoever else does the same.
 
-        A schedule that is met for the first time starts to count now. A variant whose flow still waits or runs is skipped,
-        unless it allows overlap; so is a disabled flow's.
+        A schedule that is met for the first time starts to count now. A variant that still waits or runs is skipped, unless
+        it allows overlap; so is a disabled flow's. Runs of a flow's other variants are no reason: the queue puts one behind
+        the other. What is skipped is said in the log, with the reason.
         """
         now = now or utc_now()
         started: list[Started] = []
@@ -194,14 +195,14 @@ class Dispatcher:
                 # Dispatched in a future that the clock has left: it was ahead.
                 await self.host.runs.reset_due(flow.name, name, due)
             elif last is None or due > last:
-                run = await self._start_due(flow, name, variant, due)
+                run = await self._start_due(flow, name, due)
                 started += [run] if run else []
             self._dispatched[place] = due
         return started
 
-    async def _start_due(self, flow: Flow, name: str, variant: Variant, due: datetime) -> Started | None:
+    async def _start_due(self, flow: Flow, name: str, due: datetime) -> Started | None:
         run_id = str(uuid.uuid5(_DUE_RUNS, f"{flow.name}|{name}|{due.isoformat()}"))
-        why = await self._why_skipped(flow, variant)
+        why = await self._why_skipped(flow, name)
         async with self.host.database.writing() as session:
             if not await self.host.runs.claim_due(session, flow.name, name, due):
                 return None
@@ -212,13 +213,16 @@ class Dispatcher:
             made = await self._create(session, flow, run_id, values)
         return Started(run_id, flow.name, name, due) if made else None
 
-    async def _why_skipped(self, flow: Flow, variant: Variant) -> str:
+    async def _why_skipped(self, flow: Flow, name: str) -> str:
         try:
             await self.check_enabled(flow)
         except KhotanError as exc:
             return exc.message
-        if not variant.overlap and await self.host.runs.active(flow.name):
-            return "an earlier run has not ended"
+        if flow.variants[name].overlap:
+            return ""
+        for row in await self.host.runs.active(flow.name):
+            if row.variant == name:
+                return f"run {row.id} of it is {row.status}"
         return ""
 
     # -- putting right -----------------------------------------------------------------------------------------------

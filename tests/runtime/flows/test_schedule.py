@@ -114,7 +114,7 @@ async def test_dispatchers_at_once_start_a_due_run_once(host: Host, flow: Flow) 
 async def test_overlapping_runs_are_skipped_unless_allowed(host: Host, flow: Flow) -> None:
     dispatcher = Dispatcher(host)
     await dispatcher.dispatch_due(NOON)
-    await dispatcher.trigger("flow", "hand")
+    await dispatcher.trigger("flow", "delta")
     assert await started(dispatcher, NOON + timedelta(minutes=8)) == ["often 12:15"]
     await end_all(host)
     assert await started(dispatcher, NOON + timedelta(minutes=22)) == ["often 12:29"], (
@@ -122,6 +122,26 @@ async def test_overlapping_runs_are_skipped_unless_allowed(host: Host, flow: Flo
     )
     await end_all(host)
     assert await started(dispatcher, NOON + timedelta(minutes=23)) == ["delta 12:30", "often 12:30"]
+
+
+async def test_variants_queue_behind_each_other(host: Host, shop: Shop, declare: Callable[[Flow], Flow]) -> None:
+    @inflow(shop, variants={"delta": Variant(schedule="*/15 * * * *"), "full": Variant(schedule="0 2 * * 0")})
+    async def charges(ctx: FlowContext) -> None: ...
+
+    declare(charges)
+    dispatcher, now = Dispatcher(host), datetime(2026, 3, 7, 23, 50, tzinfo=UTC)  # a Saturday
+    counted = {"delta": 0, "full": 0}
+    while now < datetime(2026, 3, 8, 3, tzinfo=UTC):
+        for run in await dispatcher.dispatch_due(now):
+            counted[run.variant] += 1
+        if now.hour != 2:  # at 2 both are due, and are still waiting a quarter of an hour later
+            await end_all(host)
+        now += timedelta(minutes=15)
+    assert counted == {"delta": 9, "full": 1}
+    asked = "SELECT count(*) FROM khotan_runs WHERE status = 'pending'"
+    assert await rows_of(host, asked) == [(2,)]
+    asked = f"SELECT DISTINCT queue_name, queue_partition_key FROM {host.outbox.table}"
+    assert await rows_of(host, asked) == [("khotan", "charges")], "one partition: one at a time"
 
 
 async def test_a_disabled_flow_or_plug_is_not_started(host: Host, flow: Flow) -> None:
