@@ -65,10 +65,9 @@ class Variant:
     hooks: Hooks = field(default_factory=Hooks)
 
     def __post_init__(self) -> None:
-        if self.schedule is not None:
-            Schedule(self.schedule, self.timezone)
+        _ = self.due
 
-    @property
+    @functools.cached_property
     def due(self) -> Schedule | None:
         return None if self.schedule is None else Schedule(self.schedule, self.timezone)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ _NAMES = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
 }
+_LOOKS_BACK = tuple(timedelta(minutes=10 * 8**power) for power in range(9))
+"""Ten minutes to more than 300 years: a 29 February may be a Sunday only once in 40."""
 _HINT = "Five fields: minute hour day-of-month month day-of-week, like */15 * * * * or 0 9 * * mon-fri."
 
 
@@ -30,13 +33,16 @@ class Schedule:
 
     cron: minute, hour, day of month, month, day of week; names (`mon`, `jan`), ranges, lists and steps; day and weekday both
     given: either (POSIX crontab). timezone: an IANA name. Where clocks change, a time that does not exist runs at the next
-    one that does, and one that comes twice runs once (as Debian's cron).
+    one that does, and one that comes twice runs once; but where minute or hour begin with `*`, every time that matches is
+    one, and one that does not exist is none (as Debian's cron).
     """
 
     cron: str
     timezone: str = "UTC"
     _zone: ZoneInfo = field(init=False, repr=False, compare=False)
     _fields: str = field(init=False, repr=False, compare=False)
+    _fixed: bool = field(init=False, repr=False, compare=False)
+    _known: tuple[datetime, datetime] | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
         try:
@@ -48,28 +54,71 @@ class Schedule:
         if len(fields.split(" ")) != 5 or not re.fullmatch(r"[A-Za-z0-9*/,\-# ?]+", fields):
             raise ConfigError(f"{self.cron!r} is not a schedule: it has not five fields", hint=_HINT)
         try:
-            next(CronSim(fields, datetime.now(zone)))
+            next(CronSim(fields, datetime.now()))
         except CronSimError as exc:
             raise ConfigError(f"{self.cron!r} is not a schedule: {_reason(exc)}", hint=_HINT) from None
         except StopIteration:
             raise ConfigError(f"The schedule {self.cron!r} never comes", hint="Check day and month.") from None
+        minute, hour = fields.split(" ")[:2]
         object.__setattr__(self, "_zone", zone)
         object.__setattr__(self, "_fields", fields)
+        object.__setattr__(self, "_fixed", not minute.startswith("*") and not hour.startswith("*"))
 
     def after(self, moment: datetime) -> datetime:
         """The first due moment after that one, in UTC."""
-        return next(self.upcoming(moment))
+        known = self._known
+        return known[1] if known and known[0] <= moment < known[1] else next(self.upcoming(moment))
 
     def upcoming(self, moment: datetime) -> Iterator[datetime]:
-        """The due moments after that one, in UTC."""
-        for due in CronSim(self._fields, moment.astimezone(self._zone)):
-            yield due.astimezone(UTC)
+        """The due moments after that one, in UTC, each later than the one before."""
+        last = moment.astimezone(UTC)
+        twice: list[datetime] = []
+        # The simulation knows no time zone: what it does where clocks change depends on where it starts.
+        for wall in CronSim(self._fields, self._wall_before(moment)):
+            first, *second = self._moments(wall) or [last]
+            while twice and twice[0] < first:
+                if (due := heapq.heappop(twice)) > last:
+                    last = due
+                    yield due
+            if first > last:
+                last = first
+                yield first
+            for due in second:
+                heapq.heappush(twice, due)
+
+    def _wall_before(self, moment: datetime) -> datetime:
+        """A time of the zone's clocks that none of the moments after that one comes before."""
+        here, soon = moment.astimezone(self._zone), (moment + timedelta(days=1)).astimezone(self._zone)
+        now, then = here.utcoffset(), soon.utcoffset()
+        assert now is not None and then is not None
+        return here.replace(tzinfo=None) - max(now - then, timedelta(0))
+
+    def _moments(self, wall: datetime) -> list[datetime]:
+        """When the zone's clocks show that time and a run is due: once; twice; or not at all."""
+        first = wall.replace(tzinfo=self._zone).astimezone(UTC)
+        if first.astimezone(self._zone).replace(tzinfo=None) == wall:
+            second = wall.replace(tzinfo=self._zone, fold=1).astimezone(UTC)
+            return [first] if self._fixed or second == first else [first, second]
+        return self._moments(wall + timedelta(minutes=1)) if self._fixed else []
 
     def latest(self, moment: datetime) -> datetime:
-        """The last due moment at or before that one, in UTC."""
-        # The simulation leaves its start out; a due moment is a whole minute.
-        start = moment.astimezone(self._zone) + timedelta(microseconds=1)
-        return next(CronSim(self._fields, start, reverse=True)).astimezone(UTC)
+        """The last due moment at or before that one, in UTC. Cheap while the next one has not come."""
+        known = self._known
+        if known is None or not known[0] <= moment < known[1]:
+            last = self._last(moment)
+            known = last, next(self.upcoming(last))
+            object.__setattr__(self, "_known", known)
+        return known[0]
+
+    def _last(self, moment: datetime) -> datetime:
+        """Looks further and further back for one, then for the last between it and the moment, halving what is left."""
+        some = (next(self.upcoming(moment - back), None) for back in _LOOKS_BACK)
+        low, high = next(due for due in some if due is not None and due <= moment), moment
+        while (due := next(self.upcoming(low))) <= moment:
+            middle = due + (high - due) / 2
+            later = next(self.upcoming(middle))
+            low, high = (later, high) if later <= moment else (due, middle)
+        return low
 
 
 def _reason(exc: CronSimError) -> str:

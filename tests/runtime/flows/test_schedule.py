@@ -50,6 +50,50 @@ def test_clocks_that_change() -> None:
     assert [moment.date().isoformat() for moment in due] == ["2026-10-25", "2026-10-26"]
 
 
+CHANGES = {
+    "UTC": ["2026-03-29T01:00"],
+    "Europe/Berlin": ["2026-03-29T01:00", "2026-10-25T01:00"],
+    "America/New_York": ["2026-03-08T07:00", "2026-11-01T06:00"],
+    "America/Santiago": ["2026-04-05T03:00", "2026-09-06T04:00"],  # at midnight
+    "Australia/Lord_Howe": ["2026-04-04T15:00", "2026-10-03T15:30"],  # by half an hour
+}
+
+
+@pytest.mark.parametrize("zone", CHANGES)
+@pytest.mark.parametrize(
+    "cron",
+    ["* * * * *", "*/15 * * * *", "0 * * * *", "30 2 * * *", "15,45 2 * * *", "*/15 2 * * *", "0 0 * * *", "45 1 * * *",
+     "0 1-3 * * *", "7 */2 * * *", "0 */6 * * sun", "59 23 L * *", "*/30 1,2 * 3,4,10,11 *", "0 0 29 2 *"],
+)  # fmt: skip
+def test_the_last_one_is_the_last_of_those_that_come(cron: str, zone: str) -> None:
+    schedule = Schedule(cron, zone)
+    for change in CHANGES[zone]:
+        middle = datetime.fromisoformat(change).replace(tzinfo=UTC)
+        start = middle - timedelta(days=365 * 9 if "29 2" in cron else 3 if cron.startswith("*") else 40)
+        coming, known = schedule.upcoming(start), [start]
+        while known[-1] <= middle + timedelta(hours=5):
+            known.append(next(coming))
+        assert known == sorted(set(known)), "each later than the one before"
+        moments = [middle + timedelta(seconds=450 * number) for number in range(-40, 40)]
+        for moment in moments:
+            before = [due for due in known[1:] if due <= moment]
+            if before:
+                assert Schedule(cron, zone).latest(moment) == before[-1]
+            assert Schedule(cron, zone).after(moment) == next(due for due in known if due > moment)
+            assert (schedule.latest(moment), schedule.after(moment)) == (
+                Schedule(cron, zone).latest(moment),
+                Schedule(cron, zone).after(moment),
+            ), "whatever was asked before"
+
+
+@pytest.mark.parametrize("zone", CHANGES)
+def test_no_quarter_of_an_hour_is_left_out(zone: str) -> None:
+    for change in CHANGES[zone]:
+        start = datetime.fromisoformat(change).replace(tzinfo=UTC) - timedelta(hours=6)
+        coming = Schedule("*/15 * * * *", zone).upcoming(start)
+        assert [next(coming) for _ in range(48)] == [start + timedelta(minutes=15 * (n + 1)) for n in range(48)]
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "* * * *", "* * * * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "* * * foo *", "x", "*/0 * * * *",
