@@ -91,7 +91,7 @@ async def test_statement_errors_quote_neither_statement_nor_values(database: Dat
         async with database.session() as session:
             row = {"name": "hunter2", "enabled": True, "created_at": datetime.now(UTC), "updated_at": datetime.now(UTC)}
             await session.execute(insert(PLUGS), [row, row])
-    assert "IntegrityError" in caught.value.message or "UniqueViolation" in caught.value.message
+    assert ("khotan_plugs.name" if database.sqlite else "pk_khotan_plugs") in caught.value.message
     assert "hunter2" not in str(caught.value.to_json())
     assert "INSERT" not in str(caught.value.to_json())
     assert caught.value.__cause__ is None
@@ -232,11 +232,15 @@ async def test_an_option_libpq_does_not_know_is_a_matter_of_configuration(postgr
 async def test_a_value_that_the_server_has_no_form_for(postgres_url: str, tmp_path: Path) -> None:
     migrate.upgrade(postgres_url, tmp_path)
     database = Database(postgres_url, tmp_path)
-    for condition in (PLUGS.c.name == "a\x00", text("1 = 1/0"), text("'[' = '['::json::text")):
+    for condition, hint in (
+        (PLUGS.c.name == "a\x00", "NUL"),
+        (text("1 = 1/0"), "Convert"),
+        (text("'[' = '['::json::text"), "Convert"),
+    ):
         with pytest.raises(ValueRefused) as caught:
             async with database.session() as session:
                 await session.execute(select(PLUGS.c.name).where(condition))
-        assert caught.value.status == 422 and "NUL" in caught.value.hint and not caught.value.next
+        assert caught.value.status == 422 and hint in caught.value.hint and not caught.value.next
     await database.dispose()
 
 
