@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from enum import Enum as PythonEnum
 from functools import lru_cache
 from typing import Any
+from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import (
@@ -18,6 +19,7 @@ from sqlalchemy import (
     DateTime,
     Enum,
     Float,
+    Index,
     Integer,
     Numeric,
     String,
@@ -34,6 +36,7 @@ from sqlalchemy.orm import Mapper
 from sqlmodel.sql.sqltypes import AutoString
 
 from khotan_cli.errors import ConfigError, nearest
+from khotan_cli.runtime.store.values import EnumReader, Misfit, Reader, as_text, misfit, plain_type, reader_of
 
 _AS_JSON = (String, Integer, Boolean, Float, Numeric, DateTime, Date, Time, Uuid, JSON)
 """Types whose values PostgreSQL reads from JSON text as SQLAlchemy would have stored them."""
@@ -43,12 +46,19 @@ _READ_FROM_TEXT = (DateTime, Date, Time, Uuid)
 
 @dataclass(frozen=True)
 class Field:
-    """A column that is written: the name in records, the column, and how a Python value is bound, None: as it is."""
+    """A column that is written: the name in records, the column, and how a Python value is bound, None: as it is.
+
+    as_json: PostgreSQL reads it from JSON, unbound. takes: the types of values that need no reading, None: any; `read` makes
+    one of another value, or raises Misfit.
+    """
 
     name: str
     column: Column[Any]
-    bind: Callable[[Any], Any] | None
+    bind: Reader | None
     as_json: bool
+    takes: frozenset[type] | None
+    read: Reader
+    on_sqlite: bool
 
 
 @dataclass(frozen=True)
@@ -88,18 +98,53 @@ def dialect_of(on_sqlite: bool) -> Dialect:
     return sqlite.dialect() if on_sqlite else postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
+def pg_type(column: Column[Any]) -> str:
+    """The column's type as PostgreSQL declares it."""
+    return str(column.type.compile(dialect=dialect_of(on_sqlite=False))).partition(" COLLATE")[0]
+
+
+def plain_json(column: Column[Any]) -> bool:
+    return isinstance(column.type, JSON) and pg_type(column).upper() == "JSON"
+
+
 def field_of(name: str, column: Column[Any], on_sqlite: bool) -> Field:
     dialect = dialect_of(on_sqlite)
     kind = column.type
     plain = isinstance(kind, AutoString) or (isinstance(kind, _AS_JSON) and not isinstance(kind, (Enum, TypeDecorator)))
-    bind: Callable[[Any], Any] | None = kind.dialect_impl(dialect).bind_processor(dialect)
-    if on_sqlite and isinstance(kind, _READ_FROM_TEXT) and not isinstance(kind, TypeDecorator):
-        bind = _after(as_python(column), bind)
-    return Field(name, column, bind, plain)
+    bind: Reader | None = kind.dialect_impl(dialect).bind_processor(dialect)
+    if isinstance(kind, Enum):
+        # SQLAlchemy's own lets unknown texts through, and takes no values of members.
+        bind = EnumReader(kind).stored
+    takes, read = reader_of(kind) or _dated(column) or (None, _as_it_is)
+    return Field(name, column, bind, plain and not on_sqlite, takes, read, on_sqlite)
 
 
-def _after(first: Callable[[Any], Any], then: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
-    return first if then is None else lambda value: then(first(value))
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _dated(column: Column[Any]) -> tuple[frozenset[type], Reader] | None:
+    """For dates, times and UUIDs. A moment is always read: its column may have no time zones."""
+    kind = plain_type(column.type)
+    if not isinstance(kind, _READ_FROM_TEXT):
+        return None
+    wanted, given = kind.python_type, as_python(column)
+
+    def read(value: Any) -> Any:
+        if type(value) is wanted:
+            return given(value)
+        # Pydantic takes numbers for seconds since the epoch; PostgreSQL does not, and reads 20260102 as a date.
+        bare = isinstance(value, (int, float)) or (isinstance(value, str) and wanted is not UUID and _is_number(value))
+        found = value if bare else given(value)
+        if found is None or isinstance(found, wanted):
+            return found
+        raise misfit(value, f"is no {type(kind).__name__.lower()}")
+
+    return frozenset((type(None),) if wanted is datetime else (wanted, type(None))), read
+
+
+def _is_number(words: str) -> bool:
+    return words.strip().lstrip("+-").replace(".", "", 1).isdigit()
 
 
 def as_python(column: Column[Any]) -> Callable[[Any], Any]:
@@ -109,15 +154,30 @@ def as_python(column: Column[Any]) -> Callable[[Any], Any]:
     with an offset a column without time zones keeps the wall time, as PostgreSQL does; others keep it in UTC. What cannot be
     read so is left as it is: the database has the last word.
     """
+    kind = plain_type(column.type)
+    if isinstance(kind, Enum):
+        return _or_as_it_is(EnumReader(kind).member)
     try:
-        wanted = column.type.python_type
+        wanted = kind.python_type
     except NotImplementedError:
-        return lambda value: value
+        return _as_it_is
+    if wanted is str:
+        return _or_as_it_is(as_text)
     if wanted is datetime:
-        zoned = bool(getattr(column.type, "timezone", False))
+        zoned = bool(getattr(kind, "timezone", False))
         read = _reader(datetime)
         return lambda value: _moment(read(value), zoned)
     return _reader(wanted)
+
+
+def _or_as_it_is(read: Reader) -> Reader:
+    def leniently(value: Any) -> Any:
+        try:
+            return read(value)
+        except Misfit:
+            return value
+
+    return leniently
 
 
 def key_readers(model: Any, key: Sequence[str]) -> list[Callable[[Any], Any]]:
@@ -133,10 +193,8 @@ def _reader(wanted: type[Any]) -> Callable[[Any], Any]:
         nonlocal adapter
         if type(value) is wanted or value is None:
             return value
-        if isinstance(value, PythonEnum) and not issubclass(wanted, PythonEnum):
+        if isinstance(value, PythonEnum):
             value = value.value
-        if wanted is str:
-            return value if isinstance(value, str) else str(value)
         adapter = adapter or TypeAdapter(wanted)
         try:
             return adapter.validate_python(value)
@@ -149,7 +207,10 @@ def _reader(wanted: type[Any]) -> Callable[[Any], Any]:
 def _moment(value: Any, zoned: bool) -> Any:
     if not isinstance(value, datetime) or value.tzinfo is None:
         return value
-    return value.astimezone(UTC) if zoned else value.replace(tzinfo=None)
+    try:
+        return value.astimezone(UTC) if zoned else value.replace(tzinfo=None)
+    except OverflowError:  # at an end of the calendar
+        return value
 
 
 def check_key(model: Any, key: Sequence[str]) -> None:
@@ -163,12 +224,21 @@ def check_key(model: Any, key: Sequence[str]) -> None:
     wanted = {columns[name].name for name in key}
     unique = [{column.name for column in table.primary_key.columns}]
     unique += [{c.name for c in each.columns} for each in table.constraints if isinstance(each, UniqueConstraint)]
-    unique += [{c.name for c in index.columns} for index in table.indexes if index.unique]
-    if wanted not in unique:
-        raise ConfigError(
-            f"The key {', '.join(key)} of {table.name} is not unique in the database",
-            hint="Make it the primary key, or give the table a UniqueConstraint on exactly these columns.",
-        )
+    indexes = [index for index in table.indexes if index.unique]
+    unique += [{c.name for c in index.columns} for index in indexes if not _for_some_rows(index)]
+    if wanted in unique:
+        return
+    partial = next((index.name for index in indexes if {c.name for c in index.columns} == wanted), None)
+    why = f": the index {partial} is over some rows only, or over an expression" if partial else ""
+    raise ConfigError(
+        f"The key {', '.join(key)} of {table.name} is not unique in the database{why}",
+        hint="Make it the primary key, or give the table a UniqueConstraint on exactly these columns.",
+    )
+
+
+def _for_some_rows(index: Index) -> bool:
+    partial = any(index.dialect_options[name].get("where") is not None for name in ("postgresql", "sqlite"))
+    return partial or not all(isinstance(part, Column) for part in index.expressions)
 
 
 def check_fields(model: Any, fields: Sequence[str]) -> None:
@@ -234,5 +304,5 @@ def _counts_itself(column: Column[Any]) -> bool:
 
 
 def _near(name: str, columns: dict[str, Column[Any]]) -> str:
-    near = nearest(name, columns)
+    near = nearest(str(name), columns)
     return f"Did you mean {near!r}?" if near else f"Its columns: {', '.join(columns)}"

@@ -7,18 +7,15 @@ with a condition. Both were measured against the alternatives: bench/upsert.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
 from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
-from sqlalchemy import JSON, Column
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from khotan_cli.errors import StoreError, UsageError
+from khotan_cli.errors import UsageError
 from khotan_cli.runtime.store.columns import (
     Field,
     check_fields,
@@ -28,7 +25,20 @@ from khotan_cli.runtime.store.columns import (
     filled_on_update,
     key_readers,
     named_columns,
+    pg_type,
+    plain_json,
     table_of,
+)
+from khotan_cli.runtime.store.values import (
+    NUL,
+    Misfit,
+    Reader,
+    always_read,
+    bound,
+    fields_of,
+    incomparable_key,
+    jsonable,
+    naming,
 )
 
 PAGE = 1000
@@ -65,7 +75,8 @@ async def upsert(
     have are left as they are, and get their default in a new row. key: column or columns that the database keeps unique.
     exclude_on_update: columns set when a row is made and never again. Returns counts of distinct keys.
 
-    Raises ConfigError where table, key and records do not fit; UsageError for a record without a key.
+    Raises ConfigError where table, key and records do not fit; UsageError for a record that is none, or has no key;
+    ValueRefused for a value that its column does not take.
     """
     keys = (key,) if isinstance(key, str) else tuple(key)
     on_sqlite = session.get_bind().dialect.name == "sqlite"
@@ -74,11 +85,15 @@ async def upsert(
     done = Upserted()
     page: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     for index, record in enumerate(records):
-        row = record.model_dump(exclude_unset=True) if isinstance(record, BaseModel) else record
+        row = fields_of(record, index)
         identity = tuple(read(row.get(name)) for read, name in zip(readers, keys, strict=True))
         if None in identity:
             raise missing_key(keys[identity.index(None)], index)
-        if len(page) >= PAGE and identity not in page:
+        try:
+            new = identity not in page
+        except TypeError:
+            raise incomparable_key(keys, identity, index) from None
+        if new and len(page) >= PAGE:
             done = done.plus(await write_page(session, model, page.values(), keys, exclude_on_update, on_sqlite))
             page = {}
         page.pop(identity, None)
@@ -157,7 +172,8 @@ class Upserter:
         mostly_new: few of the rows are there already, so that looking for equal ones first does not pay.
         """
         assert isinstance(self._write, _Postgres)
-        return await self._write.run(session, payload.decode(), count, mostly_new=mostly_new)
+        with naming(self.table.name, self._fields, lambda: orjson.loads(payload)):
+            return await self._write.run(session, payload.decode(), count, mostly_new=mostly_new)
 
     async def write_rows(self, session: AsyncSession, rows: Sequence[Mapping[str, Any]]) -> Upserted:
         """Rows of Python values with these fields and distinct keys."""
@@ -167,7 +183,8 @@ class Upserter:
             for index, row in enumerate(rows):
                 if row[name] is None:
                     raise missing_key(name, index)
-        return await self._write.rows(session, rows)
+        with naming(self.table.name, self._fields, lambda: rows):
+            return await self._write.rows(session, rows)
 
     @property
     def written(self) -> list[Field]:
@@ -177,6 +194,11 @@ class Upserter:
 
     def _update_only(self, made: set[str]) -> list[Field]:
         return [one.field for one in self.changed if one.field.name not in made]
+
+    def binds(self, rows: Sequence[Mapping[str, Any]]) -> list[Reader | None]:
+        """How the values of `written` are bound, for these rows."""
+        filled = self.written[len(self.fields) :]
+        return [bound(field, rows) for field in self._fields] + [always_read(field) for field in filled]
 
     def values(self, row: Mapping[str, Any]) -> list[Any]:
         """The values of `written` for one row, not yet bound."""
@@ -205,7 +227,7 @@ class _Postgres:
         written = upserter.written
         names = _columns(written)
         keys = [_quote(named.column.name) for named in written if named.name in upserter.key]
-        types = ", ".join(f"{name} {_pg_type(field.column)}" for name, field in zip(names, written, strict=True))
+        types = ", ".join(f"{name} {pg_type(field.column)}" for name, field in zip(names, written, strict=True))
         inserted = ", ".join(names)
         differs = self._differs("t", "x")
         joined = " AND ".join(f"t.{name} = x.{name}" for name in keys)
@@ -214,7 +236,7 @@ class _Postgres:
         sets += [f"{name} = excluded.{name}" for name in _columns(one.field for one in upserter.changed)]
         target = _table_name(upserter)
         # JSONB is taken apart faster; what is stored as JSON keeps the order of its keys only as JSON.
-        form = "json" if any(_plain_json(field.column) for field in written) else "jsonb"
+        form = "json" if any(plain_json(field.column) for field in written) else "jsonb"
         conflict = (
             f"DO UPDATE SET {', '.join(sets)} WHERE {self._differs('t', 'excluded')}"
             if upserter.compared
@@ -238,7 +260,7 @@ class _Postgres:
         """Row comparison; JSON has no equality, JSONB has."""
         sides = [
             ", ".join(
-                f"{side}.{_quote(field.column.name)}" + ("::jsonb" if _plain_json(field.column) else "")
+                f"{side}.{_quote(field.column.name)}" + ("::jsonb" if plain_json(field.column) else "")
                 for field in self._upserter.compared
             )
             for side in (left, right)
@@ -247,10 +269,7 @@ class _Postgres:
 
     async def run(self, session: AsyncSession, payload: str, count: int, *, mostly_new: bool = False) -> Upserted:
         if "\\u0000" in payload:
-            raise StoreError(
-                f"A text for {self._upserter.table.name} holds a NUL character, which PostgreSQL cannot store",
-                hint="Take it out with transform=….",
-            )
+            raise Misfit(NUL)
         connection = await session.connection()
         sql = self._sql_mostly_new if mostly_new else self._sql
         row: Any = (await connection.exec_driver_sql(sql, (payload,))).one()
@@ -261,7 +280,7 @@ class _Postgres:
         upserter = self._upserter
         written = upserter.written
         names = [str(field.column.name) for field in written]
-        binds: list[Callable[[Any], Any] | None] = [None if field.as_json else field.bind for field in written]
+        binds = [None if field.as_json else bind for field, bind in zip(written, upserter.binds(rows), strict=True)]
         documents = [
             {
                 name: value if bind is None or value is None else bind(value)
@@ -269,23 +288,8 @@ class _Postgres:
             }
             for row in rows
         ]
-        payload = orjson.dumps(documents, default=_jsonable, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
+        payload = orjson.dumps(documents, default=jsonable, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
         return await self.run(session, payload.decode(), len(rows))
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return "\\x" + bytes(value).hex()  # how PostgreSQL reads bytea
-    return to_jsonable_python(value)
-
-
-def _pg_type(column: Column[Any]) -> str:
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    return str(column.type.compile(dialect=dialect)).partition(" COLLATE")[0]
-
-
-def _plain_json(column: Column[Any]) -> bool:
-    return isinstance(column.type, JSON) and _pg_type(column).upper() == "JSON"
 
 
 class _Sqlite:
@@ -329,18 +333,11 @@ class _Sqlite:
 
     async def rows(self, session: AsyncSession, rows: Sequence[Mapping[str, Any]]) -> Upserted:
         upserter = self._upserter
-        binds = [field.bind for field in upserter.written]
-        try:
-            values = [
-                tuple(
-                    value if bind is None else bind(value)
-                    for bind, value in zip(binds, upserter.values(row), strict=True)
-                )
-                for row in rows
-            ]
-            return await self.run(session, values)
-        except (TypeError, ValueError) as exc:
-            raise StoreError(
-                f"{upserter.table.name}: a value does not fit its column: {type(exc).__name__}",
-                hint="Convert it with transform=….",
-            ) from None
+        binds = upserter.binds(rows)
+        values = [
+            tuple(
+                value if bind is None else bind(value) for bind, value in zip(binds, upserter.values(row), strict=True)
+            )
+            for row in rows
+        ]
+        return await self.run(session, values)
