@@ -189,11 +189,11 @@ class Dispatcher:
             if known is not None and due <= known <= variant.due.after(now):
                 continue
             if stored is None:
-                stored = await self.host.runs.last_due()
+                stored = await self.host.schedules.last()
             last = stored.get(place)
             if last is not None and last > variant.due.after(now):
                 # Dispatched in a future that the clock has left: it was ahead.
-                await self.host.runs.reset_due(flow.name, name, due)
+                await self.host.schedules.reset(flow.name, name, due)
             elif last is None or due > last:
                 run = await self._start_due(flow, name, due)
                 started += [run] if run else []
@@ -204,7 +204,7 @@ class Dispatcher:
         run_id = str(uuid.uuid5(_DUE_RUNS, f"{flow.name}|{name}|{due.isoformat()}"))
         why = await self._why_skipped(flow, name)
         async with self.host.database.writing() as session:
-            if not await self.host.runs.claim_due(session, flow.name, name, due):
+            if not await self.host.schedules.claim(session, flow.name, name, due):
                 return None
             if why:
                 logger.info("%s (%s) was due at %s and is skipped: %s", flow.name, name, due.isoformat(), why)

@@ -16,6 +16,7 @@ from khotan_cli.runtime.store.flows import FlowStore
 from khotan_cli.runtime.store.mappings import MappingStore
 from khotan_cli.runtime.store.outbox import Outbox
 from khotan_cli.runtime.store.runs import RunStore
+from khotan_cli.runtime.store.schedules import ScheduleStore
 from khotan_cli.runtime.store.vars import DatabaseVarStore
 
 
@@ -38,6 +39,10 @@ class Host:
     @property
     def switches(self) -> FlowStore:
         return FlowStore(self.database)
+
+    @property
+    def schedules(self) -> ScheduleStore:
+        return ScheduleStore(self.database)
 
     @property
     def mappings(self) -> MappingStore:

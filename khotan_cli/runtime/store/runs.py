@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.tables import REJECTS, RUN_STEPS, RUN_UPDATES, RUNS, SCHEDULES, SEEN_KEYS
+from khotan_cli.runtime.store.tables import REJECTS, RUN_STEPS, RUN_UPDATES, RUNS, SEEN_KEYS
 
 COUNTERS = ("extracted", "transformed", "created", "updated", "deleted", "skipped", "failed")
 ACTIVE = ("pending", "running")
@@ -329,25 +329,3 @@ class RunStore:
             if gone:
                 await session.execute(delete(RUNS).where(RUNS.c.id.in_(gone)))
             return gone
-
-    async def claim_due(self, session: AsyncSession, flow: str, variant: str, due: datetime) -> bool:
-        """Move a schedule on to that moment; False where another dispatcher has, or the row is new (then it starts here)."""
-        new = self.database.insert(SCHEDULES).values(flow=flow, variant=variant, last_due_at=due)
-        made = (await session.execute(new.on_conflict_do_nothing().returning(SCHEDULES.c.flow))).scalar()
-        if made is not None:
-            return False
-        ours = (SCHEDULES.c.flow == flow) & (SCHEDULES.c.variant == variant) & (SCHEDULES.c.last_due_at < due)
-        moved = update(SCHEDULES).where(ours).values(last_due_at=due).returning(SCHEDULES.c.flow)
-        return (await session.execute(moved)).scalar() is not None
-
-    async def last_due(self) -> dict[tuple[str, str], datetime]:
-        """Up to when each schedule has been dispatched."""
-        async with self.database.session() as session:
-            rows = (await session.execute(select(SCHEDULES))).all()
-        return {(row.flow, row.variant): row.last_due_at for row in rows}
-
-    async def reset_due(self, flow: str, variant: str, moment: datetime) -> None:
-        """Set a schedule back: the clock was ahead when it was dispatched last."""
-        row = (SCHEDULES.c.flow == flow) & (SCHEDULES.c.variant == variant)
-        async with self.database.session() as session:
-            await session.execute(update(SCHEDULES).where(row).values(last_due_at=moment))

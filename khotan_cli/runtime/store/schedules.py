@@ -1,0 +1,38 @@
+"""Up to when each schedule has been dispatched."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.store.tables import SCHEDULES
+
+
+class ScheduleStore:
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def claim(self, session: AsyncSession, flow: str, variant: str, due: datetime) -> bool:
+        """Move a schedule on to that moment; False where another dispatcher has, or the row is new (then it starts here)."""
+        new = self.database.insert(SCHEDULES).values(flow=flow, variant=variant, last_due_at=due)
+        made = (await session.execute(new.on_conflict_do_nothing().returning(SCHEDULES.c.flow))).scalar()
+        if made is not None:
+            return False
+        ours = (SCHEDULES.c.flow == flow) & (SCHEDULES.c.variant == variant) & (SCHEDULES.c.last_due_at < due)
+        moved = update(SCHEDULES).where(ours).values(last_due_at=due).returning(SCHEDULES.c.flow)
+        return (await session.execute(moved)).scalar() is not None
+
+    async def last(self) -> dict[tuple[str, str], datetime]:
+        """Up to when each schedule has been dispatched."""
+        async with self.database.session() as session:
+            rows = (await session.execute(select(SCHEDULES))).all()
+        return {(row.flow, row.variant): row.last_due_at for row in rows}
+
+    async def reset(self, flow: str, variant: str, moment: datetime) -> None:
+        """Set a schedule back: the clock was ahead when it was dispatched last."""
+        row = (SCHEDULES.c.flow == flow) & (SCHEDULES.c.variant == variant)
+        async with self.database.session() as session:
+            await session.execute(update(SCHEDULES).where(row).values(last_due_at=moment))
