@@ -16,6 +16,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import DatabaseBusy, DatabaseUnreachable, FlowError, StoreError
+from khotan_cli.runtime.plugs.hold import HeldAnswer, needed
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.runs import Reject, RunCancelled, RunStore, StepRecord
@@ -217,11 +218,16 @@ async def patiently(work: Callable[[], Awaitable[T]]) -> T:
 
 
 def as_json(name: str, value: Any) -> Any:
-    """A step's result as JSON. Raises FlowError for what JSON cannot say."""
+    """A step's result as JSON. Raises FlowError for what JSON cannot say, answer_held_back for what a dry run did not ask."""
     from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+    def unknown(found: Any) -> Any:
+        if isinstance(found, HeldAnswer):
+            raise needed(found, f"as the result of step {name!r}")
+        raise PydanticSerializationError(f"Unable to serialize unknown type: {type(found)}")
+
     try:
-        return to_jsonable_python(value, inf_nan_mode="strings")
+        return to_jsonable_python(value, inf_nan_mode="strings", fallback=unknown)
     except (PydanticSerializationError, ValueError, RecursionError) as exc:
         raise FlowError(
             f"The result of step {name!r} cannot be kept: {str(exc)[:200]}",

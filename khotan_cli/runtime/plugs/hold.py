@@ -47,14 +47,7 @@ class HeldAnswer:
         object.__setattr__(self, "_request", request)
 
     def _needed(self, *_: Any) -> NoReturn:
-        request: HeldRequest = object.__getattribute__(self, "_request")
-        name = f"{request.plug}.{request.endpoint}" if request.endpoint else f"{request.plug} {request.method}"
-        raise KhotanError(
-            f"The answer of {name} is needed here, and a dry run sends nothing that changes something",
-            code="answer_held_back",
-            hint="What comes after this point is known only after a real run.",
-            details={"plug": request.plug, "endpoint": request.endpoint, "method": request.method},
-        )
+        raise needed(self)
 
     __getattr__ = __getitem__ = __iter__ = __len__ = __bool__ = __contains__ = __call__ = _needed
     __eq__ = __str__ = __int__ = __float__ = _needed
@@ -62,6 +55,18 @@ class HeldAnswer:
 
     def __repr__(self) -> str:
         return "<an answer that was not asked for>"
+
+
+def needed(answer: HeldAnswer, where: str = "here") -> KhotanError:
+    """The error that stops a dry run where it needs an answer."""
+    request: HeldRequest = object.__getattribute__(answer, "_request")
+    name = f"{request.plug}.{request.endpoint}" if request.endpoint else f"{request.plug} {request.method}"
+    return KhotanError(
+        f"The answer of {name} is needed {where}, and a dry run sends nothing that changes something",
+        code="answer_held_back",
+        hint="What comes after this point is known only after a real run.",
+        details={"plug": request.plug, "endpoint": request.endpoint, "method": request.method},
+    )
 
 
 @contextmanager
