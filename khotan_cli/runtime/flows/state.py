@@ -40,7 +40,7 @@ class Cursor:
 
 
 class RunCache(CacheHandle):
-    """A cache as a flow sees it: what is set or deleted is stored with the step that runs now."""
+    """A cache as a flow sees it: what is set or deleted is stored with the step that runs now, or not at all."""
 
     def __init__(self, cache: Cache, store: CacheStore, owner: str, write: Write) -> None:
         super().__init__(cache, store, owner)
@@ -51,9 +51,32 @@ class RunCache(CacheHandle):
 
     async def set_many(self, values: Any, ttl: Any = None) -> None:
         kept = {key: json_value(key, value) for key, value in dict(values).items()}
+        seconds = self.cache.seconds(ttl)
 
         async def work(session: AsyncSession) -> Outcome:
-            await self._store.set_in(session, self.cache.name, self.owner, kept, self.cache.seconds(ttl))
+            await self._store.set_in(session, self.cache.name, self.owner, kept, seconds)
             return Outcome()
 
         await self._write(f"cache {self.cache.name}", work)
+
+    async def delete(self, key: str) -> bool:
+        """Remove an entry; whether there is one by now, which the step may set or delete still."""
+        there = await self.get_many([key])
+
+        async def work(session: AsyncSession) -> Outcome:
+            await self._store.delete_in(session, self.cache.name, self.owner, key)
+            return Outcome()
+
+        await self._write(f"cache {self.cache.name} delete", work)
+        return bool(there)
+
+    async def clear(self) -> int:
+        """Remove all entries of this owner; how many there are by now."""
+        there = await self.keys()
+
+        async def work(session: AsyncSession) -> Outcome:
+            await self._store.clear_in(session, self.cache.name, self.owner)
+            return Outcome()
+
+        await self._write(f"cache {self.cache.name} clear", work)
+        return len(there)

@@ -78,18 +78,26 @@ class CacheStore:
         )
 
     async def delete(self, cache: str, owner: str, key: str) -> bool:
+        async with self.database.session() as session:
+            return await self.delete_in(session, cache, owner, key)
+
+    async def delete_in(self, session: AsyncSession, cache: str, owner: str, key: str) -> bool:
+        """Remove an entry in the caller's transaction; whether there was one."""
         mine = (CACHE_ENTRIES.c.cache == cache) & (CACHE_ENTRIES.c.owner == owner) & (CACHE_ENTRIES.c.key == key)
         statement = delete(CACHE_ENTRIES).where(mine, self._alive()).returning(CACHE_ENTRIES.c.key)
-        async with self.database.session() as session:
-            return (await session.execute(statement)).scalar() is not None
+        return (await session.execute(statement)).scalar() is not None
 
     async def clear(self, cache: str, owner: str | None = None) -> int:
         """Remove the entries of an owner, or of all; how many there were."""
+        async with self.database.session() as session:
+            return await self.clear_in(session, cache, owner)
+
+    async def clear_in(self, session: AsyncSession, cache: str, owner: str | None = None) -> int:
+        """The same in the caller's transaction."""
         statement = delete(CACHE_ENTRIES).where(CACHE_ENTRIES.c.cache == cache)
         if owner is not None:
             statement = statement.where(CACHE_ENTRIES.c.owner == owner)
-        async with self.database.session() as session:
-            return len((await session.execute(statement.returning(CACHE_ENTRIES.c.key))).all())
+        return len((await session.execute(statement.returning(CACHE_ENTRIES.c.key))).all())
 
     async def entries(
         self, cache: str, owner: str | None = None, prefix: str = "", *, limit: int | None = None, offset: int = 0
