@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from khotan_cli.errors import ConfigError, KhotanError, UnknownName
 from khotan_cli.runtime.flows.definition import Flow
 from khotan_cli.runtime.flows.hooks import Hooks
+from khotan_cli.runtime.plugs.hold import DRY_RUN_ID, holds, noted
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.records.caches import CacheHandle, json_value
 from khotan_cli.runtime.records.resources import Mappings
@@ -89,10 +90,15 @@ class Khotan:
     async def trigger(self, flow: str, variant: str | None = None, *, body: Any = None) -> str:
         """Start a run of a flow; its id. A worker, or an app that is served, executes it.
 
-        body: JSON that the flow finds as `ctx.body`. Raises UnknownName, KhotanError (flow_disabled, plug_disabled),
-        UsageError for a body that is not JSON, StoreError.
+        body: JSON that the flow finds as `ctx.body`. A dry run starts none. Raises UnknownName, KhotanError (flow_disabled,
+        plug_disabled), UsageError for a body that is not JSON, StoreError.
         """
-        return await self.services.dispatcher.trigger(flow, variant, body=json_value("body", body))
+        kept, dispatcher = json_value("body", body), self.services.dispatcher
+        if holds():
+            chosen = dispatcher.flow(flow).variant(variant)
+            noted(f"runs of {flow}", {"started": 1}, [{"variant": chosen, "body": kept}])
+            return DRY_RUN_ID
+        return await dispatcher.trigger(flow, variant, body=kept)
 
     def mapping(self, resource: str) -> Mappings:
         """The mappings of a resource. Raises UnknownName with the nearest."""

@@ -44,6 +44,15 @@ async def out(ctx: FlowContext) -> None:
 
 
 @inflow(shop)
+async def by_the_app(ctx: FlowContext) -> None:
+    from ..app import khotan
+
+    await khotan.cache("things").set("k", 1)
+    await khotan.mapping("goods").upsert("a", shop="1")
+    assert await khotan.trigger("goods", "full", body=[1]) == "dry-run"
+
+
+@inflow(shop)
 async def slow(ctx: FlowContext) -> None:
     await ctx.progress(1, 4, "a quarter")
     await ctx.sleep(60)
@@ -154,6 +163,23 @@ def test_a_dry_run_says_what_it_would_do(project: Project, source: Source) -> No
     source.items[3]["price"] = "not a number"
     left = project.khotan("flows", "trigger", "goods", "--dry-run", json_mode=False).stdout
     assert "would leave out 1 record:" in left and "price" in left
+
+
+def test_a_dry_run_holds_back_what_the_app_does(project: Project) -> None:
+    before = project.khotan("flows", "runs", "goods").json["total"]
+    writes = project.khotan("flows", "trigger", "by_the_app", "--dry-run").json["writes"]
+    assert writes["cache things"]["set"] == 1 and writes["mappings of goods"]["created"] == 1
+    assert writes["runs of goods"] == {"started": 1, "sample": [{"variant": "full", "body": [1]}]}
+    assert project.khotan("caches", "show", "things").json["total"] == 0
+    assert project.khotan("flows", "runs", "goods").json["total"] == before
+
+
+def test_a_dry_run_of_a_flow_as_it_was_scaffolded(source: Source, tmp_path: Path) -> None:
+    with threaded_loopback(source) as served:
+        made = flows_project(tmp_path, served.url, f"sqlite:///{tmp_path / 'khotan.db'}")
+        assert made.khotan("add", "outflow", "sendit", "--plug", "shop", "--endpoint", "create_item").code == 0
+        done = made.khotan("flows", "trigger", "sendit", "--dry-run")
+    assert done.code == 0 and done.json["stopped"] is None and done.json["requests"] == {}, done.json
 
 
 def test_a_cancelled_run(project: Project) -> None:

@@ -23,9 +23,9 @@ from khotan_cli.runtime.flows.sync import Dedupe, OnInvalid, Sync, Transform
 from khotan_cli.runtime.flows.tally import SyncResult
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.plugs.plug import Plug
-from khotan_cli.runtime.records.resources import Mappings, Resource
+from khotan_cli.runtime.records.resources import Mappings
 from khotan_cli.runtime.store.base import utc_now
-from khotan_cli.runtime.store.mappings import MappingCounts
+from khotan_cli.runtime.store.joining import around, joined
 from khotan_cli.runtime.store.runs import RunCancelled, RunLost
 
 R = TypeVar("R")
@@ -77,6 +77,7 @@ class FlowContext:
         if self.dry:
             self.recorder.wrote(f"variables of {found.name}", {"set": len(values)}, sorted(values))
             return
+        self.recorder.alone("No variable can be stored")
         await self._host.vars.save(found.name, values)
         found.shared.forget()
 
@@ -198,17 +199,9 @@ class FlowContext:
 
     def mapping(self, resource: str) -> Mappings:
         """The mappings of a resource. Raises UnknownName."""
-        found = self._resource(resource)
-
-        def note(counts: MappingCounts) -> None:
-            self.recorder.wrote(f"mappings of {found.name}", counts._asdict())
-
-        return Mappings(found, self._host.mappings, dry=note if self.dry else None)
-
-    def _resource(self, name: str) -> Resource:
-        if name not in self._host.resources:
-            raise UnknownName("resource", name, self._host.resources)
-        return self._host.resources[name]
+        if resource not in self._host.resources:
+            raise UnknownName("resource", resource, self._host.resources)
+        return Mappings(self._host.resources[resource], self._host.mappings)
 
     def cache(self, name: str) -> RunCache:
         """A cache of the app. What a step sets in it is stored with the step. Raises UnknownName."""
@@ -224,12 +217,14 @@ class FlowContext:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
-        """A session on the database, committed at the end of the block; in a dry run rolled back."""
-        async with self._host.database.writing() as session:
+        """A session on the database, committed at the end of the block; in a dry run undone.
+
+        What is done with mappings, caches and cursors inside the block belongs to it: all is committed, or nothing is; save
+        what a step sets, which is stored with the step. The log outlives a rollback. On SQLite no step can begin inside.
+        """
+        self.recorder.alone("No other session can be opened")
+        async with self.recorder.session() as session:
             yield session
-            if self.dry:
-                await session.flush()
-                await session.rollback()
 
     async def ensure_table(self, *models: type[Any]) -> None:
         """Create the tables of these models where they are missing. A table that is there is left as it is."""
@@ -289,7 +284,7 @@ class FlowContext:
 
     async def write(self, name: str, work: Work) -> None:
         """Have a function of a session write, exactly once: in the transaction of the step that runs now, at its end; outside
-        of one, as a step of its own, which a resumed run or a further try leaves out.
+        of one, as a step of its own, which a resumed run or a further try leaves out; in a session, as a part of that.
 
             async def save(session: AsyncSession) -> None: ...
             await ctx.write("save the order", save)
@@ -297,6 +292,10 @@ class FlowContext:
         scope = scope_now.get()
         if scope is not None:
             scope.writes.append(work)
+            return
+        if (session := around(self._host.database)) is not None and session.usable:
+            async with joined(self._host.database) as found:
+                await work(found)
             return
         step = self.recorder.name(name)
         if self.recorder.finished(step) is None:
@@ -312,7 +311,7 @@ class FlowContext:
     async def log(self, message: str, level: str = "info") -> None:
         """Add a line to the run's log, the secrets of the flow's plugs masked."""
         masker = await masker_of(self._host, self._flow)
-        await self.recorder.log(level, masker.text(str(message))[:2000])
+        await self.recorder.log(level, masker.text(str(message)))
 
     async def sleep(self, seconds: float) -> None:
         """Wait; a run that is cancelled meanwhile stops waiting within a second."""

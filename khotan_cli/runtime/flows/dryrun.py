@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -18,13 +19,13 @@ from khotan_cli.runtime.flows.execution import run_function
 from khotan_cli.runtime.flows.failure import failure_of, masker_of
 from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.recorder import Finished, Outcome, Recorder, Work
-from khotan_cli.runtime.plugs.hold import HeldRequest, holding
+from khotan_cli.runtime.plugs.hold import DRY_RUN_ID, HeldRequest, holding
 from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.store.joining import around, instead, opening
 from khotan_cli.runtime.store.runs import RunStore
 from khotan_cli.runtime.store.seen import SeenKeys, key_text
 
 SAMPLE = 5
-_RUN_ID = "dry-run"
 
 
 @dataclass
@@ -53,7 +54,7 @@ class DryRecorder(Recorder):
     dry = True
 
     def __init__(self, database: Database, store: RunStore) -> None:
-        super().__init__(database, store, _RUN_ID, 0)
+        super().__init__(database, store, DRY_RUN_ID, 0)
         self.report = DryReport()
         self._total: Counter[str] = Counter()
         self._before: list[Work] = []
@@ -68,6 +69,20 @@ class DryRecorder(Recorder):
 
     async def ready(self) -> None:
         """Nothing can cancel a dry run but its caller."""
+        self.alone()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """A session of which nothing stays, in a database as it would be by then."""
+        within = around(self.database)
+        async with (
+            within.lock if within else nullcontext(),
+            self.database.trying(within.session if within else None) as session,
+        ):
+            for prelude in () if within else self._before:
+                await prelude(session)
+            async with opening(self.database, session):
+                yield session
 
     async def commit(
         self,
@@ -78,11 +93,9 @@ class DryRecorder(Recorder):
         attempts: int = 1,
         relaxed: bool = False,
     ) -> Finished:
-        async with self.database.writing() as session:
-            for prelude in self._before:
-                await prelude(session)
+        self.alone()
+        async with self.session() as session:
             outcome = await work(session) or Outcome()
-            await session.rollback()
         self._total.update(outcome.counts)
         self._total.subtract(outcome.counted)
         for reject in outcome.rejects:
@@ -152,7 +165,7 @@ async def dry_run(host: Host, flow: Flow, variant: str, body: Any) -> DryReport:
     report = recorder.report
     ctx = FlowContext(host, flow, recorder, variant=variant, body=body)
     try:
-        with holding(recorder):
+        with holding(recorder), instead(recorder.session):
             report.message = await run_function(flow, ctx)
     except KhotanError as exc:
         if exc.code == "answer_held_back":

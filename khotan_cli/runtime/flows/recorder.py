@@ -6,7 +6,8 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,11 +20,13 @@ from khotan_cli.errors import DatabaseBusy, DatabaseUnreachable, FlowError, Stor
 from khotan_cli.runtime.plugs.hold import HeldAnswer, needed
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.store.joining import around, opening
 from khotan_cli.runtime.store.runs import Reject, RunCancelled, RunStore, StepRecord
 from khotan_cli.runtime.store.seen import SeenKeys
 
 OUTAGE_SECONDS = 300.0
 """For how long a run waits for a database that has gone, or has no room for it."""
+_LONGEST_LINE = 2000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 3.0
 
 T = TypeVar("T")
@@ -80,6 +83,8 @@ class Recorder:
         self._occurrences: Counter[str] = Counter()
         self._number = 0
         self._cancelled = False
+        self._said: list[tuple[datetime, str, str]] = []
+        self._shown: Mapping[str, Any] | None = None
 
     async def load(self) -> None:
         """Read what earlier executions finished."""
@@ -102,6 +107,28 @@ class Recorder:
     def finished(self, name: str) -> Finished | None:
         return self._finished.get(name)
 
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """A session in a transaction of its own, which what khotan's stores do meanwhile is part of."""
+        try:
+            async with self.database.writing() as session, opening(self.database, session):
+                yield session
+        finally:
+            await self.catch_up()
+
+    def alone(self, what: str = "No step can begin") -> None:
+        """Raises FlowError where a session is open around, and a transaction beside it would wait for it: on SQLite."""
+        if self._beside():
+            raise FlowError(
+                f"{what} while a session is open: SQLite has one writer at a time",
+                code="session_open",
+                hint="Do it before or after the block of `async with ctx.session()`, or after a commit at its end.",
+            )
+
+    def _beside(self) -> bool:
+        found = around(self.database) if self.database.sqlite else None
+        return found is not None and found.usable
+
     def go_on(self) -> None:
         """Raises RunCancelled where the last write found that the run was cancelled."""
         if self._cancelled:
@@ -109,6 +136,7 @@ class Recorder:
 
     async def ready(self) -> None:
         """Raises RunCancelled or RunLost where no further step may begin."""
+        self.alone()
         self.go_on()
         await patiently(lambda: self.store.check(self.run_id, self.epoch))
 
@@ -127,6 +155,7 @@ class Recorder:
 
         Raises RunLost, with nothing written, where the run is not this execution's any more; RunCancelled before it begins.
         """
+        self.alone()
         started = started_at or utc_now()
         self.go_on()
         self._number += 1
@@ -138,7 +167,7 @@ class Recorder:
             if tried and (done := await self._stored(name)) is not None:
                 return done  # the connection broke after the commit
             tried = True
-            async with self.database.writing() as session:
+            async with self.session() as session:
                 outcome = await work(session) or Outcome()
                 record = StepRecord(
                     name, number, outcome.result, outcome.counts, attempts, started, utc_now(), outcome.counted
@@ -164,7 +193,7 @@ class Recorder:
 
         async def once() -> None:
             nonlocal tried
-            async with self.database.writing() as session:
+            async with self.session() as session:
                 if tried and await done_before(session):
                     return
                 tried = True
@@ -190,16 +219,29 @@ class Recorder:
         """In a dry run: note what would have been written."""
 
     async def progress(self, progress: Mapping[str, Any]) -> None:
-        try:
-            await self.store.progress(self.run_id, self.epoch, progress)
-        except StoreError as exc:
-            logger.warning("Progress of run %s is not shown: %s", self.run_id, exc.message)
+        self._shown = progress
+        await self.catch_up()
 
     async def log(self, level: str, message: str) -> None:
+        self._said.append((utc_now(), level, message[:_LONGEST_LINE]))
+        await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """Write what the run says; on SQLite after the session that is open around, and whatever becomes of that."""
+        if self._beside():
+            return
+        said, self._said = self._said, []
+        shown, self._shown = self._shown, None
         try:
-            await self.store.log(self.run_id, level, message)
+            for at, level, message in said:
+                await self.store.log(self.run_id, level, message, at)
         except StoreError as exc:
             logger.warning("A line of run %s is not kept: %s", self.run_id, exc.message)
+        try:
+            if shown is not None:
+                await self.store.progress(self.run_id, self.epoch, shown)
+        except StoreError as exc:
+            logger.warning("Progress of run %s is not shown: %s", self.run_id, exc.message)
 
 
 async def patiently(work: Callable[[], Awaitable[T]]) -> T:

@@ -15,6 +15,7 @@ from khotan_cli.runtime.flows.pages import PageReader, without_secrets
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.plugs.walk import PageWalk, Position
 from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.store.joining import joined
 
 _WITHOUT_KEY = "without_key"
 """Mark of a position behind the last key: how many rows without one have been read."""
@@ -108,7 +109,7 @@ class SelectSource:
         return Chunk(records, following)
 
     async def _records(self, statement: Select[Any]) -> list[Any]:
-        async with self._database.session() as session:
+        async with joined(self._database) as session:  # where a dry run would have made the table, it is there
             result = await session.execute(statement)
             return list(result.scalars()) if self._whole else list(result.all())
 

@@ -57,6 +57,7 @@ class RunCache(CacheHandle):
             await self._store.set_in(session, self.cache.name, self.owner, kept, seconds)
             return Outcome()
 
+        self._held("set", kept)
         await self._write(f"cache {self.cache.name}", work)
 
     async def delete(self, key: str) -> bool:
@@ -67,6 +68,7 @@ class RunCache(CacheHandle):
             await self._store.delete_in(session, self.cache.name, self.owner, key)
             return Outcome()
 
+        self._held("deleted", there)
         await self._write(f"cache {self.cache.name} delete", work)
         return bool(there)
 
@@ -78,5 +80,6 @@ class RunCache(CacheHandle):
             await self._store.clear_in(session, self.cache.name, self.owner)
             return Outcome()
 
+        self._held("deleted", there)
         await self._write(f"cache {self.cache.name} clear", work)
         return len(there)

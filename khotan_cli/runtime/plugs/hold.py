@@ -1,4 +1,4 @@
-"""Holding back requests that change something, while a dry run lasts.
+"""Holding back what would change something, while a dry run lasts.
 
 Requests of unsafe methods (RFC 9110 9.2.1) are noted and not sent; what the caller gets in place of an answer raises as
 soon as it is looked at. Reading pages is reading, whatever the method: many services search by POST.
@@ -6,7 +6,7 @@ soon as it is looked at. Reading pages is reading, whatever the method: many ser
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ from typing import Any, NoReturn, Protocol
 
 from khotan_cli.errors import KhotanError
 
+DRY_RUN_ID = "dry-run"
+"""Id of a run that is dry, and of those that it would have started."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
@@ -32,6 +34,7 @@ class Holder(Protocol):
     """Notes what is held back."""
 
     def hold(self, request: HeldRequest) -> None: ...
+    def wrote(self, table: str, counts: Mapping[str, int], records: Sequence[Any] = ()) -> None: ...
 
 
 _holder: ContextVar[Holder | None] = ContextVar("khotan_holder", default=None)
@@ -97,3 +100,16 @@ def held(plug: str, endpoint: str, method: str, target: str, body: Any) -> Any:
     request = HeldRequest(plug, endpoint, method, target, body)
     holder.hold(request)
     return HeldAnswer(request)
+
+
+def holds() -> bool:
+    """Whether a dry run lasts."""
+    return _holder.get() is not None
+
+
+def noted(table: str, counts: Mapping[str, int], records: Sequence[Any] = ()) -> bool:
+    """Whether a dry run lasts; it is told then what would have been written: counts by kind, and records for a sample."""
+    holder = _holder.get()
+    if holder is not None:
+        holder.wrote(table, counts, records)
+    return holder is not None

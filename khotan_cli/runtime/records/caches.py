@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Literal
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from khotan_cli.errors import ConfigError, UsageError
+from khotan_cli.runtime.plugs.hold import holds, noted
 from khotan_cli.runtime.store.caches import CacheStore
 
 Scope = Literal["app", "flow", "variant"]
@@ -63,10 +64,15 @@ class CacheHandle:
     async def set_many(self, values: Mapping[str, Any], ttl: Ttl = None) -> None:
         """All or none."""
         kept = {key: json_value(key, value) for key, value in values.items()}
-        await self._store.set_many(self.cache.name, self.owner, kept, self.cache.seconds(ttl))
+        seconds = self.cache.seconds(ttl)
+        if not self._held("set", kept):
+            await self._store.set_many(self.cache.name, self.owner, kept, seconds)
 
     async def delete(self, key: str) -> bool:
         """Remove an entry; False where there is none."""
+        if holds():
+            self._held("deleted", there := await self.get_many([key]))
+            return bool(there)
         return await self._store.delete(self.cache.name, self.owner, key)
 
     async def keys(self, prefix: str = "") -> list[str]:
@@ -74,7 +80,14 @@ class CacheHandle:
 
     async def clear(self) -> int:
         """Remove all entries of this owner; how many there were."""
+        if holds():
+            self._held("deleted", there := await self.keys())
+            return len(there)
         return await self._store.clear(self.cache.name, self.owner)
+
+    def _held(self, what: str, keys: Collection[str]) -> bool:
+        """Whether a dry run lasts; it is told of what is held back."""
+        return noted(f"cache {self.cache.name}", {what: len(keys)}, list(keys)) if keys else holds()
 
 
 def json_value(key: str, value: Any) -> Any:

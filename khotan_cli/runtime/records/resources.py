@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from khotan_cli.errors import ConfigError, UnknownName, UsageError
+from khotan_cli.runtime.plugs.hold import noted
 from khotan_cli.runtime.plugs.paginate import dig
 from khotan_cli.runtime.store.keys import Key, encode_key
 from khotan_cli.runtime.store.mappings import MappingChanges, MappingCounts, MappingEntry, MappingStore
@@ -70,13 +71,11 @@ class Resource:
 class Mappings:
     """The mappings of one resource: `ctx.mapping("products")`, `khotan.mapping("products")`.
 
-    dry: with it nothing is written, and it is told what would have been.
+    Inside `async with ctx.session()` they are read and written in that session. In a dry run nothing is written.
     """
 
-    def __init__(
-        self, resource: Resource, store: MappingStore, *, dry: Callable[[MappingCounts], None] | None = None
-    ) -> None:
-        self.resource, self._store, self._dry = resource, store, dry
+    def __init__(self, resource: Resource, store: MappingStore) -> None:
+        self.resource, self._store, self._table = resource, store, f"mappings of {resource.name}"
 
     async def upsert(self, key: Key, *, replace: bool = False, **refs: str | int) -> MappingEntry | None:
         """Tie ids to a key: `upsert("SKU-1", shopify="gid://1")`; other plugs' ids stay, unless `replace`.
@@ -95,9 +94,8 @@ class Mappings:
             mine = wanted.setdefault(self.resource.check_key(key), {})
             mine |= {self.resource.check_plug(plug): _ref(plug, ref) for plug, ref in refs.items()}
         changes = MappingChanges(self.resource.name, wanted, replace=replace)
-        counts = await self._store.upsert(changes, dry=self._dry is not None)
-        if self._dry is not None:
-            self._dry(counts)
+        counts = await self._store.upsert(changes)  # in a dry run undone, see joining.py
+        noted(self._table, counts._asdict())
         return counts
 
     async def lookup(self, key: Key) -> MappingEntry | None:
@@ -121,7 +119,9 @@ class Mappings:
         """Remove a mapping; False where there is none."""
         text = self.resource.check_key(key)
         found = (await self._store.by_keys(self.resource.name, [text])).get(text)
-        return found is not None and (self._dry is not None or await self._store.delete(found.id))
+        if found is None:
+            return False
+        return noted(self._table, {"deleted": 1}, [found.key]) or await self._store.delete(found.id)
 
     async def search(self, text: str = "", *, limit: int = 100, offset: int = 0) -> tuple[list[MappingEntry], int]:
         """Mappings whose key or one of whose ids holds the text, in the order of keys, and how many there are in all."""

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.store.joining import joined
 from khotan_cli.runtime.store.tables import CACHE_ENTRIES
 
 _AT_A_TIME = 500
@@ -37,7 +38,7 @@ class CacheStore:
         return or_(CACHE_ENTRIES.c.expires_at.is_(None), CACHE_ENTRIES.c.expires_at > self.database.now())
 
     async def get_many(self, cache: str, owner: str, keys: Sequence[str]) -> dict[str, Any]:
-        async with self.database.session() as session:
+        async with joined(self.database) as session:
             return await self.get_in(session, cache, owner, keys)
 
     async def get_in(self, session: AsyncSession, cache: str, owner: str, keys: Sequence[str]) -> dict[str, Any]:
@@ -52,7 +53,7 @@ class CacheStore:
         return found
 
     async def set_many(self, cache: str, owner: str, values: Mapping[str, Any], seconds: float | None = None) -> None:
-        async with self.database.session() as session:
+        async with joined(self.database) as session:
             await self.set_in(session, cache, owner, values, seconds)
 
     async def set_in(
@@ -78,7 +79,7 @@ class CacheStore:
         )
 
     async def delete(self, cache: str, owner: str, key: str) -> bool:
-        async with self.database.session() as session:
+        async with joined(self.database) as session:
             return await self.delete_in(session, cache, owner, key)
 
     async def delete_in(self, session: AsyncSession, cache: str, owner: str, key: str) -> bool:
@@ -89,7 +90,7 @@ class CacheStore:
 
     async def clear(self, cache: str, owner: str | None = None) -> int:
         """Remove the entries of an owner, or of all; how many there were."""
-        async with self.database.session() as session:
+        async with joined(self.database) as session:
             return await self.clear_in(session, cache, owner)
 
     async def clear_in(self, session: AsyncSession, cache: str, owner: str | None = None) -> int:
@@ -109,7 +110,7 @@ class CacheStore:
         if prefix:
             matching &= CACHE_ENTRIES.c.key.startswith(prefix, autoescape=True)
         page = select(CACHE_ENTRIES).where(matching).order_by(CACHE_ENTRIES.c.owner, CACHE_ENTRIES.c.key)
-        async with self.database.session() as session:
+        async with joined(self.database) as session:
             total = (
                 await session.execute(select(func.count()).select_from(CACHE_ENTRIES).where(matching))
             ).scalar() or 0

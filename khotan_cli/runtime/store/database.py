@@ -99,6 +99,25 @@ class Database:
                 await session.execute(text("BEGIN IMMEDIATE"))
             yield session
 
+    @asynccontextmanager
+    async def trying(self, within: AsyncSession | None = None) -> AsyncIterator[AsyncSession]:
+        """Like `writing`, with everything undone at the end: a commit inside ends no more than a savepoint.
+
+        within: another such session, whose connection is used up to a savepoint.
+        """
+        self._refuse_missing_file()
+        with explained(self.url):
+            if within is not None:
+                async with _undone(within.bind) as session:
+                    yield session
+                return
+            async with self.engine.connect() as connection:
+                if self.sqlite:
+                    # The driver begins nothing before a savepoint, and the end of an outermost one commits.
+                    await connection.execute(text("BEGIN IMMEDIATE"))
+                async with _undone(connection) as session:
+                    yield session
+
     def _refuse_missing_file(self) -> None:
         if self.sqlite and not Path(str(self.url.database)).exists():
             # Opening it would create an empty file; that is for `khotan migrate` to do.
@@ -181,6 +200,19 @@ def postgres_arguments(url: URL) -> dict[str, Any]:
     """What is asked of libpq where the URL does not say it."""
     ours: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS, "application_name": "khotan"}
     return {name: value for name, value in ours.items() if name not in url.query}
+
+
+@asynccontextmanager
+async def _undone(connection: Any) -> AsyncIterator[AsyncSession]:
+    """A session up to a savepoint of a connection's transaction, which is then rolled back to it."""
+    savepoint = await connection.begin_nested()
+    try:
+        mode: Any = "create_savepoint"
+        options: dict[str, Any] = {"expire_on_commit": False, "join_transaction_mode": mode}
+        async with AsyncSession(connection, **options) as session, session.begin():
+            yield session
+    finally:
+        await savepoint.rollback()
 
 
 async def _wait_for_disk(session: AsyncSession, level: str) -> None:

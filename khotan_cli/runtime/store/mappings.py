@@ -17,6 +17,7 @@ from khotan_cli.errors import MappingConflict
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.held import held_after
+from khotan_cli.runtime.store.joining import joined
 from khotan_cli.runtime.store.keys import decode_key, encode_key
 from khotan_cli.runtime.store.tables import MAPPING_REFS, MAPPINGS
 
@@ -69,13 +70,10 @@ class MappingStore:
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    async def upsert(self, changes: MappingChanges, *, dry: bool = False) -> MappingCounts:
-        """Write in a transaction of its own. Raises MappingConflict, with nothing written. dry: only count."""
-        async with self.database.writing() as session:
-            counts = await self.write(session, changes)
-            if dry:
-                await session.rollback()
-            return counts
+    async def upsert(self, changes: MappingChanges) -> MappingCounts:
+        """Write. Raises MappingConflict, with nothing written."""
+        async with joined(self.database, writing=True) as session:
+            return await self.write(session, changes)
 
     async def write(self, session: AsyncSession, changes: MappingChanges) -> MappingCounts:
         """Write in the caller's transaction, which must not commit where this raises MappingConflict."""
@@ -215,7 +213,7 @@ class MappingStore:
 
     async def delete(self, mapping_id: str) -> bool:
         statement = delete(MAPPINGS).where(MAPPINGS.c.id == mapping_id).returning(MAPPINGS.c.id)
-        async with self.database.session() as session:
+        async with joined(self.database) as session:
             return (await session.execute(statement)).scalar() is not None
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -260,7 +258,7 @@ class MappingStore:
                 MAPPING_REFS.c.resource == resource, MAPPING_REFS.c.ref.icontains(text, autoescape=True)
             )
             matching &= or_(MAPPINGS.c.key.icontains(text, autoescape=True), MAPPINGS.c.id.in_(refs))
-        async with self.database.session() as session:
+        async with joined(self.database) as session:
             total = (await session.execute(select(func.count()).select_from(MAPPINGS).where(matching))).scalar() or 0
         page = select(MAPPINGS.c.id).where(matching).order_by(MAPPINGS.c.key).limit(limit).offset(offset)
         return await self._entries(MAPPINGS.c.id.in_(page)), total
@@ -279,7 +277,7 @@ class MappingStore:
             .where(condition)
             .order_by(MAPPINGS.c.key, MAPPING_REFS.c.plug)
         )
-        async with self.database.session() as session:
+        async with joined(self.database) as session:
             rows = (await session.execute(statement)).all()
         return _grouped(rows)
 

@@ -230,9 +230,9 @@ class RunStore:
         async with self.database.session() as session:
             await session.execute(statement.values(progress=dict(progress), updated_at=utc_now()))
 
-    async def log(self, run_id: str, level: str, message: str) -> None:
+    async def log(self, run_id: str, level: str, message: str, at: datetime) -> None:
         async with self.database.session() as session:
-            await session.execute(insert(RUN_UPDATES).values(run_id=run_id, at=utc_now(), level=level, message=message))
+            await session.execute(insert(RUN_UPDATES).values(run_id=run_id, at=at, level=level, message=message))
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
