@@ -14,7 +14,6 @@ from khotan_cli.errors import FlowError, UnknownName
 from khotan_cli.runtime.flows.attempts import hopeless, named, restored
 from khotan_cli.runtime.flows.contain import contained
 from khotan_cli.runtime.flows.definition import Flow, Step
-from khotan_cli.runtime.flows.failure import masker_of
 from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.push import Body, Ids, Outcomes, Push, PushResult
 from khotan_cli.runtime.flows.recorder import Outcome, Recorder, StepScope, Work, as_json, scope_now
@@ -66,7 +65,9 @@ class FlowContext:
         """The values of a plug's variables, read afresh from the database; default: the flow's plug."""
         found = self._plug(plug)
         found.shared.forget()
-        return (await found.resolve()).values
+        values = (await found.resolve()).values
+        self.recorder.secrets.add(found, values)
+        return values
 
     async def set_vars(self, values: Mapping[str, str], plug: Plug | str | None = None) -> None:
         """Store values of a plug's variables, encrypted. Raises UnknownName for one that is not declared."""
@@ -80,6 +81,7 @@ class FlowContext:
         self.recorder.alone("No variable can be stored")
         await self._host.vars.save(found.name, values)
         found.shared.forget()
+        self.recorder.secrets.add(found, values)
 
     def _plug(self, plug: Plug | str | None) -> Plug:
         if plug is None:
@@ -273,6 +275,7 @@ class FlowContext:
             bound = min(step.retry.max_backoff, step.retry.backoff * 2 ** (tries - 1))
             await asyncio.sleep(random.uniform(0, bound))
         result = as_json(name, value)
+        await self.recorder.secrets.check_result(name, result)
 
         async def finish(session: AsyncSession) -> Outcome:
             for write in scope.writes:
@@ -309,9 +312,8 @@ class FlowContext:
         await self.recorder.progress({"done": done, "total": total, "message": message})
 
     async def log(self, message: str, level: str = "info") -> None:
-        """Add a line to the run's log, the secrets of the flow's plugs masked."""
-        masker = await masker_of(self._host, self._flow)
-        await self.recorder.log(level, masker.text(str(message)))
+        """Add a line to the run's log, the secrets of the app's plugs masked."""
+        await self.recorder.log(level, str(message))
 
     async def sleep(self, seconds: float) -> None:
         """Wait; a run that is cancelled meanwhile stops waiting within a second."""

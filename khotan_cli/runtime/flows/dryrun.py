@@ -16,13 +16,11 @@ from khotan_cli.errors import KhotanError
 from khotan_cli.runtime.flows.context import FlowContext
 from khotan_cli.runtime.flows.definition import Flow
 from khotan_cli.runtime.flows.execution import run_function
-from khotan_cli.runtime.flows.failure import failure_of, masker_of
+from khotan_cli.runtime.flows.failure import failure_of
 from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.flows.recorder import Finished, Outcome, Recorder, Work
+from khotan_cli.runtime.flows.recorder import LONGEST_LINE, Finished, Outcome, Recorder, Work
 from khotan_cli.runtime.plugs.hold import DRY_RUN_ID, HeldRequest, holding
-from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.joining import around, instead, opening
-from khotan_cli.runtime.store.runs import RunStore
 from khotan_cli.runtime.store.seen import SeenKeys, key_text
 
 SAMPLE = 5
@@ -53,8 +51,8 @@ class DryRecorder(Recorder):
 
     dry = True
 
-    def __init__(self, database: Database, store: RunStore) -> None:
-        super().__init__(database, store, DRY_RUN_ID, 0)
+    def __init__(self, host: Host, flow: Flow) -> None:
+        super().__init__(host, flow, DRY_RUN_ID, 0)
         self.report = DryReport()
         self._total: Counter[str] = Counter()
         self._before: list[Work] = []
@@ -134,7 +132,8 @@ class DryRecorder(Recorder):
         """Nobody watches."""
 
     async def log(self, level: str, message: str) -> None:
-        self.report.log.append(f"{level}: {message}")
+        masker = await self.secrets.masker()
+        self.report.log.append(f"{level}: {masker.text(message)[:LONGEST_LINE]}")
 
     @property
     def total(self) -> dict[str, int]:
@@ -161,7 +160,7 @@ class _SeenInMemory(SeenKeys):
 
 async def dry_run(host: Host, flow: Flow, variant: str, body: Any) -> DryReport:
     """Run the flow here and now, sending and storing nothing. Raises nothing: what it raised is in the report."""
-    recorder = DryRecorder(host.database, host.runs)
+    recorder = DryRecorder(host, flow)
     report = recorder.report
     ctx = FlowContext(host, flow, recorder, variant=variant, body=body)
     try:
@@ -175,7 +174,4 @@ async def dry_run(host: Host, flow: Flow, variant: str, body: Any) -> DryReport:
     except Exception as exc:
         report.failure = await failure_of(exc, host, flow)
     report.counts = recorder.total
-    masker = await masker_of(host, flow)
-    report.requests = masker.value(report.requests)
-    report.writes = masker.value(report.writes)
-    return report
+    return DryReport(**(await recorder.secrets.masker()).value(vars(report)))

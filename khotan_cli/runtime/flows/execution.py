@@ -27,8 +27,8 @@ async def execute(host: Host, run_id: str) -> str:
     row = await patiently(lambda: host.runs.begin(run_id))
     if row is None:
         return "cancelled"
-    recorder = Recorder(host.database, host.runs, run_id, row.epoch)
     flow = host.flows.get(row.flow)
+    recorder = Recorder(host, flow, run_id, row.epoch)
     status, message, error = "failed", None, None
     try:
         if row.cancel_requested:
@@ -86,7 +86,7 @@ async def run_function(flow: Flow, ctx: FlowContext) -> str | None:
             return Outcome(None, result.counts)
 
         await ctx.recorder.commit(RESULT_STEP, count)
-    return result.message or None
+    return (await ctx.recorder.secrets.masker()).text(result.message) if result.message else None
 
 
 def _check_result(flow: Flow, result: RunResult) -> None:

@@ -8,6 +8,7 @@ from khotan_cli.errors import KhotanError
 from khotan_cli.runtime.blame import place_of
 from khotan_cli.runtime.flows.definition import Flow
 from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.flows.masks import Secrets
 from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.store.failures import explain
 
@@ -15,7 +16,7 @@ _LONGEST = 1000
 
 
 async def failure_of(exc: Exception, host: Host, flow: Flow | None) -> dict[str, Any]:
-    """The error document of a failed run, with the secrets of the flow's plugs masked."""
+    """The error document of a failed run, with the secrets of the app's plugs masked."""
     from sqlalchemy.exc import SQLAlchemyError
 
     if isinstance(exc, SQLAlchemyError):
@@ -45,12 +46,5 @@ def _located(error: KhotanError, exc: Exception, kind: str) -> KhotanError:
 
 
 async def masker_of(host: Host, flow: Flow | None) -> Masker:
-    """Masks the secrets of a flow's plugs; without a flow, of all."""
-    secrets: list[str] = []
-    for plug in host.plugs.values() if flow is None else flow.plugs:
-        try:
-            resolved = await plug.resolve()
-        except KhotanError:
-            continue  # its variables cannot be read, so that no message can hold them
-        secrets += [*resolved.secrets(), *plug.shared.tokens.secrets()]
-    return Masker(secrets)
+    """Masks the secrets of all plugs of the app, and of the flow's."""
+    return await Secrets(host, flow).masker()

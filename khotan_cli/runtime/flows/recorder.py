@@ -17,16 +17,18 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import DatabaseBusy, DatabaseUnreachable, FlowError, StoreError
+from khotan_cli.runtime.flows.definition import Flow
+from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.flows.masks import MaskedRuns, Secrets
 from khotan_cli.runtime.plugs.hold import HeldAnswer, needed
 from khotan_cli.runtime.store.base import utc_now
-from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.joining import around, opening
 from khotan_cli.runtime.store.runs import Reject, RunCancelled, RunStore, StepRecord
 from khotan_cli.runtime.store.seen import SeenKeys
 
 OUTAGE_SECONDS = 300.0
 """For how long a run waits for a database that has gone, or has no room for it."""
-_LONGEST_LINE = 2000
+LONGEST_LINE = 2000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 3.0
 
 T = TypeVar("T")
@@ -77,8 +79,10 @@ class Recorder:
 
     dry = False
 
-    def __init__(self, database: Database, store: RunStore, run_id: str, epoch: int) -> None:
-        self.database, self.store, self.run_id, self.epoch = database, store, run_id, epoch
+    def __init__(self, host: Host, flow: Flow | None, run_id: str, epoch: int) -> None:
+        self.database, self.run_id, self.epoch = host.database, run_id, epoch
+        self.secrets = Secrets(host, flow)
+        self.store: RunStore = MaskedRuns(host, self.secrets)
         self._finished: dict[str, Finished] = {}
         self._occurrences: Counter[str] = Counter()
         self._number = 0
@@ -219,16 +223,17 @@ class Recorder:
         """In a dry run: note what would have been written."""
 
     async def progress(self, progress: Mapping[str, Any]) -> None:
-        self._shown = progress
+        self._shown = (await self.secrets.masker()).value(progress)
         await self.catch_up()
 
     async def log(self, level: str, message: str) -> None:
-        self._said.append((utc_now(), level, message[:_LONGEST_LINE]))
+        masker = await self.secrets.masker()
+        self._said.append((utc_now(), level, masker.text(message)[:LONGEST_LINE]))
         await self.catch_up()
 
     async def catch_up(self) -> None:
         """Write what the run says; on SQLite after the session that is open around, and whatever becomes of that."""
-        if self._beside():
+        if not (self._said or self._shown) or self._beside():
             return
         said, self._said = self._said, []
         shown, self._shown = self._shown, None

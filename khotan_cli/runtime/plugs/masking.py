@@ -20,7 +20,7 @@ SENSITIVE_HEADERS = frozenset(
         "x-access-token",
     }
 )
-_SHORTEST_REPLACED = 4
+SHORTEST_REPLACED = 4
 """A secret of fewer characters is not searched for in texts: it would match everywhere."""
 
 
@@ -35,7 +35,7 @@ class Masker:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         replaced: dict[str, str] = {}
         for secret in secrets:
-            if len(secret) < _SHORTEST_REPLACED:
+            if len(secret) < SHORTEST_REPLACED:
                 continue
             shown = mask_secret(secret)
             encoded = base64.b64encode(secret.encode()).decode()

@@ -164,7 +164,7 @@ async def deliver(host: WebhookHost, handler: Handler | None, row: RunData, stor
         if lost is not None:
             await tell(base, handler, lost, started=False)
         return
-    recorder = Recorder(base.database, base.runs, row.id, row.epoch)
+    recorder = Recorder(base, handler, row.id, row.epoch)
     try:
         if row.cancel_requested:
             raise RunCancelled
@@ -209,7 +209,7 @@ async def _again_or_never(host: WebhookHost, handler: Handler, row: RunData, err
 
 async def _invalid(host: WebhookHost, handler: Handler, recorder: Recorder, row: RunData, exc: ValidationError) -> None:
     """Keep an event that is not what its handler declares: marked, counted, and to be replayed when it is put right."""
-    reason = reason_of(exc)
+    reason = (await recorder.secrets.masker()).text(reason_of(exc))
     rejects = [Reject("validate", reason, {"event": str(row.event_id)})]
 
     async def note(_: Any) -> Outcome:
