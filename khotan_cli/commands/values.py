@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from khotan_cli.errors import UsageError
+
+_SPAN = re.compile(r"(\d+)([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def read_json(option: str, text: str) -> Any:
@@ -48,3 +53,19 @@ def read_object(option: str, text: str) -> dict[str, Any]:
             hint=f"""For example {option} '{{"limit": 10}}'.""",
         )
     return value
+
+
+def moment(text: str) -> str | None:
+    """An ISO 8601 moment from one, or from a span back from now (`90s`, `2h`, `7d`). Raises UsageError."""
+    if not text:
+        return None
+    span = _SPAN.fullmatch(text)
+    if span:
+        return (datetime.now(UTC) - timedelta(**{_UNITS[span[2]]: int(span[1])})).isoformat()
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is no time", hint="ISO 8601, such as 2026-01-31T08:00:00Z, or a span such as 2h."
+        ) from None
+    return (given if given.tzinfo else given.astimezone()).isoformat()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Container
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from khotan_cli.commands.replay import LOOK_SECONDS, OPEN, Since, replay, run_failed
 from khotan_cli.commands.show_wires import show_deliveries, show_event, show_events, show_wire, show_wires
-from khotan_cli.commands.values import read_json
+from khotan_cli.commands.values import moment, read_json
 from khotan_cli.commands.wire_vars import Name, variables
 from khotan_cli.console import console
 from khotan_cli.errors import KhotanError, UsageError
@@ -19,11 +18,6 @@ from khotan_cli.options import options
 
 if TYPE_CHECKING:
     from khotan_cli.client import ApiClient
-
-_LOOK_SECONDS = 0.2
-_OPEN = ("pending", "running")
-_SPAN = re.compile(r"(\d+)([smhd])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,7 +27,6 @@ app = typer.Typer(
 )
 
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")]
-Since = Annotated[str, typer.Option(metavar="TIME", help="ISO 8601, or a span such as 2h.", show_default=False)]
 
 
 @app.command("list")
@@ -154,51 +147,7 @@ def show(event: Annotated[str, typer.Argument(help="Id of an event.", show_defau
     console.result(document, lambda: show_event(document))
 
 
-@app.command()
-def replay(
-    event: Annotated[str, typer.Argument(help="Id of an event.", show_default=False)] = "",
-    failed: Annotated[bool, typer.Option("--failed", help="All that failed, instead of one event.")] = False,
-    parked: Annotated[bool, typer.Option("--parked", help="All records that are parked.")] = False,
-    wire: Annotated[str, typer.Option(help="With --failed or --parked: of one wire only.", show_default=False)] = "",
-    since: Since = "",
-    handler: Annotated[str, typer.Option(help="One handler only.", show_default=False)] = "",
-    organisation: Annotated[str, typer.Option(help="Whose a parked record is.", show_default=False)] = "",
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is done; exit 1 where one failed.")] = False,
-) -> None:
-    """Run handlers again on stored events: on one, on all that failed, or on all that are parked."""
-    if [bool(event), failed, parked].count(True) != 1:
-        raise UsageError("Name an event, or give --failed or --parked", hint="khotan wire events --status failed")
-    if (wire or since) and event:
-        raise UsageError(
-            "--wire and --since go with --failed or --parked", hint="khotan wire replay --failed --since 2h"
-        )
-    if (handler or organisation) and not event:
-        raise UsageError(
-            "--handler and --organisation go with one event", hint="khotan wire replay EVENT --handler NAME"
-        )
-    with options.client(engine=wait) as client:
-        done = (
-            client.replay_event(event, handler or None, organisation or None)
-            if event
-            else client.replay_many(wire or None, moment(since), parked=parked)
-        )
-        ended = [_ended(client, run) for run in done["runs"]] if wait else []
-    if any(run["status"] != "completed" for run in ended):
-        raise _run_failed(next(run for run in ended if run["status"] != "completed"))
-
-    def render() -> None:
-        if not done["runs"]:
-            console.line("Nothing is parked: nothing to do." if parked else "No run has failed: nothing to do.")
-            return
-        console.success(
-            f"{len(done['runs'])} {'run' if len(done['runs']) == 1 else 'runs'} {'done' if wait else 'started'}."
-        )
-        if not wait and not done["worker"]:
-            console.line(
-                "Nothing runs handlers now: they wait for khotan dev or khotan worker (or give --wait).", "yellow"
-            )
-
-    console.result({**done, **({"ended": ended} if wait else {})}, render)
+app.command("replay")(replay)
 
 
 @app.command()
@@ -225,7 +174,7 @@ def send(
         show_deliveries(shown)
     if failed:
         failed.sort(key=lambda run: run["handler"] in disabled)
-        raise _run_failed(failed[0], shown, disabled.get(failed[0]["handler"], ""))
+        raise run_failed(failed[0], shown, disabled.get(failed[0]["handler"], ""))
 
     def render() -> None:
         if accepted["duplicate"]:
@@ -287,54 +236,8 @@ def _settled(client: ApiClient, event: str, timeout: float, disabled: Container[
     with console.status("Waiting for the handlers …"):
         while True:
             shown = client.event(event)
-            waiting = [run for run in shown["runs"] if run["status"] in _OPEN and not run["failures"]]
+            waiting = [run for run in shown["runs"] if run["status"] in OPEN and not run["failures"]]
             waiting = [run for run in waiting if run["handler"] not in disabled]
             if not waiting or time.monotonic() > deadline:
                 return shown
-            time.sleep(_LOOK_SECONDS)
-
-
-def _ended(client: ApiClient, run_id: str) -> dict[str, Any]:
-    while True:
-        run = client.run(run_id)
-        if run["status"] not in _OPEN or (run["error"] and run["status"] == "pending"):
-            return run
-        time.sleep(_LOOK_SECONDS)
-
-
-def _run_failed(run: dict[str, Any], shown: dict[str, Any] | None = None, disabled: str = "") -> KhotanError:
-    """disabled: what the run waits for, rather than that it failed."""
-    if disabled and shown:
-        return KhotanError(
-            f"{disabled} is disabled: event {shown['id']} is stored, and waits",
-            code="wire_disabled",
-            hint="It is processed as soon as that is enabled.",
-            next=[f"khotan wire enable {disabled}"],
-            details={"event": shown},
-        )
-    error = run["error"] or {}
-    name = run.get("handler") or run.get("flow")
-    state = "failed, and is tried again" if error and run["status"] == "pending" else f"is {run['status']}"
-    return KhotanError(
-        f"{name} {state}: {error.get('message') or 'it has not ended'}",
-        code="run_failed",
-        hint=error.get("hint") or "See the run.",
-        next=[f"khotan flows show {run['id']}"],
-        details={"event": shown} if shown else {"run": run},
-    )
-
-
-def moment(text: str) -> str | None:
-    """An ISO 8601 moment from one, or from a span back from now (`90s`, `2h`, `7d`). Raises UsageError."""
-    if not text:
-        return None
-    span = _SPAN.fullmatch(text)
-    if span:
-        return (datetime.now(UTC) - timedelta(**{_UNITS[span[2]]: int(span[1])})).isoformat()
-    try:
-        given = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(
-            f"{text!r} is no time", hint="ISO 8601, such as 2026-01-31T08:00:00Z, or a span such as 2h."
-        ) from None
-    return (given if given.tzinfo else given.astimezone()).isoformat()
+            time.sleep(LOOK_SECONDS)

@@ -134,6 +134,7 @@ def test_one_that_fails_is_shown_listed_and_replayed(project: Project) -> None:
     assert shown["json"]["why"] == "way" and "••••" in shown["headers"]["stripe-signature"]
     again = project.khotan("wire", "replay", "--failed", "--since", "1h")
     assert len(again.json["runs"]) == 1 and again.json["worker"] is False
+    assert "wait" in again.json["message"] and again.json["next"] == ["khotan worker"]
     assert project.khotan("wire", "replay", "--failed").json["runs"] == [], "what was replayed is not replayed twice"
     source = Path(project.folder, "khotan", "wires", "shop.py")
     source.write_text(source.read_text().replace('raise ValueError("no "', 'str("now yes"'))

@@ -275,10 +275,12 @@ class EventStore:
             return len(gone)
 
 
-async def set_parked(session: AsyncSession, event_id: int, reason: str | None, organisation: str | None) -> None:
-    """Say why an ingested record waits, or (None) that it does not, and whose it is."""
-    values = {"parked": reason, "organisation": organisation}
-    await session.execute(update(EVENTS).where(EVENTS.c.id == event_id).values(values))
+async def set_parked(session: AsyncSession, event_id: int, reason: str | None, organisation: str | None) -> str | None:
+    """Say why an ingested record waits, or (None) whose it is, unless that was said meanwhile; returns whose it is now."""
+    undecided = (EVENTS.c.id == event_id) & EVENTS.c.organisation.is_(None)
+    await session.execute(update(EVENTS).where(undecided).values(parked=reason, organisation=organisation))
+    asked = select(EVENTS.c.organisation).where(EVENTS.c.id == event_id)
+    return (await session.execute(asked)).scalar_one_or_none()
 
 
 def _with_status(matching: Select[Any], status: str | None) -> Select[Any]:

@@ -165,28 +165,35 @@ class IngestHandler(Handler):
         event: Event[Any] = self.event_of(ctx)
         if self.wire.organisation is not None and event.organisation is None:
             found = await self.wire.organisation(event)
-            if not found:
-                await self._note(ctx, event, UNRESOLVED, None)
-                return RunResult(message=f"Parked: {UNRESOLVED[0].lower()}{UNRESOLVED[1:]}", skipped=1)
-            if not isinstance(found, str):
+            if found and not isinstance(found, str):
                 raise ConfigError(
                     f"The organisation of {self.name} is {type(found).__name__}, not a text or None",
                     hint="return a text, or None for a record that is to be parked.",
                 )
-            await self._note(ctx, event, None, found)
-            event = replace(event, organisation=found)
+            settled = await self._settle(ctx, event, found or None)
+            if settled is None:
+                return RunResult(message=f"Parked: {UNRESOLVED[0].lower()}{UNRESOLVED[1:]}", skipped=1)
+            if settled != found:
+                # Who said so meanwhile has made a run of its own for it.
+                return RunResult(message=f"It is of {settled}: that was said meanwhile, for a later run", skipped=1)
+            event = replace(event, organisation=settled)
             ctx.event = event
         if self.wire.resource is not None and self.wire.plug is not None:
             await self._tie(ctx, event, self.wire.plug)
         done = await self.handler(event)
         return done if isinstance(done, RunResult) else None
 
-    async def _note(self, ctx: FlowContext, event: Event[Any], parked: str | None, organisation: str | None) -> None:
+    async def _settle(self, ctx: FlowContext, event: Event[Any], found: str | None) -> str | None:
+        """Note whose the record is, or that it is parked; returns whose it is, which somebody may have said meanwhile."""
+        settled = found
+
         async def work(session: AsyncSession) -> Outcome:
-            await set_parked(session, int(event.id), parked, organisation)
+            nonlocal settled
+            settled = await set_parked(session, int(event.id), None if found else UNRESOLVED, found)
             return Outcome()
 
-        await ctx.write("organisation" if parked is None else "park", work)
+        await ctx.write("organisation" if found else "park", work)
+        return settled
 
     async def _tie(self, ctx: FlowContext, event: Event[Any], plug: Plug) -> None:
         """Keep the mapping of each record that has both a key and an id."""

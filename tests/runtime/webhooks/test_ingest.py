@@ -21,6 +21,7 @@ from tests.support.project import Project
 from tests.support.webhooks import Served, served_app, wait_for, webhook_project
 
 INGESTS = '''
+import asyncio
 from typing import Any
 
 from pydantic import BaseModel
@@ -39,9 +40,18 @@ class Order(BaseModel):
 
 
 async def of(event: Event[Order]) -> str | None:
-    """The tenant that a table knows, set up while the app runs."""
+    """The tenant that a table knows, set up while the app runs. That of "slow" is known to nobody, which takes its time."""
+    if event.data.tenant == "slow":
+        await save(event, f"asked {event.data.number}", 0)
+        while not await name_of(event, "gate"):
+            await asyncio.sleep(0.02)  # the test opens it, from its own process
+        return None
+    return await name_of(event, event.data.tenant)
+
+
+async def name_of(event: Event[Order], code: str) -> str | None:
     async with event.ctx.session() as session:
-        found = await session.execute(text("SELECT name FROM tenants WHERE code = :code"), {"code": event.data.tenant})
+        found = await session.execute(text("SELECT name FROM tenants WHERE code = :code"), {"code": code})
         return found.scalar()
 
 
@@ -182,6 +192,34 @@ def test_what_is_nobodys_is_parked_until_it_is_replayed(target: Target) -> None:
     target.project.khotan("wire", "replay", left["id"], "--organisation", "corner")
     assert target.seen("corner N12") == [(12,)]
     assert target.project.khotan("wire", "show", left["id"]).json["organisation"] == "corner"
+
+
+def test_whose_it_is_stays_said_where_an_earlier_run_finds_nobody_afterwards(target: Target) -> None:
+    key = {"Idempotency-Key": "t13"}
+    event = target.post(an_order(13, tenant="slow"), TENANTS, **key).json()["id"]
+    target.seen("asked N13")
+    said = target.project.khotan("wire", "replay", event, "--organisation", "corner")
+    assert said.code == 0 and target.seen("corner N13") == [(13,)]
+    with connection(target.url) as run:
+        run("INSERT INTO tenants VALUES ('gate', 'open')")
+    ended = "SELECT source, message FROM khotan_runs WHERE event_id = $ AND status = 'completed' ORDER BY source"
+    runs = wait_for(lambda: len(found := target.rows(ended, int(event))) == 2 and found, "both runs")
+    assert [source for source, _ in runs] == ["manual", "webhook"] and "corner" in runs[1][1]
+    shown = target.project.khotan("wire", "show", event).json
+    assert (shown["organisation"], shown["parked"], shown["status"]) == ("corner", None, "completed")
+    assert target.rows("SELECT count(*) FROM seen WHERE id = $", "corner N13") == [(1,)]
+
+
+def test_waiting_for_a_record_that_stays_parked_fails(target: Target) -> None:
+    target.post(an_order(14, tenant="nobody"), TENANTS, **{"Idempotency-Key": "t14"})
+    parked = "SELECT id FROM khotan_webhook_events WHERE remote_id = 't14' AND parked IS NOT NULL"
+    event = str(wait_for(lambda: target.rows(parked), "a parked one")[0][0])
+    for words in ([event], ["--parked"]):
+        done = target.project.khotan("wire", "replay", *words, "--wait")
+        assert (done.code, done.json["error"]) == (1, "run_failed"), done.stdout
+        assert "parked" in done.json["message"] and done.json["next"]
+    done = target.project.khotan("wire", "replay", event, "--organisation", "corner", "--wait")
+    assert done.code == 0 and target.seen("corner N14") == [(14,)]
 
 
 def test_several_records_come_in_one_body(target: Target) -> None:
