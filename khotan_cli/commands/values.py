@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from khotan_cli.console import console
 from khotan_cli.errors import UsageError
 
 _SPAN = re.compile(r"(\d+)([smhd])")
@@ -53,6 +54,13 @@ def read_object(option: str, text: str) -> dict[str, Any]:
             hint=f"""For example {option} '{{"limit": 10}}'.""",
         )
     return value
+
+
+def read_stdin() -> str:
+    """Standard input to its end; at a terminal, where that is typed, it is said how."""
+    if sys.stdin.isatty():
+        console.note("Type the value, then Ctrl-D on a line of its own; without --stdin it is asked for, hidden.")
+    return sys.stdin.read()
 
 
 def moment(text: str) -> str | None:

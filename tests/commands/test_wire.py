@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ import pytest
 from tests.support.flows import connection, worker
 from tests.support.loopback import Answer, Asked, as_json, threaded_loopback
 from tests.support.project import Project
+from tests.support.terminal import at_terminal
 from tests.support.webhooks import SIGNING_SECRET, order, send, served_app, wait_for, webhook_project
 
 MORE = """
@@ -206,6 +208,10 @@ def test_an_event_that_is_not_as_declared_is_kept_and_can_be_replayed(project: P
         (["vars", "shop", "set", "other=1"], 2, "unknown_var"),
         (["vars", "shop", "set", "secret="], 2, "empty_value"),
         (["vars", "shop", "sit"], 2, "invalid_input"),
+        (["vars", "shop", "set", "secret"], 2, "no_terminal"),
+        (["vars", "shop", "set", "secrt"], 2, "unknown_var"),
+        (["vars", "shop", "set", "secret", "--stdin"], 2, "empty_value"),
+        (["vars", "shop", "set", "secret=1", "--stdin"], 2, "invalid_input"),
         (["send", "shop", "x", "--body", "{"], 2, "invalid_json"),
     ],
 )
@@ -213,6 +219,21 @@ def test_mistakes_have_a_code_and_a_hint(project: Project, words: list[str], cod
     done = project.khotan("wire", *words)
     assert (done.code, done.json["error"]) == (code, error), done.stdout
     assert done.json["hint"]
+
+
+def test_a_secret_is_asked_for_hidden_and_one_that_was_typed_openly_is_warned_of(
+    project: Project, tmp_path: Path
+) -> None:
+    typed = project.khotan("wire", "vars", "shop", "set", "secret=whsec_typed_openly_0001")
+    assert typed.code == 0 and "history" in typed.stderr and "0001" not in typed.stdout + typed.stderr
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in project.env.items()))
+    words = [sys.executable, "-m", "khotan_cli", "wire", "vars", "shop", "set", "secret"]
+    screen, code = at_terminal(words, tmp_path, [("shop.secret", "whsec_asked_hidden_0002\n")], hidden=True)
+    assert code == 0 and "Stored secret of shop" in screen and "asked_hidden" not in screen, screen
+    (var,) = project.khotan("wire", "vars", "shop").json["items"]
+    assert (var["masked"], var["source"]) == ("••••0002", "database")
+    screen, code = at_terminal([*words, "--stdin"], tmp_path, [("Ctrl-D", "whsec_a_0003\nwhsec_b_0004\n\x04")])
+    assert code == 0 and "Stored secret of shop" in screen, screen
 
 
 def test_a_wire_set_up_by_hand(project: Project) -> None:
