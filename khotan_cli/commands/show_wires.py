@@ -27,7 +27,8 @@ def show_wires(items: Sequence[dict[str, Any]]) -> None:
         return
     rows = []
     for wire in items:
-        state = ("enabled" if wire["enabled"] else "disabled") + (" · subscribed" if wire["subscribed"] else "")
+        state = "enabled" if wire["enabled"] else "disabled"
+        state += " · subscribed" if wire["subscribed"] else " · manual" if wire["callbackUrl"] else ""
         state += f" · no {', '.join(wire['missingVars'])}" if wire["missingVars"] else ""
         runs = f"{wire['waiting']:,} waiting, {wire['failed']:,} failed"
         rows.append([wire["id"], wire["scheme"], str(len(wire["handlers"])), f"{wire['events']:,}", runs, state])
@@ -35,7 +36,7 @@ def show_wires(items: Sequence[dict[str, Any]]) -> None:
 
 
 def show_wire(wire: dict[str, Any]) -> None:
-    mode = "managed: khotan subscribes" if wire["managed"] else "manual: subscribe at the service by hand"
+    mode = "managed: khotan subscribes" if wire["managed"] else "manual: set up at the service by hand"
     if wire["kind"] == "ingest":
         mode = "other systems post records to it"
     console.line(
@@ -43,7 +44,8 @@ def show_wire(wire: dict[str, Any]) -> None:
     )
     console.line(f"receives at /api/khotan{wire['path']}, signed: {wire['scheme']}")
     if wire["callbackUrl"]:
-        console.line(f"callback  {wire['callbackUrl']}")
+        what = "callback" if wire["managed"] else "the service is to send to"
+        console.line(f"{what} {wire['callbackUrl']}")
     if wire["subscribed"]:
         until = f", until {wire['expiresAt'][:19]}" if wire["expiresAt"] else ""
         renewed = f", renewed at {wire['renewAt'][:19]}" if wire["renewAt"] else ""

@@ -80,12 +80,17 @@ def renew(name: Name) -> None:
 
 @app.command()
 def delete(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """End the subscription at the service. Stored events stay."""
-    if not yes and not console.confirm(f"End the subscription of {name}?", instead="--yes"):
-        raise UsageError("Nothing was ended", hint="Answer y, or give --yes.")
+    """End the subscription at the service; of a wire set up by hand, forget the URL. Stored events stay."""
     with options.client() as client:
+        managed = client.wire(name)["managed"]
+        question = f"End the subscription of {name}?" if managed else f"Forget the URL of {name}?"
+        if not yes and not console.confirm(question, instead="--yes"):
+            raise UsageError("Nothing was ended", hint="Answer y, or give --yes.")
         client.delete_wire(name)
-    console.result({"ok": True, "wire": name}, lambda: console.success(f"{name} is no longer subscribed."))
+    by_hand = f"The URL of {name} is forgotten. If the service sends to it: end it at the service yourself."
+    text = f"{name} is no longer subscribed." if managed else by_hand
+    document = {"ok": True, "wire": name, "managed": managed, "message": text}
+    console.result(document, lambda: console.success(text))
 
 
 @app.command()

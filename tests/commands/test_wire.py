@@ -203,7 +203,7 @@ def test_an_event_that_is_not_as_declared_is_kept_and_can_be_replayed(project: P
         (["events", "--since", "soon"], 2, "invalid_input"),
         (["events", "--status", "odd"], 2, "invalid_input"),
         (["create", "shop"], 2, "public_url_missing"),
-        (["renew", "shop"], 1, "wire_not_subscribed"),
+        (["renew", "shop"], 1, "wire_not_managed"),
         (["delete", "shop", "--yes"], 1, "wire_not_subscribed"),
         (["vars", "shop", "set", "other=1"], 2, "unknown_var"),
         (["vars", "shop", "set", "secret="], 2, "empty_value"),
@@ -239,10 +239,12 @@ def test_a_secret_is_asked_for_hidden_and_one_that_was_typed_openly_is_warned_of
 def test_a_wire_set_up_by_hand(project: Project) -> None:
     made = project.khotan("wire", "create", "shop", "--public-url", "https://shop.example.com/")
     assert made.json["callbackUrl"] == "https://shop.example.com/api/khotan/webhook/shop"
-    assert made.json["subscribed"] is True and made.json["managed"] is False
+    assert made.json["subscribed"] is None and made.json["managed"] is False, "khotan cannot know"
     assert project.khotan("wire", "renew", "shop").json["error"] == "wire_not_managed"
     listed = project.khotan("wire", "list", json_mode=False)
-    assert "shop" in listed.stdout and "stripe" in listed.stdout
+    assert "shop" in listed.stdout and "stripe" in listed.stdout and "manual" in listed.stdout
+    text = project.khotan("wire", "status", "shop", json_mode=False).stdout
+    assert "manual" in text and "https://shop.example.com/api" in text and "subscribed" not in listed.stdout + text
     status = project.khotan("wire", "status", "shop").json
     assert status["vars"][0] | {"label": ""} == {
         "key": "secret",
@@ -253,6 +255,11 @@ def test_a_wire_set_up_by_hand(project: Project) -> None:
         "env": "SHOP_WEBHOOK_SECRET",
         "masked": "••••6789",
     }
+    text = project.khotan("wire", "delete", "shop", "--yes", json_mode=False).stdout
+    assert "end it at the service yourself" in " ".join(text.split())
+    assert project.khotan("wire", "status", "shop").json["callbackUrl"] is None
+    again = project.khotan("wire", "delete", "shop", "--yes").json
+    assert again["error"] == "wire_not_subscribed" and "at the service" in again["hint"]
 
 
 @pytest.mark.timeout(90)

@@ -44,7 +44,8 @@ class WireVar(Wire):
 
 
 class WireInfo(Wire):
-    """A wire. `subscribed`: there is a subscription that khotan knows of; `waiting` and `failed` count runs of handlers."""
+    """A wire. `subscribed`: khotan made a subscription; null where that is done by hand, and khotan cannot know.
+    `callback_url`: what the service was given, or is to be given. `waiting` and `failed` count runs of handlers."""
 
     id: str
     kind: Literal["wire", "ingest"]
@@ -54,7 +55,7 @@ class WireInfo(Wire):
     scheme: str
     path: str
     types: list[str]
-    subscribed: bool
+    subscribed: bool | None
     callback_url: str | None
     remote_id: str | None
     expires_at: datetime | None

@@ -79,7 +79,7 @@ def _facts(wire: ReceivingEndpoint, row: Any, counts: Mapping[str, Any], off: se
         "scheme": wire.scheme.name if wire.verify is None and wire.scheme else "on_verify",
         "path": wire.path,
         "types": list(wire.events),
-        "subscribed": False if row is None else row.subscribed,
+        "subscribed": None if not wire.managed else row is not None and row.subscribed,
         **{name: None if row is None else getattr(row, name) for name in names},
         "handlers": [handler_info(handler, off) for handler in wire.handlers.values()],
         "events": counts.get("events", 0),

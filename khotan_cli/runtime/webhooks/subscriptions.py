@@ -40,7 +40,7 @@ class Subscriptions:
         """
         former = await self._host.rows.get(wire.id)
         if wire.subscribe is None:
-            await self._host.rows.save(wire.id, {"callback_url": callback_url, "subscribed": True, "error": None})
+            await self._host.rows.save(wire.id, {"callback_url": callback_url, "subscribed": False, "error": None})
             return await self._host.rows.get(wire.id)
         context = await self._context(wire, callback_url, None)
         made = _subscription(wire, await self._asked(wire, wire.subscribe, context))
@@ -54,7 +54,6 @@ class Subscriptions:
 
         Raises UsageError where there is none, and where on_renew tells no new end; and what on_renew raises.
         """
-        row = await self._subscribed(wire)
         renewing = wire.renew or wire.subscribe
         if renewing is None:
             raise UsageError(
@@ -62,6 +61,7 @@ class Subscriptions:
                 code="wire_not_managed",
                 hint="Renew it at the service, or define @wire.on_subscribe.",
             )
+        row = await self._subscribed(wire)
         context = await self._context(wire, row.callback_url or "", row)
         made = told = _subscription(wire, await self._asked(wire, renewing, context))
         if wire.renew is not None:
@@ -85,7 +85,10 @@ class Subscriptions:
         return await self._host.rows.get(wire.id)
 
     async def delete(self, wire: Wire) -> None:
-        """End the subscription at the service, and forget it. Raises UsageError where there is none."""
+        """End the subscription at the service, and forget it; of one made by hand only the URL is forgotten.
+
+        Raises UsageError where there is none.
+        """
         row = await self._subscribed(wire)
         await self._end(wire, row)
         nothing = dict.fromkeys(("callback_url", "remote_id", "data", "expires_at", "renew_at", "error"))
@@ -118,7 +121,13 @@ class Subscriptions:
 
     async def _subscribed(self, wire: Wire) -> WireData:
         row = await self._host.rows.get(wire.id)
-        if row is None or not row.subscribed:
+        if not wire.managed and (row is None or not row.callback_url):
+            raise UsageError(
+                f"No URL is noted for wire {wire.id!r}: it is set up by hand",
+                code="wire_not_subscribed",
+                hint="Where it is subscribed, end that at the service.",
+            )
+        if row is None or (wire.managed and not row.subscribed):
             raise UsageError(
                 f"Wire {wire.id!r} has no subscription",
                 code="wire_not_subscribed",
