@@ -12,7 +12,6 @@ COLOURS = {
     "completed": "green",
     "failed": "red",
     "running": "cyan",
-    "waiting": "yellow",
     "pending": "yellow",
     "parked": "yellow",
     "cancelled": "dim",

@@ -182,6 +182,17 @@ def test_a_challenge_is_told_from_an_event(project: Project) -> None:
     assert (done.code, done.json["message"]) == (1, "The wire took it for a challenge"), done.stdout
 
 
+def test_an_event_is_listed_by_the_status_that_it_is_shown_with(project: Project) -> None:
+    with served_app(project, KHOTAN_ENGINE="off") as app:
+        assert send(app.url, order(1)).status_code == 202
+    listed = project.khotan("wire", "events").json["items"]
+    assert [event["status"] for event in listed] == ["pending"]
+    assert project.khotan("wire", "events", "--status", "pending").json["items"] == listed
+    for wrong, words in (("paked", "Did you mean 'parked'?"), ("waiting", "pending, running")):
+        refused = project.khotan("wire", "events", "--status", wrong).json
+        assert words in refused["hint"] and refused["message"] == f"Unknown status {wrong!r}"
+
+
 def test_an_event_that_is_not_as_declared_is_kept_and_can_be_replayed(project: Project) -> None:
     done = project.khotan("wire", "send", "shop", "order.odd", "--body", '{"amount": "many"}')
     assert done.code == 1 and "amount" in done.json["message"]
@@ -202,6 +213,7 @@ def test_an_event_that_is_not_as_declared_is_kept_and_can_be_replayed(project: P
         (["replay", "1", "--failed"], 2, "invalid_input"),
         (["events", "--since", "soon"], 2, "invalid_input"),
         (["events", "--status", "odd"], 2, "invalid_input"),
+        (["events", "--status", "paked"], 2, "invalid_input"),
         (["create", "shop"], 2, "public_url_missing"),
         (["renew", "shop"], 1, "wire_not_managed"),
         (["delete", "shop", "--yes"], 1, "wire_not_subscribed"),

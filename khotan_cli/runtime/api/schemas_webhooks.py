@@ -127,7 +127,7 @@ class DeliveryInfo(Wire):
 
 
 class EventInfo(Wire):
-    """An event. `status` sums up its runs: waiting, running, completed, failed, cancelled, parked, or unhandled."""
+    """An event. `status` sums up its runs: pending, running, completed, failed, cancelled, parked, or unhandled."""
 
     id: str
     wire: str

@@ -135,7 +135,7 @@ def _status(row: EventData, runs: Sequence[Row[Any]]) -> str:
     if row.parked:
         return "parked"
     found = next((status for status in _ORDER if status in newest.values()), "unhandled")
-    return {"pending": "waiting", "partial": "failed"}.get(found, found)
+    return "failed" if found == "partial" else found
 
 
 def _delivery(run: Row[Any], masker: Masker) -> DeliveryInfo:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from khotan_cli.errors import KhotanError, UsageError
+from khotan_cli.errors import KhotanError, UnknownName, UsageError
 from khotan_cli.runtime.api.access import CurrentServices
 from khotan_cli.runtime.api.authorize import GuardedRoute
 from khotan_cli.runtime.api.plugs import Limit, Offset
@@ -19,7 +19,8 @@ from khotan_cli.runtime.services import Services
 
 router = APIRouter(prefix="/webhook-events", tags=["webhook events"], route_class=GuardedRoute)
 
-Status = Literal["pending", "running", "completed", "failed", "cancelled", "parked", "unhandled"]
+STATUSES = ["pending", "running", "completed", "failed", "cancelled", "parked", "unhandled"]
+Status = Annotated[str | None, Query(json_schema_extra={"enum": [*STATUSES]})]
 
 
 @router.get("")
@@ -27,7 +28,7 @@ async def list_events(
     services: CurrentServices,
     wire: str | None = None,
     type: str | None = None,
-    status: Status | None = None,
+    status: Status = None,
     parked: bool | None = None,
     since: datetime | None = None,
     after: Annotated[int | None, Query(ge=0, le=2**63 - 1)] = None,
@@ -37,6 +38,8 @@ async def list_events(
     """The newest first; with `after` those with a higher id, the oldest first."""
     if wire is not None:
         services.webhooks.wire(wire)
+    if status is not None and status not in STATUSES:
+        raise UnknownName("status", status, STATUSES, code="invalid_input")
     if since is not None and since.tzinfo is None:
         raise UsageError("since needs a time zone", hint="Like 2026-01-31T08:00:00Z.")
     if status == "parked":
