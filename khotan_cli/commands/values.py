@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from datetime import UTC, datetime, timedelta
@@ -17,18 +18,17 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def read_json(option: str, text: str) -> Any:
-    """JSON of an option: the text itself, `@file`, or `-` for standard input. Raises UsageError naming the place."""
+    """JSON of an option: the text itself, a file (`@file`, or its name where that is no JSON), or `-` for standard input.
+
+    Raises UsageError naming the place.
+    """
     source = text
     if text == "-":
         source = sys.stdin.read()
     elif text.startswith("@"):
-        try:
-            source = Path(text[1:]).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as exc:
-            reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8"
-            raise UsageError(
-                f"{option}: {text[1:]} cannot be read: {reason}", code="file_not_readable", hint="Check the path."
-            ) from None
+        source = _read(option, text[1:])
+    elif not _is_json(text) and os.path.isfile(text):
+        source = _read(option, text)
     try:
         return json.loads(source)
     except json.JSONDecodeError as exc:
@@ -40,6 +40,24 @@ def read_json(option: str, text: str) -> Any:
         ) from None
     except RecursionError:
         raise UsageError(f"{option} is nested too deeply", code="invalid_json", hint="Flatten it.") from None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        return False
+    return True
+
+
+def _read(option: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8"
+        raise UsageError(
+            f"{option}: {path} cannot be read: {reason}", code="file_not_readable", hint="Check the path."
+        ) from None
 
 
 def read_object(option: str, text: str) -> dict[str, Any]:

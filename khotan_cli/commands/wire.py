@@ -159,7 +159,7 @@ app.command("replay")(replay)
 def send(
     name: Name,
     kind: Annotated[str, typer.Argument(metavar="TYPE", help="Type of the event.", show_default=False)],
-    body: Annotated[str, typer.Option(metavar="JSON", help="Its body: JSON, @file or -.", show_default=False)] = "",
+    body: Annotated[str, typer.Option(metavar="JSON", help="Its body: JSON, a file, or -.", show_default=False)] = "",
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the handlers.")] = 30.0,
     forged: Annotated[bool, typer.Option("--forged", help="Sign it with a wrong secret: it must be refused.")] = False,
 ) -> None:

@@ -117,6 +117,9 @@ def test_send_signs_receives_and_shows_what_each_handler_did(project: Project, s
     text = project.khotan("wire", "send", "shop", "order.paid", "--body", '{"amount": 8}', json_mode=False)
     assert "✓ shop.record: completed" in text.stdout
     assert SIGNING_SECRET not in done.stdout + text.stdout + done.stderr
+    (project.folder / "event.json").write_text('{"amount": 9}')
+    for body in ("@event.json", "event.json"):
+        assert project.khotan("wire", "send", "shop", "order.paid", "--body", body).json["json"]["amount"] == 9
 
 
 def test_one_that_fails_is_shown_listed_and_replayed(project: Project) -> None:
@@ -225,6 +228,8 @@ def test_an_event_that_is_not_as_declared_is_kept_and_can_be_replayed(project: P
         (["vars", "shop", "set", "secret", "--stdin"], 2, "empty_value"),
         (["vars", "shop", "set", "secret=1", "--stdin"], 2, "invalid_input"),
         (["send", "shop", "x", "--body", "{"], 2, "invalid_json"),
+        (["send", "shop", "x", "--body", "event.json"], 2, "invalid_json"),
+        (["send", "shop", "x", "--body", "[1]"], 2, "invalid_input"),
     ],
 )
 def test_mistakes_have_a_code_and_a_hint(project: Project, words: list[str], code: int, error: str) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import time
 import uuid
+from types import NoneType
 from typing import Any
 from urllib.parse import urlencode
 
 import orjson
 
 from khotan_cli.errors import UsageError
+from khotan_cli.runtime.plugs.paginate import dig
 from khotan_cli.runtime.records.caches import json_value
 from khotan_cli.runtime.webhooks.host import WebhookHost
 from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
@@ -26,7 +28,7 @@ async def signed_sample(
     form where the service sends forms. base: URL of the API, which may be signed.
     forged: sign with a new secret, which is not the wire's.
 
-    Raises UsageError where only the service can sign, SecretMissing.
+    Raises UsageError where only the service can sign, or the body has no room for what goes into it; SecretMissing.
     """
     event_id = f"evt_{uuid.uuid4().hex[:16]}"
     sample = _Sample({} if body is None else json_value("body", body))
@@ -65,10 +67,14 @@ class _Sample:
         elif rule.query is not None:
             self._query.setdefault(rule.query, value)
         elif rule.form is not None:
+            if not isinstance(self._document, dict):
+                raise _no_room(rule)
             self.headers["Content-Type"] = "application/x-www-form-urlencoded"
             self._form[rule.form] = value
         elif rule.json is not None:
             self._document = _set(self._document, rule.json.split("."), value)
+            if isinstance(dig(self._document, rule.json), (dict, list, NoneType)):
+                raise _no_room(rule)
 
     def path(self, wire: ReceivingEndpoint) -> str:
         return wire.path + (f"?{urlencode(self._query)}" if self._query else "")
@@ -83,6 +89,13 @@ class _Sample:
             name: value if isinstance(value, str) else orjson.dumps(value).decode() for name, value in fields.items()
         }
         return urlencode({**self._form, **texts}).encode()
+
+
+def _no_room(rule: Rule) -> UsageError:
+    return UsageError(
+        f"The wire looks for {rule} in the body, and the body that was given has no room for it",
+        hint="Give an object, such as {}: what the wire looks for is put into it.",
+    )
 
 
 def _set(place: Any, path: list[str], value: str) -> Any:

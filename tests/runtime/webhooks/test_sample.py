@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from khotan_cli.errors import UsageError
 from khotan_cli.runtime import Plug, Wire, signatures
 from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.store import migrate
@@ -86,6 +87,32 @@ async def test_what_is_in_the_body_already_stays(webhooks: WebhookHost) -> None:
     made = await _request(webhooks, wire, {"data": {"not": "a list"}})
     assert made.json["data"] == {"not": "a list", "0": {"type": "order.paid"}}
     assert (await _request(webhooks, wire, None)).json["data"] == [{"type": "order.paid"}]
+
+
+@pytest.mark.parametrize(
+    ("rules", "body"),
+    [
+        ({"event_type": "type"}, [1]),
+        ({"event_type": "type"}, "text"),
+        ({"event_type": "data.type"}, {"data": 7}),
+        ({"event_type": "type"}, {"type": {"of": "what"}}),
+        ({"event_type": Rule(header="X-Type"), "event_id": "id"}, [1]),
+        ({"event_type": Rule(form="EventType")}, [1]),
+    ],
+)
+async def test_a_body_without_room_for_type_or_id_is_refused(
+    webhooks: WebhookHost, rules: dict[str, Any], body: Any
+) -> None:
+    wire = Wire(shop, verify=signatures.unsigned(), **rules)
+    with pytest.raises(UsageError, match="no room"):
+        await _request(webhooks, wire, body)
+
+
+async def test_a_body_of_any_kind_will_do_where_nothing_goes_into_it(webhooks: WebhookHost) -> None:
+    wire = Wire(shop, verify=signatures.unsigned(), event_type=Rule(header="X-Type"), event_id=Rule(header="X-Id"))
+    assert (await _request(webhooks, wire, [1])).json == [1]
+    wire = Wire(shop, verify=signatures.unsigned(), event_type=Rule(header="X-Type"), event_id="0.number")
+    assert (await _request(webhooks, wire, [{"number": 7}])).json == [{"number": 7}]
 
 
 async def _request(webhooks: WebhookHost, wire: Wire, body: Any, *, forged: bool = False) -> WebhookRequest:
