@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from khotan_cli.commands.keys import Keys
+from khotan_cli.commands.replay import NO_WORKER
 from khotan_cli.commands.show_wires import event_row
 from khotan_cli.console import console
 from khotan_cli.errors import KhotanError
@@ -30,25 +31,25 @@ _BODY_LINES = 12
 
 def listen(
     client: ApiClient, wire: str, *, since: str | None, count: int, seconds: float, watch: bool
-) -> list[dict[str, Any]]:
+) -> dict[str, Any]:
     """Follow the events of a wire until there are `count` of them, or `seconds` are over, or somebody presses q.
 
-    since: begin with those that came since then. watch: draw them meanwhile, and read keys. Returns the events. Raises
-    ServerUnreachable where the server is away at the end of the seconds, or for a minute where there are none and nobody
-    watches; at other times it may restart.
+    since: begin with those that came since then. watch: draw them meanwhile, and read keys. Returns the events as `items`,
+    and as `worker` whether a process was there that runs handlers. Raises ServerUnreachable where the server is away at the
+    end of the seconds, or for a minute where there are none and nobody watches; at other times it may restart.
     """
     shown = client.wire(wire)
     until = time.monotonic() + seconds if seconds else None
     feed = Feed(client, wire, since or datetime.now(UTC).isoformat(), None if watch or until else _AWAY_SECONDS)
     if watch:
         _watch(View(client, shown, feed), count, until)
-        return feed.events
+        return {"worker": shown["worker"], "items": feed.events}
     while not (count and len(feed.events) >= count) and not (until and time.monotonic() > until):
         feed.look()
         time.sleep(_LOOK_SECONDS)
     if feed.lost is not None:
         raise feed.lost
-    return feed.events[:count] if count else feed.events
+    return {"worker": shown["worker"], "items": feed.events[:count] if count else feed.events}
 
 
 class Feed:
@@ -83,6 +84,14 @@ class View:
         self._selected = ""  # the id; none: the newest
         self._bodies: dict[str, dict[str, Any]] = {}
         self.said = ""
+        self._worker, self._began = wire["worker"], datetime.now(UTC).isoformat()
+
+    @property
+    def worker(self) -> bool:
+        """Whether handlers run: somebody was there that does it, or a run has got on since."""
+        runs = [run for event in self.feed.events for run in event["runs"]]
+        self._worker |= any(run["status"] == "running" or (run["endedAt"] or "") > self._began for run in runs)
+        return self._worker
 
     @property
     def index(self) -> int:
@@ -102,8 +111,10 @@ class View:
         elif key == "r":
             chosen = events[self.index]
             try:
-                runs = len(self._client.replay_event(chosen["id"])["runs"])
-                self.said = f"Replayed event {chosen['id']}: {runs} {'run' if runs == 1 else 'runs'}."
+                done = self._client.replay_event(chosen["id"])
+                self._worker, runs = done["worker"], len(done["runs"])
+                waits = "" if self._worker else f", which {'waits' if runs == 1 else 'wait'}"
+                self.said = f"Replayed event {chosen['id']}: {runs} {'run' if runs == 1 else 'runs'}{waits}."
             except KhotanError as exc:
                 self.said = f"{exc.message}. {exc.hint}"
 
@@ -113,14 +124,16 @@ class View:
         from rich.text import Text
 
         path = f"/api/khotan{self._wire['path']}"
-        head = Text.assemble(("Listening ", "bold"), (self._wire["id"], "bold cyan"), f" at {path}")
+        head = Text.assemble(("Listening to ", "bold"), (self._wire["id"], "bold cyan"), f" at {path}")
+        if not self.worker:
+            head.append(f"\n{NO_WORKER}", "yellow")
         keys = Text("↑↓ select · r replay · q quit", style="dim")
         if self.feed.lost is not None:
             keys = Text.assemble(("Reconnecting … ", "yellow"), keys)
         events = self.feed.events
         if not events:
             return Group(head, Text("Waiting for events …", style="dim"), keys)
-        room = max(3, console.rich(stderr=True).height - _BODY_LINES - 8)
+        room = max(3, console.rich(stderr=True).height - _BODY_LINES - 9)
         first = max(0, min(self.index - room // 2, len(events) - room))
         table = Table(header_style="bold", border_style="dim")
         for column in ("Event", "Received", "Type", "Status", "Runs"):

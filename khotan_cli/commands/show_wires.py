@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from khotan_cli.commands.replay import NO_WORKER
 from khotan_cli.console import console
 
 COLOURS = {
@@ -67,6 +68,8 @@ def show_wire(wire: dict[str, Any]) -> None:
         ]
         console.table(["Handler", "Kind", "Types", "Model", "State"], rows, whole=["Handler"])
     console.line(f"{wire['events']:,} events, {wire['waiting']:,} runs waiting, {wire['failed']:,} failed", "dim")
+    if wire["waiting"] and not wire["worker"]:
+        console.line(f"{NO_WORKER}.", "yellow")
 
 
 def show_events(items: Sequence[dict[str, Any]], total: int) -> None:
@@ -83,10 +86,11 @@ def show_events(items: Sequence[dict[str, Any]], total: int) -> None:
 def event_row(event: dict[str, Any]) -> list[Any]:
     from rich.text import Text
 
-    status = Text(event["status"], style=COLOURS.get(event["status"], ""))
-    runs = ", ".join(f"{run['handler'].partition('.')[2]}: {run['status']}" for run in event["runs"])
+    state = Text(event["status"], style=COLOURS.get(event["status"], ""))
+    newest = {run["handler"].partition(".")[2]: run["status"] for run in event["runs"]}
+    runs = ", ".join(f"{handler}: {status}" for handler, status in newest.items())
     repeats = f" (+{event['repeats']})" if event["repeats"] else ""
-    return [event["id"], event["receivedAt"][11:19], event["wire"], event["type"] or "–", status, runs + repeats]
+    return [event["id"], event["receivedAt"][11:19], event["wire"], event["type"] or "–", state, runs + repeats]
 
 
 def show_event(event: dict[str, Any]) -> None:

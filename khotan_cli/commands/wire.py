@@ -231,8 +231,8 @@ def listen(
     if not watch and not count and not seconds:
         raise UsageError("Without a terminal, say when to stop", hint="--count 10, or --for 30: seconds.")
     with options.client() as client:
-        items = follow(client, name, since=moment(since), count=count, seconds=seconds, watch=watch)
-    console.result({"ok": True, "wire": name, "items": items}, lambda: None)
+        seen = follow(client, name, since=moment(since), count=count, seconds=seconds, watch=watch)
+    console.result({"ok": True, "wire": name, **seen}, lambda: None)
 
 
 def _settled(client: ApiClient, event: str, timeout: float, disabled: Container[str]) -> dict[str, Any]:

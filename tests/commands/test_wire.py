@@ -147,6 +147,8 @@ def test_one_that_fails_is_shown_listed_and_replayed(project: Project) -> None:
     assert fixed.code == 0, fixed.stdout
     statuses = _statuses(url, "fails")
     assert statuses.count("failed") == 1 and set(statuses) == {"completed", "failed"}, "a run that waits is not doubled"
+    table = project.khotan("wire", "events", json_mode=False).stdout
+    assert table.count("fails: ") == 1 and "fails: completed" in table, "of the runs of a handler the last one counts"
     assert "completed" in project.khotan("wire", "show", event, json_mode=False).stdout
 
 

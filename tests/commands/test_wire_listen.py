@@ -47,11 +47,27 @@ def test_events_appear_as_they_arrive_and_r_replays_the_selected_one(
         ],
     )
     assert code == 0, screen
-    assert "Listening shop at /api/khotan/webhook/shop" in plain(screen)
-    assert "record: completed" in plain(screen)
+    assert "Listening to shop at /api/khotan/webhook/shop" in plain(screen)
+    assert "record: completed" in plain(screen) and "record: completed, record" not in plain(screen)
+    assert "Nothing runs handlers" not in plain(screen)
     runs = project.khotan("wire", "show", "1").json["runs"]
     assert [run["source"] for run in runs] == ["webhook", "manual"]
     assert len(project.khotan("wire", "show", "2").json["runs"]) == 1
+
+
+def test_it_says_when_nobody_runs_handlers(tmp_path: Path) -> None:
+    project = webhook_project(tmp_path, f"sqlite:///{tmp_path}/khotan.db")
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in project.env.items()))
+    with served_app(project, KHOTAN_ENGINE="off") as app:
+        send(app.url, order(1))
+    screen, code = at_terminal(
+        [*KHOTAN, "wire", "listen", "shop", "--since", "1h"],
+        tmp_path,
+        [("Nothing runs handlers now", ""), ('"evt_1"', "r"), ("Replayed event 1: 1 run, which waits", "q")],
+    )
+    assert code == 0, screen
+    assert project.khotan("wire", "listen", "shop", "--for", "0.1").json["worker"] is False
+    assert "Nothing runs handlers now" in project.khotan("wire", "status", "shop", json_mode=False).stdout
 
 
 def test_a_terminal_is_as_it_was_after_ctrl_c(served: tuple[Project, Served], tmp_path: Path) -> None:
@@ -73,7 +89,7 @@ def test_a_pipe_gets_one_document_of_so_many_events(served: tuple[Project, Serve
     assert done.code == 0, done.stdout + done.stderr
     assert [event["remoteId"] for event in done.json["items"]] == ["evt_1", "evt_2"]
     none = project.khotan("wire", "listen", "shop", "--for", "0.1")
-    assert none.json == {"ok": True, "wire": "shop", "items": []}
+    assert none.json == {"ok": True, "wire": "shop", "worker": True, "items": []}
 
 
 class Restarting:

@@ -70,7 +70,10 @@ class WireInfo(Wire):
 
 
 class WireShown(WireInfo):
+    """`worker`: whether a process is there that runs handlers."""
+
     ok: bool = True
+    worker: bool
     vars: list[WireVar]
 
 

@@ -65,7 +65,8 @@ async def wires_shown(services: Services, wires: Sequence[ReceivingEndpoint]) ->
 
 async def wire_shown(services: Services, wire: ReceivingEndpoint) -> WireShown:
     (info,) = await wires_shown(services, [wire])
-    return WireShown(**info.model_dump(), vars=await wire_vars(services, wire))
+    worker = await services.has_worker()
+    return WireShown(**info.model_dump(), worker=worker, vars=await wire_vars(services, wire))
 
 
 def _facts(wire: ReceivingEndpoint, row: Any, counts: Mapping[str, Any], off: set[str]) -> dict[str, Any]:
