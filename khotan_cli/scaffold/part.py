@@ -15,7 +15,7 @@ from khotan_cli.scaffold.names import check_plug_name, class_name, module_name
 from khotan_cli.scaffold.plan import plan
 from khotan_cli.scaffold.project import Written
 from khotan_cli.scaffold.render import render
-from khotan_cli.scaffold.source import Column, FoundEndpoint, FoundPlug, Source
+from khotan_cli.scaffold.source import Column, FoundEndpoint, FoundPlug, FoundTable, Source
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ def add_flow(
     if asked.kind == "relay":
         target = found_plug(source, asked.to)
         target_endpoint = found_endpoint(target, asked.to_endpoint, notes)
+    if asked.update:
+        found_endpoint(target, asked.update, notes)
     if asked.resource and asked.resource not in source.resources:
         raise UnknownName("resource", asked.resource, source.resources, where="this project")
     if asked.kind != "outflow" and not endpoint.paginated:
@@ -55,7 +57,9 @@ def add_flow(
             f"{plug.name}.{endpoint.name} has no paginator in sight: give the plug or the endpoint one, "
             "SinglePagePaginator() where all comes in one response."
         )
-    row, columns, left_out = _row(source, asked, endpoint)
+    row, there, columns, left_out = _row(source, asked, endpoint)
+    if there and not asked.into:
+        notes.append(f"{row} is declared in {there.module or 'the package'} already: it is imported from there.")
     key = asked.key or ("id" if not columns or any(c.name == "id" for c in columns) else columns[0].name)
     if columns and key not in {column.name for column in columns}:
         raise UnknownName("field", key, [column.name for column in columns], code="invalid_input", where=row)
@@ -73,11 +77,11 @@ def add_flow(
         "update": asked.update,
         "resource": asked.resource,
         "row": row,
-        "row_module": source.tables[row].module if row in source.tables else "",
+        "row_from": _import_path(there.module) if there else "",
         "table": module_name(asked.name),
         "columns": [_column(column, key) for column in columns] or [f"{key}: str = Field(primary_key=True)"],
         "imports": _imports(columns),
-        "zoned": any(column.type == "datetime" for column in columns) and row not in source.tables,
+        "zoned": any(column.type == "datetime" for column in columns) and there is None,
         "left_out": list(left_out) if columns else ["the fields of the item's model, which could not be read"],
         "key": key,
         "schedule": asked.schedule,
@@ -188,18 +192,27 @@ def write_part(
 
 def _row(
     source: Source, asked: FlowOptions, endpoint: FoundEndpoint
-) -> tuple[str, tuple[Column, ...], tuple[str, ...]]:
-    """The row's class, its columns, and the item's fields that are left out."""
+) -> tuple[str, FoundTable | None, tuple[Column, ...], tuple[str, ...]]:
+    """The row's class, where it is if another module has it, its columns, and the item's fields that are left out."""
     name = asked.into or f"{class_name(asked.name)}Row"
-    if asked.kind == "outflow" and asked.into:
-        if asked.into not in source.tables:
-            raise UnknownName("table", asked.into, source.tables, code="invalid_input", where="this project")
-        return name, source.tables[name].columns, ()
+    there = source.tables.get(name) if asked.kind != "relay" else None
+    if asked.kind == "outflow" and asked.into and there is None:
+        raise UnknownName("table", asked.into, source.tables, code="invalid_input", where="this project")
+    if there is not None and there.module == f"flows.{module_name(asked.name)}":
+        there = None  # of this very flow, which is written anew
+    if there is not None:
+        return name, there, there.columns, ()
     if asked.kind == "outflow":
-        return name, (Column("id", "str", False), Column("name", "str", False)), ()
+        return name, None, (Column("id", "str", False), Column("name", "str", False)), ()
     if not name.isidentifier():
         raise UsageError(f"--into {name!r} is no name for a class", code="invalid_name", hint="Like ProductRow.")
-    return name, endpoint.columns, endpoint.left_out
+    return name, None, endpoint.columns, endpoint.left_out
+
+
+def _import_path(module: str) -> str:
+    """A module of the package, as one of its flows imports it."""
+    folder, _, rest = module.partition(".")
+    return f".{rest}" if folder == "flows" else f"..{module}"
 
 
 def _column(column: Column, key: str) -> str:

@@ -36,6 +36,12 @@ class FoundEndpoint:
     paginated: bool
     columns: tuple[Column, ...] = ()
     left_out: tuple[str, ...] = ()
+    path: str = ""
+
+    @property
+    def lists(self) -> bool:
+        """Whether it can be paged as it is: it reads, and its path has no parameter that each call would have to be given."""
+        return self.method == "GET" and "{" not in self.path
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,12 @@ class FoundTable:
 
 @dataclass(frozen=True)
 class FoundWire:
-    """A wire: what commands call it (`shop` or `shop/orders`), the variable it is assigned to, its module."""
+    """A wire: what commands call it (`shop` or `shop/orders`), the variable it is assigned to, its module, its events."""
 
     id: str
     variable: str
     module: str
+    types: tuple[str, ...] = ()
 
 
 @dataclass
@@ -109,7 +116,7 @@ class _Module:
                     wire = _name(node.value.args[0]) + (
                         f"/{suffix.value!s}" if isinstance(suffix, ast.Constant) else ""
                     )
-                    found.wires[wire] = FoundWire(wire, target.id, self._name)
+                    found.wires[wire] = FoundWire(wire, target.id, self._name, _texts(node.value, "events"))
                 elif called == "Resource" and node.value.args and isinstance(node.value.args[0], ast.Constant):
                     found.resources[str(node.value.args[0].value)] = _keys(node.value, "plugs")
         for name, node in self._classes.items():
@@ -127,13 +134,20 @@ class _Module:
         for node in body:
             if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call):
                 continue
-            method = _called(node.value)
-            if method in _METHODS:
+            method, path = _called(node.value), _constants(node.value.args)
+            if method == "endpoint":
+                method, path = (path[0].lower() if path else method), path[1:]
+            if _called(node.value) in _METHODS:
                 given = {keyword.arg: keyword.value for keyword in node.value.keywords}
                 item = self._item(given)
                 columns, left_out = self._fields(item) if item in self._classes else ([], [])
                 yield FoundEndpoint(
-                    _target(node), method.upper(), paged or "paginator" in given, tuple(columns), tuple(left_out)
+                    _target(node),
+                    method.upper(),
+                    paged or "paginator" in given,
+                    tuple(columns),
+                    tuple(left_out),
+                    path[0] if path else "",
                 )
 
     def _item(self, given: dict[str | None, ast.expr]) -> str:
@@ -211,3 +225,13 @@ def _keys(call: ast.Call, argument: str) -> list[str]:
         if keyword.arg == argument and isinstance(keyword.value, ast.Dict):
             return [str(key.value) for key in keyword.value.keys if isinstance(key, ast.Constant)]
     return []
+
+
+def _texts(call: ast.Call, argument: str) -> tuple[str, ...]:
+    """The texts of a list that is given by name."""
+    given = next((k.value for k in call.keywords if k.arg == argument), None)
+    return tuple(_constants(given.elts)) if isinstance(given, (ast.List, ast.Tuple)) else ()
+
+
+def _constants(nodes: list[ast.expr]) -> list[str]:
+    return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]

@@ -72,6 +72,7 @@ PARTS = [
     ["cache", "snapshots", "--ttl", "6h", "--scope", "flow"],
     ["inflow", "products", "--plug", "store", "--endpoint", "list_products", "--schedule", "*/15 * * * *"],
     ["inflow", "things", "--plug", "with_bearer", "--endpoint", "list_items", "--resource", "goods"],
+    ["inflow", "more_products", "--plug", "store", "--endpoint", "list_products", "--into", "ProductsRow"],
     ["outflow", "publish", "--plug", "store", "--endpoint", "create_product", "--update", "update_product",
      "--from", "ProductsRow", "--resource", "goods"],
     ["outflow", "letters", "--plug", "store", "--endpoint", "create_product"],
@@ -158,7 +159,7 @@ def test_flows_resources_and_caches_are_found_too(every_kind: Path) -> None:
     }
     assert wires["store"]["managed"] and wires["store"]["scheme"] == "stripe"
     flows = {flow["name"]: flow for flow in khotan(every_kind, "flows", "list").json["items"]}
-    assert sorted(flows) == ["letters", "mirror", "products", "publish", "things"]
+    assert sorted(flows) == ["letters", "mirror", "more_products", "products", "publish", "things"]
     assert flows["products"]["variants"][0]["schedule"] == "*/15 * * * *"
     assert (flows["mirror"]["kind"], flows["mirror"]["to"], flows["mirror"]["resource"]) == ("relay", "store", "goods")
     assert [r["name"] for r in khotan(every_kind, "mappings", "list").json["items"]] == ["goods", "stock"]
@@ -177,6 +178,7 @@ def test_flows_resources_and_caches_are_found_too(every_kind: Path) -> None:
         (["inflow", "a", "--plug", "store", "--endpoint", "list_products", "--schedule", "* *"], 2, "invalid_input", "cron"),
         (["inflow", "a", "--plug", "store", "--endpoint", "list_products", "--resource", "good"], 2, "unknown_resource", "goods"),
         (["outflow", "a", "--plug", "store", "--endpoint", "create_product", "--from", "X"], 2, "invalid_input", "table"),
+        (["outflow", "a", "--plug", "store", "--endpoint", "create_product", "--update", "updte_product"], 2, "unknown_endpoint", "update_product"),
         (["relay", "a", "--plug", "store", "--endpoint", "list_products", "--to", "x"], 2, "unknown_plug", ""),
         (["resource", "a", "--connect-field", "sku", "--plug", "stor=id"], 2, "unknown_plug", "store"),
         (["cache", "a", "--ttl", "soon"], 2, "invalid_input", "6h"),
@@ -198,6 +200,22 @@ def test_parts_that_cannot_be(every_kind: Path, args: list[str], code: int, erro
         words == "cron" and "five" in done.json["message"].lower()
     )
     assert files(every_kind) == before
+
+
+def test_a_table_that_is_there_is_imported_not_written_twice(every_kind: Path) -> None:
+    text = (every_kind / "khotan/flows/more_products.py").read_text()
+    assert "from .products import ProductsRow" in text and "class ProductsRow" not in text
+    (every_kind / "khotan/models.py").write_text(
+        "from sqlmodel import Field, SQLModel\n\n\nclass ToysRow(SQLModel, table=True):\n"
+        "    id: int = Field(primary_key=True)\n"
+    )
+    toys = ["add", "inflow", "toys", "--plug", "store", "--endpoint", "list_products", "--dry-run", "--diff"]
+    done = khotan(every_kind, *toys).json
+    assert "+from ..models import ToysRow" in done["files"][0]["diff"] and "ToysRow" in done["notes"][0]
+    assert "ensure_table" not in done["files"][0]["diff"], "the user's own migrations make that table"
+    (every_kind / "khotan/models.py").unlink()
+    again = khotan(every_kind, "add", *PARTS[-2], "--yes")
+    assert (PARTS[-2][1], set(actions(again).values())) == ("letters", {"same"}), "its own table is no other's"
 
 
 def test_a_part_that_was_changed_is_not_overwritten(every_kind: Path) -> None:
