@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from khotan_cli.commands.show_files import show_written
 from khotan_cli.console import console
-from khotan_cli.errors import UsageError
+from khotan_cli.errors import UnknownName, UsageError
 from khotan_cli.options import options
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take defaul
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that were changed.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be written; write nothing.")]
 Diff = Annotated[bool, typer.Option("--diff", help="Show what would change; write nothing.")]
-_DECLARE = "Declare one in the plug."
-_NONE_YET = {"--wire": "khotan add wire NAME", "--endpoint": _DECLARE, "--to-endpoint": _DECLARE}
-"""What to do where there is nothing to choose from; else a plug is missing."""
+_UPDATES = "Which endpoint updates a record that the service has"
 
 
 class Project:
@@ -52,29 +50,65 @@ class Project:
         """What was given, else asked for; the only choice where there is one. Raises UsageError."""
         if given or (not choices and optional):
             return given
+        if not choices:
+            raise self._none_yet(question, option)
         if self._asking:
             offered = [*(["none"] if optional else []), *choices]
-            answer = console.choose(question, offered, instead=option, default=offered[0]) if offered else ""
+            answer = console.choose(question, offered, instead=option, default=offered[0])
             return "" if optional and answer == "none" else answer
         if optional:
             return ""
         if len(choices) == 1:
             return choices[0]
-        none = f"There is none yet: {_NONE_YET.get(option, 'khotan add plug NAME')}"
-        known = f"One of {', '.join(choices)}." if choices else none
-        raise UsageError(f"{option} is missing", hint=f"{question}? {known}")
+        raise UsageError(f"{option} is missing", hint=f"{question}? One of {', '.join(choices)}.")
+
+    def _none_yet(self, question: str, option: str) -> UsageError:
+        step, hint = [], "Declare one in the plug."
+        if not option.endswith("endpoint"):
+            plug = next(iter(self.source.plugs), "")
+            step = [f"khotan add wire {plug} --plug {plug}" if plug and option == "--wire" else "khotan add plug"]
+            hint = "There is none yet: add one."
+        return UsageError(f"{option} is missing", hint=f"{question}? {hint}", next=step)
+
+    def plug(self, question: str, given: str, option: str = "--plug") -> str:
+        """A plug of the project. Raises UnknownName, before anything else is asked for."""
+        from khotan_cli.scaffold.part import found_plug
+
+        return found_plug(self.source, self.pick(question, given, list(self.source.plugs), option)).name
+
+    def wire(self, given: str) -> str:
+        """A wire of the project. Raises UnknownName, before anything else is asked for."""
+        wire = self.pick("Which wire's events does it take", given, list(self.source.wires), "--wire")
+        if wire not in self.source.wires:
+            raise UnknownName("wire", wire, self.source.wires, where="this project")
+        return wire
+
+    def types(self, given: Sequence[str] | None, question: str) -> list[str]:
+        """Types of events: what was given, else asked for; none stands for all."""
+        if given or not self._asking:
+            return list(given or ())
+        return console.ask(f"{question}, separated by commas (none: all)", instead="--type").replace(",", " ").split()
+
+    def confirm(self, question: str, given: bool, option: str) -> bool:
+        return given or (self._asking and console.confirm(question, instead=option))
+
+    def field(self, question: str, default: str, option: str) -> str:
+        return console.ask(question, instead=option, default=default) if self._asking else default
 
     def name(self, given: str, kind: str) -> str:
         from khotan_cli.scaffold.names import check_plug_name
 
         return check_plug_name(given or console.ask(f"Name of the {kind}", instead="NAME"))
 
-    def endpoints(self, plug: str, *, safe: bool) -> list[str]:
-        """Endpoints to offer: those that read, or those that write."""
+    def endpoints(self, plug: str, kind: Literal["lists", "takes", "updates"]) -> list[str]:
+        """Endpoints to offer: those that can be paged, those that write, or of these the ones that are given a record's id."""
         from khotan_cli.scaffold.part import found_plug
 
         found = found_plug(self.source, plug).endpoints.values()
-        return [one.name for one in found if (one.method == "GET") == safe] or [one.name for one in found]
+        if kind == "lists":
+            return [one.name for one in found if one.lists]
+        writes = [one for one in found if one.method in ("POST", "PUT", "PATCH")]
+        return [one.name for one in writes if kind == "takes" or one.method != "POST" or "{" in one.path]
 
 
 def show_part(kind: str, name: str, written: Written, look_only: bool, diff: bool) -> None:
@@ -110,8 +144,8 @@ def inflow(
     """
     project = Project(yes)
     name = project.name(name, "flow")
-    plug = project.pick("Which plug do records come from", plug, list(project.source.plugs), "--plug")
-    endpoint = project.pick("Which endpoint lists them", endpoint, project.endpoints(plug, safe=True), "--endpoint")
+    plug = project.plug("Which plug do records come from", plug)
+    endpoint = project.pick("Which endpoint lists them", endpoint, project.endpoints(plug, "lists"), "--endpoint")
     resource = project.pick(
         "Which resource are they", resource, list(project.source.resources), "--resource", optional=True
     )
@@ -142,8 +176,9 @@ def outflow(
     """
     project = Project(yes)
     name = project.name(name, "flow")
-    plug = project.pick("Which plug do records go to", plug, list(project.source.plugs), "--plug")
-    endpoint = project.pick("Which endpoint takes them", endpoint, project.endpoints(plug, safe=False), "--endpoint")
+    plug = project.plug("Which plug do records go to", plug)
+    endpoint = project.pick("Which endpoint takes them", endpoint, project.endpoints(plug, "takes"), "--endpoint")
+    update = project.pick(_UPDATES, update, project.endpoints(plug, "updates"), "--update", optional=True)
     table = project.pick("Which table are they from", table, list(project.source.tables), "--from", optional=True)
     resource = project.pick(
         "Which resource are they", resource, list(project.source.resources), "--resource", optional=True
@@ -174,12 +209,13 @@ def relay(
     """
     project = Project(yes)
     name = project.name(name, "flow")
-    plug = project.pick("Which plug do records come from", plug, list(project.source.plugs), "--plug")
-    endpoint = project.pick("Which endpoint lists them", endpoint, project.endpoints(plug, safe=True), "--endpoint")
-    to = project.pick("Which plug do they go to", to, list(project.source.plugs), "--to")
+    plug = project.plug("Which plug do records come from", plug)
+    endpoint = project.pick("Which endpoint lists them", endpoint, project.endpoints(plug, "lists"), "--endpoint")
+    to = project.plug("Which plug do they go to", to, "--to")
     to_endpoint = project.pick(
-        "Which endpoint takes them", to_endpoint, project.endpoints(to, safe=False), "--to-endpoint"
+        "Which endpoint takes them", to_endpoint, project.endpoints(to, "takes"), "--to-endpoint"
     )
+    update = project.pick(_UPDATES, update, project.endpoints(to, "updates"), "--update", optional=True)
     resource = project.pick(
         "Which resource are they", resource, list(project.source.resources), "--resource", optional=True
     )
@@ -211,16 +247,19 @@ def resource(
     """
     project = Project(yes)
     name = project.name(name, "resource")
-    fields = connect_field or [console.ask("Field of the canonical key", instead="--connect-field")]
     if not plug:
-        asked = project.pick("Which plug knows it", "", list(project.source.plugs), "--plug PLUG=FIELD")
-        plug = [f"{asked}=id"]
+        asked = project.plug("Which plug knows it", "", "--plug PLUG=FIELD")
+        plug = [f"{asked}={project.field(f'Field of its records that holds its id in {asked}', 'id', '--plug')}"]
     plugs: dict[str, str] = {}
     for text in plug:
         known, _, field = text.partition("=")
-        if not known:
-            raise UsageError(f"--plug {text!r} is not PLUG=FIELD", hint="--plug shop=id")
-        plugs[known] = field or "id"
+        if not known or not field:
+            raise UsageError(
+                f"--plug {text!r} is not PLUG=FIELD",
+                hint=f"--plug {known or 'shop'}=id, where id is the field that holds the id there.",
+            )
+        plugs[project.plug("", known)] = field
+    fields = connect_field or [console.ask("Field of the canonical key", instead="--connect-field")]
     from khotan_cli.scaffold.part import add_resource
 
     look_only = dry_run or diff

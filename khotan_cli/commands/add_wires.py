@@ -39,12 +39,14 @@ def wire(
     khotan add wire stripe --plug stripe --signature stripe --type invoice.paid
     """
     project = Project(yes)
-    plug = project.pick("Whose events are they", plug, list(project.source.plugs), "--plug")
+    plug = project.plug("Whose events are they", plug)
     name = project.name(name or (plug if yes else ""), "wire")
     from khotan_cli.scaffold.wires import WireOptions, add_wire, signature_kinds
 
     signature = project.pick("How does the service sign", signature, signature_kinds(), "--signature")
-    asked = WireOptions(name, plug, signature, types or (), managed)
+    types = project.types(types, "Which types of events")
+    managed = project.confirm("Can khotan subscribe at the service, by its API?", managed, "--managed")
+    asked = WireOptions(name, plug, signature, types, managed)
     look_only = dry_run or diff
     written = add_wire(project.root, project.folder, project.source, asked, force=force, dry_run=look_only)
     show_part("wire", name, written, look_only, diff)
@@ -66,7 +68,7 @@ def catch(
     """
     project = Project(yes)
     name = project.name(name, "handler")
-    wire = project.pick("Which wire's events does it take", wire, list(project.source.wires), "--wire")
+    wire = project.wire(wire)
     _handler(project, "catch", name, wire, types, "", "", ordered_by, force=force, look_only=dry_run or diff, diff=diff)
 
 
@@ -88,8 +90,8 @@ def pass_(
     """
     project = Project(yes)
     name = project.name(name, "handler")
-    wire = project.pick("Which wire's events does it take", wire, list(project.source.wires), "--wire")
-    to = project.pick("Which plug do they go to", to, list(project.source.plugs), "--to")
+    wire = project.wire(wire)
+    to = project.plug("Which plug do they go to", to, "--to")
     _handler(
         project, "pass", name, wire, types, to, endpoint, ordered_by, force=force, look_only=dry_run or diff, diff=diff
     )
@@ -142,6 +144,8 @@ def _handler(
 ) -> None:
     from khotan_cli.scaffold.wires import HandlerOptions, add_handler
 
-    asked = HandlerOptions(kind, name, wire, types or (), to, endpoint, ordered_by)
+    declared = ", ".join(project.source.wires[wire].types)
+    types = project.types(types, "Which types of events does it take" + (f" of {declared}" if declared else ""))
+    asked = HandlerOptions(kind, name, wire, types, to, endpoint, ordered_by)
     written = add_handler(project.root, project.folder, project.source, asked, force=force, dry_run=look_only)
     show_part(kind, name, written, look_only, diff)

@@ -178,7 +178,7 @@ def test_flows_resources_and_caches_are_found_too(every_kind: Path) -> None:
         (["inflow", "a", "--plug", "store", "--endpoint", "list_products", "--schedule", "* *"], 2, "invalid_input", "cron"),
         (["inflow", "a", "--plug", "store", "--endpoint", "list_products", "--resource", "good"], 2, "unknown_resource", "goods"),
         (["outflow", "a", "--plug", "store", "--endpoint", "create_product", "--from", "X"], 2, "invalid_input", "table"),
-        (["outflow", "a", "--plug", "store", "--endpoint", "create_product", "--update", "updte_product"], 2, "unknown_endpoint", "update_product"),
+        (["outflow", "a", "--plug", "store", "--endpoint", "create_product", "--update", "x"], 2, "unknown_endpoint", ""),
         (["relay", "a", "--plug", "store", "--endpoint", "list_products", "--to", "x"], 2, "unknown_plug", ""),
         (["resource", "a", "--connect-field", "sku", "--plug", "stor=id"], 2, "unknown_plug", "store"),
         (["cache", "a", "--ttl", "soon"], 2, "invalid_input", "6h"),
@@ -244,6 +244,58 @@ def test_a_flow_is_asked_for_at_a_terminal(tmp_path: Path) -> None:
     assert "into=ProductsRow" in (tmp_path / "khotan/flows/products.py").read_text()
 
 
+ASKED = [
+    ("wire store", [("How does the service sign", "stripe\n"), ("Which types of events", "order.paid, order.new\n"),
+                    ("Can khotan subscribe", "y\n")]),
+    ("catch record", [("of order.paid, order.new", "order.paid\n")]),
+    ("pass tell", [("do they go to", "\n"), ("of order.paid, order.new", "\n")]),
+    ("outflow publish", [("takes them", "create_product\n"), ("Which endpoint updates", "update_product\n")]),
+    ("relay mirror", [("do records come from", "store\n"), ("lists them", "list_products\n"),
+                      ("do they go to", "store\n"), ("takes them", "create_product\n"),
+                      ("Which endpoint updates", "update_product\n")]),
+]  # fmt: skip
+
+
+def test_at_a_terminal_nothing_that_matters_is_left_out(tmp_path: Path) -> None:
+    khotan(tmp_path, "init")
+    more = '    get_product = get("/products/{product_id}", returns=Product)\n    list_products'
+    (tmp_path / "khotan/plugs/store.py").write_text(STORE.replace("    list_products", more))
+    before = {"wire": ("Whose events", "\n"), "outflow": ("do records go to", "\n")}
+    screens: dict[str, str] = {}
+    for words, answers in ASKED:
+        kind = words.split()[0]
+        first = [before[kind]] if kind in before else [("Which wire's", "\n")] if kind in ("catch", "pass") else []
+        command = [sys.executable, "-m", "khotan_cli", "add", *words.split()]
+        screens[kind], code = at_terminal(command, tmp_path, [*first, *answers])
+        assert code == 0, screens[kind]
+    made = tmp_path / "khotan"
+    wire = (made / "wires/store.py").read_text()
+    assert '"order.paid",\n        "order.new"' in wire and "on_subscribe" in wire
+    assert '@store_wire.catch(\n    "order.paid",' in (made / "catches/record.py").read_text()
+    assert "order." not in (made / "passes/tell.py").read_text()
+    for flow in ("publish", "mirror"):
+        assert "update=store.update_product" in (made / f"flows/{flow}.py").read_text()
+    assert "get_product" not in screens["relay"], "it needs a parameter: it does not list"
+
+
+@pytest.mark.parametrize("kind", ["wire", "ingest"])
+def test_every_signature_is_written_as_a_formatter_would(tmp_path: Path, kind: str) -> None:
+    from khotan_cli.scaffold.ingest import ingest_signatures
+    from khotan_cli.scaffold.wires import signature_kinds
+
+    khotan(tmp_path, "init")
+    khotan(tmp_path, "add", "plug", "shop", "--base-url", URL)
+    for signature in signature_kinds() if kind == "wire" else ingest_signatures():
+        more = ["--plug", "shop"] if kind == "wire" else []
+        done = khotan(tmp_path, "add", kind, f"by_{signature}", *more, "--signature", signature)
+        assert done.code == 0, done.json
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "format", "--check", "--isolated", "khotan"],
+        check=False, cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_options_reach_the_code(tmp_path: Path) -> None:
     khotan(tmp_path, "init")
     more = ["--auth", "api-key", "--auth-param", "X-Shop-Key", "--title", 'The "shop"']
@@ -301,10 +353,32 @@ def test_not_a_project_and_not_a_component(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_in_an_empty_project_the_hint_says_what_comes_first(tmp_path: Path) -> None:
+def test_in_an_empty_project_it_is_said_what_comes_first(tmp_path: Path) -> None:
     khotan(tmp_path, "init")
-    for words, first in (("catch a", "wire"), ("wire a", "plug"), ("inflow a", "plug")):
-        assert f"khotan add {first} NAME" in khotan(tmp_path, "add", *words.split()).json["hint"], words
+    for words in ("catch a", "wire a", "inflow a"):
+        done = khotan(tmp_path, "add", *words.split()).json
+        assert done["next"] == ["khotan add plug"] and "There is none yet" in done["hint"], words
+    khotan(tmp_path, "add", "plug", "shop", "--base-url", URL)
+    first = "khotan add wire shop --plug shop"
+    assert khotan(tmp_path, "add", "catch", "a").json["next"] == [first]
+    khotan(tmp_path, "migrate")
+    for words in ("send shop order.paid", "status shop/orders"):
+        assert khotan(tmp_path, "wire", *words.split()).json["next"] == [first], words
+    assert khotan(tmp_path, *first.split()[1:]).json["hint"].startswith("How does the service sign? One of stripe")
+
+
+def test_what_is_wrong_is_said_before_what_is_missing(every_kind: Path) -> None:
+    cases = [
+        (["wire", "a", "--plug", "stor"], "unknown_plug"),
+        (["wire", "--plug", "stor"], "unknown_plug"),
+        (["pass", "a", "--wire", "stor"], "unknown_wire"),
+        (["outflow", "a", "--plug", "stor"], "unknown_plug"),
+        (["resource", "a", "--plug", "stor=id"], "unknown_plug"),
+    ]
+    for words, error in cases:
+        assert khotan(every_kind, "add", *words).json["error"] == error, words
+    done = khotan(every_kind, "add", "resource", "a", "--plug", "store").json
+    assert "PLUG=FIELD" in done["message"] and "--plug store=id" in done["hint"]
 
 
 def test_the_users_changes_are_not_overwritten(tmp_path: Path) -> None:

@@ -50,7 +50,13 @@ class WebhookHost:
     def wire(self, wire: str) -> ReceivingEndpoint:
         """Raises UnknownName with the nearest."""
         if wire not in self.wires:
-            raise UnknownName("wire", wire, self.wires)
+            unknown = UnknownName("wire", wire, self.wires)
+            if not self.wires:
+                plug = wire.partition("/")[0]
+                unknown.next = (
+                    f"khotan add wire {plug} --plug {plug}" if plug in self.host.plugs else "khotan add wire",
+                )
+            raise unknown
         return self.wires[wire]
 
     def handler(self, name: str) -> Handler:
