@@ -84,7 +84,8 @@ class View:
         self._selected = ""  # the id; none: the newest
         self._bodies: dict[str, dict[str, Any]] = {}
         self.said = ""
-        self._worker, self._began = wire["worker"], datetime.now(UTC).isoformat()
+        self._worker: bool = wire["worker"]
+        self._began = datetime.now(UTC).isoformat()
 
     @property
     def worker(self) -> bool:

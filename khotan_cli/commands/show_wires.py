@@ -23,7 +23,7 @@ COLOURS = {
 def show_wires(items: Sequence[dict[str, Any]]) -> None:
     if not items:
         console.line("There is no wire yet.")
-        console.next_steps(["khotan add wire NAME"])
+        console.next_steps(["khotan add wire"])
         return
     rows = []
     for wire in items:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from datetime import UTC, datetime, timedelta
@@ -27,7 +26,7 @@ def read_json(option: str, text: str) -> Any:
         source = sys.stdin.read()
     elif text.startswith("@"):
         source = _read(option, text[1:])
-    elif not _is_json(text) and os.path.isfile(text):
+    elif not _is_json(text) and _is_file(text):
         source = _read(option, text)
     try:
         return json.loads(source)
@@ -48,6 +47,13 @@ def _is_json(text: str) -> bool:
     except (json.JSONDecodeError, RecursionError):
         return False
     return True
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # too long for a path
+        return False
 
 
 def _read(option: str, path: str) -> str:

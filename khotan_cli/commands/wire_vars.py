@@ -67,7 +67,9 @@ def _values(name: str, words: list[str], stdin: bool, declared: dict[str, Any]) 
         return {words[0]: read_stdin().strip()}
     asked = "{0}=VALUE, or {0} --stdin"
     return {
-        key: value if equals else console.ask(f"{name}.{key}", instead=asked.format(key), hidden=declared[key]["secret"])
+        key: value
+        if equals
+        else console.ask(f"{name}.{key}", instead=asked.format(key), hidden=declared[key]["secret"])
         for key, equals, value in pairs
     }
 

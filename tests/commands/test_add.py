@@ -289,11 +289,11 @@ def test_every_signature_is_written_as_a_formatter_would(tmp_path: Path, kind: s
         more = ["--plug", "shop"] if kind == "wire" else []
         done = khotan(tmp_path, "add", kind, f"by_{signature}", *more, "--signature", signature)
         assert done.code == 0, done.json
-    done = subprocess.run(
+    checked = subprocess.run(
         [sys.executable, "-m", "ruff", "format", "--check", "--isolated", "khotan"],
         check=False, cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_options_reach_the_code(tmp_path: Path) -> None:
