@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json as exact_json
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +12,7 @@ from khotan_cli.runtime.plugs.paginate import dig
 from khotan_cli.runtime.webhooks.request import WebhookRequest
 
 _LONGEST = 500
+_PREFIX = 400
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,32 @@ class Rule:
         else:
             assert self.json is not None
             found = dig(request.json, self.json)
+            if isinstance(found, float):
+                found = _as_written(request.body, self.json) or found
         if found is None or isinstance(found, (dict, list)) or found == "":
             return None
         text = ("true" if found else "false") if isinstance(found, bool) else str(found)
-        return text[:_LONGEST].replace("\x00", "")
+        return _storable(text)
 
     def __str__(self) -> str:
         kind, value = next((name, value) for name, value in vars(self).items() if value is not None)
         return f"{'the header' if kind == 'header' else kind} {value}"
+
+
+def _as_written(body: bytes, path: str) -> Any:
+    """The number as it stands in the body: as floats two ids beyond 64 bits are one. None where it cannot be read so."""
+    try:
+        return dig(exact_json.loads(body, parse_int=str, parse_float=str), path)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _storable(text: str) -> str:
+    """The text, short enough for an index and without NUL, which PostgreSQL refuses; different ones stay different."""
+    if len(text) <= _LONGEST and "\x00" not in text:
+        return text
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+    return f"{text[:_PREFIX].replace(chr(0), '')}~sha256:{digest}"
 
 
 def rule_of(declared: str | Rule | None) -> Rule | None:
