@@ -63,7 +63,7 @@ class StoredEvent:
     @cached_property
     def content(self) -> Any:
         """The body: JSON where it is, else text, else bytes; the fields of a form."""
-        if self.request.content_type == "application/x-www-form-urlencoded":
+        if self._form:
             return dict(self.request.form)
         try:
             return orjson.loads(self.row.body)
@@ -93,7 +93,17 @@ class StoredEvent:
             ctx,
         )
 
+    @cached_property
+    def _form(self) -> bool:
+        """Whether the body is a form. A JSON object is none, though it says so: `curl -d` does, unless told otherwise."""
+        if self.request.content_type != "application/x-www-form-urlencoded":
+            return False
+        try:
+            return not isinstance(self.request.json, dict)
+        except ValueError:
+            return True
+
     def _validated(self, adapter: TypeAdapter[Any]) -> Any:
-        if self.request.content_type == "application/x-www-form-urlencoded":
+        if self._form:
             return adapter.validate_strings(self.content)
         return adapter.validate_json(self.row.body)
