@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, case, delete, exists, func, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, Select, case, delete, exists, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.runtime.store.base import utc_now
@@ -17,6 +17,7 @@ from khotan_cli.runtime.store.runs import ACTIVE, COUNTERS
 from khotan_cli.runtime.store.tables import RUNS
 from khotan_cli.runtime.store.tables_webhooks import EVENTS
 
+_FAILED = ("failed", "partial")
 _NOTHING = dict.fromkeys(COUNTERS, 0)
 
 
@@ -189,7 +190,7 @@ class EventStore:
         limit: int = 100,
         offset: int = 0,
     ) -> tuple[list[EventData], int]:
-        """Events, the newest first, and how many there are; `status`: with a run of that status, or "unhandled" with none.
+        """Events, the newest first, and how many there are; `status`: of a handler's newest run, or "unhandled" with none.
 
         after: only those with a higher id, the oldest first.
         """
@@ -213,7 +214,7 @@ class EventStore:
     async def runs(self, event_ids: Sequence[int]) -> dict[int, list[Row[Any]]]:
         """The runs of events, the newest last, by event."""
         found: dict[int, list[Row[Any]]] = {event_id: [] for event_id in event_ids}
-        asked = select(RUNS).where(RUNS.c.event_id.in_(set(event_ids))).order_by(RUNS.c.created_at, RUNS.c.flow)
+        asked = select(RUNS).where(RUNS.c.event_id.in_(set(event_ids))).order_by(RUNS.c.created_at, RUNS.c.id)
         async with self.database.session() as session:
             for row in await session.execute(asked):
                 found[row.event_id].append(row)
@@ -221,15 +222,8 @@ class EventStore:
 
     async def failed(self, *, wire: str | None, since: datetime | None) -> list[tuple[int, str]]:
         """Event and handler of every failed run that no later run of the same handler has followed."""
-        later = RUNS.alias("later")
-        followed = exists().where(
-            later.c.event_id == RUNS.c.event_id,
-            later.c.flow == RUNS.c.flow,
-            later.c.id != RUNS.c.id,
-            later.c.created_at >= RUNS.c.created_at,
-        )
         asked = select(RUNS.c.event_id, RUNS.c.flow).join(EVENTS, EVENTS.c.id == RUNS.c.event_id)
-        asked = asked.where(RUNS.c.status.in_(("failed", "partial")), ~followed)
+        asked = asked.where(RUNS.c.status.in_(_FAILED), ~_followed())
         if wire is not None:
             asked = asked.where(EVENTS.c.wire == wire)
         if since is not None:
@@ -248,10 +242,10 @@ class EventStore:
             return list((await session.execute(asked.order_by(EVENTS.c.id))).scalars())
 
     async def counts(self) -> dict[str, dict[str, int]]:
-        """For each wire: events in all, and runs that wait and that failed."""
+        """For each wire: events in all, and runs that wait, and that failed and that nothing has followed."""
         found: dict[str, dict[str, int]] = {}
         waiting = func.coalesce(func.sum(case((RUNS.c.status.in_(ACTIVE), 1), else_=0)), 0)
-        failed = func.coalesce(func.sum(case((RUNS.c.status == "failed", 1), else_=0)), 0)
+        failed = func.coalesce(func.sum(case((RUNS.c.status.in_(_FAILED) & ~_followed(), 1), else_=0)), 0)
         events = select(EVENTS.c.wire, func.count(), func.max(EVENTS.c.received_at)).group_by(EVENTS.c.wire)
         runs = select(EVENTS.c.wire, waiting, failed).join(RUNS, RUNS.c.event_id == EVENTS.c.id).group_by(EVENTS.c.wire)
         async with self.database.session() as session:
@@ -289,7 +283,12 @@ def _with_status(matching: Select[Any], status: str | None) -> Select[Any]:
         return matching
     if status == "unhandled":
         return matching.where(~exists().where(mine))
-    wanted = (
-        or_(RUNS.c.status == "failed", RUNS.c.status == "partial") if status == "failed" else RUNS.c.status == status
-    )
-    return matching.where(exists().where(mine, wanted))
+    wanted = RUNS.c.status.in_(_FAILED) if status == "failed" else RUNS.c.status == status
+    return matching.where(exists().where(mine, wanted, ~_followed()))
+
+
+def _followed() -> ColumnElement[bool]:
+    """Whether there is a newer run of the same handler and event."""
+    later = RUNS.alias()
+    theirs, ours = (tuple_(runs.c.created_at, runs.c.id) for runs in (later, RUNS))
+    return exists().where(later.c.event_id == RUNS.c.event_id, later.c.flow == RUNS.c.flow, theirs > ours)
