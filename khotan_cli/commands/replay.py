@@ -61,6 +61,10 @@ def replay(
         done |= {"message": NO_WORKER, "next": ["khotan worker"]}
 
     def render() -> None:
+        for name, count in done.get("gone", {}).items():
+            console.line(f"{count} failed of {name}, which this app has no more: not run again.", "yellow")
+        if not done["runs"] and done.get("gone"):
+            return
         if not done["runs"]:
             console.line("Nothing is parked: nothing to do." if parked else "No run has failed: nothing to do.")
             return

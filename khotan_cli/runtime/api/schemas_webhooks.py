@@ -174,7 +174,9 @@ class ReplayMany(Wire):
 
 
 class Replayed(Ok):
-    """The new runs; `worker`: whether a process is there that runs them."""
+    """The new runs; `worker`: whether a process is there that runs them; `gone`: how many failed runs are of each handler
+    that the app no longer has, and are not run again."""
 
     runs: list[str]
     worker: bool
+    gone: dict[str, int] = {}

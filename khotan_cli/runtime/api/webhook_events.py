@@ -57,9 +57,12 @@ async def replay_many(asked: ReplayMany, services: CurrentServices) -> Replayed:
     """New runs for those that failed and that nothing has followed since, or for records that are parked."""
     if asked.since is not None and asked.since.tzinfo is None:
         raise UsageError("since needs a time zone", hint="Like 2026-01-31T08:00:00Z.")
-    again = services.replays.parked if asked.parked else services.replays.failed
-    runs = await again(wire=asked.wire, since=asked.since)
-    return Replayed(runs=runs, worker=await services.has_worker())
+    gone: dict[str, int] = {}
+    if asked.parked:
+        runs = await services.replays.parked(wire=asked.wire, since=asked.since)
+    else:
+        runs, gone = await services.replays.failed(wire=asked.wire, since=asked.since)
+    return Replayed(runs=runs, worker=await services.has_worker(), gone=gone)
 
 
 @router.get("/{event}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
@@ -36,9 +37,11 @@ class Replays:
     async def one(self, event_id: str, handler: str | None = None, organisation: str | None = None) -> list[str]:
         """New runs of the handlers that take the event now, or of one of them; their ids. organisation: of a parked record.
 
-        Raises UsageError (unknown_event, nothing_to_replay), UnknownName for the handler.
+        Raises UsageError (unknown_event, nothing_to_replay; for a handler of another wire; for an organisation where no
+        record is ingested), UnknownName for the handler.
         """
         row = await self.event(event_id)
+        self._check(row, handler, organisation)
         wanted = [self._host.handler(handler)] if handler else self._takers(row)
         if not wanted:
             raise UsageError(
@@ -48,15 +51,36 @@ class Replays:
             )
         return await self._again([(row, wanted)], organisation)
 
-    async def failed(self, *, wire: str | None = None, since: datetime | None = None) -> list[str]:
-        """New runs for every run that failed, and that nothing has followed, of events that came since then; their ids."""
+    def _check(self, row: EventData, handler: str | None, organisation: str | None) -> None:
+        if handler and self._host.handler(handler).wire.id != row.wire:
+            raise UsageError(
+                f"Event {row.id} is of {row.wire!r}: {handler} is a handler of {self._host.handler(handler).wire.id!r}",
+                hint="Name a handler of the event's own wire, or leave it out.",
+                next=[f"khotan wire show {row.id}"],
+            )
+        wire = self._host.wires.get(row.wire)
+        if organisation and (wire is None or wire.kind != "ingest"):
+            raise UsageError(
+                f"Event {row.id} is of {row.wire!r}, which ingests no records: it is no organisation's",
+                hint="Leave the organisation out.",
+            )
+
+    async def failed(
+        self, *, wire: str | None = None, since: datetime | None = None
+    ) -> tuple[list[str], dict[str, int]]:
+        """New runs for every run that failed, and that nothing has followed, of events that came since then; their ids.
+
+        Also how many failed of each handler that this app lacks: of those none is run again.
+        """
         if wire is not None:
             self._host.wire(wire)
-        known, failed = self._host.handlers, dict[int, list[Handler]]()
+        known, failed, gone = self._host.handlers, dict[int, list[Handler]](), Counter[str]()
         for event_id, name in await self._host.events.failed(wire=wire, since=since):
             if name in known:
                 failed.setdefault(event_id, []).append(known[name])
-        return await self._all_again(list(failed), lambda row: failed[row.id])
+            else:
+                gone[name] += 1
+        return await self._all_again(list(failed), lambda row: failed[row.id]), dict(gone)
 
     async def parked(self, *, wire: str | None = None, since: datetime | None = None) -> list[str]:
         """New runs for the records that are parked: whose they are is asked again; ids of the runs."""

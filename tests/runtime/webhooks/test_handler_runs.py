@@ -211,3 +211,51 @@ def test_hooks_are_told_of_handlers_runs_that_are_ended_from_outside(database_ur
         assert project.khotan("flows", "cancel", waiting).json["error"] == "run_finished"
     told = (tmp_path / "told").read_text().splitlines()
     assert told == ["shop.blocks failed", "shop.blocks failed", "shop.waits cancelled"]
+
+
+async def test_what_a_later_run_has_put_right_is_not_failed_any_more(database_url: str, tmp_path: Path) -> None:
+    project = webhook_project(tmp_path, database_url)
+    database = Database(database_url, tmp_path)
+    handlers = [Delivery("shop.record", "catch"), Delivery("shop.gone", "catch")]
+    await EventStore(database).store(
+        [
+            Incoming("shop", f"evt_{number}", "order.paid", "POST", {}, "application/json", b"{}", [handler])
+            for number, handler in enumerate(handlers)
+        ]
+    )
+    await database.dispose()
+    with connection(database_url) as run:
+        run("UPDATE khotan_runs SET status = 'failed'")
+        assert project.khotan("wire", "events", "--status", "failed").json["total"] == 2
+        assert project.khotan("wire", "list").json["items"][0]["failed"] == 2
+        replayed = project.khotan("wire", "replay", "--failed").json
+        assert len(replayed["runs"]) == 1 and replayed["gone"] == {"shop.gone": 1}
+        run("UPDATE khotan_runs SET status = 'completed' WHERE status = 'pending'")
+    failed = project.khotan("wire", "events", "--status", "failed").json
+    assert [(item["remoteId"], item["status"]) for item in failed["items"]] == [("evt_1", "failed")]
+    assert project.khotan("wire", "events", "--status", "completed").json["total"] == 1
+    assert project.khotan("wire", "list").json["items"][0]["failed"] == 1
+    told = project.khotan("wire", "replay", "--failed", json_mode=False)
+    assert told.code == 0 and "1 failed of shop.gone" in told.stdout and "nothing to do" not in told.stdout
+
+
+OTHER = """
+other = Wire(chat, verify=signatures.unsigned())
+
+
+@other.catch()
+async def elsewhere(event: Event[Any]) -> None: ...
+"""
+
+
+def test_a_replay_is_of_the_events_own_wire(database_url: str, tmp_path: Path) -> None:
+    project = webhook_project(tmp_path, database_url, wire=OTHER)
+    with served_app(project, KHOTAN_ENGINE="off") as app:
+        assert send(app.url, order(1)).status_code == 202
+    foreign = project.khotan("wire", "replay", "1", "--handler", "chat.elsewhere")
+    assert (foreign.code, foreign.json["error"]) == (2, "invalid_input") and "'shop'" in foreign.json["message"]
+    nobodys = project.khotan("wire", "replay", "1", "--organisation", "acme")
+    assert (nobodys.code, nobodys.json["error"]) == (2, "invalid_input") and "organisation" in nobodys.json["message"]
+    with connection(database_url) as run:
+        assert run("SELECT flow, status FROM khotan_runs") == [("shop.record", "pending")]
+        assert run("SELECT organisation FROM khotan_webhook_events") == [(None,)]
