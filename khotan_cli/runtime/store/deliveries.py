@@ -2,53 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import exists, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    exists,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    union_all,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.runs import ACTIVE, RunData
-from khotan_cli.runtime.store.tables import RUNS
+from khotan_cli.runtime.store.runs import RunData
+from khotan_cli.runtime.store.tables import PLUGS, RUNS
 from khotan_cli.runtime.store.tables_webhooks import HANDLERS, WIRES
+
+_TOGETHER = 100
+"""Handlers that one statement looks at; SQLite joins at most 500 SELECTs."""
+ORDERED_LOCK = 0x6B686F7471
+"""PostgreSQL advisory lock under which runs of order keys are claimed ("khotq" in ASCII)."""
+# Written out: a partial index is not used where the status is a parameter.
+_PENDING: ColumnElement[str] = literal_column("'pending'")
+_RUNNING: ColumnElement[str] = literal_column("'running'")
+_WAITING = (RUNS.c.status == _PENDING) & RUNS.c.event_id.is_not(None)
+
+Waiting = Row[Any]
+"""A run that may start: id, flow, event_id, order_key; `lost`: starts of it that came to no end, not even a failure."""
+Choose = Callable[[Sequence[Waiting]], Collection[str]]
 
 
 class DeliveryStore:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    async def claim(self, worker: str, limit: int, paused: Collection[str] = ()) -> Sequence[RunData]:
-        """Start up to `limit` waiting runs, the oldest events first, and return their rows as they are then.
+    async def claim(
+        self, worker: str, handlers: Sequence[str], limit: int, choose: Choose | None = None
+    ) -> Sequence[RunData]:
+        """Start waiting runs of these handlers, and return their rows as they are then: of each handler's oldest, `limit` at
+        most, those that are chosen, by default the oldest events.
 
-        paused: handlers whose runs wait. Of runs with one order key only the one of the oldest event may start. Two workers
-        never get the same run.
+        Of runs with one order key only the one of the oldest event may start, and none while another of them runs. Two
+        workers never get the same run.
         """
-        now, earlier = utc_now(), RUNS.alias("earlier")
-        before = exists().where(
-            earlier.c.order_key == RUNS.c.order_key,
-            earlier.c.event_id < RUNS.c.event_id,
-            earlier.c.status.in_(ACTIVE),
-        )
-        next_up = (
-            select(RUNS.c.id)
-            .where(
-                RUNS.c.status == "pending",
-                RUNS.c.event_id.is_not(None),
-                or_(RUNS.c.next_at.is_(None), RUNS.c.next_at <= now),
-                or_(RUNS.c.order_key.is_(None), ~before),
-            )
-            .order_by(RUNS.c.event_id)
-            .limit(limit)
-        )
-        if paused:
-            next_up = next_up.where(RUNS.c.flow.not_in(list(paused)))
-        if not self.database.sqlite:
-            next_up = next_up.with_for_update(skip_locked=True, of=RUNS)
+        now = utc_now()
+        async with self.database.session() as session:
+            waiting = await self._waiting(session, handlers, limit, now)
+            chosen = choose(waiting) if choose else [row.id for row in waiting[:limit]]
+            if not chosen:
+                return []
+            if not self.database.sqlite:
+                if any(row.order_key for row in waiting if row.id in chosen):
+                    # Another worker may have begun, unseen, a run of the same key: what it commits is seen from here on.
+                    await session.execute(select(func.pg_advisory_xact_lock(ORDERED_LOCK)))
+                return await self._start(session, worker, chosen, now)
+        async with self.database.writing() as session:  # nobody who writes has waited for the look at the queue
+            return await self._start(session, worker, chosen, now)
+
+    async def _start(
+        self, session: AsyncSession, worker: str, chosen: Collection[str], now: datetime
+    ) -> Sequence[RunData]:
         statement = (
             update(RUNS)
-            .where(RUNS.c.id.in_(next_up), RUNS.c.status == "pending")
+            .where(RUNS.c.id.in_(chosen), RUNS.c.status == _PENDING, _in_turn())
             .values(
                 status="running",
                 epoch=RUNS.c.epoch + 1,
@@ -58,9 +84,30 @@ class DeliveryStore:
             )
             .returning(RUNS)
         )
-        async with self.database.writing() as session:
-            rows: Sequence[RunData] = (await session.execute(statement)).all()
-            return rows
+        rows: Sequence[RunData] = (await session.execute(statement)).all()
+        return rows
+
+    async def _waiting(
+        self, session: AsyncSession, handlers: Sequence[str], limit: int, now: datetime
+    ) -> Sequence[Waiting]:
+        found = list[Waiting]()
+        for start in range(0, len(handlers), _TOGETHER):
+            ready = [self._ready(name, limit, now) for name in handlers[start : start + _TOGETHER]]
+            found += (await session.execute(union_all(*ready))).all()
+        return sorted(found, key=lambda row: row.event_id)
+
+    def _ready(self, handler: str, limit: int, now: datetime) -> Select[Any]:
+        due = or_(RUNS.c.next_at.is_(None), RUNS.c.next_at <= now)
+        lost = (RUNS.c.epoch - RUNS.c.failures).label("lost")
+        ready = (
+            select(RUNS.c.id, RUNS.c.flow, RUNS.c.event_id, RUNS.c.order_key, lost)
+            .where(RUNS.c.flow == handler, _WAITING, due, _in_turn())
+            .order_by(RUNS.c.event_id)
+            .limit(limit)
+        )
+        if not self.database.sqlite:
+            ready = ready.with_for_update(skip_locked=True, of=RUNS)
+        return select(ready.subquery())
 
     async def postpone(self, run_id: str, epoch: int, failures: int, error: Any, until: datetime) -> None:
         """Let a run that failed wait for its next try."""
@@ -82,9 +129,51 @@ class DeliveryStore:
             statement = update(RUNS).where(theirs).values(values).returning(RUNS.c.id)
             return len((await session.execute(statement)).all())
 
+    async def end_unknown(self, handlers: Collection[str], before: datetime) -> list[str]:
+        """End as failed what has waited since before then for handlers that are none of these, nor disabled; their names."""
+        disabled = select(HANDLERS.c.name).where(HANDLERS.c.enabled.is_(False))
+        theirs = (_WAITING, RUNS.c.flow.not_in(list(handlers)), RUNS.c.flow.not_in(disabled))
+        async with self.database.writing() as session:
+            asked = select(RUNS.c.flow).where(*theirs, RUNS.c.updated_at < before).distinct()
+            names = list((await session.execute(asked)).scalars())
+            for name in names:
+                error = {
+                    "error": "unknown_handler",
+                    "message": f"There is no handler {name!r} in this app any more",
+                    "hint": "It was renamed or removed while the event waited.",
+                }
+                now = utc_now()
+                ended = {"status": "failed", "error": error, "ended_at": now, "updated_at": now}
+                gone = update(RUNS).where(_WAITING, RUNS.c.flow == name, RUNS.c.updated_at < before)
+                await session.execute(gone.values(ended))
+            return names
+
     async def switched_off(self) -> tuple[set[str], set[str]]:
         """Ids of the disabled wires, and names of the disabled handlers."""
+        wires, handlers, _ = await self.all_off()
+        return wires, handlers
+
+    async def all_off(self) -> tuple[set[str], set[str], set[str]]:
+        """Ids of the disabled wires, names of the disabled handlers, and of the disabled plugs."""
+        columns = (WIRES.c.id, HANDLERS.c.name, PLUGS.c.name)
+        asked = union_all(
+            *(
+                select(literal(number).label("number"), column.label("name")).where(column.table.c.enabled.is_(False))
+                for number, column in enumerate(columns)
+            )
+        )
+        found: tuple[set[str], set[str], set[str]] = (set(), set(), set())
         async with self.database.session() as session:
-            wires = await session.execute(select(WIRES.c.id).where(WIRES.c.enabled.is_(False)))
-            handlers = await session.execute(select(HANDLERS.c.name).where(HANDLERS.c.enabled.is_(False)))
-            return set(wires.scalars()), set(handlers.scalars())
+            for number, name in await session.execute(asked):
+                found[number].add(name)
+        return found
+
+
+def _in_turn() -> ColumnElement[bool]:
+    """Whether no other run of the order key runs, or comes first: one of an older event, or an older one of this event."""
+    other = RUNS.alias()
+    theirs, ours = (tuple_(runs.c.event_id, runs.c.created_at, runs.c.id) for runs in (other, RUNS))
+    same = other.c.order_key == RUNS.c.order_key
+    running = exists().where(same, other.c.status == _RUNNING)
+    earlier = exists().where(same, other.c.status == _PENDING, theirs < ours)
+    return or_(RUNS.c.order_key.is_(None), ~running & ~earlier)

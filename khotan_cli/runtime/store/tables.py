@@ -12,6 +12,7 @@ from sqlalchemy import (
     Index,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlmodel import Field
 
@@ -27,6 +28,8 @@ from khotan_cli.runtime.store.base import (
     utc_now,
 )
 
+_ORDERED = "order_key IS NOT NULL AND (status = 'pending' OR status = 'running')"
+"""With OR: SQLite does not see that a query for one of several is a query for them (sqlite.org/partialindex.html)."""
 metadata = base.metadata
 EVENTS = tables_webhooks.EVENTS
 
@@ -93,6 +96,10 @@ class ScheduleRow(KhotanTable, table=True):
     last_due_at: datetime = Field(sa_type=UtcDateTime)
 
 
+def _partial(name: str, *columns: str, where: str) -> Index:
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
 class RunRow(KhotanTable, table=True):
     """One execution of a flow, or of a handler of an event (then `event_id` is set, and the row is its place in the queue).
 
@@ -106,7 +113,8 @@ class RunRow(KhotanTable, table=True):
         Index("ix_khotan_runs_flow_created_at", "flow", "created_at"),
         Index("ix_khotan_runs_status", "status"),
         Index("ix_khotan_runs_event_id", "event_id"),
-        Index("ix_khotan_runs_order_key", "order_key", "event_id"),
+        _partial("ix_khotan_runs_waiting", "flow", "event_id", where="status = 'pending' AND event_id IS NOT NULL"),
+        _partial("ix_khotan_runs_order_key", "order_key", "status", "event_id", where=_ORDERED),
     )
 
     id: str = Field(primary_key=True, sa_type=Text)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import threading
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -25,12 +26,21 @@ from khotan_cli.runtime.store.runs import Reject, RunCancelled, RunData, RunLost
 from khotan_cli.runtime.webhooks.event import StoredEvent
 from khotan_cli.runtime.webhooks.handlers import Handler
 from khotan_cli.runtime.webhooks.host import WebhookHost
+from khotan_cli.runtime.webhooks.places import chosen, lost
 
 POLL_SECONDS = 0.2
 """How often the queue is looked at where nobody in this process says that there is something in it."""
 _GRACE_SECONDS = 5.0
 _MOST_STARTS = 20
 """Starts of a run without an end: its handler brings the process down."""
+_ORPHAN_DAYS = 1.0
+"""For how long runs wait for a handler that this app lacks: another version of it, which has it, may be on its way."""
+_ORPHANS_SECONDS = 600.0
+
+_HINTS = {
+    "flow_failed": "Correct the handler's code, then replay the event.",
+    "flow_timeout": "Raise timeout=…, or do less in one try; then replay the event.",
+}
 
 logger = logging.getLogger("khotan.webhooks")
 
@@ -40,8 +50,9 @@ class Deliverer:
 
     def __init__(self, host: WebhookHost, *, concurrency: int) -> None:
         self._host, self._concurrency = host, concurrency
-        self._running: dict[asyncio.Task[None], str] = {}
+        self._running: dict[asyncio.Task[None], RunData] = {}
         self._in_doubt = False
+        self._orphans_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
 
@@ -62,6 +73,7 @@ class Deliverer:
                 more = False
                 try:
                     await self._settle(worker)
+                    await self._end_orphans()
                     more = await self._round(worker, lanes)
                 except (DatabaseUnreachable, DatabaseBusy) as exc:
                     self._in_doubt = True  # what was claimed may be claimed, and its answer lost
@@ -82,27 +94,41 @@ class Deliverer:
         """Where the database was away: what is this worker's there, and does not run here, is put back into the queue."""
         if self._in_doubt:
             self._in_doubt = False
-            await self._host.deliveries.release(worker, but=self._running.values())
+            await self._host.deliveries.release(worker, but=[row.id for row in self._running.values()])
 
     async def _round(self, worker: str, lanes: Lanes) -> bool:
         """Start what can be started; whether there may be more."""
         free = self._concurrency - len(self._running)
         if free <= 0:
             return False
-        rows = await self._host.deliveries.claim(worker, free, await self._off())
+        able = await self._able()
+        rows = await self._host.deliveries.claim(
+            worker, able, free, lambda waiting: chosen(waiting, self._running.values(), able, self._concurrency)
+        )
         events = await self._host.events.many([row.event_id for row in rows]) if rows else {}
         for row in rows:
             task = asyncio.create_task(self._deliver(lanes, row, events.get(row.event_id)))
-            self._running[task] = row.id
+            self._running[task] = row
             task.add_done_callback(self._ended)
         return len(rows) == free
 
-    async def _off(self) -> set[str]:
-        """Names of the handlers that do not run now: disabled, or of a disabled wire, or not this app's."""
-        wires, handlers = await self._host.deliveries.switched_off()
-        if not wires and not handlers:
-            return set()
-        return handlers | {name for name, one in self._host.handlers.items() if one.wire.id in wires}
+    async def _able(self) -> list[str]:
+        """Names of the handlers that may run now: not disabled, nor of a disabled wire, nor with a disabled plug."""
+        wires, handlers, plugs = await self._host.deliveries.all_off()
+        return [
+            name
+            for name, one in self._host.handlers.items()
+            if name not in handlers and one.wire.id not in wires and not any(plug.name in plugs for plug in one.plugs)
+        ]
+
+    async def _end_orphans(self) -> None:
+        """Now and then: end the runs of handlers that are gone."""
+        if time.monotonic() < self._orphans_at:
+            return
+        before = utc_now() - timedelta(days=_ORPHAN_DAYS)
+        for name in await self._host.deliveries.end_unknown(list(self._host.handlers), before):
+            logger.warning("Events that waited for handler %s have failed: it is not in this app any more", name)
+        self._orphans_at = time.monotonic() + _ORPHANS_SECONDS
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
@@ -120,10 +146,10 @@ class Deliverer:
         self._wake.clear()
 
     async def _deliver(self, lanes: Lanes, row: RunData, event: EventData | None) -> None:
-        handler = self._host.handlers.get(row.flow)
+        handler = self._host.handlers[row.flow]
         work = asyncio.ensure_future(lanes.run(lambda: deliver(self._host, handler, row, event)))
         try:
-            if handler is None or handler.timeout is None:
+            if handler.timeout is None:
                 await work
                 return
             done, _ = await asyncio.wait({work}, timeout=handler.timeout + _GRACE_SECONDS)
@@ -150,19 +176,15 @@ class Deliverer:
             raise
 
 
-async def deliver(host: WebhookHost, handler: Handler | None, row: RunData, stored: EventData | None) -> None:
+async def deliver(host: WebhookHost, handler: Handler, row: RunData, stored: EventData | None) -> None:
     """One try of a run. Returns when its end, or its next try, is stored."""
     base = host.host
-    if handler is None or stored is None:
-        gone = f"There is no handler {row.flow!r} in this app any more" if handler is None else "The event is gone"
-        error = {
-            "error": "unknown_handler",
-            "message": gone,
-            "hint": "It was renamed or removed while the event waited.",
-        }
-        lost = await patiently(lambda: base.runs.finish(row.id, row.epoch, "failed", error=error))
-        if lost is not None:
-            await tell(base, handler, lost, started=False)
+    if stored is None:
+        gone = {"error": "unknown_event", "message": "The event is gone", "hint": "It was past its retention."}
+        await _never(host, handler, row, gone)
+        return
+    if lost(row) >= _MOST_STARTS:
+        await _never(host, handler, row, _of_event(_deadly(handler), row))
         return
     recorder = Recorder(base, handler, row.id, row.epoch)
     try:
@@ -196,15 +218,36 @@ async def deliver(host: WebhookHost, handler: Handler | None, row: RunData, stor
 
 
 async def _again_or_never(host: WebhookHost, handler: Handler, row: RunData, error: dict[str, Any]) -> None:
-    failures, retry = row.failures + 1, handler.retry
-    if failures < retry.attempts and row.epoch < retry.attempts + _MOST_STARTS:
+    failures, retry, error = row.failures + 1, handler.retry, _of_event(error, row)
+    if failures < retry.attempts:
         pause = min(retry.max_backoff, retry.backoff * 2 ** (failures - 1))
         until = utc_now() + timedelta(seconds=random.uniform(pause / 2, pause))
         await patiently(lambda: host.deliveries.postpone(row.id, row.epoch, failures, error, until))
         return
+    await _never(host, handler, row, error)
+
+
+async def _never(host: WebhookHost, handler: Handler, row: RunData, error: dict[str, Any]) -> None:
     ended = await patiently(lambda: host.host.runs.finish(row.id, row.epoch, "failed", error=error))
     if ended is not None:
         await tell(host.host, handler, ended, started=False)
+
+
+def _of_event(error: dict[str, Any], row: RunData) -> dict[str, Any]:
+    """What is said of a flow that failed, for a handler: its run is not retried, its event is replayed."""
+    hint = error.get("hint", "")
+    if "retry" in hint:
+        hint = _HINTS.get(error["error"], hint)
+    replay = f"khotan wire replay {row.event_id} --handler {row.flow}"
+    return {**error, "hint": hint, "next": [*error.get("next", []), replay]}
+
+
+def _deadly(handler: Handler) -> dict[str, Any]:
+    return {
+        "error": "handler_deadly",
+        "message": f"Handler {handler.name!r} was begun {_MOST_STARTS} times, and brought the process down again and again",
+        "hint": "Find out what ends the process (memory, os._exit, a crash in native code), then replay the event.",
+    }
 
 
 async def _invalid(host: WebhookHost, handler: Handler, recorder: Recorder, row: RunData, exc: ValidationError) -> None:
@@ -223,6 +266,4 @@ async def _invalid(host: WebhookHost, handler: Handler, recorder: Recorder, row:
         "hint": "Correct the model, then replay the event.",
         "next": [f"khotan wire replay {row.event_id}"],
     }
-    ended = await patiently(lambda: host.host.runs.finish(row.id, row.epoch, "failed", error=error))
-    if ended is not None:
-        await tell(host.host, handler, ended, started=False)
+    await _never(host, handler, row, error)

@@ -152,7 +152,10 @@ def test_one_that_fails_holds_up_no_other(database_url: str, tmp_path: Path) -> 
     assert found["shop.record"][:2] == ("completed", 0)
     assert found["shop.fails"][:2] == ("failed", 2)
     assert "attempt 3" in found["shop.fails"][2]["message"]
+    assert found["shop.fails"][2]["hint"] == "Correct the handler's code, then replay the event."
+    assert found["shop.fails"][2]["next"] == ["khotan wire replay 2 --handler shop.fails"]
     assert found["shop.hangs"][2]["error"] == "flow_timeout"
+    assert not any("retry" in error.get("hint", "") for _, _, error in found.values())
     assert found["shop.blocks"][0] == "failed" and "never yielded" in found["shop.blocks"][2]["message"]
 
 
