@@ -4,38 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Row,
-    Select,
-    exists,
-    func,
-    literal,
-    literal_column,
-    or_,
-    select,
-    tuple_,
-    union_all,
-    update,
-)
+from sqlalchemy import Row, TextClause, bindparam, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from khotan_cli.runtime.store.base import utc_now
+from khotan_cli.runtime.store.base import UtcDateTime, utc_now
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.runs import RunData
-from khotan_cli.runtime.store.tables import PLUGS, RUNS
-from khotan_cli.runtime.store.tables_webhooks import HANDLERS, WIRES
+from khotan_cli.runtime.store.tables import RUNS
+from khotan_cli.runtime.store.tables_webhooks import HANDLERS
 
 _TOGETHER = 100
 """Handlers that one statement looks at; SQLite joins at most 500 SELECTs."""
 ORDERED_LOCK = 0x6B686F7471
 """PostgreSQL advisory lock under which runs of order keys are claimed ("khotq" in ASCII)."""
-# Written out: a partial index is not used where the status is a parameter.
-_PENDING: ColumnElement[str] = literal_column("'pending'")
-_RUNNING: ColumnElement[str] = literal_column("'running'")
-_WAITING = (RUNS.c.status == _PENDING) & RUNS.c.event_id.is_not(None)
+# The states are written out: a partial index is not used where they are parameters.
+_WAITING = "status = 'pending' AND event_id IS NOT NULL"
+_IN_TURN = (
+    "(order_key IS NULL OR NOT EXISTS (SELECT 1 FROM khotan_runs AS other WHERE "
+    "other.order_key = khotan_runs.order_key AND other.status = 'running') "
+    "AND NOT EXISTS (SELECT 1 FROM khotan_runs AS other WHERE "
+    "other.order_key = khotan_runs.order_key AND other.status = 'pending' AND (other.event_id, other.created_at, other.id) "
+    "< (khotan_runs.event_id, khotan_runs.created_at, khotan_runs.id)))"
+)
+"""No other run of the order key runs, or comes first: one of an older event, or an older one of this event."""
+
+_OFF = text(
+    "SELECT 0, id FROM khotan_wires WHERE NOT enabled UNION ALL "
+    "SELECT 1, name FROM khotan_webhook_handlers WHERE NOT enabled UNION ALL "
+    "SELECT 2, name FROM khotan_plugs WHERE NOT enabled"
+)
 
 Waiting = Row[Any]
 """A run that may start: id, flow, event_id, order_key; `lost`: starts of it that came to no end, not even a failure."""
@@ -74,7 +74,7 @@ class DeliveryStore:
     ) -> Sequence[RunData]:
         statement = (
             update(RUNS)
-            .where(RUNS.c.id.in_(chosen), RUNS.c.status == _PENDING, _in_turn())
+            .where(RUNS.c.id.in_(chosen), RUNS.c.status == "pending", text(_IN_TURN))
             .values(
                 status="running",
                 epoch=RUNS.c.epoch + 1,
@@ -92,22 +92,10 @@ class DeliveryStore:
     ) -> Sequence[Waiting]:
         found = list[Waiting]()
         for start in range(0, len(handlers), _TOGETHER):
-            ready = [self._ready(name, limit, now) for name in handlers[start : start + _TOGETHER]]
-            found += (await session.execute(union_all(*ready))).all()
+            names = handlers[start : start + _TOGETHER]
+            values = {"now": now, "most": limit, **{f"name{number}": name for number, name in enumerate(names)}}
+            found += (await session.execute(_look(len(names), self.database.sqlite), values)).all()
         return sorted(found, key=lambda row: row.event_id)
-
-    def _ready(self, handler: str, limit: int, now: datetime) -> Select[Any]:
-        due = or_(RUNS.c.next_at.is_(None), RUNS.c.next_at <= now)
-        lost = (RUNS.c.epoch - RUNS.c.failures).label("lost")
-        ready = (
-            select(RUNS.c.id, RUNS.c.flow, RUNS.c.event_id, RUNS.c.order_key, lost)
-            .where(RUNS.c.flow == handler, _WAITING, due, _in_turn())
-            .order_by(RUNS.c.event_id)
-            .limit(limit)
-        )
-        if not self.database.sqlite:
-            ready = ready.with_for_update(skip_locked=True, of=RUNS)
-        return select(ready.subquery())
 
     async def postpone(self, run_id: str, epoch: int, failures: int, error: Any, until: datetime) -> None:
         """Let a run that failed wait for its next try."""
@@ -132,7 +120,7 @@ class DeliveryStore:
     async def end_unknown(self, handlers: Collection[str], before: datetime) -> list[str]:
         """End as failed what has waited since before then for handlers that are none of these, nor disabled; their names."""
         disabled = select(HANDLERS.c.name).where(HANDLERS.c.enabled.is_(False))
-        theirs = (_WAITING, RUNS.c.flow.not_in(list(handlers)), RUNS.c.flow.not_in(disabled))
+        theirs = (text(_WAITING), RUNS.c.flow.not_in(list(handlers)), RUNS.c.flow.not_in(disabled))
         async with self.database.writing() as session:
             asked = select(RUNS.c.flow).where(*theirs, RUNS.c.updated_at < before).distinct()
             names = list((await session.execute(asked)).scalars())
@@ -144,7 +132,7 @@ class DeliveryStore:
                 }
                 now = utc_now()
                 ended = {"status": "failed", "error": error, "ended_at": now, "updated_at": now}
-                gone = update(RUNS).where(_WAITING, RUNS.c.flow == name, RUNS.c.updated_at < before)
+                gone = update(RUNS).where(text(_WAITING), RUNS.c.flow == name, RUNS.c.updated_at < before)
                 await session.execute(gone.values(ended))
             return names
 
@@ -155,25 +143,21 @@ class DeliveryStore:
 
     async def all_off(self) -> tuple[set[str], set[str], set[str]]:
         """Ids of the disabled wires, names of the disabled handlers, and of the disabled plugs."""
-        columns = (WIRES.c.id, HANDLERS.c.name, PLUGS.c.name)
-        asked = union_all(
-            *(
-                select(literal(number).label("number"), column.label("name")).where(column.table.c.enabled.is_(False))
-                for number, column in enumerate(columns)
-            )
-        )
         found: tuple[set[str], set[str], set[str]] = (set(), set(), set())
         async with self.database.session() as session:
-            for number, name in await session.execute(asked):
+            for number, name in await session.execute(_OFF):
                 found[number].add(name)
         return found
 
 
-def _in_turn() -> ColumnElement[bool]:
-    """Whether no other run of the order key runs, or comes first: one of an older event, or an older one of this event."""
-    other = RUNS.alias()
-    theirs, ours = (tuple_(runs.c.event_id, runs.c.created_at, runs.c.id) for runs in (other, RUNS))
-    same = other.c.order_key == RUNS.c.order_key
-    running = exists().where(same, other.c.status == _RUNNING)
-    earlier = exists().where(same, other.c.status == _PENDING, theirs < ours)
-    return or_(RUNS.c.order_key.is_(None), ~running & ~earlier)
+@lru_cache(maxsize=256)
+def _look(handlers: int, sqlite: bool) -> TextClause:
+    """The oldest runs that may start, of each of so many handlers. As text: putting it together takes longer than to run it."""
+    lock = "" if sqlite else " FOR UPDATE SKIP LOCKED"
+    looks = (
+        "SELECT * FROM (SELECT id, flow, event_id, order_key, epoch - failures AS lost FROM khotan_runs "  # noqa: S608
+        f"WHERE flow = :name{number} AND {_WAITING} AND (next_at IS NULL OR next_at <= :now) AND {_IN_TURN} "
+        f"ORDER BY event_id LIMIT :most{lock}) AS look{number}"
+        for number in range(handlers)
+    )
+    return text(" UNION ALL ".join(looks)).bindparams(bindparam("now", type_=UtcDateTime))
