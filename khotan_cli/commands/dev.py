@@ -13,6 +13,9 @@ from khotan_cli.console import console
 from khotan_cli.errors import KhotanError
 from khotan_cli.options import options
 
+_HEADER_BYTES = 262_144
+"""What the server reads of a request's head: more than the app takes, so that the app says what is wrong with it."""
+
 
 def dev(
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
@@ -44,6 +47,7 @@ def dev(
             reload=reload,
             reload_dirs=[str(settings.source_dir)] if reload else None,
             app_dir=str(settings.source_dir),
+            h11_max_incomplete_event_size=_HEADER_BYTES,
             log_config=_logging(),
         )
     except SystemExit as exc:

@@ -103,7 +103,7 @@ class Restarting:
 
     def __call__(self, asked: Asked) -> Answer:
         if asked.path.endswith("/wires/shop"):
-            return as_json({"ok": True, "id": "shop", "path": "/webhook/shop"})
+            return as_json({"ok": True, "id": "shop", "path": "/webhook/shop", "worker": True})
         if not self.back.is_set():
             self.missed += 1
             return Answer(drop=True)

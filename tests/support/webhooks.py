@@ -117,6 +117,7 @@ class Served:
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         words = [sys.executable, "-m", "uvicorn", "khotan.app:app", "--port", str(self.port), "--log-level", "warning"]
+        words += ["--h11-max-incomplete-event-size", "262144"]  # so that large header fields are the app's to refuse
         root = str(Path(__file__).resolve().parents[2])
         environment = {**project.environment(env), "PYTHONPATH": root}
         self._log = (project.folder / f"served-{self.port}.log").open("wb")

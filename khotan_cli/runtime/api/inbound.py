@@ -24,8 +24,8 @@ HEADER_BYTES = 32_768
 """Of all header fields together; more is refused (RFC 6585 5)."""
 READ_SECONDS = 15.0
 """In which a body must have come."""
-_UNREAD = (408, 413, 431)
-"""Refused before the body has come to its end."""
+_UNREAD = (408, 413)
+"""Refused while the body comes, and goes on to come."""
 _UNAVAILABLE = KhotanError("Temporarily unavailable", code="unavailable", hint="Try again later.").to_json()
 """What anybody is told of a failure of ours: where the database is, say, is the owner's to know."""
 WEBHOOK, INGEST = "/webhook", "/ingest"

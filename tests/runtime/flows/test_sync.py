@@ -295,7 +295,7 @@ async def test_a_retry_from_a_step_knows_the_keys_of_the_steps_before(
 
 
 class NamedRow(SQLModel, table=True):
-    __tablename__ = "named"  # pyright: ignore[reportAssignmentType]
+    __tablename__ = "named_items"  # pyright: ignore[reportAssignmentType]
 
     id: int = Field(primary_key=True)
     name: str = Field(unique=True)
@@ -322,7 +322,7 @@ async def test_nothing_is_deleted_after_a_resume_with_another_key(
     fail[0] = False
     again = await Dispatcher(host).retry(failed.id, "4")
     assert await execute(host, again) == "completed"
-    assert await rows_of(host, "SELECT count(*) FROM named") == [(30,)]
+    assert await rows_of(host, "SELECT count(*) FROM named_items") == [(30,)]
 
 
 async def test_a_transform_that_leaves_everything_out_empties_no_table(

@@ -249,7 +249,7 @@ def test_runs_of_a_handler_that_a_worker_lacks_wait_for_one_that_has_it(database
             wait_for(lambda: ("shop.record", "completed") in run(states), "what the old worker has")
             old.stop()
         assert run(states) == [("shop.later", "pending"), ("shop.record", "completed")]
-        assert project.khotan("wire", "show", "1").json["status"] == "waiting"
+        assert project.khotan("wire", "show", "1").json["status"] == "pending"
         source.write_text(new)
         with worker(project) as young:
             wait_for(lambda: ("shop.later", "completed") in run(states), "what only the new one has")
