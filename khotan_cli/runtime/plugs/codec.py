@@ -151,7 +151,7 @@ def invalid_model(response: httpx.Response, exc: ValidationError, declared: Any)
     return _invalid(
         response,
         f"is not a {name}: {'; '.join(shown)}{more}",
-        hint="Run `khotan plug NAME --endpoint ENDPOINT --compare` to see every difference.",
+        hint="Compare the endpoint with what it declares to see every difference.",
         preview_body=False,
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast, o
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from khotan_cli.errors import PaginationError
+from khotan_cli.errors import PaginationError, ResponseInvalid
 from khotan_cli.runtime.plugs.codec import Decoder, Encoding, decode_error, decode_untyped, invalid_model
 from khotan_cli.runtime.plugs.failures import status_error
 from khotan_cli.runtime.plugs.hold import HeldAnswer
@@ -208,7 +208,11 @@ class BoundEndpoint(Generic[P_co]):
         if response.is_success:
             if decoder is None:
                 return decode_untyped(response, self.plug.parsers)
-            return decoder.decode(response, self.plug.parsers)
+            try:
+                return decoder.decode(response, self.plug.parsers)
+            except ResponseInvalid as exc:
+                exc.next = (*exc.next, f"khotan plug {self.plug.name} --endpoint {endpoint.name} --compare")
+                raise
         raise status_error(self.plug.name, endpoint.name, response, decode_error(response, self.plug.parsers, decoder))
 
     def __repr__(self) -> str:

@@ -158,7 +158,7 @@ async def test_wrong_parameters_are_named_before_anything_is_sent(call: Any, wor
         with pytest.raises(ParameterError) as caught:
             await call(at(server))
     assert server.asked == []
-    text = caught.value.message + caught.value.hint
+    text = " ".join([caught.value.message, caught.value.hint, *caught.value.next])
     assert all(word in text for word in words), text
 
 
@@ -209,7 +209,7 @@ async def test_alternative_success_and_no_content() -> None:
         (Answer(200, b'{"id": 1, "na', {"Content-Type": "application/json"}), ["not valid JSON", "13 bytes"]),
         (Answer(200, b'{"id": 1, "name": "\xff"}', {"Content-Type": "application/json"}), ["UTF-8"]),
         (Answer(200, b"", {"Content-Type": "application/json"}), ["empty"]),
-        (as_json({"id": "x"}), ["id", "integer", "--compare"]),
+        (as_json({"id": "x"}), ["id", "integer", "--endpoint get_item --compare"]),
     ],
 )
 async def test_a_body_that_is_not_what_was_declared_says_what_came(answer: Answer, words: list[str]) -> None:
