@@ -216,7 +216,7 @@ async def test_a_body_that_is_not_what_was_declared_says_what_came(answer: Answe
     async with loopback(lambda asked: answer) as server:
         with pytest.raises(ResponseInvalid) as caught:
             await at(server).get_item(item_id=1)
-    text = caught.value.message + caught.value.hint
+    text = " ".join([caught.value.message, caught.value.hint, *caught.value.next])
     assert all(word in text for word in words), text
 
 
