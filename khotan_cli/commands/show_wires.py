@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from khotan_cli.commands.replay import NO_WORKER
+from khotan_cli.commands.show_times import clock, when
 from khotan_cli.console import console
 
 COLOURS = {
@@ -47,8 +48,8 @@ def show_wire(wire: dict[str, Any]) -> None:
         what = "callback" if wire["managed"] else "the service is to send to"
         console.line(f"{what} {wire['callbackUrl']}")
     if wire["subscribed"]:
-        until = f", until {wire['expiresAt'][:19]}" if wire["expiresAt"] else ""
-        renewed = f", renewed at {wire['renewAt'][:19]}" if wire["renewAt"] else ""
+        until = f", until {when(wire['expiresAt'])}" if wire["expiresAt"] else ""
+        renewed = f", renewed at {when(wire['renewAt'])}" if wire["renewAt"] else ""
         console.line(f"subscribed{' as ' + wire['remoteId'] if wire['remoteId'] else ''}{until}{renewed}", "green")
     if wire["error"]:
         console.line(f"✗ {wire['error']['message']}", "red")
@@ -90,13 +91,13 @@ def event_row(event: dict[str, Any]) -> list[Any]:
     newest = {run["handler"].partition(".")[2]: run["status"] for run in event["runs"]}
     runs = ", ".join(f"{handler}: {status}" for handler, status in newest.items())
     repeats = f" (+{event['repeats']})" if event["repeats"] else ""
-    return [event["id"], event["receivedAt"][11:19], event["wire"], event["type"] or "–", state, runs + repeats]
+    return [event["id"], when(event["receivedAt"]), event["wire"], event["type"] or "–", state, runs + repeats]
 
 
 def show_event(event: dict[str, Any]) -> None:
     console.line(f"Event {event['id']}: {event['type'] or 'no type'} of {event['wire']}, {event['status']}", "bold")
     console.line(
-        f"{event['method']} {event['receivedAt'][:19]}, {event['size']:,} bytes, sender's id {event['remoteId']}"
+        f"{event['method']} {when(event['receivedAt'])}, {event['size']:,} bytes, sender's id {event['remoteId']}"
     )
     if event["repeats"]:
         altered = f", {event['altered']} of them with another body" if event["altered"] else ""
@@ -128,4 +129,4 @@ def show_deliveries(event: dict[str, Any]) -> None:
                 console.line(f"  {run['error']['hint']}", "dim")
         if run["nextAt"]:
             tried = "once" if run["failures"] == 1 else f"{run['failures']} times"
-            console.line(f"  tried {tried}; again at {run['nextAt'][11:19]} UTC", "dim")
+            console.line(f"  tried {tried}; again at {clock(run['nextAt'])}", "dim")

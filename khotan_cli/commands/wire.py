@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from khotan_cli.commands.replay import LOOK_SECONDS, OPEN, Since, replay, run_failed
+from khotan_cli.commands.show_times import when
 from khotan_cli.commands.show_wires import show_deliveries, show_event, show_events, show_wire, show_wires
 from khotan_cli.commands.values import moment, read_json
 from khotan_cli.commands.wire_vars import Name, variables
@@ -74,7 +75,7 @@ def renew(name: Name) -> None:
     """Renew the subscription now. Otherwise the engine does it before it expires."""
     with options.client() as client:
         document = client.renew_wire(name)
-    until = f" until {document['expiresAt'][:19]}" if document["expiresAt"] else ""
+    until = f" until {when(document['expiresAt'])}" if document["expiresAt"] else ""
     console.result(document, lambda: console.success(f"{name} is renewed{until}."))
 
 
