@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 import psycopg
@@ -21,6 +21,7 @@ from khotan_cli.errors import ConfigError, KhotanError
 from khotan_cli.runtime.flows.execution import execute, tell
 from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.lanes import Lanes
+from khotan_cli.runtime.flows.recorder import patiently
 from khotan_cli.runtime.flows.upkeep import Upkeep
 from khotan_cli.runtime.flows.workers import Seat, seat_at
 from khotan_cli.runtime.store.deliveries import DeliveryStore
@@ -153,7 +154,7 @@ class Engine:
             run_id = DBOS.workflow_id
             assert run_id is not None
             try:
-                return await self._bounded(run_id, lanes.run(lambda: execute(host, run_id)))
+                return await self._bounded(run_id, lambda: lanes.run(lambda: execute(host, run_id)))
             except KhotanError as exc:
                 # Not even the failure could be stored: upkeep ends the run when the database is back.
                 logger.error("Run %s could not be ended: %s", run_id, exc.message)
@@ -161,17 +162,16 @@ class Engine:
 
         return khotan_run
 
-    async def _bounded(self, run_id: str, work: Any) -> str:
+    async def _bounded(self, run_id: str, work: Callable[[], Coroutine[Any, Any, str]]) -> str:
         """The work; a run whose flow has a timeout and never yields to it is ended from outside."""
-        row = await self._host.runs.get(run_id)
+        row = await patiently(lambda: self._host.runs.get(run_id))
         flow = None if row is None else self._host.flows.get(row.flow)
-        task = asyncio.ensure_future(work)
+        task = asyncio.ensure_future(work())
         if flow is None or flow.timeout is None:
-            done: str = await task
-            return done
+            return await task
         ended, _ = await asyncio.wait({task}, timeout=flow.timeout + _GRACE_SECONDS)
         if ended:
-            return str(task.result())
+            return task.result()
         task.cancel()
         error = {
             "error": "flow_timeout",
