@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.postgres import PostgresMissing, PostgresServer, running_server
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Run in the background: a shell has Ctrl-C ignored there, and programs that tests start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
