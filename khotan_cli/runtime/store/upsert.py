@@ -7,6 +7,7 @@ with a condition. Both were measured against the alternatives: bench/upsert.py.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -43,6 +44,8 @@ from khotan_cli.runtime.store.values import (
 
 PAGE = 1000
 _KEYS_AT_A_TIME = 500
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+"""A NUL in JSON; where the backslash is itself escaped it is six characters of a text."""
 _PAYLOAD, _UNEQUAL = ":khotan_payload", ":khotan_unequal"
 
 
@@ -268,7 +271,7 @@ class _Postgres:
         return f"({sides[0]}) IS DISTINCT FROM ({sides[1]})" if self._upserter.compared else ""
 
     async def run(self, session: AsyncSession, payload: str, count: int, *, mostly_new: bool = False) -> Upserted:
-        if "\\u0000" in payload:
+        if "\\u0000" in payload and _NUL.search(payload):
             raise Misfit(NUL)
         connection = await session.connection()
         sql = self._sql_mostly_new if mostly_new else self._sql

@@ -248,3 +248,10 @@ async def test_a_nul_character_is_said_before_postgresql_chokes(tables: Database
     with pytest.raises(StoreError, match="NUL"):
         async with tables.writing() as session:
             await upsert(session, Plain, [{"id": 1, "name": "a\x00b"}], key="id")
+
+
+async def test_a_text_that_speaks_of_a_nul_holds_none(tables: Database) -> None:
+    texts = ["a\\u0000b", "\\\\u0000"]
+    async with tables.writing() as session:
+        await upsert(session, Plain, [{"id": n, "name": name} for n, name in enumerate(texts)], key="id")
+        assert (await session.execute(text("SELECT name FROM plain ORDER BY id"))).scalars().all() == texts
