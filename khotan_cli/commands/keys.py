@@ -7,6 +7,7 @@ import select
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -33,17 +34,27 @@ class Keys:
         if self._before is not None:
             import termios
 
-            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
+            with suppress(termios.error):  # the terminal has gone
+                termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
 
     def pressed(self, seconds: float) -> Iterator[str]:
-        """The keys that are pressed within some time: characters, `up` and `down`. Ends early when there are some."""
+        """The keys that are pressed within some time: characters, `up` and `down`. Ends early when there are some.
+
+        Raises KeyboardInterrupt where the terminal has gone: nobody looks any more.
+        """
         if self._before is None:
             time.sleep(seconds)
             return
         descriptor = sys.stdin.fileno()
         if not select.select([descriptor], [], [], seconds)[0]:
             return
-        text = os.read(descriptor, 256).decode(errors="ignore")
+        try:
+            pressed = os.read(descriptor, 256)
+        except OSError:
+            pressed = b""
+        if not pressed:
+            raise KeyboardInterrupt
+        text = pressed.decode(errors="ignore")
         while text:
             arrow = next((code for code in _ARROWS if text.startswith(code)), None)
             yield _ARROWS[arrow] if arrow else text[0]

@@ -19,13 +19,16 @@ from khotan_cli.sandbox.listings import corrected, documented
 from khotan_cli.sandbox.tour import sandbox
 from tests.support.services import free_port
 
+# One worker tells the whole story once: it starts two dozen processes, which on a busy machine take their time.
+pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(300)]
+
 COMMAND = [sys.executable, "-m", "khotan_cli", "demo"]
 
 
 def demo(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "COLUMNS": "120", **environment}
     return subprocess.run(
-        [*COMMAND, *options], cwd=folder, env=env, capture_output=True, text=True, timeout=100, check=False
+        [*COMMAND, *options], cwd=folder, env=env, capture_output=True, text=True, timeout=240, check=False
     )
 
 

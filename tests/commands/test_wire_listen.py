@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +72,27 @@ def test_it_says_when_nobody_runs_handlers(tmp_path: Path) -> None:
     assert code == 0, screen
     assert project.khotan("wire", "listen", "shop", "--for", "0.1").json["worker"] is False
     assert "Nothing runs handlers now" in project.khotan("wire", "status", "shop", json_mode=False).stdout
+
+
+def test_it_ends_with_its_terminal(served: tuple[Project, Served], tmp_path: Path) -> None:
+    """Also where it was told to survive a hang-up, by nohup say: it does not go on looking for keys."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        os.chdir(tmp_path)
+        os.execv(sys.executable, [*KHOTAN, "wire", "listen", "shop"])
+    seen = b""
+    while b"Waiting for events" not in seen:
+        seen += os.read(terminal, 65536)
+    os.close(terminal)
+    ended, deadline = 0, time.monotonic() + 30
+    while not ended and time.monotonic() < deadline:
+        ended, _ = os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.05)  # another process ends
+    if not ended:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert ended == pid
 
 
 def test_a_terminal_is_as_it_was_after_ctrl_c(served: tuple[Project, Served], tmp_path: Path) -> None:
