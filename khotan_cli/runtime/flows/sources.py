@@ -14,6 +14,7 @@ from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.flows.pages import PageReader, without_secrets
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.plugs.walk import PageWalk, Position
+from khotan_cli.runtime.store.columns import as_python
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.joining import joined
 
@@ -92,7 +93,7 @@ class SelectSource:
             return await self._read_without_key(position[_WITHOUT_KEY])
         statement = self._with_key.limit(self._page)
         if position is not None:
-            after = [_typed(column, value) for column, value in zip(self._columns, position, strict=True)]
+            after = [as_python(column)(value) for column, value in zip(self._columns, position, strict=True)]
             statement = statement.where(tuple_(*self._columns) > tuple_(*after))
         records = await self._records(statement)
         if len(records) == self._page:
@@ -174,14 +175,3 @@ def _column(statement: Select[Any], name: str) -> Any:
             hint=f"Its columns: {', '.join(str(column.key) for column in statement.selected_columns)}",
         )
     return found
-
-
-def _typed(column: Any, value: Any) -> Any:
-    """A key that was kept as JSON, as the column's Python type."""
-    from pydantic import TypeAdapter
-
-    try:
-        kind = column.type.python_type
-    except NotImplementedError:
-        return value
-    return TypeAdapter(kind).validate_python(value)

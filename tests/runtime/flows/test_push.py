@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Numeric, Uuid, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import Field, SQLModel, select
 
@@ -31,6 +34,14 @@ class ContactRow(SQLModel, table=True):
 
     id: int = Field(primary_key=True)
     mail: str | None = Field(default=None, unique=True)
+
+
+class EntryRow(SQLModel, table=True):
+    __tablename__ = "entries"  # pyright: ignore[reportAssignmentType]
+
+    day: date = Field(primary_key=True)
+    amount: Decimal = Field(primary_key=True, sa_type=Numeric(10, 2))
+    ref: uuid.UUID = Field(primary_key=True, sa_type=Uuid)
 
 
 async def fill(host: Host, count: int) -> None:
@@ -361,6 +372,30 @@ async def test_rows_without_a_key_are_told_wherever_the_database_sorts_them(
     assert sorted(body["mail"] for _, _, body in source.sent) == ["m10", "m7", "m8", "m9"]
     rejects, total = await host.runs.rejects(row.id)
     assert total == 7 and {reject.record["id"] for reject in rejects} == set(range(7))
+
+
+async def test_pages_follow_a_key_of_several_columns_that_json_writes_as_texts(
+    run: Run, host: Host, shop: Shop, source: Source
+) -> None:
+    @outflow(shop)
+    async def out(ctx: FlowContext) -> None:
+        await ctx.ensure_table(EntryRow)
+        async with ctx.session() as session:
+            for n in range(9):
+                day, amount = date(2026, 1, 1 + n // 4), Decimal(n // 2) / 4
+                session.add(EntryRow(day=day, amount=amount, ref=uuid.UUID(int=n)))
+        await ctx.push(
+            select(EntryRow),
+            shop.create_item,
+            key=("day", "amount", "ref"),
+            page=2,
+            concurrency=1,
+            body=lambda row: {"n": row.ref.int},
+        )
+
+    row = await run(out)
+    assert (row.status, counts(row)) == ("completed", {"extracted": 9, "transformed": 9, "created": 9}), row.error
+    assert [body["n"] for _, _, body in source.sent] == list(range(9))
 
 
 class Mirror:
