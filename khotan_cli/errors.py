@@ -115,6 +115,7 @@ CODES: Mapping[str, tuple[int, int]] = {
     "would_overwrite": (409, EXIT_OVERWRITE),
     "plug_failed": (502, EXIT_FAILED),
     "unexpected_status": (502, EXIT_FAILED),
+    "service_error": (502, EXIT_FAILED),
     "plug_unreachable": (502, EXIT_UNAVAILABLE),
     "plug_timeout": (504, EXIT_UNAVAILABLE),
     "plug_refused": (502, EXIT_UNAVAILABLE),

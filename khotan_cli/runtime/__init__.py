@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         post,
         put,
     )
+    from khotan_cli.runtime.plugs.error_body import ErrorBody
     from khotan_cli.runtime.plugs.oauth import OAuth2AuthorizationCode, OAuth2ClientCredentials
     from khotan_cli.runtime.plugs.paginate import PageView, Paginator
     from khotan_cli.runtime.plugs.paginators import (
@@ -101,6 +102,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "post",
         "put",
     ),
+    "khotan_cli.runtime.plugs.error_body": ("ErrorBody",),
     "khotan_cli.runtime.plugs.oauth": ("OAuth2AuthorizationCode", "OAuth2ClientCredentials"),
     "khotan_cli.runtime.plugs.paginate": ("PageView", "Paginator"),
     "khotan_cli.runtime.plugs.paginators": (
@@ -160,6 +162,7 @@ __all__ = [
     "CursorPaginator",
     "CustomAuth",
     "Endpoint",
+    "ErrorBody",
     "Event",
     "EventInfo",
     "Finding",

@@ -9,7 +9,7 @@ from pathlib import Path
 import khotan_cli.runtime as runtime
 
 PINNED = """
-ApiKeyAuth AuthError BasicAuth BearerAuth Cache CallContext CursorPaginator CustomAuth Endpoint Finding
+ApiKeyAuth AuthError BasicAuth BearerAuth Cache CallContext CursorPaginator CustomAuth Endpoint ErrorBody Finding
 Flow FlowContext FlowError Hooks MappingConflict MappingEntry PushResult Resource RunInfo RunResult SlackNotifier Step
 SyncResult Upserted Variant inflow ingest outflow relay step upsert
 FunctionPaginator HmacAuth JsonApiPaginator KeysetPaginator Khotan KhotanError LinkHeaderPaginator

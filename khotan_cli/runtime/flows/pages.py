@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, get_args, get_origin
+from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import httpx
@@ -14,7 +14,8 @@ from pydantic_core import to_jsonable_python
 
 from khotan_cli.errors import ResponseInvalid
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
-from khotan_cli.runtime.plugs.paginate import USUAL_LISTS, dig
+from khotan_cli.runtime.plugs.declared_path import items_type
+from khotan_cli.runtime.plugs.paths import Path, dig
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.plugs.walk import Fetched, PageWalk, Position
 
@@ -43,6 +44,8 @@ class PageReader:
 
     def read(self, fetched: Fetched) -> Page:
         """Raises ResponseInvalid where the page, or with skip_invalid what holds its items, is not as declared."""
+        if fetched.end:
+            return Page([])
         try:
             page = self._walk.bound.result(fetched.response)
         except ResponseInvalid:
@@ -82,46 +85,11 @@ def shown(record: Any) -> Any:
     return to_jsonable_python(record, fallback=repr)
 
 
-def item_model(bound: BoundEndpoint[Any], items_path: str | None) -> type[BaseModel] | None:
+def item_model(bound: BoundEndpoint[Any], items_path: Path | None) -> type[BaseModel] | None:
     """The Pydantic model of an item, as the endpoint's declaration says; None where it does not."""
     endpoint = bound.endpoint
-    if endpoint.item is not None:
-        return _model(endpoint.item)
-    declared = endpoint.returns
-    if get_origin(declared) is list:
-        return _model(get_args(declared)[0])
-    if not (isinstance(declared, type) and issubclass(declared, BaseModel)):
-        return None
-    lists: dict[str, Any] = {}
-    for name, info in declared.model_fields.items():
-        inner = _list_item(info.annotation)
-        if inner is not None:
-            lists[info.alias or name] = inner
-    if items_path is not None:
-        return _at_path(declared, items_path)
-    usual = [name for name in USUAL_LISTS if name in lists] or (list(lists) if len(lists) == 1 else [])
-    return _model(lists[usual[0]]) if usual else None
-
-
-def _at_path(model: type[BaseModel], path: str) -> type[BaseModel] | None:
-    here: Any = model
-    for part in path.split("."):
-        if not (isinstance(here, type) and issubclass(here, BaseModel)):
-            return None
-        found = next((i for n, i in here.model_fields.items() if part in (i.alias, n)), None)
-        if found is None:
-            return None
-        here = found.annotation
-    inner = _list_item(here)
-    return None if inner is None else _model(inner)
-
-
-def _list_item(annotation: Any) -> Any:
-    """The item type of `list[X]` or `list[X] | None`."""
-    for candidate in (annotation, *get_args(annotation)):
-        if get_origin(candidate) in (list, tuple) and get_args(candidate):
-            return get_args(candidate)[0]
-    return None
+    declared = endpoint.item if endpoint.item is not None else items_type(endpoint.returns, items_path)
+    return _model(declared)
 
 
 def _model(declared: Any) -> type[BaseModel] | None:
@@ -147,7 +115,7 @@ def as_document(record: Any) -> dict[str, Any]:
     return found
 
 
-def answer_value(answer: Any, path: str) -> Any:
+def answer_value(answer: Any, path: Path) -> Any:
     """The value at a dotted path of an answer: a model, a mapping, or a response."""
     if isinstance(answer, httpx.Response):
         answer = answer.json()
@@ -164,4 +132,4 @@ async def without_secrets(position: Position, plug: Plug) -> Position:
     kept = [(name, value) for name, value in given if value not in secrets]
     if len(kept) == len(given):
         return position
-    return Position(position.params, position.where, urlunsplit(parts._replace(query=urlencode(kept))))
+    return replace(position, url=urlunsplit(parts._replace(query=urlencode(kept))))

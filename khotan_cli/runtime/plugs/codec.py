@@ -12,6 +12,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from khotan_cli.errors import ParameterError, ResponseInvalid
+from khotan_cli.runtime.plugs import exact_json
 from khotan_cli.runtime.plugs.params import scalar_text
 from khotan_cli.runtime.plugs.parsers import DEFAULT_PARSERS, Parser
 
@@ -75,6 +76,20 @@ class Decoder:
         raise not_json(response)
 
 
+def decode_document(response: httpx.Response, parsers: Mapping[str, Parser]) -> Any:
+    """The values that a declared model is validated from: those of JSON, or what a parser makes of the body.
+
+    Raises ResponseInvalid for a body that a model would not be read from either.
+    """
+    kind = media_type(response)
+    parser = parser_for(parsers, kind)
+    if parser is not None:
+        return _parsed(parser, response)
+    if kind and not is_json(kind):
+        raise not_json(response)
+    return _json(response)
+
+
 def decode_untyped(response: httpx.Response, parsers: Mapping[str, Parser]) -> Any:
     """JSON values, a parser's result, text, or bytes, by content type; None for an empty body."""
     if not response.content:
@@ -84,10 +99,7 @@ def decode_untyped(response: httpx.Response, parsers: Mapping[str, Parser]) -> A
     if parser is not None:
         return _parsed(parser, response)
     if is_json(kind):
-        try:
-            return orjson.loads(response.content)
-        except orjson.JSONDecodeError as exc:
-            raise _broken_json(response, str(exc)) from None
+        return _json(response)
     if kind.startswith("text/") or kind == "application/x-www-form-urlencoded":
         return text_of(response)
     return response.content
@@ -179,6 +191,13 @@ def _parsed(parser: Parser, response: httpx.Response) -> Any:
         raise
     except Exception as exc:  # a parser is the user's code: whatever it raises is a body it could not read
         raise _invalid(response, f"could not be read by its parser: {type(exc).__name__}") from exc
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return exact_json.loads(response.content)
+    except ValueError as exc:
+        raise _broken_json(response, str(exc)) from None
 
 
 def _reason(exc: Exception) -> str:

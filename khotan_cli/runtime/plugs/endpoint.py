@@ -11,10 +11,13 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from khotan_cli.errors import PaginationError, ResponseInvalid
 from khotan_cli.runtime.plugs.codec import Decoder, Encoding, decode_error, decode_untyped, invalid_model
-from khotan_cli.runtime.plugs.failures import status_error
+from khotan_cli.runtime.plugs.failures import service_error, status_error
 from khotan_cli.runtime.plugs.hold import HeldAnswer
-from khotan_cli.runtime.plugs.paginate import Paginator, dig, guess_items
+from khotan_cli.runtime.plugs.error_body import ErrorBody
+from khotan_cli.runtime.plugs.paginate import Paginator, guess_items
+from khotan_cli.runtime.plugs.paginator_check import contradictions
 from khotan_cli.runtime.plugs.params import Binder, Template
+from khotan_cli.runtime.plugs.paths import Path, dig, path_keys
 from khotan_cli.runtime.plugs.retry import Retry
 from khotan_cli.runtime.plugs.walk import PageWalk, Position, paginator_of
 
@@ -47,7 +50,7 @@ class Endpoint(Generic[M]):
     """One call of an API, declared as a class attribute of a Plug with `get`, `post`, …
 
     On an instance it is a `BoundEndpoint`. `returns` is the type of a successful answer; `responses` adds types by status
-    (an int, "4XX", or "default").
+    (an int, "4XX", or "default"). `error_body` says which successful answers are errors, instead of the plug's.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Endpoint(Generic[M]):
         responses: Mapping[int | str, Any] | None = None,
         item: Any = None,
         paginator: Paginator | None = None,
+        error_body: ErrorBody | None = None,
         encoding: Encoding | None = None,
         retry: Retry | None = None,
         timeout: float | httpx.Timeout | None = None,
@@ -73,7 +77,8 @@ class Endpoint(Generic[M]):
         self.method, self.path = method.upper(), Template(path)
         self.returns, self.query, self.body = returns, query, body
         self.responses = {str(status).upper(): model for status, model in (responses or {}).items()}
-        self.item, self.paginator = item, paginator
+        self.item, self.paginator, self.error_body = item, paginator, error_body
+        self._fitting: set[Paginator] = set()
         self.encoding: Encoding | None = encoding
         self.retry, self.timeout, self.headers = retry, timeout, dict(headers or {})
         self._decoders: dict[int, Decoder | None] = {}
@@ -123,6 +128,27 @@ class Endpoint(Generic[M]):
             return page
         found = _model_list(page, paginator.items_path) if isinstance(page, BaseModel) else None
         return raw if found is None else found
+
+    def check_paginator(self, paginator: Paginator, plug: str) -> None:
+        """Raises PaginationError where the paginator reads what the declared response cannot have."""
+        if paginator in self._fitting:
+            return
+        problems = contradictions(paginator, self.model_for(200), self.item)
+        if problems:
+            raise PaginationError(
+                f"The paginator of {plug}.{self.name} does not fit its response model: {'; '.join(problems)}",
+                plug=plug,
+                endpoint=self.name,
+                hint="Correct the paginator's paths, or declare what the service sends.",
+            )
+        self._fitting.add(paginator)
+
+    def raise_error_body(self, plug: Plug, response: httpx.Response, data: Any) -> None:
+        """Raises PlugError where a successful answer says that it is an error (`error_body` of endpoint or plug)."""
+        rule = self.error_body or plug.error_body
+        found = None if rule is None else rule.find(data)
+        if found is not None:
+            raise service_error(plug.name, self.name, response, data, found)
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.name} {self.method} {self.path.text}>"
@@ -195,7 +221,9 @@ class BoundEndpoint(Generic[P_co]):
         position: Position | None = walk.start
         while position is not None:
             fetched = await walk.fetch(position)
-            page = self.result(fetched.response)
+            if fetched.end:
+                return
+            page = self._decoded(fetched.response)
             yield page, fetched.data, fetched.response
             position = fetched.following
             if position is not None and walk.paginator.delay:
@@ -203,17 +231,24 @@ class BoundEndpoint(Generic[P_co]):
 
     def result(self, response: httpx.Response) -> Any:
         """The declared model of a response. Raises PlugError for an error status, ResponseInvalid."""
-        endpoint, status = self.endpoint, response.status_code
-        decoder = endpoint.decoder_for(status)
+        endpoint, plug = self.endpoint, self.plug
         if response.is_success:
-            if decoder is None:
-                return decode_untyped(response, self.plug.parsers)
-            try:
-                return decoder.decode(response, self.plug.parsers)
-            except ResponseInvalid as exc:
-                exc.next = (*exc.next, f"khotan plug {self.plug.name} --endpoint {endpoint.name} --compare")
-                raise
-        raise status_error(self.plug.name, endpoint.name, response, decode_error(response, self.plug.parsers, decoder))
+            if (endpoint.error_body or plug.error_body) is not None and response.content:
+                endpoint.raise_error_body(plug, response, decode_untyped(response, plug.parsers))
+            return self._decoded(response)
+        decoder = endpoint.decoder_for(response.status_code)
+        raise status_error(plug.name, endpoint.name, response, decode_error(response, plug.parsers, decoder))
+
+    def _decoded(self, response: httpx.Response) -> Any:
+        """The declared model of a successful response."""
+        decoder = self.endpoint.decoder_for(response.status_code)
+        if decoder is None:
+            return decode_untyped(response, self.plug.parsers)
+        try:
+            return decoder.decode(response, self.plug.parsers)
+        except ResponseInvalid as exc:
+            exc.next = (*exc.next, f"khotan plug {self.plug.name} --endpoint {self.endpoint.name} --compare")
+            raise
 
     def __repr__(self) -> str:
         return f"<{self.plug.name}.{self.endpoint.name} {self.endpoint.method} {self.endpoint.path.text}>"
@@ -223,7 +258,7 @@ def _list_of(item: Any) -> Any:
     return list[item]
 
 
-def _model_list(page: BaseModel, path: str | None) -> list[Any] | None:
+def _model_list(page: BaseModel, path: Path | None) -> list[Any] | None:
     """The list in a model that stands at a path of the raw body, aliases followed."""
     if path is None:
         names = {(field.alias or name): name for name, field in type(page).model_fields.items()}
@@ -233,13 +268,13 @@ def _model_list(page: BaseModel, path: str | None) -> list[Any] | None:
             return None
         return found
     value: Any = page
-    for part in path.split("."):
+    for key in path_keys(path):
         if isinstance(value, BaseModel):
             fields = type(value).model_fields
-            name = next((n for n, f in fields.items() if part in (f.alias, n)), None)
+            name = next((n for n, f in fields.items() if key in (f.alias, n)), None)
             value = None if name is None else getattr(value, name)
         else:
-            value = dig(value, part)
+            value = dig(value, (key,))
     return value if isinstance(value, list) else None
 
 
@@ -260,6 +295,7 @@ class Declare:
         responses: Mapping[int | str, Any] | None = None,
         item: Any = None,
         paginator: Paginator | None = None,
+        error_body: ErrorBody | None = None,
         encoding: Encoding | None = None,
         retry: Retry | None = None,
         timeout: float | httpx.Timeout | None = None,
@@ -276,6 +312,7 @@ class Declare:
         responses: Mapping[int | str, Any] | None = None,
         item: Any = None,
         paginator: Paginator | None = None,
+        error_body: ErrorBody | None = None,
         encoding: Encoding | None = None,
         retry: Retry | None = None,
         timeout: float | httpx.Timeout | None = None,

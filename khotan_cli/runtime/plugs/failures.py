@@ -9,7 +9,10 @@ import httpx
 
 from khotan_cli.errors import PlugError, PlugTimeout, PlugUnreachable
 from khotan_cli.runtime.plugs.context import CallContext
+from khotan_cli.runtime.plugs.error_body import ServiceError
 from khotan_cli.runtime.plugs.masking import Masker
+
+_LONGEST_WORDS = 500
 
 
 def explain(error: httpx.TransportError, ctx: CallContext, *, method: str, url: str, attempts: int) -> PlugError:
@@ -72,6 +75,21 @@ def status_error(plug: str, endpoint: str, response: httpx.Response, body: Any) 
         code="plug_refused" if refused else "unexpected_status",
         hint=hints.get(status, ""),
         next=[f"khotan plug vars {plug}"] if refused else (),
+    )
+
+
+def service_error(plug: str, endpoint: str, response: httpx.Response, body: Any, said: ServiceError) -> PlugError:
+    """The PlugError for a successful status whose body says that the call failed; `said` in the service's own words."""
+    name = f"{plug}.{endpoint}" if endpoint else plug
+    return PlugError(
+        f"{name}: the service answered {response.status_code} with an error: {str(said)[:_LONGEST_WORDS]}",
+        plug=plug,
+        endpoint=endpoint,
+        response=response,
+        body=body,
+        code="service_error",
+        hint="This is what the service says; its documentation explains the code.",
+        details={"serviceCode": said.code, "serviceMessage": said.message and said.message[:_LONGEST_WORDS]},
     )
 
 

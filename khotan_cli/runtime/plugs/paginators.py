@@ -2,15 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal, Unpack
 
 from khotan_cli.errors import PaginationError
-from khotan_cli.runtime.plugs.paginate import Next, PageView, Paginator, Where, dig, resolve_url
+from khotan_cli.runtime.plugs.links import link_target
+from khotan_cli.runtime.plugs.paginate import (
+    HEADER,
+    Next,
+    PageView,
+    Paginator,
+    PagingOptions,
+    Where,
+    check_path,
+    page_value,
+    resolve_url,
+    whole_number,
+)
+from khotan_cli.runtime.plugs.paths import Path, dig, path_text, type_name
 
 
-class OffsetPaginator(Paginator):
-    """`?offset=200&limit=100`. Ends at an empty page, at the total where `total=` names its path, or at has_more."""
+class _CountedPaginator(Paginator):
+    """Positions that count items or pages, with a page size that is sent along."""
+
+    positional = True
+    computed = True
+
+    def __init__(
+        self,
+        param: str,
+        start: int,
+        size_param: str | None,
+        size: int | None,
+        total: Path | None,
+        where: Where,
+        options: PagingOptions,
+    ) -> None:
+        super().__init__(where=where, **options)
+        if size is not None and size < 1:
+            raise ValueError(f"{type(self).__name__}: a page size must be 1 or more, not {size}")
+        if size is not None and not size_param:
+            raise ValueError(f"{type(self).__name__}: a page size needs the name of the parameter that it is sent as")
+        check_path(total)
+        self.param, self.start, self.total = param, start, total
+        self.position_param = param
+        self.size_param, self.size = size_param, size
+        self.value_paths = {"total": total}
+
+    def starting(self, query: Mapping[str, Any], body: Any) -> Next:
+        params: dict[str, Any] = {}
+        if _param(query, body, self.where, self.param) is None:
+            params[self.param] = self.start
+        if self.size_param and self.size and _param(query, body, self.where, self.size_param) is None:
+            params[self.size_param] = self.size
+        return Next(params, self.where)
+
+    def total_of(self, page: PageView) -> int | None:
+        if self.total is None:
+            return None
+        return whole_number(page_value(page, self.total), f"The total at {path_text(self.total)!r}")
+
+    def _number(self, page: PageView) -> int:
+        value = _param(page.query, page.body, self.where, self.param)
+        try:
+            return self.start if value is None else int(value)
+        except (TypeError, ValueError):
+            raise PaginationError(f"{self.param}={value!r} is not a whole number", hint="Give a number.") from None
+
+    def _page_size(self, page: PageView) -> int | None:
+        if not self.size_param:
+            return None
+        return whole_number(_param(page.query, page.body, self.where, self.size_param), f"{self.size_param}=…")
+
+
+class OffsetPaginator(_CountedPaginator):
+    """`?offset=200&limit=100`. Ends at an empty page, at the total where `total=` names its path, or at the flag.
+
+    limit: items per page, sent as `limit_param`. step: by what the offset grows: "items", the number that came, or "limit",
+    where the service leaves items out of a page (deleted, or not for us) and still counts them.
+    """
 
     def __init__(
         self,
@@ -19,36 +89,49 @@ class OffsetPaginator(Paginator):
         limit_param: str | None = "limit",
         limit: int | None = None,
         start: int = 0,
-        total: str | None = None,
-        items: str | None = None,
-        has_more: str | None = None,
-        delay: float = 0.0,
-        max_pages: int | None = None,
+        total: Path | None = None,
+        step: Literal["items", "limit"] = "items",
         where: Where = "query",
+        **options: Unpack[PagingOptions],
     ) -> None:
-        super().__init__(items=items, has_more=has_more, delay=delay, max_pages=max_pages, where=where)
-        self.offset_param, self.limit_param = offset_param, limit_param
-        self.limit, self.start, self.total = limit, start, total
-
-    def starting(self, query: Mapping[str, Any], body: Any) -> Next:
-        params: dict[str, Any] = {}
-        if _param(query, body, self.where, self.offset_param) is None:
-            params[self.offset_param] = self.start
-        if self.limit_param and self.limit and _param(query, body, self.where, self.limit_param) is None:
-            params[self.limit_param] = self.limit
-        return Next(params, self.where)
+        super().__init__(offset_param, start, limit_param, limit, total, where, options)
+        if step not in ("items", "limit"):
+            raise ValueError(f"step={step!r} is neither 'items' nor 'limit'")
+        if step == "limit" and not limit_param:
+            raise ValueError("step='limit' needs limit_param, the name of the parameter that holds the limit")
+        self.step = step
 
     def following(self, page: PageView) -> Next | None:
-        count = len(self.items(page.data))
-        offset = _number(_param(page.query, page.body, self.where, self.offset_param), self.start) + count
-        total = dig(page.data, self.total) if self.total else None
-        if count == 0 or (total is not None and offset >= self.start + _number(total, 0)):
+        count, offset, total = len(self.items(page.data)), self._number(page), self.total_of(page)
+        more = page.more
+        if more is None and total is not None:
+            # What the step has passed over counts, also where fewer items came than that.
+            more = offset + (count if self.step == "items" else self._limit(page)) < self.start + total
+        if more is False or (more is None and count == 0):
             return None
-        return Next({self.offset_param: offset}, self.where)
+        if count == 0 and self.step == "items" and self._page_size(page) is None:
+            raise PaginationError(
+                f"The page at {self.param}={offset} is empty, and the service says that more follow",
+                hint="If the service leaves items out of pages, set limit=… and step='limit'.",
+            )
+        return self._position(
+            **{self.param: offset + (self._limit(page) if self.step == "limit" or not count else count)}
+        )
+
+    def _limit(self, page: PageView) -> int:
+        limit = self._page_size(page)
+        if not limit:
+            raise PaginationError(
+                "step='limit' needs a limit", hint="Set limit=… on the paginator, or give it in the call."
+            )
+        return limit
 
 
-class PageNumberPaginator(Paginator):
-    """`?page=3&per_page=100`. Ends at an empty page, at `total_pages=`'s count, or at has_more."""
+class PageNumberPaginator(_CountedPaginator):
+    """`?page=3&per_page=100`. Ends at an empty page, at `total_pages=`'s count, at `total=`'s count of items, or at the flag.
+
+    size: items per page, sent as `size_param`.
+    """
 
     def __init__(
         self,
@@ -57,85 +140,101 @@ class PageNumberPaginator(Paginator):
         size_param: str | None = None,
         size: int | None = None,
         start: int = 1,
-        total_pages: str | None = None,
-        items: str | None = None,
-        has_more: str | None = None,
-        delay: float = 0.0,
-        max_pages: int | None = None,
+        total_pages: Path | None = None,
+        total: Path | None = None,
         where: Where = "query",
+        **options: Unpack[PagingOptions],
     ) -> None:
-        super().__init__(items=items, has_more=has_more, delay=delay, max_pages=max_pages, where=where)
-        self.page_param, self.size_param, self.size = page_param, size_param, size
-        self.start, self.total_pages = start, total_pages
-
-    def starting(self, query: Mapping[str, Any], body: Any) -> Next:
-        params: dict[str, Any] = {}
-        if _param(query, body, self.where, self.page_param) is None:
-            params[self.page_param] = self.start
-        if self.size_param and self.size and _param(query, body, self.where, self.size_param) is None:
-            params[self.size_param] = self.size
-        return Next(params, self.where)
+        super().__init__(page_param, start, size_param, size, total, where, options)
+        check_path(total_pages)
+        self.total_pages = total_pages
+        self.value_paths = {"total": total, "total_pages": total_pages}
 
     def following(self, page: PageView) -> Next | None:
-        number = _number(_param(page.query, page.body, self.where, self.page_param), self.start)
-        total = dig(page.data, self.total_pages) if self.total_pages else None
-        last = total is not None and number >= _number(total, 0) + self.start - 1
-        if last or not self.items(page.data):
+        count, number, total = len(self.items(page.data)), self._number(page), self.total_of(page)
+        more = page.more
+        if more is None and self.total_pages is not None:
+            what = f"The number of pages at {path_text(self.total_pages)!r}"
+            pages = whole_number(page_value(page, self.total_pages), what)
+            more = None if pages is None else number < pages + self.start - 1
+        if more is None and total is not None and number - self.start == page.index:
+            more = page.seen + count < total
+            if more and not count:
+                more = self._more_behind_empty(page, number, total)
+        if more is False or (more is None and count == 0):
             return None
-        return Next({self.page_param: number + 1}, self.where)
+        return self._position(**{self.param: number + 1})
+
+    def _more_behind_empty(self, page: PageView, number: int, total: int) -> bool:
+        """Whether an empty page can have others behind it: the service may leave items out, and still count them."""
+        size = self._page_size(page)
+        if size is None:
+            raise PaginationError(
+                f"Page {number} is empty, and only {page.seen} of {total} items came",
+                hint="Correct total=…, or leave it out where it is an estimate.",
+            )
+        return (number - self.start + 1) * size < total
 
 
 class CursorPaginator(Paginator):
-    """A cursor that the service hands out. Ends where it is absent, null or empty.
+    """A cursor that the service hands out. Ends where it is absent, null or empty, or one of `end_values`.
 
-    `cursor` is its dotted path in the body, `header` the name of a response header instead. A compound cursor maps each
-    parameter to its place: `CursorPaginator(params={"after_id": "next.id", "after_time": "next.time"})`; a place that
-    starts with `header:` is a response header.
+    `cursor` is its path in the body, `header` the name of a response header instead. A compound cursor maps each
+    parameter to its path: `CursorPaginator(params={"after_id": "next.id", "after_time": "next.time"})`; a path that
+    starts with `header:` is a response header. Each cursor replaces the one before, with all of its parts. end_values:
+    cursors that mean "no more", for example `("-1",)`; 0 is a cursor unless it is one of them.
     """
 
     def __init__(
         self,
         *,
         param: str = "cursor",
-        cursor: str = "next_cursor",
+        cursor: Path | None = None,
         header: str | None = None,
-        params: Mapping[str, str] | None = None,
-        items: str | None = None,
-        has_more: str | None = None,
-        delay: float = 0.0,
-        max_pages: int | None = None,
+        params: Mapping[str, Path] | None = None,
+        end_values: Collection[Any] = (),
         where: Where = "query",
+        **options: Unpack[PagingOptions],
     ) -> None:
-        super().__init__(items=items, has_more=has_more, delay=delay, max_pages=max_pages, where=where)
-        self.places = dict(params or {param: f"header:{header}" if header else cursor})
+        super().__init__(where=where, **options)
+        if cursor is not None and header is not None:
+            raise ValueError("cursor and header exclude each other: give the place of the cursor once")
+        if params is not None and (cursor is not None or header is not None or param != "cursor"):
+            raise ValueError("params names every parameter of a compound cursor: leave out param, cursor and header")
+        if params is not None and not params:
+            raise ValueError("params names no parameter")
+        place: Path = f"{HEADER}{header}" if header is not None else cursor if cursor is not None else "next_cursor"
+        self.places: dict[str, Path] = dict(params or {param: place})
+        self.end_values = {str(value) for value in end_values}
+        for path in self.places.values():
+            check_path(path)
+        self.value_paths = {f"params[{name!r}]" if params else "cursor": path for name, path in self.places.items()}
 
     def following(self, page: PageView) -> Next | None:
-        found: dict[str, Any] = {}
-        for param, place in self.places.items():
-            if place.startswith("header:"):
-                found[param] = page.response.headers.get(place.removeprefix("header:"))
-            else:
-                found[param] = dig(page.data, place)
-        if all(value is None or value in ("", False) for value in found.values()):
+        cursor = {param: _cursor(page_value(page, path), path) for param, path in self.places.items()}
+        if all(value is None or str(value) in self.end_values for value in cursor.values()):
             return None
-        return Next({param: value for param, value in found.items() if value is not None}, self.where)
+        return self._position(**{param: value for param, value in cursor.items() if value is not None})
 
 
 class KeysetPaginator(Paginator):
-    """The last item's id is the position: `?starting_after=ch_9` (Stripe's list convention). Ends at an empty page."""
+    """The last item's id is the position: `?starting_after=ch_9` (Stripe's list convention). Ends at an empty page.
+
+    id_field: path of the id in an item.
+    """
+
+    computed = True
 
     def __init__(
         self,
         *,
         param: str = "starting_after",
-        id_field: str = "id",
-        items: str | None = None,
-        has_more: str | None = None,
-        delay: float = 0.0,
-        max_pages: int | None = None,
+        id_field: Path = "id",
         where: Where = "query",
+        **options: Unpack[PagingOptions],
     ) -> None:
-        super().__init__(items=items, has_more=has_more, delay=delay, max_pages=max_pages, where=where)
+        super().__init__(where=where, **options)
+        check_path(id_field)
         self.param, self.id_field = param, id_field
 
     def following(self, page: PageView) -> Next | None:
@@ -143,54 +242,82 @@ class KeysetPaginator(Paginator):
         if not items:
             return None
         last = dig(items[-1], self.id_field)
-        if last is None:
+        if last is None or isinstance(last, (dict, list)):
             raise PaginationError(
-                f"The last item of page {page.index + 1} has no {self.id_field!r}",
-                hint="Correct the paginator's id_field=…",
+                f"The last item of page {page.index + 1} has no id at {path_text(self.id_field)!r}",
+                hint="Correct the paginator's id_field=….",
             )
-        return Next({self.param: last}, self.where)
+        return self._position(**{self.param: last})
 
 
 class SinglePagePaginator(Paginator):
     """Everything comes in one response."""
 
+    def __init__(self, *, items: Path | None = None, absent_is_empty: bool = False) -> None:
+        super().__init__(items=items, absent_is_empty=absent_is_empty)
+
     def following(self, page: PageView) -> Next | None:
         return None
 
 
-class LinkHeaderPaginator(Paginator):
-    """`Link: <…>; rel="next"` (RFC 8288), relative or absolute."""
+class _UrlPaginator(Paginator):
+    """Positions are URLs. keep_params: parameters of the first request that a URL lacks are added to it."""
+
+    def __init__(self, *, keep_params: bool = False, **options: Unpack[PagingOptions]) -> None:
+        if "where" in options:
+            raise TypeError(f"{type(self).__name__} takes no where: a URL replaces query and body alike")
+        super().__init__(**options)
+        self.keep_params = keep_params
+
+
+class LinkHeaderPaginator(_UrlPaginator):
+    """`Link: <…>; rel="next"` (RFC 8288), relative or absolute.
+
+    rel: the relation type of the next page. keep_params: add the first request's parameters that the link lacks.
+    """
+
+    def __init__(self, *, rel: str = "next", keep_params: bool = False, **options: Unpack[PagingOptions]) -> None:
+        super().__init__(keep_params=keep_params, **options)
+        self.rel = rel.lower()
 
     def following(self, page: PageView) -> Next | None:
-        link = page.response.links.get("next", {}).get("url")
+        link = link_target(page.response.headers.get("link", ""), self.rel)
         return Next(url=resolve_url(page, link)) if link else None
 
 
-class NextUrlPaginator(Paginator):
-    """A URL of the next page in the body, relative or absolute: `NextUrlPaginator(path="paging.next")`."""
+class NextUrlPaginator(_UrlPaginator):
+    """A URL of the next page, relative or absolute: in the body at `path`, or in a response header.
+
+    `NextUrlPaginator(path="paging.next")`, `NextUrlPaginator(path="@odata\\\\.nextLink")`,
+    `NextUrlPaginator(header="Next-Page")`. Ends where it is absent, null or empty. keep_params: add the first request's
+    parameters that the URL lacks.
+    """
 
     def __init__(
         self,
         *,
-        path: str = "next",
-        items: str | None = None,
-        has_more: str | None = None,
-        delay: float = 0.0,
-        max_pages: int | None = None,
+        path: Path | None = None,
+        header: str | None = None,
+        keep_params: bool = False,
+        **options: Unpack[PagingOptions],
     ) -> None:
-        super().__init__(items=items, has_more=has_more, delay=delay, max_pages=max_pages)
-        self.path = path
+        super().__init__(keep_params=keep_params, **options)
+        if path is not None and header is not None:
+            raise ValueError("path and header exclude each other: give the place of the URL once")
+        self.path: Path = f"{HEADER}{header}" if header is not None else path if path is not None else "next"
+        check_path(self.path)
+        self.value_paths = {"path": self.path}
 
     def following(self, page: PageView) -> Next | None:
-        found = dig(page.data, self.path)
+        found = page_value(page, self.path)
         if isinstance(found, Mapping):  # a JSON:API link object
             found = found.get("href")
-        if found is None or found == "":
+        if found is None or found == "" or found is False:
             return None
         if not isinstance(found, str):
             raise PaginationError(
-                f"The next URL at {self.path!r} is {type(found).__name__}, not a string",
-                hint="Correct the paginator's path=…",
+                f"The next URL at {path_text(self.path)!r} is {type_name(found)}, not a string",
+                hint="Correct the paginator's path=….",
             )
         return Next(url=resolve_url(page, found))
 
@@ -198,23 +325,40 @@ class NextUrlPaginator(Paginator):
 class JsonApiPaginator(NextUrlPaginator):
     """JSON:API 1.1: items in `data`, the next page in `links.next`, a string or a link object with `href`."""
 
-    def __init__(self, *, delay: float = 0.0, max_pages: int | None = None) -> None:
-        super().__init__(path="links.next", items="data", delay=delay, max_pages=max_pages)
+    def __init__(
+        self,
+        *,
+        keep_params: bool = False,
+        delay: float = 0.0,
+        max_pages: int | None = None,
+        max_empty_pages: int = 100,
+        end_statuses: Collection[int] = (),
+    ) -> None:
+        super().__init__(
+            path="links.next",
+            items="data",
+            keep_params=keep_params,
+            delay=delay,
+            max_pages=max_pages,
+            max_empty_pages=max_empty_pages,
+            end_statuses=end_statuses,
+        )
 
 
 class FunctionPaginator(Paginator):
-    """Paging by a function: it sees the page and returns parameters for the next, a URL, or None after the last."""
+    """Paging by a function: it sees the page and returns parameters for the next, a URL, or None after the last.
+
+    The parameters are added to those of the first request; what it returned for an earlier page is not sent again.
+    """
 
     def __init__(
         self,
         function: Callable[[PageView], Mapping[str, Any] | str | None],
         *,
-        items: str | None = None,
-        delay: float = 0.0,
-        max_pages: int | None = None,
         where: Where = "query",
+        **options: Unpack[PagingOptions],
     ) -> None:
-        super().__init__(items=items, delay=delay, max_pages=max_pages, where=where)
+        super().__init__(where=where, **options)
         self.function = function
 
     def following(self, page: PageView) -> Next | None:
@@ -226,12 +370,17 @@ class FunctionPaginator(Paginator):
         return Next(found, self.where)
 
 
+def _cursor(value: Any, path: Path) -> Any:
+    """A cursor as it is sent; None for none."""
+    if value is None or value == "" or value is False:
+        return None
+    if isinstance(value, (dict, list)):
+        raise PaginationError(
+            f"The cursor at {path_text(path)!r} is {type_name(value)}",
+            hint="Name each of its parts: params={parameter: path}.",
+        )
+    return value
+
+
 def _param(query: Mapping[str, Any], body: Any, where: Where, name: str) -> Any:
     return query.get(name) if where == "query" else dig(body, name)
-
-
-def _number(value: Any, default: int) -> int:
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        return default

@@ -20,10 +20,12 @@ from khotan_cli.runtime.plugs.baseurl import BaseUrl
 from khotan_cli.runtime.plugs.codec import Encoding, decode_error, decode_untyped, encode_body
 from khotan_cli.runtime.plugs.context import CallContext
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
-from khotan_cli.runtime.plugs.failures import status_error
+from khotan_cli.runtime.plugs.error_body import ErrorBody
+from khotan_cli.runtime.plugs.failures import service_error, status_error
 from khotan_cli.runtime.plugs.hold import HeldAnswer, held
 from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.paginate import Paginator
+from khotan_cli.runtime.plugs.paginator_check import check_paginators
 from khotan_cli.runtime.plugs.params import QueryArrays, encode_query, jsonable, query_pairs
 from khotan_cli.runtime.plugs.parsers import Parser
 from khotan_cli.runtime.plugs.rate import RateLimit, RateStore
@@ -35,7 +37,7 @@ from khotan_cli.runtime.plugs.vars import ResolvedVars, Var, VarStore, resolve
 
 _OPTIONS = frozenset(
     {
-        "base_url", "auth", "retry", "paginator", "rate_limit", "timeout", "headers", "encoding", "query_arrays",
+        "base_url", "auth", "retry", "paginator", "error_body", "rate_limit", "timeout", "headers", "encoding", "query_arrays",
         "transport", "http2", "verify", "proxy", "parsers", "max_response_bytes", "follow_redirects",
     }
 )  # fmt: skip
@@ -49,6 +51,7 @@ class Plug:
     query_arrays: `a=1&a=2` ("repeat"), `a[]=1&a[]=2` ("brackets") or `a=1,2` ("comma"). transport: "aiohttp", or "httpx" for
     httpx's own; http2 implies the latter. verify: False, a CA file, or an SSLContext. proxy: a URL, None for the environment's,
     "" for none. parsers: content type → function(response); CSV and XML have one. max_response_bytes: after decompression.
+    error_body: which successful answers are errors, as an ErrorBody.
     Override before_request / after_response (sync or async) to see or change every request and response.
     """
 
@@ -57,6 +60,7 @@ class Plug:
     auth: httpx.Auth | None = None
     retry: Retry = Retry()
     paginator: Paginator | None = None
+    error_body: ErrorBody | None = None
     rate_limit: RateLimit | None = None
     timeout: float | httpx.Timeout = 30.0
     headers: Mapping[str, str] = {}
@@ -89,6 +93,7 @@ class Plug:
                     f"{cls.__name__}.{name}: names of endpoints and variables do not start with '_'",
                     hint=f"Call it {name.lstrip('_') or 'value'}.",
                 )
+        check_paginators(cls.__name__, cls.paginator, cls._endpoints)
         cls._base = BaseUrl(cls.__name__, cls.base_url, cls._vars) if cls.base_url else None
 
     _base: ClassVar[BaseUrl | None] = None
@@ -170,6 +175,9 @@ class Plug:
             return response
         data = decode_untyped(response, self.parsers) if response.is_success else None
         if response.is_success:
+            said = None if self.error_body is None else self.error_body.find(data)
+            if said is not None:
+                raise service_error(self.name, "", response, data, said)
             return data
         raise status_error(self.name, "", response, decode_error(response, self.parsers))
 

@@ -17,7 +17,7 @@ from khotan_cli.runtime.plugs.auth import PlugAuth, Text, shown, with_query_para
 from khotan_cli.runtime.plugs.codec import Encoding, encode_body, media_type, preview
 from khotan_cli.runtime.plugs.context import CallContext, context_of
 from khotan_cli.runtime.plugs.masking import Masker
-from khotan_cli.runtime.plugs.paginate import dig
+from khotan_cli.runtime.plugs.paths import dig
 from khotan_cli.runtime.plugs.tokens import Token
 from khotan_cli.runtime.plugs.vars import HIDDEN_PREFIX
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from khotan_cli.errors import ConfigError, UnknownName, UsageError
 from khotan_cli.runtime.plugs.hold import noted
-from khotan_cli.runtime.plugs.paginate import dig
+from khotan_cli.runtime.plugs.paths import dig
 from khotan_cli.runtime.store.keys import Key, encode_key
 from khotan_cli.runtime.store.mappings import MappingChanges, MappingCounts, MappingEntry, MappingStore
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from khotan_cli.errors import ConfigError
-from khotan_cli.runtime.plugs.paginate import dig
+from khotan_cli.runtime.plugs.paths import dig
 from khotan_cli.runtime.webhooks.request import WebhookRequest
 
 _LONGEST = 500

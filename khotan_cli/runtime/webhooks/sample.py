@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import orjson
 
 from khotan_cli.errors import UsageError
-from khotan_cli.runtime.plugs.paginate import dig
+from khotan_cli.runtime.plugs.paths import dig
 from khotan_cli.runtime.records.caches import json_value
 from khotan_cli.runtime.webhooks.host import WebhookHost
 from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint

@@ -34,7 +34,7 @@ class Item(BaseModel):
     id: int
 
 
-class Page(BaseModel):
+class Page(BaseModel, extra="allow"):
     data: list[Item]
 
 
