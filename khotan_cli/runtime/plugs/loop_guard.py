@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,8 @@ from khotan_cli.runtime.plugs.paginate import Next, PageView, Paginator
 _ITEMS_COMPARED = 16
 _EQUAL_PAGES = 2
 """Equal pages that can be honest where positions are computed here: the third means that the service ignores them."""
+_IDENTITIES = frozenset({"id", "_id", "uuid", "guid", "key", "uid", "sku", "slug"})
+"""Names of keys, in lower case, that tell records apart: pages of such records are never equal by chance."""
 _EQUAL_PAGES_BY_SERVICE = 20
 """The same where the service hands out each position anew."""
 
@@ -68,12 +71,17 @@ class Paging:
                 )
             return
         self._empty = 0
-        content = _digest(
-            repr((len(items), items[:: max(1, len(items) // _ITEMS_COMPARED)])).encode("utf-8", "replace")
-        )
+        sample = items[:: max(1, len(items) // _ITEMS_COMPARED)]
+        content = _digest(repr((len(items), sample)).encode("utf-8", "replace"))
         self._contents[content] = self._contents.get(content, 0) + 1
-        if self._contents[content] > (_EQUAL_PAGES if self._paginator.computed else _EQUAL_PAGES_BY_SERVICE):
-            raise _repeats(page, "sends the same page again and again")
+        if self._contents[content] > self._honest_repeats(sample):
+            raise _repeats(page, "sends the same page again")
+
+    def _honest_repeats(self, sample: list[Any]) -> int:
+        if not self._paginator.computed:
+            return _EQUAL_PAGES_BY_SERVICE
+        identified = all(isinstance(item, Mapping) and _IDENTITIES & {str(key).lower() for key in item} for item in sample)
+        return 1 if identified else _EQUAL_PAGES
 
 
 def _repeats(page: PageView, what: str) -> PaginationError:

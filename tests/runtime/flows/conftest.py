@@ -35,7 +35,7 @@ class Item(BaseModel):
     price: float
 
 
-class Page(BaseModel):
+class Page(BaseModel, extra="allow"):
     data: list[Item]
     total: int
 

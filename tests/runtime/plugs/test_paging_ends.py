@@ -295,8 +295,13 @@ async def test_equal_pages_are_honest_where_the_position_moves() -> None:
     pages = [{"data": [5, 5], "next_cursor": str(number)} for number in range(8)] + [{"data": [5], "next_cursor": None}]
     async with loopback(in_turn(pages)) as server:
         assert await walk(server, CursorPaginator(items="data")) == [5] * 17
-    async with loopback(in_turn([{"data": [5, 5]}, {"data": [5, 5]}, {"data": []}])) as server:
-        assert await walk(server, OffsetPaginator(items="data")) == [5] * 4
+    for rows in ([5, 5], [{"value": 1}, {"value": 2}]):
+        async with loopback(in_turn([{"data": rows}, {"data": rows}, {"data": []}])) as server:
+            assert await walk(server, OffsetPaginator(items="data")) == rows * 2
+    for paginator in (OffsetPaginator(items="data", total="total"), PageNumberPaginator(items="data", total_pages="n")):
+        async with loopback(in_turn([{"data": ids(1, 2), "total": 9, "n": 9}] * 2)) as server:
+            with pytest.raises(PaginationError, match="same page"):
+                await walk(server, paginator)
 
 
 @pytest.mark.parametrize("status", [404, 204, 416])
