@@ -66,7 +66,8 @@ if TYPE_CHECKING:
     from khotan_cli.runtime.records.caches import Cache
     from khotan_cli.runtime.records.resources import Resource
     from khotan_cli.runtime.store.mappings import MappingEntry
-    from khotan_cli.runtime.store.upsert import Upserted, upsert
+    from khotan_cli.runtime.store.row_plan import Upserted
+    from khotan_cli.runtime.store.upsert import upsert
     from khotan_cli.runtime.webhooks import challenges, signatures
     from khotan_cli.runtime.webhooks.event import Event
     from khotan_cli.runtime.webhooks.ingest import ingest
@@ -142,7 +143,8 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "khotan_cli.runtime.records.caches": ("Cache",),
     "khotan_cli.runtime.records.resources": ("Resource",),
     "khotan_cli.runtime.store.mappings": ("MappingEntry",),
-    "khotan_cli.runtime.store.upsert": ("Upserted", "upsert"),
+    "khotan_cli.runtime.store.row_plan": ("Upserted",),
+    "khotan_cli.runtime.store.upsert": ("upsert",),
     "khotan_cli.runtime.webhooks.event": ("Event",),
     "khotan_cli.runtime.webhooks.ingest": ("ingest",),
     "khotan_cli.runtime.webhooks.request": ("WebhookRequest",),

@@ -14,6 +14,7 @@ from khotan_cli.errors import FlowError, UnknownName
 from khotan_cli.runtime.flows.attempts import hopeless, named, restored
 from khotan_cli.runtime.flows.contain import contained
 from khotan_cli.runtime.flows.definition import Flow, Step
+from khotan_cli.runtime.flows.deletion import DeleteOptions
 from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.push import Body, Ids, Outcomes, Push, PushResult
 from khotan_cli.runtime.flows.recorder import Outcome, Recorder, StepScope, Work, as_json, scope_now
@@ -26,6 +27,7 @@ from khotan_cli.runtime.records.resources import Mappings
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.joining import around, joined
 from khotan_cli.runtime.store.runs import RunCancelled, RunLost
+from khotan_cli.runtime.store.upsert import Unset
 
 R = TypeVar("R")
 
@@ -107,8 +109,10 @@ class FlowContext:
         delete_missing: bool = False,
         delete_where: Any = None,
         allow_empty: bool = False,
+        max_delete: float | None = None,
         prefetch: bool = True,
         on_invalid: OnInvalid = "fail",
+        unset: Unset = "keep",
     ) -> SyncResult:
         """Bring every page of an endpoint into a table: validate, leave out what is unchanged, insert or update.
 
@@ -117,9 +121,13 @@ class FlowContext:
         that returns a mapping or a model with the table's columns, or None to leave it out. exclude_on_update: columns set
         when a row is made and never again. dedupe: which of several items with one key wins. delete_missing: afterwards
         delete rows (of `delete_where`, an SQL condition, if given) whose key did not come; never after a pass that was cut
-        short, that had invalid items, whose params changed while it was interrupted, or that brought nothing, unless
-        allow_empty. prefetch: fetch the next page while one is written. on_invalid: "fail" ends the run at the first item
-        that is not as declared; "skip" keeps it for inspection, counts it as failed and goes on.
+        short, that had invalid items, whose params changed while it was interrupted, whose total changed, or that brought
+        nothing, unless allow_empty. Parameters that limit what comes need a delete_where that limits the rows alike.
+        max_delete: the share of the rows, above 0 and up to 1, that one run may delete; by default half of them, and 10 rows
+        in any case; a run that would delete more fails before it deletes. unset: columns whose field an item did not set
+        "keep" their value, or get the model's "default". prefetch: fetch the next page while one is written. on_invalid:
+        "fail" ends the run at the first item that is not as declared; "skip" keeps it for inspection, counts it as failed
+        and goes on.
 
         Raises ConfigError where table, key and records do not fit; PlugError and its kinds for failed calls.
         """
@@ -134,11 +142,10 @@ class FlowContext:
             transform=transform,
             exclude_on_update=exclude_on_update,
             dedupe=dedupe,
-            delete_missing=delete_missing,
-            delete_where=delete_where,
-            allow_empty=allow_empty,
+            deletion=DeleteOptions(delete_missing, delete_where, allow_empty, max_delete),
             prefetch=prefetch,
             on_invalid=on_invalid,
+            unset=unset,
         ).run()
 
     async def push(

@@ -13,8 +13,8 @@ from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.pages import as_document
 from khotan_cli.runtime.records.resources import Resource
 from khotan_cli.runtime.store.caches import CacheStore
+from khotan_cli.runtime.store.keys import key_text
 from khotan_cli.runtime.store.mappings import KnownRef, MappingChanges, MappingStore
-from khotan_cli.runtime.store.seen import key_text
 
 SENT = "_sent"
 """Cache that holds what flows sent, where no mapping does."""

@@ -21,7 +21,7 @@ from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.recorder import LONGEST_LINE, Finished, Outcome, Recorder, Work
 from khotan_cli.runtime.plugs.hold import DRY_RUN_ID, HeldRequest, holding
 from khotan_cli.runtime.store.joining import around, instead, opening
-from khotan_cli.runtime.store.seen import SeenKeys, key_text
+from khotan_cli.runtime.store.seen import RememberedKeys, SeenKeys
 
 SAMPLE = 5
 
@@ -121,8 +121,8 @@ class DryRecorder(Recorder):
         room = SAMPLE - len(place["sample"])
         place["sample"] += [to_jsonable_python(record, fallback=repr) for record in records[:room]]
 
-    def seen(self, step: str) -> SeenKeys:
-        return _SeenInMemory(self.run_id, step, sqlite=self.database.sqlite)
+    def seen(self, step: str, model: Any, key: Sequence[str]) -> SeenKeys:
+        return RememberedKeys(self.run_id, step, model, key, sqlite=self.database.sqlite)
 
     def _keep_reject(self, reject: dict[str, Any]) -> None:
         if len(self.report.rejects) < SAMPLE:
@@ -138,24 +138,6 @@ class DryRecorder(Recorder):
     @property
     def total(self) -> dict[str, int]:
         return dict(self._total)
-
-
-class _SeenInMemory(SeenKeys):
-    def __init__(self, run_id: str, step: str, *, sqlite: bool) -> None:
-        super().__init__(run_id, step, sqlite=sqlite)
-        self._keys: set[str] = set()
-
-    async def add(self, session: AsyncSession, keys: Sequence[tuple[Any, ...]], noted_by: str = "") -> None:
-        self._keys |= {key_text(key) for key in keys}
-
-    async def known(self, session: AsyncSession, keys: Sequence[tuple[Any, ...]]) -> set[str]:
-        return {key_text(key) for key in keys} & self._keys
-
-    async def all(self, session: AsyncSession) -> list[str]:
-        return list(self._keys)
-
-    async def any(self, session: AsyncSession) -> bool:
-        return bool(self._keys)
 
 
 async def dry_run(host: Host, flow: Flow, variant: str, body: Any) -> DryReport:

@@ -13,8 +13,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from khotan_cli.errors import ResponseInvalid
-from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.plugs.declared_path import items_type
+from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.plugs.paths import Path, dig
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.plugs.walk import Fetched, PageWalk, Position

@@ -212,9 +212,9 @@ class Recorder:
                 return Finished(row.name, row.result, row.counts or {})
         return None
 
-    def seen(self, step: str) -> SeenKeys:
-        """The keys that a step has met so far."""
-        return SeenKeys(self.run_id, step, sqlite=self.database.sqlite)
+    def seen(self, step: str, model: Any, key: Sequence[str]) -> SeenKeys:
+        """The keys of a table that a step has met so far."""
+        return SeenKeys(self.run_id, step, model, key, sqlite=self.database.sqlite)
 
     def before(self, work: Work) -> None:
         """In a dry run: do this at the start of each transaction, all of which are rolled back."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 from sqlalchemy import Integer, String
@@ -13,10 +13,11 @@ from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import DatabaseBusy, DatabaseNotMigrated, DatabaseUnreachable, FlowError, StoreError
+from khotan_cli.runtime.flows.json_fields import JsonFields
 from khotan_cli.runtime.flows.pages import as_mapping
 from khotan_cli.runtime.store.columns import key_readers, named_columns, table_of
-from khotan_cli.runtime.store.seen import key_text
-from khotan_cli.runtime.store.upsert import Upserted, Upserter, missing_key, upserter_for, write_page
+from khotan_cli.runtime.store.row_plan import Upserted, Wins
+from khotan_cli.runtime.store.upsert import RecordFields, Unset, Upserter, missing_key, upserter_for, write_page
 
 Refusal = tuple[Any, Exception]
 """A record that is not taken, and why."""
@@ -33,8 +34,11 @@ class Rows:
         exclude_on_update: tuple[str, ...],
         *,
         sqlite: bool,
+        unset: Unset = "keep",
+        wins: Wins = "last",
     ) -> None:
         self.table, self.key, self.exclude, self.sqlite = table, key, exclude_on_update, sqlite
+        self.unset, self.wins = unset, wins
         columns = named_columns(table)
         self.columns = frozenset(columns)
         self._key_types = [columns[name].type for name in key]
@@ -44,10 +48,13 @@ class Rows:
         self.mostly_new = False
         self.upserter: Upserter | None = None
         self.adapter: TypeAdapter[Any] | None = None
+        self.fields: tuple[str, ...] = ()
+        self.json_fields: JsonFields | None = None
         if model is not None and model.model_config.get("extra") != "allow":
-            fields = tuple(name for name in model.model_fields if name in self.columns)
-            self.upserter = upserter_for(table, key, fields, exclude_on_update, sqlite)
+            self.fields = tuple(name for name in model.model_fields if name in self.columns)
+            self.upserter = upserter_for(table, key, self.fields, exclude_on_update, sqlite)
             self.adapter = TypeAdapter(_list_of(model))
+            self.json_fields = JsonFields.of(model, {name: columns[name] for name in self.fields})
 
     def batch(self, records: Sequence[Any]) -> Batch:
         return Batch(self, records)
@@ -58,7 +65,7 @@ class Rows:
         return next((name for name in self.key if fields.get(name) is None), None)
 
     def as_stored(self, keys: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """The keys as they are in the table: two ways to write one down name one row."""
+        """The keys with the types of their columns: two ways to write one down name one row."""
         columns: list[Sequence[Any]] = []
         parts = zip(*keys, strict=True)  # none where there are no keys
         for values, kind, read in zip(parts, self._key_types, self._read_keys, strict=False):
@@ -66,9 +73,15 @@ class Rows:
             columns.append(values if set(map(type, values)) == {simple} else [read(value) for value in values])
         return list(zip(*columns, strict=True))
 
+    def unset_of(self, record: Any) -> frozenset[str]:
+        """The fields of a record that it did not set, where they are to keep what the row has."""
+        if self.unset == "default" or not isinstance(record, BaseModel):
+            return frozenset()
+        return frozenset(type(record).model_fields) - record.model_fields_set
+
 
 class Batch:
-    """The records of one page."""
+    """The records of one page, and their keys as they came."""
 
     def __init__(self, rows: Rows, records: Sequence[Any]) -> None:
         self._rows = rows
@@ -79,14 +92,14 @@ class Batch:
     def _keys(self) -> list[tuple[Any, ...]]:
         rows = self._rows
         if rows.model is None:
-            return rows.as_stored([self._key(index, record) for index, record in enumerate(self.records)])
+            return [self._key(index, record) for index, record in enumerate(self.records)]
         read = attrgetter(*rows.key)
         keys = [read(record) for record in self.records]
         if len(rows.key) == 1:
             keys = [(key,) for key in keys]
         if any(None in key for key in keys):
             return [self._key(index, record) for index, record in enumerate(self.records)]  # says which
-        return rows.as_stored(keys)
+        return keys
 
     def prepare(self, *, keep_records: bool = True, keep_keys: bool = True) -> None:
         """Make the form that the database takes, while it is busy with the batch before.
@@ -94,13 +107,26 @@ class Batch:
         Where there is such a form, what is not kept is let go of: nothing can be left out of the batch any more.
         """
         rows = self._rows
-        if rows.upserter is None or rows.adapter is None or not rows.upserter.takes_json or not self.records:
+        if rows.upserter is None or rows.adapter is None or not self._fits_json():
             return
         self._payload = rows.adapter.dump_json(self.records, by_alias=False), len(self.records)
         if not keep_records:
             self.records = []
             if not keep_keys:
                 self.keys = []
+
+    def _fits_json(self) -> bool:
+        """Whether all records set every field, to values that JSON brings to PostgreSQL as they are."""
+        rows = self._rows
+        if rows.upserter is None or not rows.upserter.takes_json or not self.records or rows.json_fields is None:
+            return False
+        return self._all_set() and rows.json_fields.are_exact(self.records)
+
+    def _all_set(self) -> bool:
+        rows = self._rows
+        assert rows.model is not None
+        count = len(rows.model.model_fields)
+        return rows.unset == "default" or all(len(record.model_fields_set) == count for record in self.records)
 
     def _key(self, index: int, record: Any) -> tuple[Any, ...]:
         try:
@@ -114,24 +140,26 @@ class Batch:
             raise missing_key(self._rows.key[key.index(None)], index)
         return key
 
-    def repeated(self, wins: Literal["first", "last"]) -> int:
+    def repeated(self, wins: Wins) -> int:
         """Leave one record of each key; how many were left out."""
-        if len(set(self.keys)) == len(self.keys):
+        keys = self._rows.as_stored(self.keys)
+        if len(set(keys)) == len(keys):
             return 0
-        order = range(len(self.keys)) if wins == "last" else range(len(self.keys) - 1, -1, -1)
-        kept = sorted({self.keys[index]: index for index in order}.values())
-        left_out = len(self.keys) - len(kept)
-        self.records = [self.records[index] for index in kept]
-        self.keys = [self.keys[index] for index in kept]
+        order = range(len(keys)) if wins == "last" else range(len(keys) - 1, -1, -1)
+        kept = sorted({keys[index]: index for index in order}.values())
+        left_out = len(keys) - len(kept)
+        self._keep(kept)
         return left_out
 
-    def leave_out(self, known: set[str]) -> None:
-        """Leave out records whose key is among the texts."""
-        kept = [index for index, key in enumerate(self.keys) if key_text(key) not in known]
-        if len(kept) < len(self.keys):
-            self.records = [self.records[index] for index in kept]
-            self.keys = [self.keys[index] for index in kept]
+    def leave_out(self, places: set[int]) -> None:
+        """Leave out the records at these places."""
+        if places:
+            self._keep([index for index in range(len(self.keys)) if index not in places])
             self._payload = None
+
+    def _keep(self, kept: Sequence[int]) -> None:
+        self.records = [self.records[index] for index in kept]
+        self.keys = [self.keys[index] for index in kept]
 
     async def write(self, session: AsyncSession) -> Upserted:
         """Write them; of what came of a batch the next one learns what to expect."""
@@ -157,19 +185,26 @@ class Batch:
         return done, refused
 
     async def _write(self, session: AsyncSession) -> Upserted:
-        rows = self._rows
+        rows, records = self._rows, self.records
         if self._payload is not None and rows.upserter is not None:
-            return await rows.upserter.write_json(session, *self._payload, mostly_new=rows.mostly_new)
-        if not self.records:
+            return await rows.upserter.write_json(session, *self._payload, mostly_new=rows.mostly_new, wins=rows.wins)
+        if not records:
             return Upserted()
+        if self._fits_json():
+            self.prepare()
+            return await self._write(session)
         if rows.upserter is not None and rows.adapter is not None:
-            if rows.upserter.takes_json:
-                self.prepare()
-                return await self._write(session)
-            plain = rows.adapter.dump_python(self.records, by_alias=False)
-            return await rows.upserter.write_rows(session, plain)
-        known = [_only(as_mapping(record), rows.columns, record) for record in self.records]
-        return await write_page(session, rows.table, known, rows.key, rows.exclude, rows.sqlite)
+            plain = rows.adapter.dump_python(records, by_alias=False)
+            if self._all_set():
+                return await rows.upserter.write_rows(session, plain, wins=rows.wins)
+            values = [{name: row[name] for name in rows.fields} for row in plain]
+            known = [RecordFields(row, rows.unset_of(record)) for row, record in zip(values, records, strict=True)]
+        else:
+            known = [
+                RecordFields(_only(as_mapping(record), rows.columns, record), rows.unset_of(record))
+                for record in records
+            ]
+        return await write_page(session, rows.table, known, rows.key, rows.exclude, rows.sqlite, rows.wins)
 
 
 def refuses_values(exc: Exception) -> bool:

@@ -12,7 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.flows.contain import contained
+from khotan_cli.runtime.flows.deferred import Deferred, points_at_itself
 from khotan_cli.runtime.flows.definition import Flow
+from khotan_cli.runtime.flows.deletion import DeleteOptions, Deletion
 from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.pages import PageReader, reason_of, shown, without_secrets
 from khotan_cli.runtime.flows.recorder import Finished, Outcome, Recorder
@@ -25,9 +27,9 @@ from khotan_cli.runtime.plugs.walk import Fetched, PageWalk, Position
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.columns import check_key
 from khotan_cli.runtime.store.failures import explain
+from khotan_cli.runtime.store.row_plan import Upserted
 from khotan_cli.runtime.store.runs import Reject
-from khotan_cli.runtime.store.seen import NothingMet
-from khotan_cli.runtime.store.upsert import Upserted
+from khotan_cli.runtime.store.upsert import Unset
 
 _AHEAD = 1
 """Pages that wait, ready, for the one that is written; one more is being fetched."""
@@ -52,6 +54,7 @@ class _Ready:
     extracted: int
     skipped: int
     keys: int
+    doubt: str
 
 
 class Sync:
@@ -70,33 +73,39 @@ class Sync:
         transform: Transform | None,
         exclude_on_update: Sequence[str],
         dedupe: Dedupe,
-        delete_missing: bool,
-        delete_where: Any,
-        allow_empty: bool,
+        deletion: DeleteOptions,
         prefetch: bool,
         on_invalid: OnInvalid,
+        unset: Unset,
     ) -> None:
         if not isinstance(endpoint, BoundEndpoint):
             raise ConfigError("sync needs an endpoint of a plug", hint="ctx.sync(shop.list_products, …)")
         if dedupe not in ("first", "last") or on_invalid not in ("fail", "skip"):
             raise ConfigError("sync: dedupe is first or last, on_invalid is fail or skip")
-        if delete_where is not None and not delete_missing:
-            raise ConfigError("sync: delete_where has no meaning without delete_missing=True")
+        if unset not in ("keep", "default"):
+            raise ConfigError(f"sync: unset={unset!r} is neither keep nor default")
         check_key(into, key)
         self._host, self._recorder, self._endpoint = host, recorder, endpoint
         self._into, self._key, self._params = into, key, params
         self._transform = transform
         self._dedupe: Dedupe = dedupe
-        self._delete_missing, self._delete_where, self._allow_empty = delete_missing, delete_where, allow_empty
+        self._delete_missing = deletion.enabled
         self._prefetch, self._on_invalid = prefetch, on_invalid
         self._walk = PageWalk(endpoint, (), params)
+        deletion.check(params, self._walk.paginator)
         self._reader = PageReader(self._walk, skip_invalid=on_invalid == "skip")
         model = None if transform else self._reader.model
-        self._rows = Rows(into, key, model, tuple(exclude_on_update), sqlite=host.database.sqlite)
+        self._rows = Rows(
+            into, key, model, tuple(exclude_on_update), sqlite=host.database.sqlite, unset=unset, wins=dedupe
+        )
         self._filter = fingerprint({"params": params, "key": key, "into": self._rows.name})
         self._refs = RefWriter.of(host, flow, endpoint.plug.name)
         self.name = recorder.name(f"sync {endpoint.plug.name}.{endpoint.endpoint.name}")
-        self._seen = recorder.seen(self.name)
+        self._seen = recorder.seen(self.name, into, key)
+        self._deletion = Deletion(self.name, self._rows.name, recorder, self._seen, deletion, flow.name)
+        self._deferred = Deferred(self.name, self._rows, recorder, skip=on_invalid == "skip")
+        self._defers = deletion.enabled or points_at_itself(into)
+        self._last_page: tuple[Position, list[Any]] | None = None
         self._free = asyncio.Event()  # for preparing pages: set but for the moments in which the database waits for us
         self._free.set()
         self._written: _Ready | None = None
@@ -105,12 +114,14 @@ class Sync:
         tally = Tally()
         position = self._resume(tally)
         if self._remembers and tally.counts.get("extracted") and not await self._keys_are_there():
-            tally.complete = False
+            tally.void("the keys that came before are not known any more")
         if position is not None:
             await self._recorder.ready()
             await self._pages(position, tally)
         if self._delete_missing:
-            tally.counts["deleted"] = await self._delete(tally)
+            tally.counts["deleted"] = await self._deletion.run(tally)
+        if tally.deferred:
+            tally.take_deferred(await self._deferred.run(tally.deferred))
         return tally.result
 
     @property
@@ -120,7 +131,7 @@ class Sync:
 
     async def _keys_are_there(self) -> bool:
         """Whether those of the pages that are done are; a run that completed has forgotten them, and its retry has none."""
-        if self._recorder.finished(self._delete_step) is not None:
+        if self._recorder.finished(self._deletion.name) is not None:
             return True  # they have served
         async with self._host.database.session() as session:
             return await self._seen.any(session)
@@ -131,17 +142,12 @@ class Sync:
         while (done := self._recorder.finished(self._page_name(tally.pages))) is not None:
             tally.take(done)
             if done.result["filter"] != self._filter:
-                # The pages before were read under other params: together they are no complete pass.
-                tally.complete = False
+                tally.void("its pages were read under different params")
             position = None if done.result["next"] is None else Position.from_json(done.result["next"])
             if position is None:
                 return None
             self._walk.passed(position)
         return position
-
-    @property
-    def _delete_step(self) -> str:
-        return f"{self.name} delete missing"
 
     def _page_name(self, index: int) -> str:
         return f"{self.name} page {index + 1}"
@@ -187,14 +193,33 @@ class Sync:
         if self._walk.paginator.delay and not first:
             await asyncio.sleep(self._walk.paginator.delay)
         fetched = await self._walk.fetch(position)
+        doubt = fetched.doubt or await self._moved(position, fetched)
         while not self._free.is_set():
             await self._free.wait()
         with uncollected():
-            ready = self._ready(name, fetched)
+            ready = self._ready(name, fetched, doubt)
             del fetched  # with all that is not needed any more, before the collector could walk it
         return ready
 
-    def _ready(self, name: str, fetched: Fetched) -> _Ready:
+    async def _moved(self, position: Position, fetched: Fetched) -> str:
+        """Why items may have moved between the page before and this one, or "".
+
+        Where positions count records and there is no total to go by, the page before is read again: had the service deleted
+        a record on it or before it, its last item would be another one, and an item would have been passed over.
+        """
+        if not (self._delete_missing and self._walk.paginator.positional):
+            return ""
+        before = self._last_page
+        self._last_page = position, [] if fetched.end else self._walk.paginator.items(fetched.data)[:]
+        if position.index == 0 or position.total is not None:
+            return ""
+        if before is None:
+            return "the run was interrupted between two pages, and the service gives no total to compare"
+        if not await self._walk.is_unmoved(*before):
+            return "the page before changed during the walk, so that items may have moved between pages"
+        return ""
+
+    def _ready(self, name: str, fetched: Fetched, doubt: str) -> _Ready:
         page = self._reader.read(fetched)
         rejects = [Reject(name, reason, raw) for raw, reason in page.invalid]
         extracted = len(page.items) + len(rejects)
@@ -203,10 +228,10 @@ class Sync:
             items = self._with_key(name, items, rejects)
         batch = self._rows.batch(items)
         skipped, keys = left_out + batch.repeated(self._dedupe), len(batch.keys)
-        keep = self._recorder.dry or self._dedupe == "first" or self._on_invalid == "skip"
-        batch.prepare(keep_records=keep, keep_keys=self._delete_missing)
+        keep = self._recorder.dry or self._dedupe == "first" or self._on_invalid == "skip" or self._defers
+        batch.prepare(keep_records=keep, keep_keys=self._remembers)
         for_refs = page.items if self._refs is not None else []
-        return _Ready(name, fetched.following, fetched.cut, for_refs, batch, rejects, extracted, skipped, keys)
+        return _Ready(name, fetched.following, fetched.cut, for_refs, batch, rejects, extracted, skipped, keys, doubt)
 
     async def _page(self, ready: _Ready) -> Finished:
         started, batch = utc_now(), ready.batch
@@ -214,12 +239,18 @@ class Sync:
         if ready.following is not None:
             following = (await without_secrets(ready.following, self._endpoint.plug)).to_json()
 
+        deferred: list[Refusal] = []
+
         async def work(session: AsyncSession) -> Outcome:
             skipped = ready.skipped
-            if self._remembers:
-                await self._note(session, batch, ready.name)
+            if self._dedupe == "first":
+                batch.leave_out(await self._seen.met(session, batch.keys))
                 skipped += ready.keys - len(batch.keys)
             done, refused = await self._write(session, batch)
+            done, refused, deferred[:] = await self._put_off(session, done, refused)
+            keyed = len(refused)
+            if self._remembers:
+                await self._seen.add(session, batch.keys, ready.name)
             if self._refs is not None:
                 refused += await self._refs.write(session, ready.items, skip=self._on_invalid == "skip")
             rejects = [*ready.rejects, *[self._reject(ready.name, record, exc) for record, exc in refused]]
@@ -234,11 +265,14 @@ class Sync:
             if self._transform is not None:
                 counts["transformed"] = done.total
             result = {"next": following, "filter": self._filter, "unchanged": done.unchanged, "cut": ready.cut}
+            result |= {"doubt": ready.doubt, "keyed": keyed, "deferred": len(deferred)}
             return Outcome(result, counts, rejects)
 
         self._free.clear()
         try:
-            return await self._recorder.commit(ready.name, work, started_at=started, relaxed=True)
+            finished = await self._recorder.commit(ready.name, work, started_at=started, relaxed=True)
+            self._deferred.add(deferred)
+            return finished
         finally:
             self._free.set()
 
@@ -252,12 +286,24 @@ class Sync:
 
         sent = asyncio.get_running_loop().call_later(_SENT_SECONDS, meanwhile)
         try:
-            return (
-                await batch.write_accepted(session) if self._on_invalid == "skip" else (await batch.write(session), [])
-            )
+            if self._on_invalid == "skip" or self._defers:
+                return await batch.write_accepted(session)
+            return await batch.write(session), []
         finally:
             sent.cancel()
             self._free.clear()
+
+    async def _put_off(
+        self, session: AsyncSession, done: Upserted, refused: list[Refusal]
+    ) -> tuple[Upserted, list[Refusal], list[Refusal]]:
+        """Of the refused records those that other rows stand in the way of, for later. Raises why another one was refused."""
+        deferred: list[Refusal] = []
+        if refused and self._defers:
+            some, refused, deferred = await self._deferred.sort_out(session, refused)
+            done = done.plus(some)
+        if refused and self._on_invalid == "fail":
+            raise refused[0][1]
+        return done, refused, deferred
 
     def _transformed(self, name: str, items: list[Any], rejects: list[Reject]) -> tuple[list[Any], int]:
         """What the transform makes of the items, and how many it left out."""
@@ -292,44 +338,3 @@ class Sync:
 
     def _reject(self, name: str, record: Any, exc: Exception) -> Reject:
         return Reject(name, explain(exc, self._host.database.url).message, shown(record))
-
-    async def _note(self, session: AsyncSession, batch: Batch, page: str) -> None:
-        """Remember the keys of this pass; with dedupe="first" leave out those that came before."""
-        if self._dedupe == "first":
-            batch.leave_out(await self._seen.known(session, batch.keys))
-        await self._seen.add(session, batch.keys, page)
-
-    async def _delete(self, tally: Tally) -> int:
-        name = self._delete_step
-        done = self._recorder.finished(name)
-        if done is None:
-            try:
-                done = await self._delete_unless(name, self._why_not(tally))
-            except NothingMet:
-                done = await self._delete_unless(name, "for no row of the table has a key that came")
-        deleted: int = done.result["deleted"]
-        return deleted
-
-    async def _delete_unless(self, name: str, why: str) -> Finished:
-        """The step that deletes, or with a reason does not and says so. Raises NothingMet, with nothing deleted."""
-        if why:
-            await self._recorder.log("warning", f"{self.name}: nothing was deleted, {why}")
-
-        async def work(session: AsyncSession) -> Outcome:
-            if why:
-                return Outcome({"deleted": 0, "why": why})
-            gone = await self._seen.delete_missing(session, self._into, self._key, self._delete_where)
-            await self._seen.clear(session)
-            self._recorder.wrote(self._rows.name, {"deleted": gone})
-            return Outcome({"deleted": gone}, {"deleted": gone})
-
-        return await self._recorder.commit(name, work)
-
-    def _why_not(self, tally: Tally) -> str:
-        if not tally.complete:
-            return "for the pass was not complete"
-        written = tally.counts.get("created", 0) + tally.counts.get("updated", 0) + tally.unchanged
-        if not written and not self._allow_empty:
-            what = "every record was left out" if tally.counts.get("extracted") else "the source returned nothing"
-            return f"for {what} (allow_empty=True allows it)"
-        return ""

@@ -32,8 +32,10 @@ class SyncResult:
 class Tally:
     pages: int = 0
     complete: bool = True
+    doubt: str = ""
     counts: dict[str, int] = field(default_factory=dict[str, int])
     unchanged: int = 0
+    deferred: int = 0
 
     def take(self, done: Finished) -> None:
         """A page is done, by this execution or an earlier one."""
@@ -41,7 +43,33 @@ class Tally:
         for name, count in done.counts.items():
             self.counts[name] = self.counts.get(name, 0) + count
         self.unchanged += done.result["unchanged"]
-        self.complete = self.complete and not done.counts.get("failed") and not done.result["cut"]
+        # Of a record that the database refused the key is known: it came, and its row is not missing.
+        unknown = done.counts.get("failed", 0) - done.result.get("keyed", 0)
+        self.deferred += done.result.get("deferred", 0)
+        for why in (
+            f"{unknown} records could not be read" if unknown else "",
+            "max_pages ended it" if done.result["cut"] else "",
+            done.result.get("doubt", ""),
+        ):
+            if why:
+                self.void(why)
+
+    def take_deferred(self, done: Finished) -> None:
+        """The records that were put off have been written, or refused."""
+        for name, count in done.counts.items():
+            self.counts[name] = self.counts.get(name, 0) + count
+        self.unchanged += done.result["unchanged"]
+        if done.counts.get("failed"):
+            self.complete = False
+
+    def void(self, why: str) -> None:
+        """The pass cannot be taken for complete any more."""
+        self.complete, self.doubt = False, self.doubt or why
+
+    @property
+    def came(self) -> int:
+        """Records that are in the table now."""
+        return self.counts.get("created", 0) + self.counts.get("updated", 0) + self.unchanged
 
     @property
     def result(self) -> SyncResult:

@@ -11,9 +11,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from khotan_cli.errors import PaginationError, ResponseInvalid
 from khotan_cli.runtime.plugs.codec import Decoder, Encoding, decode_error, decode_untyped, invalid_model
+from khotan_cli.runtime.plugs.error_body import ErrorBody
 from khotan_cli.runtime.plugs.failures import service_error, status_error
 from khotan_cli.runtime.plugs.hold import HeldAnswer
-from khotan_cli.runtime.plugs.error_body import ErrorBody
 from khotan_cli.runtime.plugs.paginate import Paginator, guess_items
 from khotan_cli.runtime.plugs.paginator_check import contradictions
 from khotan_cli.runtime.plugs.params import Binder, Template

@@ -80,7 +80,9 @@ class Paging:
     def _honest_repeats(self, sample: list[Any]) -> int:
         if not self._paginator.computed:
             return _EQUAL_PAGES_BY_SERVICE
-        identified = all(isinstance(item, Mapping) and _IDENTITIES & {str(key).lower() for key in item} for item in sample)
+        identified = all(
+            isinstance(item, Mapping) and _IDENTITIES & {str(key).lower() for key in item} for item in sample
+        )
         return 1 if identified else _EQUAL_PAGES
 
 

@@ -36,7 +36,16 @@ from sqlalchemy.orm import Mapper
 from sqlmodel.sql.sqltypes import AutoString
 
 from khotan_cli.errors import ConfigError, nearest
-from khotan_cli.runtime.store.values import EnumReader, Misfit, Reader, as_text, misfit, plain_type, reader_of
+from khotan_cli.runtime.store.values import (
+    EnumReader,
+    Misfit,
+    Reader,
+    as_text,
+    misfit,
+    plain_type,
+    postgres_float,
+    reader_of,
+)
 
 _AS_JSON = (String, Integer, Boolean, Float, Numeric, DateTime, Date, Time, Uuid, JSON)
 """Types whose values PostgreSQL reads from JSON text as SQLAlchemy would have stored them."""
@@ -115,8 +124,17 @@ def field_of(name: str, column: Column[Any], on_sqlite: bool) -> Field:
     if isinstance(kind, Enum):
         # SQLAlchemy's own lets unknown texts through, and takes no values of members.
         bind = EnumReader(kind).stored
+    as_json = plain and not on_sqlite
+    if as_json:
+        bind = postgres_float if isinstance(kind, Float) else None
+    elif isinstance(kind, JSON) and bind is not None:
+        bind = _unless_null(bind)  # as on PostgreSQL: None is NULL, not the JSON value null
     takes, read = reader_of(kind) or _dated(column) or (None, _as_it_is)
-    return Field(name, column, bind, plain and not on_sqlite, takes, read, on_sqlite)
+    return Field(name, column, bind, as_json, takes, read, on_sqlite)
+
+
+def _unless_null(bind: Reader) -> Reader:
+    return lambda value: None if value is None else bind(value)
 
 
 def _as_it_is(value: Any) -> Any:
@@ -274,6 +292,19 @@ def _model_default(model: Any, name: str) -> Callable[[], Any] | None:
     if info is None or info.is_required() or (info.default is None and info.default_factory is None):
         return None
     return lambda: info.get_default(call_default_factory=True)
+
+
+def has_default(model: Any, name: str) -> bool:
+    """Whether a new row gets a value for a column that its record does not have."""
+    column = named_columns(model).get(name)
+    if column is None:
+        return False
+    return column.default is not None or column.server_default is not None or _model_default(model, name) is not None
+
+
+def writable(column: Column[Any]) -> bool:
+    """Whether a row can be given a value for the column: the database computes a generated one itself."""
+    return column.computed is None and not (column.identity is not None and column.identity.always)
 
 
 def filled_on_update(model: Any, fields: Sequence[str], on_sqlite: bool) -> list[Filled]:

@@ -7,6 +7,12 @@ Parts are joined by U+0001; where a part holds U+0000, U+0001 or U+0002 it is es
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+
+import orjson
 
 from khotan_cli.errors import UsageError
 
@@ -52,3 +58,20 @@ def _plain(part: str) -> str:
         return part
     head, *rest = part.split(_ESCAPE)
     return head + "".join(chr(ord(piece[0]) - 0x40) + piece[1:] for piece in rest)
+
+
+def key_text(key: Sequence[Any]) -> str:
+    """A key as text: equal values of a column's type have equal texts."""
+    if len(key) == 1 and isinstance(key[0], (str, int)) and not isinstance(key[0], (bool, Enum)):
+        return str(key[0])
+    return orjson.dumps([_text_of(part) for part in key], default=str).decode()
+
+
+def _text_of(part: Any) -> Any:
+    if isinstance(part, Enum):
+        return part.value
+    if isinstance(part, datetime):
+        return part.replace(tzinfo=UTC) if part.tzinfo is None else part.astimezone(UTC)
+    if isinstance(part, Decimal):
+        return format(part.normalize(), "f")
+    return part

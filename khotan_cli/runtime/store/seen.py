@@ -1,113 +1,192 @@
-"""Keys that a pass over a source has met, and the rows whose key it has not."""
+"""Keys that a pass over a source has met, and the rows whose key it has not.
+
+Equality of keys is the database's: a column may ignore case or trailing blanks, round numbers or cut moments. So a key is
+noted as the text that the database makes of the row's own value, once the row is written, and all comparisons are SQL.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from decimal import Decimal
-from enum import Enum
 from typing import Any
 
-import orjson
-from sqlalchemy import and_, delete, or_, select, text, tuple_
+from sqlalchemy import ColumnElement, Text, cast, delete, exists, func, not_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from khotan_cli.runtime.store.columns import named_columns, table_of
+from khotan_cli.runtime.store.columns import field_of, named_columns, table_of
+from khotan_cli.runtime.store.row_plan import column_names, table_name
 from khotan_cli.runtime.store.tables import SEEN_KEYS
+from khotan_cli.runtime.store.upsert import documents
+from khotan_cli.runtime.store.upsert_postgres import driver_statement, record_set
+from khotan_cli.runtime.store.values import bound
 
-_AT_A_TIME = 2000
-_DELETED_AT_A_TIME = 200
+_KEYS_AT_A_TIME = 500
+_TEXTS_AT_A_TIME = 2000
+Key = tuple[Any, ...]
 
 
 class NothingMet(Exception):
     """Keys were noted, and no row of the table has one of them."""
 
 
+class TooManyMissing(Exception):
+    """More rows are missing than may be deleted at once."""
+
+    def __init__(self, missing: int, rows: int) -> None:
+        super().__init__(f"{missing} of {rows} rows")
+        self.missing, self.rows = missing, rows
+
+
 class SeenKeys:
-    """The keys of one run's step. Keys are compared as texts of Python values, the same on both databases."""
+    """The keys of one run's step in one table. `model`: the table class; `key`: the names of its key's columns."""
 
-    def __init__(self, run_id: str, step: str, *, sqlite: bool) -> None:
+    def __init__(self, run_id: str, step: str, model: Any, key: Sequence[str], *, sqlite: bool) -> None:
         self.run_id, self.step, self.sqlite = run_id, step, sqlite
+        self.table, columns = table_of(model), named_columns(model)
+        self._columns = [columns[name] for name in key]
+        self._fields = [field_of(name, columns[name], sqlite) for name in key]
+        self._mine = (SEEN_KEYS.c.run_id == run_id) & (SEEN_KEYS.c.step == step)
 
-    async def add(self, session: AsyncSession, keys: Sequence[tuple[Any, ...]], noted_by: str = "") -> None:
-        """Note keys, in the transaction of the rows they belong to. noted_by: the step that does."""
-        rows = "json_each(:keys)" if self.sqlite else "json_array_elements_text(CAST(:keys AS json))"
+    async def add(self, session: AsyncSession, keys: Sequence[Key], noted_by: str = "") -> None:
+        """Note the keys of rows that are in the table, in the transaction that wrote them. noted_by: the step that does."""
+        texts = sorted({text for _, text in await self._stored(session, keys)})
+        await self._insert(session, texts, noted_by)
+
+    async def _insert(self, session: AsyncSession, texts: Sequence[str], noted_by: str) -> None:
+        rows = "json_each(?)" if self.sqlite else "json_array_elements_text(%s::json) AS value"
+        mark = "?" if self.sqlite else "%s"
         # "WHERE true" tells SQLite that ON CONFLICT is not the ON of a join (sqlite.org/lang_upsert.html).
-        statement = text(
+        statement = (
             "INSERT INTO khotan_seen_keys (run_id, step, key, noted_by) "  # noqa: S608 - our own names
-            f"SELECT :run_id, :step, value, :noted_by FROM {rows} WHERE true ON CONFLICT DO NOTHING"
+            f"SELECT {mark}, {mark}, value, {mark} FROM {rows} WHERE true ON CONFLICT DO NOTHING"
         )
-        payload = orjson.dumps([key_text(key) for key in keys]).decode()
-        values = {"keys": payload, "run_id": self.run_id, "step": self.step, "noted_by": noted_by}
-        await session.execute(statement, values)
+        connection = await session.connection()
+        await connection.exec_driver_sql(statement, (self.run_id, self.step, noted_by, json.dumps(texts)))
 
-    async def known(self, session: AsyncSession, keys: Sequence[tuple[Any, ...]]) -> set[str]:
-        """Those of the keys that were noted, as texts."""
-        texts = [key_text(key) for key in keys]
-        found: set[str] = set()
-        for start in range(0, len(texts), _AT_A_TIME):
-            part = texts[start : start + _AT_A_TIME]
-            mine = (SEEN_KEYS.c.run_id == self.run_id) & (SEEN_KEYS.c.step == self.step)
-            statement = select(SEEN_KEYS.c.key).where(mine, SEEN_KEYS.c.key.in_(part))
-            found |= set((await session.execute(statement)).scalars())
-        return found
+    async def met(self, session: AsyncSession, keys: Sequence[Key]) -> set[int]:
+        """The places of those keys whose row was noted before."""
+        stored = await self._stored(session, keys)
+        known = await self._known(session, [text for _, text in stored])
+        return {place for place, text in stored if text in known}
 
-    async def all(self, session: AsyncSession) -> list[str]:
-        """All that were noted, as texts; for steps that note few."""
-        mine = (SEEN_KEYS.c.run_id == self.run_id) & (SEEN_KEYS.c.step == self.step)
-        return list((await session.execute(select(SEEN_KEYS.c.key).where(mine))).scalars())
+    async def _known(self, session: AsyncSession, texts: Sequence[str]) -> set[str]:
+        known: set[str] = set()
+        for start in range(0, len(texts), _TEXTS_AT_A_TIME):
+            part = texts[start : start + _TEXTS_AT_A_TIME]
+            statement = select(SEEN_KEYS.c.key).where(self._mine, SEEN_KEYS.c.key.in_(part))
+            known |= set((await session.execute(statement)).scalars())
+        return known
 
-    async def delete_missing(self, session: AsyncSession, model: Any, key: Sequence[str], where: Any = None) -> int:
-        """Delete the rows (of the condition `where`, if given) whose key was not noted; how many they were.
+    async def delete_missing(
+        self, session: AsyncSession, where: Any = None, *, most: float | None = None, spared: int = 0
+    ) -> int:
+        """Delete the rows (of the condition `where`, if given) whose key was not noted; how many were deleted.
 
-        A row without a key, where the column may be null, never came from a source, and stays. Raises NothingMet where keys
-        were noted and rows would be deleted, but no row has a noted key: then keys do not compare with rows, and what is
+        A row without a key, where the column may be null, never came from a source, and stays. most: the share of the rows
+        that may be deleted, unless they are `spared` or fewer. Raises TooManyMissing where there are more; NothingMet where
+        keys were noted and rows would be deleted, but no row has a noted key: then keys do not compare with rows, and what is
         missing is not known. The transaction must not commit then.
         """
-        columns = [named_columns(model)[name] for name in key]
-        statement = select(*columns).where(*[column.is_not(None) for column in columns])
-        if where is not None:
-            statement = statement.where(where)
-        order, last, deleted, met = [*columns], None, 0, False
-        while True:
-            page = statement if last is None else statement.where(tuple_(*columns) > tuple_(*last))
-            rows = [tuple(row) for row in (await session.execute(page.order_by(*order).limit(_AT_A_TIME))).all()]
-            if not rows:
-                if deleted and not met and await self.any(session):
-                    raise NothingMet
-                return deleted
-            last = rows[-1]
-            known = await self.known(session, rows)
-            met = met or bool(known)
-            gone = [row for row in rows if key_text(row) not in known]
-            for start in range(0, len(gone), _DELETED_AT_A_TIME):
-                part = gone[start : start + _DELETED_AT_A_TIME]
-                same = [and_(*[c == v for c, v in zip(columns, row, strict=True)]) for row in part]
-                await session.execute(delete(table_of(model)).where(or_(*same)))
-            deleted += len(gone)
+        rows, missing = await self._counts(session, where)
+        if not missing:
+            return 0
+        if missing == rows and await self.any(session):
+            raise NothingMet
+        if most is not None and missing > spared and missing > most * rows:
+            raise TooManyMissing(missing, rows)
+        statement = delete(self.table).where(*self._within(where), not_(self._noted()))
+        deleted: int = (await session.execute(statement)).rowcount  # type: ignore[attr-defined]
+        return deleted
+
+    async def _counts(self, session: AsyncSession, where: Any) -> tuple[int, int]:
+        """How many rows there are, and how many of them were not noted."""
+        within = self._within(where)
+        statement = (
+            select(func.count(), func.count().filter(not_(self._noted()))).select_from(self.table).where(*within)
+        )
+        row = (await session.execute(statement)).one()
+        return int(row[0]), int(row[1])
+
+    def _within(self, where: Any) -> list[Any]:
+        there = [column.is_not(None) for column in self._columns]
+        return there if where is None else [*there, where]
+
+    def _noted(self) -> ColumnElement[bool]:
+        return exists(select(SEEN_KEYS.c.key).where(self._mine, SEEN_KEYS.c.key == self._text()).correlate(self.table))
+
+    def _text(self) -> ColumnElement[str]:
+        """What the database makes of a row's key as text."""
+        if len(self._columns) == 1:
+            return cast(self._columns[0], Text)
+        parts = [cast(column, Text) for column in self._columns]
+        return cast((func.json_array if self.sqlite else func.jsonb_build_array)(*parts), Text)
+
+    def _text_sql(self, table: str) -> str:
+        """The same in words, for statements that the driver gets."""
+        parts = [f"CAST({table}.{name} AS TEXT)" for name in column_names(self._fields)]
+        if len(parts) == 1:
+            return parts[0]
+        return f"CAST({'json_array' if self.sqlite else 'jsonb_build_array'}({', '.join(parts)}) AS TEXT)"
+
+    async def _stored(self, session: AsyncSession, keys: Sequence[Key]) -> list[tuple[int, str]]:
+        """Of each key that a row has, its place and the text of that row's key."""
+        if not keys:
+            return []
+        rows = [dict(zip([field.name for field in self._fields], key, strict=True)) for key in keys]
+        binds = [bound(field, rows) for field in self._fields]
+        connection = await session.connection()
+        target = table_name(self.table)
+        names = column_names(self._fields)
+        if not self.sqlite:
+            joined = " AND ".join(f"t.{name} = x.{name}" for name in names)
+            source = f"(SELECT row_number() OVER () - 1 AS khotan_order, r.* FROM {record_set(target, 'jsonb')} AS r)"  # noqa: S608 - quoted names
+            statement = (
+                f"SELECT x.khotan_order, {self._text_sql('t')} FROM {source} AS x JOIN {target} AS t ON {joined}"  # noqa: S608
+            )
+            payload = documents(self._fields, binds, keys)
+            found: Any = await connection.exec_driver_sql(driver_statement(statement), (payload,))
+            return [(int(place), text) for place, text in found.all()]
+        ready = [tuple(v if bind is None else bind(v) for bind, v in zip(binds, key, strict=True)) for key in keys]
+        compared = " AND ".join(f"{target}.{name} = x.column{number + 2}" for number, name in enumerate(names))
+        stored: list[tuple[int, str]] = []
+        for start in range(0, len(ready), _KEYS_AT_A_TIME):
+            part = ready[start : start + _KEYS_AT_A_TIME]
+            mark = f"({', '.join('?' * (len(names) + 1))})"
+            statement = (
+                f"SELECT x.column1, {self._text_sql(target)} FROM (VALUES {', '.join([mark] * len(part))}) AS x "  # noqa: S608
+                f"CROSS JOIN {target} WHERE {compared}"
+            )
+            values = tuple(value for place, key in enumerate(part, start) for value in (place, *key))
+            found = await connection.exec_driver_sql(statement, values)
+            stored += [(int(place), text) for place, text in found.all()]
+        return stored
 
     async def any(self, session: AsyncSession) -> bool:
         """Whether a key was noted."""
-        mine = (SEEN_KEYS.c.run_id == self.run_id) & (SEEN_KEYS.c.step == self.step)
-        return (await session.execute(select(SEEN_KEYS.c.key).where(mine).limit(1))).first() is not None
+        return (await session.execute(select(SEEN_KEYS.c.key).where(self._mine).limit(1))).first() is not None
 
     async def clear(self, session: AsyncSession) -> None:
-        mine = (SEEN_KEYS.c.run_id == self.run_id) & (SEEN_KEYS.c.step == self.step)
-        await session.execute(delete(SEEN_KEYS).where(mine))
+        await session.execute(delete(SEEN_KEYS).where(self._mine))
 
 
-def key_text(key: Sequence[Any]) -> str:
-    """A key as text: equal values of a column's type have equal texts."""
-    if len(key) == 1 and isinstance(key[0], (str, int)) and not isinstance(key[0], (bool, Enum)):
-        return str(key[0])
-    return orjson.dumps([_plain(part) for part in key], default=str).decode()
+class RememberedKeys(SeenKeys):
+    """The same for a dry run, whose transactions are all undone: the keys are kept here, and noted again where they count."""
 
+    def __init__(self, run_id: str, step: str, model: Any, key: Sequence[str], *, sqlite: bool) -> None:
+        super().__init__(run_id, step, model, key, sqlite=sqlite)
+        self._texts: set[str] = set()
 
-def _plain(part: Any) -> Any:
-    if isinstance(part, Enum):
-        return part.value
-    if isinstance(part, datetime):
-        return part.replace(tzinfo=UTC) if part.tzinfo is None else part.astimezone(UTC)
-    if isinstance(part, Decimal):
-        return format(part.normalize(), "f")
-    return part
+    async def _insert(self, session: AsyncSession, texts: Sequence[str], noted_by: str) -> None:
+        self._texts |= set(texts)
+
+    async def _known(self, session: AsyncSession, texts: Sequence[str]) -> set[str]:
+        return self._texts & set(texts)
+
+    async def delete_missing(
+        self, session: AsyncSession, where: Any = None, *, most: float | None = None, spared: int = 0
+    ) -> int:
+        await super()._insert(session, sorted(self._texts), "")
+        return await super().delete_missing(session, where, most=most, spared=spared)
+
+    async def any(self, session: AsyncSession) -> bool:
+        return bool(self._texts)

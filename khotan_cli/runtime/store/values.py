@@ -6,6 +6,8 @@ refuses what PostgreSQL refuses. Columns whose values are of the right types alr
 
 from __future__ import annotations
 
+import json
+import math
 import sqlite3
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ from uuid import UUID
 import orjson
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
-from sqlalchemy import BigInteger, Boolean, Enum, Float, Integer, Numeric, SmallInteger, String
+from sqlalchemy import JSON, BigInteger, Boolean, Enum, Float, Integer, Numeric, SmallInteger, String
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
 from sqlmodel.sql.sqltypes import AutoString, UTCDateTime
@@ -35,6 +37,12 @@ CONVERSION_ERRORS = (TypeError, ValueError, LookupError, ArithmeticError, Attrib
 
 NUL = "a text with a NUL character, which PostgreSQL cannot store"
 _CONVERT = "Convert it with transform=…."
+_DECLARE = {
+    "16 bits": "Declare the column as Integer or BigInteger: sa_type=BigInteger, with a migration of your own.",
+    "32 bits": "Declare the column as BigInteger: sa_type=BigInteger, with a migration of your own.",
+    "64 bits": "Declare the column as Numeric or as a text: sa_type=Numeric, with a migration of your own.",
+}
+_LENGTHEN = "Declare a longer column: max_length=…, with a migration of your own. Or shorten it with transform=…."
 _TRUE = frozenset(("t", "tr", "tru", "true", "y", "ye", "yes", "on", "1"))
 _FALSE = frozenset(("f", "fa", "fal", "fals", "false", "n", "no", "of", "off", "0"))
 """Texts that PostgreSQL reads as truth values (manual, 8.6)."""
@@ -45,12 +53,15 @@ _NAMES: tuple[tuple[Any, str], ...] = (
 )  # fmt: skip
 
 
-def fields_of(record: Any, index: int) -> Mapping[str, Any]:
-    """Raises UsageError for what is no record."""
+def fields_of(record: Any, index: int, *, unset: bool = True) -> Mapping[str, Any]:
+    """The values of a record; of a model without those that it did not set, unless `unset` is False.
+
+    Raises UsageError for what is no record.
+    """
     if type(record) is dict or (isinstance(record, Mapping) and not isinstance(record, BaseModel)):
         return record
     if isinstance(record, BaseModel):
-        return record.model_dump(exclude_unset=True)
+        return record.model_dump(exclude_unset=unset)
     raise UsageError(
         f"Record {index} is neither a mapping nor a model, but of the type {type(record).__name__}",
         hint="Make it one, with the names of the columns.",
@@ -85,11 +96,13 @@ def reader_of(kind: TypeEngine[Any]) -> tuple[frozenset[type], Reader] | None:
     if isinstance(kind, Integer):
         return frozenset((int, nothing)), _integer
     if isinstance(kind, Float):
-        return frozenset((int, float, nothing)), lambda value: None if value is None else float(_number(value))
+        return frozenset((int, nothing)), _float
     if isinstance(kind, Numeric):
-        return frozenset((int, float, Decimal, nothing)), _number
+        return frozenset((int, nothing)), _decimal
     if isinstance(kind, String) and not isinstance(kind, Enum):
         return frozenset((str, nothing)), as_text
+    if isinstance(kind, JSON):
+        return frozenset((str, int, bool, nothing)), _json
     return None
 
 
@@ -130,6 +143,38 @@ def _number(value: Any) -> Any:
         return Decimal(value if isinstance(value, str) and value.isascii() else "")
     except ArithmeticError:
         raise misfit(value, "is no number") from None
+
+
+def _float(value: Any) -> Any:
+    """SQLite would store NULL for NaN."""
+    number = _number(value)
+    if number is None:
+        return None
+    if math.isnan(number):
+        raise misfit(value, "is NaN, which is not stored")
+    return float(number)
+
+
+def _decimal(value: Any) -> Any:
+    number = _number(value)
+    if number is not None and not isinstance(number, int) and not math.isfinite(number):
+        raise misfit(value, "is NaN or infinite, which a decimal column does not hold")
+    return number
+
+
+def _json(value: Any) -> Any:
+    try:
+        json.dumps(value, allow_nan=False, default=to_jsonable_python)
+    except ValueError:
+        raise misfit(value, "holds NaN or infinity, which JSON does not have") from None
+    except TypeError:
+        pass  # what cannot be written as JSON is told from where it is written
+    return value
+
+
+def postgres_float(value: Any) -> Any:
+    """A float as PostgreSQL reads it from JSON, which has no infinity: its name as a text (manual, 8.1.3)."""
+    return value if value is None or math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def as_text(value: Any) -> Any:
@@ -189,8 +234,23 @@ class EnumReader:
         return self._stored[found if self.kind is None else found.name]
 
 
+def json_text(value: Any) -> str:
+    """JSON of plain values, integers of any length included."""
+    try:
+        return orjson.dumps(value, default=jsonable, option=orjson.OPT_PASSTHROUGH_SUBCLASS).decode()
+    except TypeError as exc:
+        if "64-bit" not in str(exc):
+            raise
+        return json.dumps(value, default=jsonable, ensure_ascii=False)
+
+
 def bound(field: Field, rows: Sequence[Mapping[str, Any]]) -> Reader | None:
-    """How the values of a column reach the database: read one by one only where not all are of its types."""
+    """How the values of a column reach the database: read one by one only where not all are of its types.
+
+    Raises Misfit for a value that is too large for the column, which SQLite would store.
+    """
+    if field.on_sqlite:
+        _check_size(field, rows)
     if field.takes is not None and field.takes.issuperset(map(type, map(itemgetter(field.name), rows))):
         return field.bind
     return always_read(field)
@@ -204,6 +264,24 @@ def after(first: Reader, then: Reader | None) -> Reader:
     return first if then is None else lambda value: then(first(value))
 
 
+def _check_size(field: Field, rows: Sequence[Mapping[str, Any]]) -> None:
+    kind = plain_type(field.column.type)
+    if not isinstance(kind, (Integer, String)) or isinstance(kind, Enum):
+        return
+    for row in rows:
+        value = row[field.name]
+        too_large = _size_misfit(value, kind)
+        if too_large:
+            raise Misfit(too_large)
+
+
+def _size_misfit(value: Any, kind: TypeEngine[Any]) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and isinstance(kind, Integer):
+        return _beyond(value, kind)
+    length = getattr(kind, "length", None)
+    return _too_long(value, length) if length and isinstance(value, str) else ""
+
+
 @contextmanager
 def naming(table: str, fields: Iterable[Field], rows: Callable[[], Iterable[Mapping[str, Any]]]) -> Iterator[None]:
     """Raise ValueRefused where a value of the rows does not fit: which column did not take it, and why."""
@@ -215,7 +293,8 @@ def naming(table: str, fields: Iterable[Field], rows: Callable[[], Iterable[Mapp
         records = list(rows())
         unfit = ((field, reason) for field in fields for row in records if (reason := _misfit(field, row[field.name])))
         for field, reason in unfit:
-            raise ValueRefused(f"{table}.{field.column.name} takes no such value: {reason}", hint=_CONVERT) from None
+            hint = _DECLARE.get(reason.rpartition(" beyond ")[2], _LENGTHEN if "characters" in reason else _CONVERT)
+            raise ValueRefused(f"{table}.{field.column.name} takes no such value: {reason}", hint=hint) from None
         if isinstance(exc, (DBAPIError, sqlite3.Error)):
             raise
         why = str(exc) if isinstance(exc, Misfit) else type(exc).__name__
@@ -246,29 +325,32 @@ def _misfit(field: Field, value: Any) -> str:
         naive = isinstance(field.column.type, UTCDateTime) and getattr(value, "tzinfo", None) is None
         return "a moment without a time zone" if naive else f"{_name(value)} that does not fit {type(kind).__name__}"
     if isinstance(ready, int) and not isinstance(ready, bool):
-        return _beyond(ready, kind, field.on_sqlite)
+        return _beyond(ready, kind) if isinstance(kind, Integer) or field.on_sqlite else ""
     if isinstance(ready, str):
-        return _unwritable(ready, getattr(kind, "length", None), field.on_sqlite)
+        return _unwritable(ready, field.on_sqlite) or _too_long(ready, getattr(kind, "length", None))
     if field.on_sqlite and not isinstance(ready, (bool, float, bytes, bytearray, memoryview)):
         return f"{_name(value)} that does not fit {type(kind).__name__}"
     return ""
 
 
-def _beyond(number: int, kind: TypeEngine[Any], on_sqlite: bool) -> str:
+def _beyond(number: int, kind: TypeEngine[Any]) -> str:
     bits = 64
-    if isinstance(kind, Integer) and not isinstance(kind, BigInteger) and not on_sqlite:
+    if isinstance(kind, Integer) and not isinstance(kind, BigInteger):
         bits = 16 if isinstance(kind, SmallInteger) else 32
     return "" if -(2 ** (bits - 1)) <= number < 2 ** (bits - 1) else f"a number beyond {bits} bits"
 
 
-def _unwritable(words: str, length: int | None, on_sqlite: bool) -> str:
+def _too_long(words: str, length: int | None) -> str:
+    """Blanks beyond the length are cut off, by PostgreSQL too (manual, 8.3)."""
+    return f"a text of more than {length} characters" if length and len(words.rstrip(" ")) > length else ""
+
+
+def _unwritable(words: str, on_sqlite: bool) -> str:
     try:
         words.encode()
     except UnicodeEncodeError:
         return "a text with half a surrogate pair, which UTF-8 cannot write"
-    if "\0" in words and not on_sqlite:
-        return NUL
-    return f"a text of more than {length} characters" if length and len(words) > length and not on_sqlite else ""
+    return NUL if "\0" in words and not on_sqlite else ""
 
 
 def _name(value: Any) -> str:

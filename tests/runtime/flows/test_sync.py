@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 import pytest
-from sqlalchemy import DateTime, Numeric, Uuid, text
+from sqlalchemy import DateTime, Numeric, Uuid, text, true
 from sqlmodel import Field, SQLModel
 
 from khotan_cli.errors import DatabaseBusy
@@ -139,7 +139,14 @@ async def test_nothing_is_deleted_after_a_resume_with_another_filter(
 
     @inflow(shop)
     async def items(ctx: FlowContext) -> None:
-        await ctx.sync(shop.list_items, into=ItemRow, key="id", params={"since": next(filters)}, delete_missing=True)
+        await ctx.sync(
+            shop.list_items,
+            into=ItemRow,
+            key="id",
+            params={"since": next(filters)},
+            delete_missing=True,
+            delete_where=true(),
+        )
 
     source.items = some_items(30)
     drop = source.answers

@@ -162,11 +162,10 @@ async def test_an_absent_flag_is_not_the_end() -> None:
         assert await walk(server, OffsetPaginator(items="data", has_more="has_more")) == ids(1, 2, 3)
 
 
-@pytest.mark.parametrize("flag", [False, "false", 0, "0", "No"])
-async def test_flags_end_a_walk(flag: Any) -> None:
+@pytest.mark.parametrize(("flag", "inverse"), [(False, True), ("false", "true"), (0, 1), ("0", "1"), ("No", "YES")])
+async def test_flags_end_a_walk(flag: Any, inverse: Any) -> None:
     async with loopback(in_turn([{"data": ids(1), "more": flag, "next_cursor": "x"}])) as server:
         assert await walk(server, CursorPaginator(items="data", has_more="more")) == ids(1)
-    inverse = {False: True, "false": "true", 0: 1, "0": "1", "No": "YES"}[flag]
     for paginator in (
         PageNumberPaginator(items="data", is_last="isLast"),
         OffsetPaginator(items="data", is_last="isLast"),
