@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     )
     from khotan_cli.runtime.plugs.parsers import parse_csv, parse_xml
     from khotan_cli.runtime.plugs.plug import Plug
+    from khotan_cli.runtime.plugs.quota import Quota
     from khotan_cli.runtime.plugs.rate import RateLimit
     from khotan_cli.runtime.plugs.retry import Retry
     from khotan_cli.runtime.plugs.signing import HmacAuth, SigningInput
@@ -117,6 +118,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "khotan_cli.runtime.plugs.parsers": ("parse_csv", "parse_xml"),
     "khotan_cli.runtime.plugs.plug": ("Plug",),
     "khotan_cli.runtime.plugs.rate": ("RateLimit",),
+    "khotan_cli.runtime.plugs.quota": ("Quota",),
     "khotan_cli.runtime.plugs.retry": ("Retry",),
     "khotan_cli.runtime.plugs.signing": ("HmacAuth", "SigningInput"),
     "khotan_cli.runtime.plugs.token": ("TokenAuth",),
@@ -190,6 +192,7 @@ __all__ = [
     "PlugTimeout",
     "PlugUnreachable",
     "PushResult",
+    "Quota",
     "RateLimit",
     "Report",
     "Resource",

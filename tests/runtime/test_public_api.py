@@ -15,7 +15,7 @@ SyncResult Upserted Variant inflow ingest outflow relay step upsert
 FunctionPaginator HmacAuth JsonApiPaginator KeysetPaginator Khotan KhotanError LinkHeaderPaginator
 NextUrlPaginator OAuth2AuthorizationCode OAuth2ClientCredentials OffsetPaginator PageNumberPaginator PageView
 PaginationError Paginator ParameterError Plug PlugError PlugTimeout PlugUnreachable RateLimit Report
-ResponseInvalid Retry SigningInput SinglePagePaginator TokenAuth Var
+Quota ResponseInvalid Retry SigningInput SinglePagePaginator TokenAuth Var
 delete endpoint get head options parse_csv parse_xml patch post put
 Event EventInfo Rule SubscribeContext Subscription WebhookRequest Wire challenges signatures
 """

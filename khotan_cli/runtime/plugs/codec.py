@@ -12,8 +12,9 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from khotan_cli.errors import ParameterError, ResponseInvalid
-from khotan_cli.runtime.plugs.params import scalar_text
+from khotan_cli.runtime.plugs.jsontext import dump_json
 from khotan_cli.runtime.plugs.parsers import DEFAULT_PARSERS, Parser
+from khotan_cli.runtime.plugs.query import scalar_text
 
 Encoding = Literal["json", "form"]
 
@@ -28,10 +29,7 @@ def encode_body(body: Any, encoding: Encoding) -> tuple[bytes, str | None]:
         if not isinstance(body, Mapping):
             raise ParameterError("A form body must be a mapping", hint="Give names and values.")
         return encode_form(body).encode(), "application/x-www-form-urlencoded"
-    try:
-        return orjson.dumps(body), "application/json"
-    except TypeError as exc:
-        raise ParameterError(f"The body cannot be written as JSON: {exc}") from None
+    return dump_json(body), "application/json"
 
 
 def encode_form(fields: Mapping[str, Any]) -> str:
@@ -45,7 +43,12 @@ def _flat(value: Any, prefix: str) -> list[tuple[str, str]]:
     if isinstance(value, (list, tuple)):
         return [pair for index, item in enumerate(value) for pair in _flat(item, f"{prefix}[{index}]")]
     text = scalar_text(value)
-    return [] if text is None else [(prefix, text)]
+    if text is None:
+        raise ParameterError(
+            f"Field {prefix!r} is None, which a form cannot carry",
+            hint="Leave the field out, or pass the text that the service reads as empty, often ''.",
+        )
+    return [(prefix, text)]
 
 
 class Decoder:

@@ -7,7 +7,6 @@ import inspect
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +15,12 @@ import httpx
 from khotan_cli.errors import PlugError, PlugTimeout, ResponseInvalid
 from khotan_cli.runtime.plugs import debuglog
 from khotan_cli.runtime.plugs.context import EXTENSION, CallContext
+from khotan_cli.runtime.plugs.decompress import CodingError, decoder_for
 from khotan_cli.runtime.plugs.failures import explain
 from khotan_cli.runtime.plugs.masking import Masker
-from khotan_cli.runtime.plugs.retry import Attempt, Retry, retry_after
+from khotan_cli.runtime.plugs.outgoing import Outgoing
+from khotan_cli.runtime.plugs.quota import retry_after
+from khotan_cli.runtime.plugs.retry import Attempt
 from khotan_cli.runtime.plugs.transport import HttpClient
 
 if TYPE_CHECKING:
@@ -28,20 +30,6 @@ MAX_REDIRECTS = 20
 _HOLDING_STATUSES = frozenset({429, 503})
 _SAFE_ELSEWHERE = frozenset({"accept", "accept-encoding", "accept-language", "content-type", "user-agent"})
 """Headers that another origin may see: none of them carries a credential."""
-
-
-@dataclass(slots=True)
-class Outgoing:
-    """A request ready to be sent as often as needed. timeout is in seconds, for one attempt from first to last byte."""
-
-    endpoint: str
-    method: str
-    url: str
-    headers: dict[str, str]
-    content: bytes | None
-    retry: Retry
-    timeout: float | httpx.Timeout
-    attempts: int = field(default=0)
 
 
 class TokenNotFetched(httpx.TransportError):
@@ -66,10 +54,7 @@ async def send(plug: Plug, out: Outgoing, ctx: CallContext) -> httpx.Response:
                 response = await _attempt(plug, client, out, ctx, _remaining(out, started))
         except httpx.TransportError as exc:
             error = exc
-        if response is not None and response.status_code in _HOLDING_STATUSES:
-            asked = retry_after(response)
-            if asked:
-                await plug.shared.rates.hold(key, asked)
+        exhausted = await _hold(plug, key, response) if response is not None else None
         attempt = Attempt(
             number=out.attempts,
             method=out.method,
@@ -77,6 +62,7 @@ async def send(plug: Plug, out: Outgoing, ctx: CallContext) -> httpx.Response:
             response=response,
             error=error,
             sent=not isinstance(error, TokenNotFetched),
+            exhausted=exhausted,
         )
         wait = out.retry.delay(attempt)
         if wait is None:
@@ -86,6 +72,17 @@ async def send(plug: Plug, out: Outgoing, ctx: CallContext) -> httpx.Response:
             response.extensions["khotan.attempts"] = out.attempts
             return response
         await asyncio.sleep(wait)
+
+
+async def _hold(plug: Plug, key: str, response: httpx.Response) -> float | None:
+    """Hold the account as the answer asks; returns seconds where a declared quota is why it turned the request away."""
+    status, quota = response.status_code, plug.quota
+    exhausted = quota.wait(response) if quota is not None else None
+    turned_away = quota is not None and status in quota.statuses
+    asked = retry_after(response) if status in _HOLDING_STATUSES or turned_away else None
+    if wait := max(asked or 0.0, exhausted or 0.0):
+        await plug.shared.rates.hold(key, wait)
+    return exhausted if turned_away else None
 
 
 async def send_once(plug: Plug, request: httpx.Request, ctx: CallContext) -> httpx.Response:
@@ -121,10 +118,11 @@ async def _wait_for_place(plug: Plug, out: Outgoing, key: str, started: float) -
         )
     if await rates.held(key) > out.retry.max_retry_after:
         raise PlugError(
-            f"{plug.name}: the service asked to wait {wait:.0f} s (Retry-After)",
+            f"{plug.name}: the service asked to wait; {wait:.0f} s remain",
             plug=plug.name,
             endpoint=out.endpoint,
-            hint="Try again later, or raise Retry(max_retry_after=…).",
+            hint="Try again later, raise Retry(max_retry_after=…), or lift the pause.",
+            next=[f"khotan plug {plug.name} --resume"],
         )
     await asyncio.sleep(wait)
 
@@ -270,11 +268,11 @@ async def _exchange(plug: Plug, client: HttpClient, request: httpx.Request, ctx:
         if log:
             debuglog.log_failure(request, exc, masker)
         raise
-    except httpx.DecodingError as exc:
+    except CodingError as exc:
         raise ResponseInvalid(
-            f"The answer of {request.method} {request.url.copy_with(query=None)} cannot be decompressed",
+            f"The answer of {request.method} {request.url.copy_with(query=None)} cannot be decompressed: {exc}",
             plug=plug.name,
-            hint="Its Content-Encoding does not fit its body.",
+            hint="Compare its Content-Encoding with its body; it may have been cut short.",
         ) from exc
     if log:
         debuglog.log_response(response, masker, (time.monotonic() - started) * 1000)
@@ -287,7 +285,6 @@ async def _read(plug: Plug, response: httpx.Response) -> None:
         return
     chunks: list[bytes] = []
     size, limit = 0, plug.max_response_bytes
-    chunk: bytes
     async for chunk in _chunks(response):
         size += len(chunk)
         if size > limit:
@@ -302,10 +299,19 @@ async def _read(plug: Plug, response: httpx.Response) -> None:
     response._content = b"".join(chunks)  # what aread() does, with the bound above
 
 
-def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
-    if "content-encoding" in response.headers:
-        return response.aiter_bytes()
-    return response.aiter_raw()
+async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The body, decompressed. Between two steps of the decompression others get their turn."""
+    decoder = decoder_for(response.headers.get("content-encoding", ""))
+    async for raw in response.aiter_raw():
+        if decoder is None:
+            yield raw
+            continue
+        for step, made in enumerate(decoder.feed(raw)):
+            if step:
+                await asyncio.sleep(0)
+            yield made
+    if decoder is not None:
+        decoder.finish()
 
 
 def same_origin(url: httpx.URL, base: httpx.URL) -> bool:
