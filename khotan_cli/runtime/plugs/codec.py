@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from khotan_cli.errors import ParameterError, ResponseInvalid
 from khotan_cli.runtime.plugs.jsontext import dump_json
+from khotan_cli.runtime.plugs.masking import masker_of
 from khotan_cli.runtime.plugs.parsers import DEFAULT_PARSERS, Parser
 from khotan_cli.runtime.plugs.query import scalar_text
 
@@ -127,9 +128,9 @@ def text_of(response: httpx.Response) -> str:
         raise _invalid(response, f"is not valid {encoding}: {_reason(exc)}") from None
 
 
-def preview(content: bytes, length: int = 80) -> str:
-    """The first characters of a body on one line."""
-    text = " ".join(content[: length * 4].decode("utf-8", "replace").split())
+def preview(content: str, length: int = 80) -> str:
+    """The first characters of a text on one line."""
+    text = " ".join(content[: length * 4].split())
     return text[:length] + ("…" if len(text) > length or len(content) > length * 4 else "")
 
 
@@ -189,6 +190,11 @@ def _reason(exc: Exception) -> str:
 
 
 def _invalid(response: httpx.Response, what: str, *, hint: str = "", preview_body: bool = True) -> ResponseInvalid:
+    masker = masker_of(response)
     where = f"{response.request.method} {response.request.url.copy_with(query=None, userinfo=b'')}"
-    begins = f"; it begins {preview(response.content)!r}" if preview_body and response.content else ""
-    return ResponseInvalid(f"The answer {response.status_code} of {where} {what}{begins}", response=response, hint=hint)
+    # Masked before it is cut: a part of a secret would not be recognised.
+    begins = preview(masker.text(response.content.decode("utf-8", "replace"))) if preview_body else ""
+    text = masker.text(f"The answer {response.status_code} of {where} {what}") + (
+        f"; it begins {begins!r}" if begins else ""
+    )
+    return ResponseInvalid(text, response=response, hint=hint)

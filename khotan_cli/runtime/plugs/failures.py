@@ -9,7 +9,11 @@ import httpx
 
 from khotan_cli.errors import PlugError, PlugTimeout, PlugUnreachable
 from khotan_cli.runtime.plugs.context import CallContext
-from khotan_cli.runtime.plugs.masking import Masker
+from khotan_cli.runtime.plugs.masking import Masker, masker_of
+from khotan_cli.runtime.plugs.said import excerpt
+
+WITHHELD = "khotan.withheld"
+"""Extension of a response whose request went to another origin than the plug's, without its credentials."""
 
 
 def explain(error: httpx.TransportError, ctx: CallContext, *, method: str, url: str, attempts: int) -> PlugError:
@@ -51,28 +55,43 @@ def explain(error: httpx.TransportError, ctx: CallContext, *, method: str, url: 
 
 
 def status_error(plug: str, endpoint: str, response: httpx.Response, body: Any) -> PlugError:
-    """The PlugError for an error status; `body` is the parsed model, or what the body decoded to."""
+    """The PlugError for an error status; `body` is the parsed model, or what the body decoded to.
+
+    Its message ends with what the service says, masked and bounded; its hint is a guess and says so.
+    """
     status = response.status_code
     request = response.request
-    where = f"{request.method} {request.url.copy_with(query=None, fragment=None)}"
+    where = f"{request.method} {request.url.copy_with(query=None, fragment=None, userinfo=b'')}"
     name = f"{plug}.{endpoint}" if endpoint else plug
-    refused = status in (401, 403)
-    hints = {
-        401: "The credentials were not accepted: check the plug's variables.",
-        403: "The credentials do not allow this.",
-        404: "Check the path and its parameters.",
-        429: "Too many requests: set rate_limit on the plug, or wait.",
-    }
+    withheld = bool(response.extensions.get(WITHHELD))
+    refused = status in (401, 403) and not withheld
+    said = excerpt(response, body)
+    message = masker_of(response).text(f"{name}: {status} {response.reason_phrase} from {where}")
     return PlugError(
-        f"{name}: {status} {response.reason_phrase} from {where}",
+        f"{message}: {said}" if said else message,
         plug=plug,
         endpoint=endpoint,
         response=response,
         body=body,
         code="plug_refused" if refused else "unexpected_status",
-        hint=hints.get(status, ""),
+        hint=_guess(status, withheld, said),
         next=[f"khotan plug vars {plug}"] if refused else (),
     )
+
+
+def _guess(status: int, withheld: bool, said: str) -> str:
+    """What may be the cause. The service's own words come first; this is marked as a guess."""
+    if withheld and status in (401, 403):
+        return "The URL is of another origin than the plug's base_url, so that no credentials were sent to it."
+    guess = {
+        401: "the credentials were not accepted; check the plug's variables",
+        403: "the credentials do not allow this",
+        404: "the path or one of its parameters does not exist",
+        429: "too many requests; set rate_limit on the plug, or wait",
+    }.get(status, "")
+    if not guess:
+        return ""
+    return f"Possible cause{', a guess beside what the service says' if said else ' (a guess)'}: {guess}."
 
 
 def _certificate(error: BaseException) -> str | None:

@@ -16,7 +16,8 @@ from khotan_cli.errors import PlugError, PlugTimeout, ResponseInvalid
 from khotan_cli.runtime.plugs import debuglog
 from khotan_cli.runtime.plugs.context import EXTENSION, CallContext
 from khotan_cli.runtime.plugs.decompress import CodingError, decoder_for
-from khotan_cli.runtime.plugs.failures import explain
+from khotan_cli.runtime.plugs.failures import WITHHELD, explain
+from khotan_cli.runtime.plugs.masking import EXTENSION as MASKER
 from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.outgoing import Outgoing
 from khotan_cli.runtime.plugs.quota import retry_after
@@ -91,7 +92,7 @@ async def send_once(plug: Plug, request: httpx.Request, ctx: CallContext) -> htt
     seconds = plug.timeout if isinstance(plug.timeout, (int, float)) else 30.0
     try:
         async with asyncio.timeout(seconds):
-            return await _exchange(plug, client, request, ctx)
+            return await _exchange(plug, client, request, ctx, token=True)
     except TimeoutError:
         late = httpx.ReadTimeout(f"no complete answer within {seconds:g} s", request=request)
         raise explain(late, ctx, method=request.method, url=str(request.url), attempts=1) from None
@@ -192,6 +193,8 @@ async def _follow(plug: Plug, client: HttpClient, request: httpx.Request, ctx: C
         )
         response = await _authenticated(plug, client, request, plug.auth if own else None, ctx)
         response.history = list(history)
+        response.extensions[MASKER] = lambda: plug.masker(ctx)
+        response.extensions[WITHHELD] = not own and plug.auth is not None
         if not (plug.follow_redirects and response.has_redirect_location):
             return response
         if len(history) >= MAX_REDIRECTS:
@@ -238,7 +241,7 @@ async def _authenticated(
         sent = await anext(flow)
         while True:
             try:
-                response = await _exchange(plug, client, sent, ctx)
+                response = await _exchange(plug, client, sent, ctx, token=sent is not request)
             except httpx.TransportError as exc:
                 if sent is not request:
                     raise TokenNotFetched(f"while a token was fetched: {exc}", request=sent) from exc
@@ -251,13 +254,15 @@ async def _authenticated(
         await flow.aclose()
 
 
-async def _exchange(plug: Plug, client: HttpClient, request: httpx.Request, ctx: CallContext) -> httpx.Response:
-    """One request on the wire, its response read whole."""
+async def _exchange(
+    plug: Plug, client: HttpClient, request: httpx.Request, ctx: CallContext, *, token: bool = False
+) -> httpx.Response:
+    """One request on the wire, its response read whole; `token`: it asks for a token."""
     log = debuglog.enabled()
     masker = plug.masker(ctx) if log else Masker()
     started = time.monotonic()
     if log:
-        debuglog.log_request(request, masker)
+        debuglog.log_request(request, masker, secret=token)
     try:
         response = await client.send(request)
         try:
@@ -275,7 +280,7 @@ async def _exchange(plug: Plug, client: HttpClient, request: httpx.Request, ctx:
             hint="Compare its Content-Encoding with its body; it may have been cut short.",
         ) from exc
     if log:
-        debuglog.log_response(response, masker, (time.monotonic() - started) * 1000)
+        debuglog.log_response(response, masker, (time.monotonic() - started) * 1000, secret=token)
     return response
 
 
