@@ -8,13 +8,12 @@ from typing import Any, Literal
 from urllib.parse import quote_plus
 
 import httpx
-import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from khotan_cli.errors import ParameterError, ResponseInvalid
-from khotan_cli.runtime.plugs.jsontext import dump_json
+from khotan_cli.runtime.plugs.jsontext import NotJson, check_json, dump_json, load_json, reason, without_bom
 from khotan_cli.runtime.plugs.masking import masker_of
-from khotan_cli.runtime.plugs.parsers import DEFAULT_PARSERS, Parser
+from khotan_cli.runtime.plugs.parsers import Parser, decoded, is_xml, parser_for, with_lists
 from khotan_cli.runtime.plugs.query import scalar_text
 
 Encoding = Literal["json", "form"]
@@ -71,12 +70,18 @@ class Decoder:
         parser = parser_for(parsers, kind)
         try:
             if parser is not None:
-                return self.adapter.validate_python(_parsed(parser, response))
+                return self.adapter.validate_python(self.listed(kind, _parsed(parser, response)))
             if is_json(kind) or not kind:
-                return self.adapter.validate_json(response.content)
+                return self.adapter.validate_json(check_json(response.content))
+        except NotJson as exc:
+            raise _broken_json(response, str(exc)) from None
         except ValidationError as exc:
             raise invalid_model(response, exc, self.declared) from None
         raise not_json(response)
+
+    def listed(self, kind: str, value: Any) -> Any:
+        """Parsed values; those of XML with lists where the declared type has lists."""
+        return with_lists(self.adapter, value) if is_xml(kind) else value
 
 
 def decode_untyped(response: httpx.Response, parsers: Mapping[str, Parser]) -> Any:
@@ -89,10 +94,10 @@ def decode_untyped(response: httpx.Response, parsers: Mapping[str, Parser]) -> A
         return _parsed(parser, response)
     if is_json(kind):
         try:
-            return orjson.loads(response.content)
-        except orjson.JSONDecodeError as exc:
+            return load_json(response.content)
+        except NotJson as exc:
             raise _broken_json(response, str(exc)) from None
-    if kind.startswith("text/") or kind == "application/x-www-form-urlencoded":
+    if kind.startswith("text/") or kind == "application/x-www-form-urlencoded" or response.charset_encoding:
         return text_of(response)
     return response.content
 
@@ -120,10 +125,10 @@ def is_json(kind: str) -> bool:
 
 
 def text_of(response: httpx.Response) -> str:
-    """The body as text in its declared charset, else UTF-8. Raises ResponseInvalid where the bytes are not in it."""
+    """The body as text, without a byte order mark, in its declared charset, else UTF-8. Raises ResponseInvalid where the bytes are not in it."""
     encoding = response.charset_encoding or "utf-8"
     try:
-        return response.content.decode(encoding)
+        return decoded(response)
     except (UnicodeDecodeError, LookupError) as exc:
         raise _invalid(response, f"is not valid {encoding}: {_reason(exc)}") from None
 
@@ -160,20 +165,14 @@ def invalid_model(response: httpx.Response, exc: ValidationError, declared: Any)
     )
 
 
-def _broken_json(response: httpx.Response, reason: str) -> ResponseInvalid:
+def _broken_json(response: httpx.Response, text: str) -> ResponseInvalid:
     size = len(response.content)
-    try:
-        response.content.decode()
-    except UnicodeDecodeError as exc:
-        return _invalid(response, f"is not valid UTF-8 ({_reason(exc)}), which JSON must be (RFC 8259 8.1)")
     if size == 0:
         return _invalid(response, "is empty where JSON was expected")
-    return _invalid(response, f"is not valid JSON ({reason}; {size} bytes came)", hint="It may have been cut short.")
-
-
-def parser_for(parsers: Mapping[str, Parser], kind: str) -> Parser | None:
-    """The plug's parser of a media type, else khotan's own; None where there is none."""
-    return parsers.get(kind) or DEFAULT_PARSERS.get(kind)
+    why = reason(without_bom(response.content), text)
+    if "RFC 8259" in why:
+        return _invalid(response, f"is not valid JSON: {why}")
+    return _invalid(response, f"is not valid JSON ({why}; {size} bytes came)", hint="It may have been cut short.")
 
 
 def _parsed(parser: Parser, response: httpx.Response) -> Any:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import httpx
 import orjson
 from pydantic import BaseModel
 
+from khotan_cli.runtime.plugs.jsontext import NotJson, load_json
 from khotan_cli.runtime.plugs.masking import masker_of
 
 LONGEST = 300
@@ -29,6 +31,9 @@ def excerpt(response: httpx.Response, body: Any = None) -> str:
     detail, errors (RFC 9457 3; RFC 6749 5.2). Any other body is quoted from its start.
     """
     value = body.model_dump(mode="json", by_alias=True) if isinstance(body, BaseModel) else body
+    if value is None or isinstance(value, bytes):
+        with suppress(NotJson):
+            value = load_json(response.content)
     said = list(dict.fromkeys(filter(None, _said(value, 0)))) if isinstance(value, (Mapping, list)) else []
     text = "; ".join(said)
     if not text and isinstance(value, (Mapping, list)) and value:

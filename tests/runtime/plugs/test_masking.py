@@ -12,7 +12,15 @@ import pytest
 
 from khotan_cli.runtime.plugs.masking import BULLETS, Masker, mask_header
 
-SECRETS = ['quo"te-secret', "back\\slash\\secret", "sëcret-nön-ascii", "o'clock-secret", "a&b<c>secret", "tab\tsecret", "s3cr"]
+SECRETS = [
+    'quo"te-secret',
+    "back\\slash\\secret",
+    "sëcret-nön-ascii",
+    "o'clock-secret",
+    "a&b<c>secret",
+    "tab\tsecret",
+    "s3cr",
+]
 
 
 @pytest.mark.parametrize("secret", SECRETS)
@@ -53,6 +61,8 @@ def test_nothing_decodes_to_a_part_of_a_short_secret(user: str, secret: str) -> 
     assert secret[-2:] not in masker.text(f"got {user}:{secret}")
 
 
-@pytest.mark.parametrize("value", ["Basic dXNlcjpwYXNz", "Bearer abcdefghijklmnop", "abcdefghijklmnop", "odd abcdefghijk"])
+@pytest.mark.parametrize(
+    "value", ["Basic dXNlcjpwYXNz", "Bearer abcdefghijklmnop", "abcdefghijklmnop", "odd abcdefghijk"]
+)
 def test_a_masked_header_shows_at_most_its_scheme(value: str) -> None:
     assert mask_header(value) in (BULLETS, f"{value.partition(' ')[0]} {BULLETS}")

@@ -157,7 +157,9 @@ async def test_form_encoded_token_answers_are_understood(
     assert ACCESS not in caplog.text and REFRESH not in caplog.text
 
 
-@pytest.mark.parametrize("body", [b"error=bad_code&error_description=The+code+is+old.", b'\xef\xbb\xbf{"error": "bad_code"}'])
+@pytest.mark.parametrize(
+    "body", [b"error=bad_code&error_description=The+code+is+old.", b'\xef\xbb\xbf{"error": "bad_code"}']
+)
 async def test_a_token_error_inside_a_200_is_an_error(body: bytes) -> None:
     async with loopback(lambda asked: Answer(200, body, {"Content-Type": "text/plain"})) as server:
         with pytest.raises(AuthError, match="bad_code"):
