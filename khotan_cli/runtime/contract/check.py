@@ -56,7 +56,7 @@ def check(
     adapter: TypeAdapter[Any] = TypeAdapter(model)
     try:
         raw = bytes(body) if isinstance(body, (bytes, bytearray)) else as_json(body)
-        data = _parsed(raw)
+        data = _parsed(raw) if isinstance(body, (bytes, bytearray)) else from_json(raw)
         errors, failure = _errors(adapter, raw)
         walk = Walk(Declared(adapter), failing=bool(errors or failure))
         root = walk.run(data)

@@ -125,7 +125,10 @@ def is_json(kind: str) -> bool:
 
 
 def text_of(response: httpx.Response) -> str:
-    """The body as text, without a byte order mark, in its declared charset, else UTF-8. Raises ResponseInvalid where the bytes are not in it."""
+    """The body as text, without a byte order mark, in its declared charset, else UTF-8.
+
+    Raises ResponseInvalid where the bytes are not in it.
+    """
     encoding = response.charset_encoding or "utf-8"
     try:
         return decoded(response)

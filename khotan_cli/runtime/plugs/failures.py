@@ -16,6 +16,10 @@ WITHHELD = "khotan.withheld"
 """Extension of a response whose request went to another origin than the plug's, without its credentials."""
 
 
+class RedirectError(httpx.UnsupportedProtocol):
+    """A redirect to something that is not an http(s) URL. Repeating the request would lead there again."""
+
+
 def explain(error: httpx.TransportError, ctx: CallContext, *, method: str, url: str, attempts: int) -> PlugError:
     """The PlugError for a failure after the last attempt."""
     plug, endpoint = ctx.plug, ctx.endpoint
@@ -42,6 +46,11 @@ def explain(error: httpx.TransportError, ctx: CallContext, *, method: str, url: 
         )
     elif isinstance(error, httpx.ProxyError):
         what, hint = str(error), "Check the proxy settings (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)."
+    elif isinstance(error, RedirectError):
+        what, hint = (
+            str(error),
+            "The service's Location header is wrong: call the right URL, or set follow_redirects=False.",
+        )
     elif isinstance(error, httpx.UnsupportedProtocol):
         what, hint = str(error), "Correct the plug's base_url."
     elif isinstance(error, httpx.RemoteProtocolError):

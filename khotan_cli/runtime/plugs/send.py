@@ -9,17 +9,18 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import httpx
 
-from khotan_cli.errors import PlugError, PlugTimeout, ResponseInvalid
+from khotan_cli.errors import ConfigError, PlugError, PlugTimeout, ResponseInvalid
 from khotan_cli.runtime.plugs import debuglog
 from khotan_cli.runtime.plugs.context import EXTENSION, CallContext
 from khotan_cli.runtime.plugs.decompress import CodingError, decoder_for
-from khotan_cli.runtime.plugs.failures import WITHHELD, explain
+from khotan_cli.runtime.plugs.failures import WITHHELD, RedirectError, explain
 from khotan_cli.runtime.plugs.masking import EXTENSION as MASKER
 from khotan_cli.runtime.plugs.masking import Masker
-from khotan_cli.runtime.plugs.outgoing import Outgoing
+from khotan_cli.runtime.plugs.outgoing import Outgoing, check_headers
 from khotan_cli.runtime.plugs.quota import retry_after
 from khotan_cli.runtime.plugs.retry import Attempt
 from khotan_cli.runtime.plugs.transport import HttpClient
@@ -167,9 +168,18 @@ def _request(out: Outgoing, ctx: CallContext) -> httpx.Request:
     extensions: dict[str, Any] = {EXTENSION: ctx}
     if isinstance(out.timeout, httpx.Timeout):
         extensions["timeout"] = out.timeout.as_dict()
-    return httpx.Request(
-        out.method, parsed_url(out.url), headers=out.headers, content=out.content, extensions=extensions
-    )
+    try:
+        url = parsed_url(out.url)
+        check_url(url)
+    except (httpx.InvalidURL, ValueError) as exc:
+        raise PlugError(
+            f"{ctx.plug}: the URL of the call is invalid: {exc}",
+            plug=ctx.plug,
+            endpoint=ctx.endpoint,
+            code="url_invalid",
+            hint="Correct the path or URL that was given.",
+        ) from None
+    return httpx.Request(out.method, url, headers=out.headers, content=out.content, extensions=extensions)
 
 
 async def _follow(plug: Plug, client: HttpClient, request: httpx.Request, ctx: CallContext) -> httpx.Response:
@@ -212,14 +222,19 @@ def _strip(request: httpx.Request) -> None:
 def redirected(request: httpx.Request, response: httpx.Response) -> httpx.Request:
     """The request that a redirect asks for: 303, and 301/302 after POST, turn into GET; 307/308 keep method and body.
 
-    RFC 9110 15.4. Raises httpx.RemoteProtocolError for a Location that is no http(s) URL.
+    RFC 9110 15.4. Raises RedirectError for a Location that is no http(s) URL.
     """
+    location = response.headers["location"]
     try:
-        url = request.url.join(response.headers["location"])
+        parts = urlsplit(location)
+        if (parts.scheme in ("http", "https") or location.startswith("//")) and not parts.netloc:
+            raise ValueError
+        url = request.url.join(location)
+        check_url(url)
     except (httpx.InvalidURL, ValueError):
-        raise httpx.RemoteProtocolError("a redirect to something that is not a URL", request=request) from None
+        raise RedirectError("a redirect to something that is not a URL", request=request) from None
     if url.scheme not in ("http", "https") or not url.host:
-        raise httpx.RemoteProtocolError(f"a redirect to a {url.scheme or 'relative'}: URL", request=request)
+        raise RedirectError(f"a redirect to a {url.scheme or 'relative'}: URL", request=request)
     if not url.fragment and request.url.fragment:
         url = url.copy_with(fragment=request.url.fragment)
     method, content = request.method, request.content
@@ -261,6 +276,8 @@ async def _exchange(
     log = debuglog.enabled()
     masker = plug.masker(ctx) if log else Masker()
     started = time.monotonic()
+    # Here and not before: the credential and the plug's hooks add headers.
+    check_headers({n.decode("latin-1"): v.decode("latin-1") for n, v in request.headers.raw}, plug.name, ctx.endpoint)
     if log:
         debuglog.log_request(request, masker, secret=token)
     try:
@@ -273,6 +290,8 @@ async def _exchange(
         if log:
             debuglog.log_failure(request, exc, masker)
         raise
+    except ConfigError as exc:
+        raise ConfigError(f"Plug {plug.name!r}: {exc.message}", hint=exc.hint) from None
     except CodingError as exc:
         raise ResponseInvalid(
             f"The answer of {request.method} {request.url.copy_with(query=None)} cannot be decompressed: {exc}",
@@ -326,6 +345,16 @@ def same_origin(url: httpx.URL, base: httpx.URL) -> bool:
 
 def _port(url: httpx.URL) -> int | None:
     return url.port or {"http": 80, "https": 443}.get(url.scheme)
+
+
+@lru_cache(maxsize=512)
+def check_url(url: httpx.URL) -> None:
+    """Raises ValueError for a host or a port that no URL has; httpx lets some through (RFC 3986 3.2.2, 3.2.3)."""
+    if url.scheme in ("http", "https") and not url.host:
+        raise ValueError("it has no host")
+    port = urlsplit(str(url)).port  # raises for an unclosed bracket and for a port above 65535
+    if port == 0:
+        raise ValueError("Port 0 cannot be connected to")
 
 
 @lru_cache(maxsize=512)

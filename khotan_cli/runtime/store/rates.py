@@ -70,6 +70,17 @@ class DatabaseRateStore:
         async with self._database.session() as session:
             return max(0.0, (await session.execute(statement)).scalar() or 0.0)
 
+    async def paused(self) -> dict[str, float]:
+        """Seconds of the longest hold by plug, of every plug that is held."""
+        left = func.max(RATES.c.held_until) - self._database.now()
+        statement = select(RATES.c.key, left).where(RATES.c.held_until > self._database.now()).group_by(RATES.c.key)
+        found: dict[str, float] = {}
+        async with self._database.session() as session:
+            for key, seconds in await session.execute(statement):
+                plug = key.partition(":")[0]
+                found[plug] = max(found.get(plug, 0.0), seconds)
+        return found
+
     async def release(self, plug: str) -> int:
         """Lift the holds on a plug; other processes know of it after at most a second. See RateStore."""
         now = self._database.now()
