@@ -55,7 +55,7 @@ if TYPE_CHECKING:
         PageNumberPaginator,
         SinglePagePaginator,
     )
-    from khotan_cli.runtime.plugs.parsers import parse_csv, parse_xml
+    from khotan_cli.runtime.plugs.parsers import parse_csv, parse_xml, xml_parser
     from khotan_cli.runtime.plugs.plug import Plug
     from khotan_cli.runtime.plugs.quota import Quota
     from khotan_cli.runtime.plugs.rate import RateLimit
@@ -115,7 +115,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "PageNumberPaginator",
         "SinglePagePaginator",
     ),
-    "khotan_cli.runtime.plugs.parsers": ("parse_csv", "parse_xml"),
+    "khotan_cli.runtime.plugs.parsers": ("parse_csv", "parse_xml", "xml_parser"),
     "khotan_cli.runtime.plugs.plug": ("Plug",),
     "khotan_cli.runtime.plugs.rate": ("RateLimit",),
     "khotan_cli.runtime.plugs.quota": ("Quota",),
@@ -232,6 +232,7 @@ __all__ = [
     "signatures",
     "step",
     "upsert",
+    "xml_parser",
 ]
 
 

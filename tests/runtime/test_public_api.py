@@ -16,7 +16,7 @@ FunctionPaginator HmacAuth JsonApiPaginator KeysetPaginator Khotan KhotanError L
 NextUrlPaginator OAuth2AuthorizationCode OAuth2ClientCredentials OffsetPaginator PageNumberPaginator PageView
 PaginationError Paginator ParameterError Plug PlugError PlugTimeout PlugUnreachable RateLimit Report
 Quota ResponseInvalid Retry SigningInput SinglePagePaginator TokenAuth Var
-delete endpoint get head options parse_csv parse_xml patch post put
+delete endpoint get head options parse_csv parse_xml patch post put xml_parser
 Event EventInfo Rule SubscribeContext Subscription WebhookRequest Wire challenges signatures
 """
 

@@ -64,7 +64,8 @@ class _Builder(ElementTree.TreeBuilder):
 
 def parse_xml(response: httpx.Response) -> dict[str, Any]:
     """`xml_parser()` with no names of lists."""
-    return _PARSE_XML(response)
+    found: dict[str, Any] = _PARSE_XML(response)
+    return found
 
 
 _PARSE_XML = xml_parser()

@@ -7,9 +7,7 @@ import inspect
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, nullcontext
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -17,13 +15,14 @@ from khotan_cli.errors import ConfigError, PlugError, PlugTimeout, ResponseInval
 from khotan_cli.runtime.plugs import debuglog
 from khotan_cli.runtime.plugs.context import EXTENSION, CallContext
 from khotan_cli.runtime.plugs.decompress import CodingError, decoder_for
-from khotan_cli.runtime.plugs.failures import WITHHELD, RedirectError, explain
+from khotan_cli.runtime.plugs.failures import WITHHELD, explain
 from khotan_cli.runtime.plugs.masking import EXTENSION as MASKER
 from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.outgoing import Outgoing, check_headers
 from khotan_cli.runtime.plugs.quota import retry_after
 from khotan_cli.runtime.plugs.retry import Attempt
 from khotan_cli.runtime.plugs.transport import HttpClient
+from khotan_cli.runtime.plugs.urls import check_url, parsed_url, redirected, same_origin
 
 if TYPE_CHECKING:
     from khotan_cli.runtime.plugs.plug import Plug
@@ -219,33 +218,6 @@ def _strip(request: httpx.Request) -> None:
             del request.headers[name]
 
 
-def redirected(request: httpx.Request, response: httpx.Response) -> httpx.Request:
-    """The request that a redirect asks for: 303, and 301/302 after POST, turn into GET; 307/308 keep method and body.
-
-    RFC 9110 15.4. Raises RedirectError for a Location that is no http(s) URL.
-    """
-    location = response.headers["location"]
-    try:
-        parts = urlsplit(location)
-        if (parts.scheme in ("http", "https") or location.startswith("//")) and not parts.netloc:
-            raise ValueError
-        url = request.url.join(location)
-        check_url(url)
-    except (httpx.InvalidURL, ValueError):
-        raise RedirectError("a redirect to something that is not a URL", request=request) from None
-    if url.scheme not in ("http", "https") or not url.host:
-        raise RedirectError(f"a redirect to a {url.scheme or 'relative'}: URL", request=request)
-    if not url.fragment and request.url.fragment:
-        url = url.copy_with(fragment=request.url.fragment)
-    method, content = request.method, request.content
-    status = response.status_code
-    if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):
-        method, content = "GET", b""
-    dropped = {"host", "content-length", "transfer-encoding"} | (set() if content else {"content-type"})
-    headers = [(n, v) for n, v in request.headers.multi_items() if n.lower() not in dropped]
-    return httpx.Request(method, url, headers=headers, content=content or None, extensions=request.extensions)
-
-
 async def _authenticated(
     plug: Plug, client: HttpClient, request: httpx.Request, auth: httpx.Auth | None, ctx: CallContext
 ) -> httpx.Response:
@@ -336,28 +308,3 @@ async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
             yield made
     if decoder is not None:
         decoder.finish()
-
-
-def same_origin(url: httpx.URL, base: httpx.URL) -> bool:
-    """Whether scheme, host and port are equal (RFC 6454 5), default ports filled in."""
-    return (url.scheme, url.host, _port(url)) == (base.scheme, base.host, _port(base))
-
-
-def _port(url: httpx.URL) -> int | None:
-    return url.port or {"http": 80, "https": 443}.get(url.scheme)
-
-
-@lru_cache(maxsize=512)
-def check_url(url: httpx.URL) -> None:
-    """Raises ValueError for a host or a port that no URL has; httpx lets some through (RFC 3986 3.2.2, 3.2.3)."""
-    if url.scheme in ("http", "https") and not url.host:
-        raise ValueError("it has no host")
-    port = urlsplit(str(url)).port  # raises for an unclosed bracket and for a port above 65535
-    if port == 0:
-        raise ValueError("Port 0 cannot be connected to")
-
-
-@lru_cache(maxsize=512)
-def parsed_url(text: str) -> httpx.URL:
-    """Parsing costs more than the rest of building a request; calls repeat their URLs."""
-    return httpx.URL(text)

@@ -9,7 +9,7 @@ import tracemalloc
 import zlib
 from typing import Any
 
-import brotlicffi
+import brotlicffi  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 import zstandard
 
