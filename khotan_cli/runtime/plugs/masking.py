@@ -6,7 +6,7 @@ import base64
 import html
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -133,8 +133,8 @@ def _around(core: str) -> re.Pattern[str]:
 
 def masker_of(response: httpx.Response) -> Masker:
     """The masker of the call that a response answers; one that knows no secret for a response from elsewhere."""
-    found = response.extensions.get(EXTENSION)
-    return found() if callable(found) else Masker()
+    make: Callable[[], Masker] = response.extensions.get(EXTENSION, Masker)
+    return make()
 
 
 EXTENSION = "khotan.masker"
