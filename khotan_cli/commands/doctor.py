@@ -104,11 +104,11 @@ def _database(settings: Any) -> Iterator[Check]:
         return
     yield Check("migrations", "ok", f"up to date (revision {status.current})")
     yield _stored_values(settings)
-    yield _pauses(settings)
+    yield from _pauses(settings)
 
 
-def _pauses(settings: Any) -> Check:
-    """Plugs whose calls wait because their service asked for it."""
+def _pauses(settings: Any) -> Iterator[Check]:
+    """Plugs whose calls wait because their service asked for it; nothing where there is none."""
     from khotan_cli.runtime.store.database import Database
     from khotan_cli.runtime.store.rates import DatabaseRateStore
 
@@ -122,12 +122,12 @@ def _pauses(settings: Any) -> Check:
     try:
         paused = asyncio.run(look())
     except KhotanError as exc:
-        return _failed("pauses", exc)
-    if not paused:
-        return Check("pauses", "ok", "no service asked a plug to wait")
-    listed = ", ".join(f"{plug} ({seconds:.0f} s)" for plug, seconds in sorted(paused.items()))
-    steps = [f"khotan plug {plug} --resume" for plug in sorted(paused)]
-    return Check("pauses", "warning", f"paused by their services: {listed}", "Wait, or lift the pause.", steps)
+        yield _failed("pauses", exc)
+        return
+    if paused:
+        listed = ", ".join(f"{plug} ({seconds:.0f} s)" for plug, seconds in sorted(paused.items()))
+        steps = [f"khotan plug {plug} --resume" for plug in sorted(paused)]
+        yield Check("pauses", "warning", f"paused by their services: {listed}", "Wait, or lift the pause.", steps)
 
 
 def _stored_values(settings: Any) -> Check:

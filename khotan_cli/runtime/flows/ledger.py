@@ -30,8 +30,8 @@ class Ledger:
         self._done.append(sent)
 
     def failed(self, key: str, reason: str, record: object) -> None:
-        """The service refused a record; the reject names its key."""
-        self._failed.append((key, Reject(self._page, f"record {key}: {reason}", record)))
+        """The service refused a record."""
+        self._failed.append((key, Reject(self._page, reason, record)))
 
     async def earlier(self, session: AsyncSession) -> set[str]:
         """Keys of the records whose outcome an execution before a crash stored; they count for the page."""
