@@ -27,6 +27,8 @@ from khotan_cli.runtime.plugs.vars import HIDDEN_PREFIX
 ExpiryUnit = Literal["seconds", "milliseconds", "absolute"]
 _FORM = re.compile(r"[^=&\s]+=[^&\s]*(&[^=&\s]+=[^&\s]*)*\Z")
 _ERROR_CODE = re.compile(r"[a-z][a-z0-9_.-]{0,60}\Z", re.IGNORECASE)
+_ERROR_MEMBERS = frozenset({"error", "error_description", "error_uri", "state"})
+"""Members of an error document (RFC 6749 5.2): an answer with others may hold the token that was asked for."""
 _OPAQUE = re.compile(
     r"[A-Za-z0-9+/=._~-]*(?:[A-Za-z][A-Za-z0-9+/=._~-]*\d|\d[A-Za-z0-9+/=._~-]*[A-Za-z])[A-Za-z0-9+/=._~-]{6,}"
 )
@@ -132,7 +134,7 @@ class RenewedAuth(PlugAuth):
         if found is None:
             kind, size = media_type(response) or "no content type", len(response.content)
             raise self.token_error(ctx, response, f"sends {size} bytes of {kind}, which are neither JSON nor a form")
-        if isinstance(found, Mapping) and isinstance(found.get("error"), str) and "access_token" not in found:
+        if isinstance(found, Mapping) and isinstance(found.get("error"), str) and found.keys() <= _ERROR_MEMBERS:
             raise self.token_error(ctx, response, f"answers {response.status_code}{_oauth_reason(response)}")
         return found
 
