@@ -49,6 +49,9 @@ class ApiClient:
     def set_plug_enabled(self, name: str, enabled: bool) -> dict[str, Any]:
         return self._call("PATCH", f"/plugs/{_segment(name)}", json={"enabled": enabled})
 
+    def resume_plug(self, name: str) -> dict[str, Any]:
+        return self._call("DELETE", f"/plugs/{_segment(name)}/pause")
+
     def variables(self, plug: str | None = None, *, reveal: bool = False) -> dict[str, Any]:
         path = "/variables" if plug is None else f"/variables/{_segment(plug)}"
         params: dict[str, Any] = {"limit": 1000}

@@ -114,6 +114,8 @@ CODES: Mapping[str, tuple[int, int]] = {
     "ciphertext_invalid": (500, EXIT_FAILED),
     "would_overwrite": (409, EXIT_OVERWRITE),
     "plug_failed": (502, EXIT_FAILED),
+    "header_invalid": (422, EXIT_USAGE),
+    "url_invalid": (422, EXIT_USAGE),
     "unexpected_status": (502, EXIT_FAILED),
     "service_error": (502, EXIT_FAILED),
     "plug_unreachable": (502, EXIT_UNAVAILABLE),

@@ -104,6 +104,30 @@ def _database(settings: Any) -> Iterator[Check]:
         return
     yield Check("migrations", "ok", f"up to date (revision {status.current})")
     yield _stored_values(settings)
+    yield from _pauses(settings)
+
+
+def _pauses(settings: Any) -> Iterator[Check]:
+    """Plugs whose calls wait because their service asked for it; nothing where there is none."""
+    from khotan_cli.runtime.store.database import Database
+    from khotan_cli.runtime.store.rates import DatabaseRateStore
+
+    async def look() -> dict[str, float]:
+        database = Database(settings.database_url, settings.root)
+        try:
+            return await DatabaseRateStore(database).paused()
+        finally:
+            await database.dispose()
+
+    try:
+        paused = asyncio.run(look())
+    except KhotanError as exc:
+        yield _failed("pauses", exc)
+        return
+    if paused:
+        listed = ", ".join(f"{plug} ({seconds:.0f} s)" for plug, seconds in sorted(paused.items()))
+        steps = [f"khotan plug {plug} --resume" for plug in sorted(paused)]
+        yield Check("pauses", "warning", f"paused by their services: {listed}", "Wait, or lift the pause.", steps)
 
 
 def _stored_values(settings: Any) -> Check:

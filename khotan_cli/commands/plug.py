@@ -36,6 +36,7 @@ def plug(
     fail_on: Annotated[str, typer.Option(metavar="GRADE", help=_FAIL_ON, show_default=False)] = "",
     enable: Annotated[bool, typer.Option("--enable", help="Let the plug be called.")] = False,
     disable: Annotated[bool, typer.Option("--disable", help="Refuse calls of the plug.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Lift a pause that the service asked for.")] = False,
     sign_in: Annotated[bool, typer.Option("--login", help="Sign in, for OAuth 2 authorization code.")] = False,
     port: Annotated[
         int | None, typer.Option(help="With --login: its loopback port.", show_default="a free one")
@@ -53,7 +54,8 @@ def plug(
     login_options = port is not None or timeout is not None or no_browser
     calling = {"--params": params, "--body": body, "--headers": headers, "--save": save}
     comparing = {"--compare": compare, "--from": source, "--fail-on": fail_on}
-    _exclusive({"--list": list_all, "--info": info, "--enable": enable, "--disable": disable, "--login": sign_in}, call)
+    actions = {"--list": list_all, "--info": info, "--enable": enable, "--disable": disable, "--resume": resume}
+    _exclusive({**actions, "--login": sign_in}, call)
     _belongs(calling, call and not source, "a call", "khotan plug NAME --endpoint E, or NAME METHOD PATH.")
     _belongs(comparing, bool(endpoint), "an endpoint", "khotan plug NAME --endpoint E --compare")
     _belongs({"--fail-on": fail_on}, compare or bool(source), "--compare", "Add --compare.")
@@ -62,13 +64,15 @@ def plug(
     if list_all and name:
         raise UsageError("--list shows every plug", hint=f"For one: khotan plug {name}")
     if not name:
-        if call or info or sign_in or enable or disable:
+        if call or info or sign_in or enable or disable or resume:
             raise UsageError("Which plug?", hint="khotan plug NAME …", next=["khotan plug --list"])
         with options.client() as client:
             document = client.plugs()
         console.result(document, lambda: show_plugs(document["items"]))
     elif enable or disable:
         _switch(name, enable)
+    elif resume:
+        _resume(name)
     elif sign_in:
         login(name, port=port or 0, seconds=300 if timeout is None else timeout, browser=not no_browser)
     elif call:
@@ -121,6 +125,16 @@ def _switch(name: str, enable: bool) -> None:
         console.result(document, lambda: console.line(document["message"]))
     else:
         console.result(document, lambda: console.success(f"Plug {name} is {state}."))
+
+
+def _resume(name: str) -> None:
+    with options.client() as client:
+        document = client.resume_plug(name)
+    if document["released"]:
+        console.result(document, lambda: console.success(f"Plug {name} is no longer paused."))
+    else:
+        document["message"] = f"Plug {name} is not paused: nothing to do."
+        console.result(document, lambda: console.line(document["message"]))
 
 
 def _call(name: str, payload: dict[str, Any], *, fail_on: str, save: str, source: str) -> None:

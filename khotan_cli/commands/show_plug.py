@@ -43,6 +43,9 @@ def show_plug(plug: dict[str, Any]) -> None:
     state = "enabled" if plug["enabled"] else "disabled"
     auth = ", ".join(f"{k} {v}" for k, v in plug["auth"].items() if k != "type" and v)
     console.line(f"{state} · {plug['module']} · auth: {plug['auth']['type']}{f' ({auth})' if auth else ''}")
+    if plug.get("pausedSeconds"):
+        console.line(f"Paused: the service asked to wait; {plug['pausedSeconds']:.0f} s remain.", "yellow")
+        console.next_steps([f"khotan plug {plug['name']} --resume"])
     if plug["vars"]:
         show_vars(plug["vars"])
     rows = [

@@ -56,8 +56,9 @@ if TYPE_CHECKING:
         PageNumberPaginator,
         SinglePagePaginator,
     )
-    from khotan_cli.runtime.plugs.parsers import parse_csv, parse_xml
+    from khotan_cli.runtime.plugs.parsers import parse_csv, parse_xml, xml_parser
     from khotan_cli.runtime.plugs.plug import Plug
+    from khotan_cli.runtime.plugs.quota import Quota
     from khotan_cli.runtime.plugs.rate import RateLimit
     from khotan_cli.runtime.plugs.retry import Retry
     from khotan_cli.runtime.plugs.signing import HmacAuth, SigningInput
@@ -117,9 +118,10 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "PageNumberPaginator",
         "SinglePagePaginator",
     ),
-    "khotan_cli.runtime.plugs.parsers": ("parse_csv", "parse_xml"),
+    "khotan_cli.runtime.plugs.parsers": ("parse_csv", "parse_xml", "xml_parser"),
     "khotan_cli.runtime.plugs.plug": ("Plug",),
     "khotan_cli.runtime.plugs.rate": ("RateLimit",),
+    "khotan_cli.runtime.plugs.quota": ("Quota",),
     "khotan_cli.runtime.plugs.retry": ("Retry",),
     "khotan_cli.runtime.plugs.signing": ("HmacAuth", "SigningInput"),
     "khotan_cli.runtime.plugs.token": ("TokenAuth",),
@@ -195,6 +197,7 @@ __all__ = [
     "PlugTimeout",
     "PlugUnreachable",
     "PushResult",
+    "Quota",
     "RateLimit",
     "Report",
     "Resource",
@@ -234,6 +237,7 @@ __all__ = [
     "signatures",
     "step",
     "upsert",
+    "xml_parser",
 ]
 
 

@@ -43,6 +43,8 @@ def shop(asked: Asked) -> Answer:
         return as_json(ITEMS[0] if number == "1" else {"code": "gone"}, 200 if number == "1" else 404)
     if asked.path == "/echo":
         return as_json({"auth": asked.headers["authorization"], "target": asked.target, "x": asked.headers.get("x-a")})
+    if asked.path == "/throttled":
+        return as_json({"message": "slow down"}, 429, Retry_After="1900000000")
     if asked.path == "/big":
         body = json.dumps({"data": [{"id": n, "name": "n" * 80, "price": 1} for n in range(90_000)]}).encode()
         return Answer(200, body, {"Content-Type": "application/json"})

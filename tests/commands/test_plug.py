@@ -184,3 +184,18 @@ def test_disable_and_enable(project: Project) -> None:
     assert refused.json["next"] == ["khotan plug shop --enable"]
     assert project.khotan("plug", "shop", "--enable").code == 0
     assert project.khotan("plug", "shop", "GET", "/items/1").code == 0
+
+
+def test_a_pause_is_shown_and_lifted(project: Project) -> None:
+    assert project.khotan("plug", "shop").json["pausedSeconds"] == 0
+    project.khotan("plug", "shop", "GET", "/throttled")
+    paused = project.khotan("plug", "shop").json["pausedSeconds"]
+    assert 3000 < paused <= 3600
+    checks = {check["name"]: check for check in project.khotan("doctor").json["checks"]}
+    assert checks["pauses"]["outcome"] == "warning" and "shop" in checks["pauses"]["message"]
+    refused = project.khotan("plug", "shop", "GET", "/items/1")
+    assert refused.code != 0 and refused.json["next"] == ["khotan plug shop --resume"]
+    lifted = project.khotan("plug", "shop", "--resume")
+    assert lifted.code == 0 and lifted.json["released"] == 1
+    assert project.khotan("plug", "shop", "GET", "/items/1").code == 0
+    assert project.khotan("plug", "shop", "--resume").json["released"] == 0

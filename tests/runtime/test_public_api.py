@@ -15,8 +15,8 @@ SyncResult Upserted Variant inflow ingest outflow relay step upsert
 FunctionPaginator HmacAuth JsonApiPaginator KeysetPaginator Khotan KhotanError LinkHeaderPaginator
 NextUrlPaginator OAuth2AuthorizationCode OAuth2ClientCredentials OffsetPaginator PageNumberPaginator PageView
 PaginationError Paginator ParameterError Plug PlugError PlugTimeout PlugUnreachable RateLimit Report
-ResponseInvalid Retry SigningInput SinglePagePaginator TokenAuth Var
-delete endpoint get head options parse_csv parse_xml patch post put
+Quota ResponseInvalid Retry SigningInput SinglePagePaginator TokenAuth Var
+delete endpoint get head options parse_csv parse_xml patch post put xml_parser
 Event EventInfo Rule SubscribeContext Subscription WebhookRequest Wire challenges signatures
 """
 

@@ -27,10 +27,12 @@ from khotan_cli.runtime.api.schemas import (
 from khotan_cli.runtime.contract.check import check, fail_grade
 from khotan_cli.runtime.contract.saved import parse_saved
 from khotan_cli.runtime.plugs.call import CallRequest, CallResult, call
-from khotan_cli.runtime.plugs.codec import decode_untyped, is_json, media_type, not_json, parser_for, text_of
+from khotan_cli.runtime.plugs.codec import Decoder, decode_untyped, is_json, media_type, not_json, text_of
 from khotan_cli.runtime.plugs.endpoint import Endpoint
 from khotan_cli.runtime.plugs.failures import status_error
+from khotan_cli.runtime.plugs.jsontext import load_json, without_bom
 from khotan_cli.runtime.plugs.masking import Masker
+from khotan_cli.runtime.plugs.parsers import parser_for
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.registry import described
 
@@ -149,7 +151,7 @@ def _comparable(plug: Plug, endpoint: Endpoint[Any], model: Any, response: httpx
     if kind and not is_json(kind) and parser_for(plug.parsers, kind) is None:
         raise not_json(response)
     parsed = decode_untyped(response, plug.parsers)  # says of broken JSON which request it answered
-    return response.content if is_json(kind) or not kind else parsed
+    return response.content if is_json(kind) or not kind else Decoder(model).listed(kind, parsed)
 
 
 def _shown(plug: Plug, asked: DebugRequest, result: CallResult, contract: dict[str, Any] | None) -> DebugResponse:
@@ -175,15 +177,12 @@ def _readable(response: httpx.Response, masker: Masker) -> tuple[Any, str | None
     if not response.content:
         return None, None
     try:
+        load_json(response.content)  # refuses what production refuses: NaN, lone surrogates
         # Not orjson: an integer over 64 bits must stay what it is.
-        return masker.value(json.loads(response.content, parse_constant=_no_json)), None
+        return masker.value(json.loads(without_bom(response.content))), None
     except (ValueError, RecursionError):
         try:
             return masker.text(response.content.decode(response.charset_encoding or "utf-8")), None
         except (UnicodeDecodeError, LookupError):
             text = masker.text(response.content.decode("utf-8", "surrogateescape"))
             return None, base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()
-
-
-def _no_json(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON (RFC 8259 6)")

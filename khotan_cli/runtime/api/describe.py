@@ -38,9 +38,18 @@ async def plug_info(plug: Plug, services: Services) -> PlugInfo:
         base_url=plug.base_url,
         enabled=await services.enabled(plug.name),
         auth=auth_info(plug),
+        paused_seconds=round(await paused_seconds(plug, services), 1),
         vars=await plug_vars(plug, services),
         endpoints=[endpoint_info(plug, endpoint) for endpoint in plug.endpoints().values()],
     )
+
+
+async def paused_seconds(plug: Plug, services: Services) -> float:
+    """Seconds for which the service asked the plug to wait; 0 where there is no migrated database to keep it."""
+    try:
+        return await services.rates.holds(plug.name)
+    except DatabaseNotMigrated:
+        return 0.0
 
 
 async def plug_vars(plug: Plug, services: Services, *, reveal: bool = False, strict: bool = False) -> list[VarInfo]:

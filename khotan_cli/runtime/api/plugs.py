@@ -1,4 +1,4 @@
-"""GET /plugs · GET, PATCH /plugs/{plug}."""
+"""GET /plugs · GET, PATCH /plugs/{plug} · DELETE /plugs/{plug}/pause."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from khotan_cli.runtime.api.access import CurrentPlug, CurrentServices
 from khotan_cli.runtime.api.authorize import GuardedRoute
 from khotan_cli.runtime.api.describe import plug_info, plug_summary
-from khotan_cli.runtime.api.schemas import Listing, PlugInfo, PlugPatch, PlugSummary, listing
+from khotan_cli.runtime.api.schemas import Listing, PlugInfo, PlugPatch, PlugResumed, PlugSummary, listing
 
 router = APIRouter(prefix="/plugs", tags=["plugs"], route_class=GuardedRoute)
 
@@ -32,3 +32,9 @@ async def show_plug(plug: CurrentPlug, services: CurrentServices) -> PlugInfo:
 async def change_plug(plug: CurrentPlug, change: PlugPatch, services: CurrentServices) -> PlugInfo:
     await services.vars.set_enabled(plug.name, change.enabled)
     return await plug_info(plug, services)
+
+
+@router.delete("/{plug}/pause")
+async def resume_plug(plug: CurrentPlug, services: CurrentServices) -> PlugResumed:
+    """Lift the pauses that the service asked for, on every account of the plug."""
+    return PlugResumed(plug=plug.name, released=await services.rates.release(plug.name))

@@ -101,9 +101,19 @@ class PlugSummary(PlugFacts):
 
 
 class PlugInfo(PlugFacts):
+    """paused_seconds: how long the service's request to wait still holds calls back; 0 where it does not."""
+
     ok: bool = True
+    paused_seconds: float = 0.0
     vars: list[VarInfo]
     endpoints: list[EndpointInfo]
+
+
+class PlugResumed(Ok):
+    """released: how many accounts of the plug were held."""
+
+    plug: str
+    released: int
 
 
 class PlugPatch(Wire):

@@ -21,6 +21,7 @@ from khotan_cli.runtime.contract.places import NOTHING, Fault, Place, located, r
 from khotan_cli.runtime.contract.report import FAIL_ON, GRADES, Finding, Report, fail_grade
 from khotan_cli.runtime.contract.shape import Walk
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
+from khotan_cli.runtime.plugs.jsontext import NotJson, check_json, reason, without_bom
 from khotan_cli.runtime.plugs.masking import Masker
 
 __all__ = ["FAIL_ON", "GRADES", "Finding", "Grade", "Issue", "Report", "check", "fail_grade", "model_for_status"]
@@ -55,7 +56,7 @@ def check(
     adapter: TypeAdapter[Any] = TypeAdapter(model)
     try:
         raw = bytes(body) if isinstance(body, (bytes, bytearray)) else as_json(body)
-        data = _parsed(raw)
+        data = _parsed(raw) if isinstance(body, (bytes, bytearray)) else from_json(raw)
         errors, failure = _errors(adapter, raw)
         walk = Walk(Declared(adapter), failing=bool(errors or failure))
         root = walk.run(data)
@@ -75,13 +76,11 @@ def check(
 def _parsed(raw: bytes) -> Any:
     if not raw.strip():
         raise ResponseInvalid("The body is empty where JSON was expected", hint="There is nothing to check.")
+    text = check_json(raw)
     try:
-        raw.decode()
-    except UnicodeDecodeError as exc:
-        raise ResponseInvalid(
-            f"The body is not valid UTF-8 (byte {exc.start} of {len(raw)}), which JSON must be (RFC 8259 8.1)"
-        ) from None
-    return from_json(raw)
+        return from_json(text)
+    except ValueError as exc:
+        raise NotJson(reason(text, str(exc))) from None
 
 
 def _unreadable(exc: Exception) -> ResponseInvalid:
@@ -94,7 +93,7 @@ def _unreadable(exc: Exception) -> ResponseInvalid:
 def _errors(adapter: TypeAdapter[Any], raw: bytes) -> tuple[list[Any], str]:
     """What Pydantic refuses, lax; and what a user's validator raised that is no validation error."""
     try:
-        adapter.validate_json(raw)
+        adapter.validate_json(without_bom(raw))
     except ValidationError as exc:
         return exc.errors(include_url=False, include_input=False, include_context=False)[:_MAX_ERRORS], ""
     except Exception as exc:  # a validator is the user's code, and may fail in any way

@@ -56,6 +56,17 @@ def as_json(value: Any) -> bytes:
     return to_json(value, inf_nan_mode="constants")
 
 
+def _hides(core: Any) -> bool:
+    """Whether a core schema is written by the serializer of Pydantic's secret types; Secret[int] has no format."""
+    if not isinstance(core, Mapping):
+        return any(_hides(inner) for inner in core) if isinstance(core, (list, tuple)) else False
+    written = core.get("serialization")
+    function = written.get("function") if isinstance(written, Mapping) else None
+    if getattr(function, "__module__", "") == "pydantic.types" and "secret" in getattr(function, "__name__", ""):
+        return True
+    return any(_hides(inner) for name, inner in core.items() if name != "metadata")
+
+
 class Leaf:
     """A declared scalar, or a type of which only its validator knows the inside."""
 
@@ -191,8 +202,8 @@ class Leaf:
 
     @cached_property
     def secret(self) -> bool:
-        """Whether the type says that its values are not to be shown (SecretStr)."""
-        return self.format == "password"
+        """Whether the type says that its values are not to be shown (SecretStr, SecretBytes, Secret[…])."""
+        return self.format == "password" or _hides(self._core)
 
     @property
     def literals(self) -> list[Any]:

@@ -25,6 +25,7 @@ from khotan_cli.runtime.contract.nodes import (
     takes,
 )
 from khotan_cli.runtime.contract.places import NOTHING, Place, child, located, same
+from khotan_cli.runtime.contract.secrecy import holds_secret
 
 MAX_EXTRAS = 50
 """Undeclared keys of one object that are told apart; further ones are counted together."""
@@ -45,6 +46,7 @@ class Walk:
         self._declared = declared
         self._failing = failing
         self._costs: dict[tuple[int, int], int] = {}
+        self._secret: dict[int, bool] = {}
         self._judges: Mapping[type[Any], Any] = {
             Leaf: self._leaf,
             ObjectNode: self._object,
@@ -88,8 +90,7 @@ class Walk:
         while isinstance(inner, Guard):
             inner = settled(inner.inner)
         place.nullable = isinstance(inner, UnionNode) and inner.nullable
-        leaves = inner.members if isinstance(inner, UnionNode) else [inner]
-        place.secret = any(isinstance(leaf, Leaf) and leaf.secret for leaf in map(settled, leaves))
+        place.secret = holds_secret(target, self._secret)
         return place
 
     def _below(self, place: Place, key: Any, node: Node, path: str) -> Place:

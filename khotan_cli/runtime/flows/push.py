@@ -233,8 +233,8 @@ class Push:
         except PlugError as exc:
             if exc.response is None or exc.response.status_code in _OF_NO_RECORD or self._on_error == "fail":
                 raise
-            reason = f"{exc.response.status_code}: {exc.message}"[:500]
             for item in call:
+                reason = f"{exc.response.status_code}: record {item.key[:100]}: {exc.message}"[:600]
                 ledger.failed(item.key, reason, item.payload)
             return
         reasons: Sequence[str | None] = [None] * len(call)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from khotan_cli.errors import ParameterError, PlugError
-from khotan_cli.runtime.plugs.params import jsonable
+from khotan_cli.runtime.plugs.present import jsonable
 
 if TYPE_CHECKING:
     from khotan_cli.runtime.plugs.endpoint import BoundEndpoint

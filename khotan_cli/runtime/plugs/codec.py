@@ -8,13 +8,13 @@ from typing import Any, Literal
 from urllib.parse import quote_plus
 
 import httpx
-import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from khotan_cli.errors import ParameterError, ResponseInvalid
-from khotan_cli.runtime.plugs import exact_json
-from khotan_cli.runtime.plugs.params import scalar_text
-from khotan_cli.runtime.plugs.parsers import DEFAULT_PARSERS, Parser
+from khotan_cli.runtime.plugs.jsontext import NotJson, check_json, dump_json, load_json, reason, without_bom
+from khotan_cli.runtime.plugs.masking import masker_of
+from khotan_cli.runtime.plugs.parsers import Parser, decoded, is_xml, parser_for, with_lists
+from khotan_cli.runtime.plugs.query import scalar_text
 
 Encoding = Literal["json", "form"]
 
@@ -29,10 +29,7 @@ def encode_body(body: Any, encoding: Encoding) -> tuple[bytes, str | None]:
         if not isinstance(body, Mapping):
             raise ParameterError("A form body must be a mapping", hint="Give names and values.")
         return encode_form(body).encode(), "application/x-www-form-urlencoded"
-    try:
-        return orjson.dumps(body), "application/json"
-    except TypeError as exc:
-        raise ParameterError(f"The body cannot be written as JSON: {exc}") from None
+    return dump_json(body), "application/json"
 
 
 def encode_form(fields: Mapping[str, Any]) -> str:
@@ -46,7 +43,12 @@ def _flat(value: Any, prefix: str) -> list[tuple[str, str]]:
     if isinstance(value, (list, tuple)):
         return [pair for index, item in enumerate(value) for pair in _flat(item, f"{prefix}[{index}]")]
     text = scalar_text(value)
-    return [] if text is None else [(prefix, text)]
+    if text is None:
+        raise ParameterError(
+            f"Field {prefix!r} is None, which a form cannot carry",
+            hint="Leave the field out, or pass the text that the service reads as empty, often ''.",
+        )
+    return [(prefix, text)]
 
 
 class Decoder:
@@ -68,23 +70,30 @@ class Decoder:
         parser = parser_for(parsers, kind)
         try:
             if parser is not None:
-                return self.adapter.validate_python(_parsed(parser, response))
+                return self.adapter.validate_python(self.listed(kind, _parsed(parser, response)))
             if is_json(kind) or not kind:
-                return self.adapter.validate_json(response.content)
+                return self.adapter.validate_json(check_json(response.content))
+        except NotJson as exc:
+            raise _broken_json(response, str(exc)) from None
         except ValidationError as exc:
             raise invalid_model(response, exc, self.declared) from None
         raise not_json(response)
 
+    def listed(self, kind: str, value: Any) -> Any:
+        """Parsed values; those of XML with lists where the declared type has lists."""
+        return with_lists(self.adapter, value) if is_xml(kind) else value
 
-def decode_document(response: httpx.Response, parsers: Mapping[str, Parser]) -> Any:
-    """The values that a declared model is validated from: those of JSON, or what a parser makes of the body.
+
+def decode_document(response: httpx.Response, parsers: Mapping[str, Parser], decoder: Decoder | None = None) -> Any:
+    """The values that a declared model (of `decoder`) is validated from: those of JSON, or what a parser makes of the body.
 
     Raises ResponseInvalid for a body that a model would not be read from either.
     """
     kind = media_type(response)
     parser = parser_for(parsers, kind)
     if parser is not None:
-        return _parsed(parser, response)
+        value = _parsed(parser, response)
+        return value if decoder is None else decoder.listed(kind, value)
     if kind and not is_json(kind):
         raise not_json(response)
     return _json(response)
@@ -100,7 +109,7 @@ def decode_untyped(response: httpx.Response, parsers: Mapping[str, Parser]) -> A
         return _parsed(parser, response)
     if is_json(kind):
         return _json(response)
-    if kind.startswith("text/") or kind == "application/x-www-form-urlencoded":
+    if kind.startswith("text/") or kind == "application/x-www-form-urlencoded" or response.charset_encoding:
         return text_of(response)
     return response.content
 
@@ -128,17 +137,20 @@ def is_json(kind: str) -> bool:
 
 
 def text_of(response: httpx.Response) -> str:
-    """The body as text in its declared charset, else UTF-8. Raises ResponseInvalid where the bytes are not in it."""
+    """The body as text, without a byte order mark, in its declared charset, else UTF-8.
+
+    Raises ResponseInvalid where the bytes are not in it.
+    """
     encoding = response.charset_encoding or "utf-8"
     try:
-        return response.content.decode(encoding)
+        return decoded(response)
     except (UnicodeDecodeError, LookupError) as exc:
         raise _invalid(response, f"is not valid {encoding}: {_reason(exc)}") from None
 
 
-def preview(content: bytes, length: int = 80) -> str:
-    """The first characters of a body on one line."""
-    text = " ".join(content[: length * 4].decode("utf-8", "replace").split())
+def preview(content: str, length: int = 80) -> str:
+    """The first characters of a text on one line."""
+    text = " ".join(content[: length * 4].split())
     return text[:length] + ("…" if len(text) > length or len(content) > length * 4 else "")
 
 
@@ -168,20 +180,14 @@ def invalid_model(response: httpx.Response, exc: ValidationError, declared: Any)
     )
 
 
-def _broken_json(response: httpx.Response, reason: str) -> ResponseInvalid:
+def _broken_json(response: httpx.Response, text: str) -> ResponseInvalid:
     size = len(response.content)
-    try:
-        response.content.decode()
-    except UnicodeDecodeError as exc:
-        return _invalid(response, f"is not valid UTF-8 ({_reason(exc)}), which JSON must be (RFC 8259 8.1)")
     if size == 0:
         return _invalid(response, "is empty where JSON was expected")
-    return _invalid(response, f"is not valid JSON ({reason}; {size} bytes came)", hint="It may have been cut short.")
-
-
-def parser_for(parsers: Mapping[str, Parser], kind: str) -> Parser | None:
-    """The plug's parser of a media type, else khotan's own; None where there is none."""
-    return parsers.get(kind) or DEFAULT_PARSERS.get(kind)
+    why = reason(without_bom(response.content), text)
+    if "RFC 8259" in why:
+        return _invalid(response, f"is not valid JSON: {why}")
+    return _invalid(response, f"is not valid JSON ({why}; {size} bytes came)", hint="It may have been cut short.")
 
 
 def _parsed(parser: Parser, response: httpx.Response) -> Any:
@@ -195,8 +201,8 @@ def _parsed(parser: Parser, response: httpx.Response) -> Any:
 
 def _json(response: httpx.Response) -> Any:
     try:
-        return exact_json.loads(response.content)
-    except ValueError as exc:
+        return load_json(response.content)
+    except NotJson as exc:
         raise _broken_json(response, str(exc)) from None
 
 
@@ -205,6 +211,11 @@ def _reason(exc: Exception) -> str:
 
 
 def _invalid(response: httpx.Response, what: str, *, hint: str = "", preview_body: bool = True) -> ResponseInvalid:
+    masker = masker_of(response)
     where = f"{response.request.method} {response.request.url.copy_with(query=None, userinfo=b'')}"
-    begins = f"; it begins {preview(response.content)!r}" if preview_body and response.content else ""
-    return ResponseInvalid(f"The answer {response.status_code} of {where} {what}{begins}", response=response, hint=hint)
+    # Masked before it is cut: a part of a secret would not be recognised.
+    begins = preview(masker.text(response.content.decode("utf-8", "replace"))) if preview_body else ""
+    text = masker.text(f"The answer {response.status_code} of {where} {what}") + (
+        f"; it begins {begins!r}" if begins else ""
+    )
+    return ResponseInvalid(text, response=response, hint=hint)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 
 import httpx
 
-from khotan_cli.runtime.plugs.masking import Masker
+from khotan_cli.runtime.plugs.masking import BULLETS, Masker
 
 logger = logging.getLogger("khotan.plugs")
 _SHOWN_BODY = 500
 """Characters of a body that are logged."""
+_TOKENS = "access_?token|refresh_?token|id_?token|client_?secret|client_?assertion|password|api_?key|device_?code|code_?verifier"
+_IN_JSON = re.compile(rf'("(?:{_TOKENS})"\s*:\s*)"(?:[^"\\]|\\.)*"?', re.IGNORECASE)
+_IN_FORM = re.compile(rf"((?:^|[?&#\s])(?:{_TOKENS})=)[^&#\s\"']+", re.IGNORECASE)
 
 
 def enabled() -> bool:
@@ -29,24 +33,35 @@ def enabled() -> bool:
     return True
 
 
-def log_request(request: httpx.Request, masker: Masker) -> None:
+def log_request(request: httpx.Request, masker: Masker, *, secret: bool = False) -> None:
+    """Log a request; `secret`: its body asks for a token, and only its size is logged."""
     headers = masker.headers(request.headers)
-    logger.debug("→ %s %s %s%s", request.method, masker.text(str(request.url)), headers, _body(request.content, masker))
+    body = _body(request.content, masker, secret=secret)
+    logger.debug("→ %s %s %s%s", request.method, _text(str(request.url), masker), headers, body)
 
 
-def log_response(response: httpx.Response, masker: Masker, milliseconds: float) -> None:
-    body = _body(response.content, masker)
-    headers = masker.headers(response.headers)
+def log_response(response: httpx.Response, masker: Masker, milliseconds: float, *, secret: bool = False) -> None:
+    """Log a response; `secret`: its body holds tokens that nobody knows yet, and only its size is logged."""
+    body = _body(response.content, masker, secret=secret)
+    headers = {name: _text(value, masker) for name, value in masker.headers(response.headers).items()}
     logger.debug("← %s in %.0f ms %s%s", response.status_code, milliseconds, headers, body)
 
 
 def log_failure(request: httpx.Request, error: Exception, masker: Masker) -> None:
-    logger.debug("✗ %s %s: %s", request.method, masker.text(str(request.url)), masker.text(repr(error)))
+    logger.debug("✗ %s %s: %s", request.method, _text(str(request.url), masker), masker.text(repr(error)))
 
 
-def _body(content: bytes, masker: Masker) -> str:
+def _text(text: str, masker: Masker) -> str:
+    """The text with known secrets masked, and the values of members and parameters that are named like tokens."""
+    text = _IN_JSON.sub(lambda found: f'{found.group(1)}"{BULLETS}"', masker.text(text))
+    return _IN_FORM.sub(lambda found: found.group(1) + BULLETS, text)
+
+
+def _body(content: bytes, masker: Masker, *, secret: bool) -> str:
     if not content:
         return ""
+    if secret:
+        return f" ({len(content)} bytes, not shown: they hold tokens)"
     # Mask before cutting: a secret that is cut in two would no longer be recognised.
-    text = masker.text(content.decode("utf-8", "replace"))
+    text = _text(content.decode("utf-8", "replace"), masker)
     return f" {text[:_SHOWN_BODY]}{'…' if len(text) > _SHOWN_BODY else ''}"

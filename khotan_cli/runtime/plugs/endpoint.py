@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast, overload
 
 import httpx
@@ -50,7 +50,8 @@ class Endpoint(Generic[M]):
     """One call of an API, declared as a class attribute of a Plug with `get`, `post`, …
 
     On an instance it is a `BoundEndpoint`. `returns` is the type of a successful answer; `responses` adds types by status
-    (an int, "4XX", or "default"). `error_body` says which successful answers are errors, instead of the plug's.
+    (an int, "4XX", or "default"). `query_json` names query parameters that are sent as JSON text; it replaces the plug's.
+    `error_body` says which successful answers are errors, instead of the plug's.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Endpoint(Generic[M]):
         retry: Retry | None = None,
         timeout: float | httpx.Timeout | None = None,
         headers: Mapping[str, str] | None = None,
+        query_json: Collection[str] | None = None,
     ) -> None:
         if not path.startswith("/") and path != "":
             raise ValueError(f"An endpoint's path starts with '/': {path!r}")
@@ -81,6 +83,7 @@ class Endpoint(Generic[M]):
         self._fitting: set[Paginator] = set()
         self.encoding: Encoding | None = encoding
         self.retry, self.timeout, self.headers = retry, timeout, dict(headers or {})
+        self.query_json = query_json
         self._decoders: dict[int, Decoder | None] = {}
         self._items: TypeAdapter[Any] | None = None if item is None else TypeAdapter(_list_of(item))
         self._binder: Binder | None = None
@@ -300,6 +303,7 @@ class Declare:
         retry: Retry | None = None,
         timeout: float | httpx.Timeout | None = None,
         headers: Mapping[str, str] | None = None,
+        query_json: Collection[str] | None = None,
     ) -> Endpoint[M]: ...
     @overload
     def __call__(
@@ -317,6 +321,7 @@ class Declare:
         retry: Retry | None = None,
         timeout: float | httpx.Timeout | None = None,
         headers: Mapping[str, str] | None = None,
+        query_json: Collection[str] | None = None,
     ) -> Endpoint[Any]: ...
     def __call__(self, path: str, **options: Any) -> Endpoint[Any]:
         return Endpoint(self.method, path, **options)

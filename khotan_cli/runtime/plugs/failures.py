@@ -10,9 +10,15 @@ import httpx
 from khotan_cli.errors import PlugError, PlugTimeout, PlugUnreachable
 from khotan_cli.runtime.plugs.context import CallContext
 from khotan_cli.runtime.plugs.error_body import ServiceError
-from khotan_cli.runtime.plugs.masking import Masker
+from khotan_cli.runtime.plugs.masking import Masker, masker_of
+from khotan_cli.runtime.plugs.said import excerpt, one_line
 
-_LONGEST_WORDS = 500
+WITHHELD = "khotan.withheld"
+"""Extension of a response whose request went to another origin than the plug's, without its credentials."""
+
+
+class RedirectError(httpx.UnsupportedProtocol):
+    """A redirect to something that is not an http(s) URL. Repeating the request would lead there again."""
 
 
 def explain(error: httpx.TransportError, ctx: CallContext, *, method: str, url: str, attempts: int) -> PlugError:
@@ -41,6 +47,11 @@ def explain(error: httpx.TransportError, ctx: CallContext, *, method: str, url: 
         )
     elif isinstance(error, httpx.ProxyError):
         what, hint = str(error), "Check the proxy settings (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)."
+    elif isinstance(error, RedirectError):
+        what, hint = (
+            str(error),
+            "The service's Location header is wrong: call the right URL, or set follow_redirects=False.",
+        )
     elif isinstance(error, httpx.UnsupportedProtocol):
         what, hint = str(error), "Correct the plug's base_url."
     elif isinstance(error, httpx.RemoteProtocolError):
@@ -54,43 +65,59 @@ def explain(error: httpx.TransportError, ctx: CallContext, *, method: str, url: 
 
 
 def status_error(plug: str, endpoint: str, response: httpx.Response, body: Any) -> PlugError:
-    """The PlugError for an error status; `body` is the parsed model, or what the body decoded to."""
+    """The PlugError for an error status; `body` is the parsed model, or what the body decoded to.
+
+    Its message ends with what the service says, masked and bounded; its hint is a guess and says so.
+    """
     status = response.status_code
     request = response.request
-    where = f"{request.method} {request.url.copy_with(query=None, fragment=None)}"
+    where = f"{request.method} {request.url.copy_with(query=None, fragment=None, userinfo=b'')}"
     name = f"{plug}.{endpoint}" if endpoint else plug
-    refused = status in (401, 403)
-    hints = {
-        401: "The credentials were not accepted: check the plug's variables.",
-        403: "The credentials do not allow this.",
-        404: "Check the path and its parameters.",
-        429: "Too many requests: set rate_limit on the plug, or wait.",
-    }
+    withheld = bool(response.extensions.get(WITHHELD))
+    refused = status in (401, 403) and not withheld
+    said = excerpt(response, body)
+    message = masker_of(response).text(f"{name}: {status} {response.reason_phrase} from {where}")
     return PlugError(
-        f"{name}: {status} {response.reason_phrase} from {where}",
+        f"{message}: {said}" if said else message,
         plug=plug,
         endpoint=endpoint,
         response=response,
         body=body,
         code="plug_refused" if refused else "unexpected_status",
-        hint=hints.get(status, ""),
+        hint=_guess(status, withheld, said),
         next=[f"khotan plug vars {plug}"] if refused else (),
     )
 
 
 def service_error(plug: str, endpoint: str, response: httpx.Response, body: Any, said: ServiceError) -> PlugError:
     """The PlugError for a successful status whose body says that the call failed; `said` in the service's own words."""
-    name = f"{plug}.{endpoint}" if endpoint else plug
+    name, masker = f"{plug}.{endpoint}" if endpoint else plug, masker_of(response)
+    code, message = (None if words is None else one_line(masker.text(words)) for words in (said.code, said.message))
     return PlugError(
-        f"{name}: the service answered {response.status_code} with an error: {str(said)[:_LONGEST_WORDS]}",
+        f"{name}: the service answered {response.status_code} with an error: {ServiceError(code, message)}",
         plug=plug,
         endpoint=endpoint,
         response=response,
         body=body,
         code="service_error",
         hint="This is what the service says; its documentation explains the code.",
-        details={"serviceCode": said.code, "serviceMessage": said.message and said.message[:_LONGEST_WORDS]},
+        details={"serviceCode": code, "serviceMessage": message},
     )
+
+
+def _guess(status: int, withheld: bool, said: str) -> str:
+    """What may be the cause. The service's own words come first; this is marked as a guess."""
+    if withheld and status in (401, 403):
+        return "The URL is of another origin than the plug's base_url, so that no credentials were sent to it."
+    guess = {
+        401: "the credentials were not accepted; check the plug's variables",
+        403: "the credentials do not allow this",
+        404: "the path or one of its parameters does not exist",
+        429: "too many requests; set rate_limit on the plug, or wait",
+    }.get(status, "")
+    if not guess:
+        return ""
+    return f"Possible cause{', a guess beside what the service says' if said else ' (a guess)'}: {guess}."
 
 
 def _certificate(error: BaseException) -> str | None:

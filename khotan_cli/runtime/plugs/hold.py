@@ -6,7 +6,7 @@ soon as it is looked at. Reading pages is reading, whatever the method: many ser
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,7 +21,10 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 @dataclass(frozen=True)
 class HeldRequest:
-    """A request that was not sent. `target` is path and query, or an absolute URL; `body` as it was given."""
+    """A request that was not sent. `target` is path and query, or an absolute URL.
+
+    `body` is what would have been sent: JSON values, or the text of a form.
+    """
 
     plug: str
     endpoint: str
@@ -92,12 +95,12 @@ def reading() -> Iterator[None]:
         _reading.reset(token)
 
 
-def held(plug: str, endpoint: str, method: str, target: str, body: Any) -> Any:
+def held(plug: str, endpoint: str, method: str, target: str, body: Callable[[], Any]) -> Any:
     """Where a dry run lasts and the request would change something: noted, and what stands for its answer; else None."""
     holder = _holder.get()
     if holder is None or method in SAFE_METHODS or _reading.get():
         return None
-    request = HeldRequest(plug, endpoint, method, target, body)
+    request = HeldRequest(plug, endpoint, method, target, body())
     holder.hold(request)
     return HeldAnswer(request)
 

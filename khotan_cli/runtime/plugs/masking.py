@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+import html
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus
+
+import httpx
 
 BULLETS = "••••"
 SENSITIVE_HEADERS = frozenset(
@@ -20,27 +25,45 @@ SENSITIVE_HEADERS = frozenset(
         "x-access-token",
     }
 )
+_SCHEMES = frozenset({"basic", "bearer", "digest", "token", "negotiate", "hmac", "apikey", "aws4-hmac-sha256"})
+_SHOWN_FROM = 12
+"""A secret of fewer characters is masked whole."""
 SHORTEST_REPLACED = 4
 """A secret of fewer characters is not searched for in texts: it would match everywhere."""
 
 
 def mask_secret(value: str) -> str:
     """`••••1234` for a secret of twelve characters or more, `••••` for a shorter one."""
-    return BULLETS + value[-4:] if len(value) >= 12 else BULLETS
+    return BULLETS + value[-4:] if len(value) >= _SHOWN_FROM else BULLETS
+
+
+def mask_header(value: str) -> str:
+    """`Bearer ••••`: the scheme of a credential and nothing else. The end of a Base64 text decodes to the end of a secret."""
+    scheme, space, _ = value.partition(" ")
+    return f"{scheme} {BULLETS}" if space and scheme.lower() in _SCHEMES else BULLETS
 
 
 class Masker:
-    """Replaces known secrets, also in their percent-encoded and Base64 forms, in texts, JSON values and headers."""
+    """Replaces known secrets in texts, JSON values and headers.
+
+    Also in their percent-encoded, JSON, repr, HTML and Base64 forms; in Base64, where they are a part of what was encoded.
+    """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
+        known = {secret for secret in secrets if len(secret) >= SHORTEST_REPLACED}
         replaced: dict[str, str] = {}
-        for secret in secrets:
-            if len(secret) < SHORTEST_REPLACED:
-                continue
+        self._encoded: list[tuple[str, re.Pattern[str]]] = []
+        for secret in known:
             shown = mask_secret(secret)
-            encoded = base64.b64encode(secret.encode()).decode()
-            for form in (secret, quote(secret, safe=""), quote(secret), quote_plus(secret), encoded):
-                replaced[form] = shown
+            # The end of `user:pass` is the password: its last characters may be all of it.
+            if (
+                any(other != secret and len(other) < _SHOWN_FROM and other in secret for other in known)
+                or ":" in secret
+            ):
+                shown = BULLETS
+            for form in _forms(secret):
+                replaced.setdefault(form, shown)
+            self._encoded += [(core, _around(core)) for core in _base64_cores(secret)]
         # Longest first, so that a secret that contains another is replaced whole.
         self._replaced = sorted(replaced.items(), key=lambda pair: -len(pair[0]))
 
@@ -48,6 +71,9 @@ class Masker:
         for form, shown in self._replaced:
             if form in text:
                 text = text.replace(form, shown)
+        for core, pattern in self._encoded:
+            if core in text:
+                text = pattern.sub(BULLETS, text)
         return text
 
     def value(self, value: Any) -> Any:
@@ -63,6 +89,53 @@ class Masker:
     def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         """Headers with those that carry credentials masked whole, known secrets masked in the rest."""
         return {
-            name: mask_secret(value) if name.lower() in SENSITIVE_HEADERS else self.text(value)
+            name: mask_header(value) if name.lower() in SENSITIVE_HEADERS else self.text(value)
             for name, value in headers.items()
         }
+
+
+def _forms(secret: str) -> Iterable[str]:
+    """How a secret stands in texts: as it is, in URLs, forms, JSON (also JSON inside of JSON), repr and HTML."""
+    data = secret.encode("utf-8", "surrogatepass")
+    percent = {quote(data, safe=safe) for safe in ("", "/", "~", ":@!$&'()*+,;=/?")} | {quote_plus(data)}
+    forms = {secret, html.escape(secret), html.escape(secret, quote=False), *percent}
+    forms |= {re.sub("%..", lambda found: found.group().lower(), text) for text in percent}
+    for plain in (True, False):
+        inside = json.dumps(secret, ensure_ascii=plain)[1:-1]
+        slashes = inside.replace("/", "\\/")  # as PHP writes it
+        forms |= {inside, slashes, json.dumps(inside, ensure_ascii=plain)[1:-1]}
+    forms |= {repr(secret)[1:-1], ascii(secret)[1:-1], repr(data)[2:-1], repr([secret, "'\""])[2:].split(", ")[0][:-1]}
+    forms |= {secret.replace("'", "\\'"), secret.replace('"', '\\"'), _unicode_escapes(secret)}
+    return {form for form in forms if len(form) >= SHORTEST_REPLACED}
+
+
+def _unicode_escapes(secret: str) -> str:
+    """JSON with capital hexadecimal digits, as some services write it."""
+    escaped = json.dumps(secret)[1:-1]
+    return re.sub(r"\\u[0-9a-f]{4}", lambda found: "\\u" + found.group()[2:].upper(), escaped)
+
+
+def _base64_cores(secret: str) -> set[str]:
+    """The characters that a secret makes in a Base64 text, wherever in the encoded bytes it begins (RFC 4648 4, 5)."""
+    data = secret.encode("utf-8", "surrogatepass")
+    cores: set[str] = set()
+    for offset in range(3):
+        encoded = base64.b64encode(b"\0" * offset + data).decode()
+        core = encoded[-(-offset * 8 // 6) : (offset + len(data)) * 8 // 6]
+        cores |= {core, core.replace("+", "-").replace("/", "_")}
+    return {core for core in cores if len(core) >= SHORTEST_REPLACED}
+
+
+def _around(core: str) -> re.Pattern[str]:
+    """The whole Base64 text around a core: its edges decode to parts of the secret."""
+    return re.compile(rf"[A-Za-z0-9+/_-]*{re.escape(core)}[A-Za-z0-9+/_-]*={{0,2}}")
+
+
+def masker_of(response: httpx.Response) -> Masker:
+    """The masker of the call that a response answers; one that knows no secret for a response from elsewhere."""
+    make: Callable[[], Masker] = response.extensions.get(EXTENSION, Masker)
+    return make()
+
+
+EXTENSION = "khotan.masker"
+"""Extension of a response: a function that makes the masker of its call. Tokens may be renewed after the response came."""

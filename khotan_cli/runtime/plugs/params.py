@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
-from enum import Enum
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from khotan_cli.errors import ParameterError, nearest
+from khotan_cli.runtime.plugs.present import dump_set, jsonable, query_fields
+from khotan_cli.runtime.plugs.query import is_scalar, plain_query, refuse_nulls, scalar_text
 
-QueryArrays = Literal["repeat", "brackets", "comma"]
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _NO_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
@@ -136,6 +135,11 @@ class Binder:
         return query, body
 
     def _path_text(self, name: str, value: Any) -> str:
+        if not is_scalar(value):
+            raise ParameterError(
+                f"{self.label}: path parameter {name!r} is a {type(value).__name__}, not a single value",
+                hint=f"Its path is {self.path.text}.",
+            )
         text = scalar_text(value)
         if text is None or text == "":
             raise ParameterError(
@@ -144,9 +148,11 @@ class Binder:
         return text
 
     def _query(self, whole: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+        if isinstance(whole, Mapping):
+            refuse_nulls(whole)
         given = _as_mapping(whole, f"{self.label}: query")
         if self.query_model is None:
-            return {key: value for key, value in {**given, **fields}.items() if value is not None}
+            return plain_query({key: value for key, value in {**given, **fields}.items() if value is not None})
         if isinstance(whole, self.query_model) and not fields:
             return given
         checked = self._validated(TypeAdapter(self.query_model), {**given, **fields}, self.query_model)
@@ -165,9 +171,9 @@ class Binder:
                 raise ParameterError(f"{self.label} needs a body", hint="Give it as body=….")
             whole = {}
         if fields:
-            whole = {**_as_mapping(whole, f"{self.label}: body"), **fields}
+            whole = {**_body_mapping(whole, f"{self.label}: body"), **fields}
         checked = self._validated(self._body_adapter, whole, self.body_model)
-        return self._body_adapter.dump_python(checked, mode="json", by_alias=True, exclude_none=True)
+        return dump_set(self._body_adapter, checked)
 
     def _validated(self, adapter: TypeAdapter[Any], value: Any, model: type[BaseModel] | None) -> Any:
         known = _field_names(model)
@@ -202,58 +208,19 @@ class Binder:
         )
 
 
-def query_pairs(query: Mapping[str, Any], arrays: QueryArrays = "repeat") -> list[tuple[str, str]]:
-    """Name and text of each query parameter; None is left out, lists follow `arrays`, mappings become `a[b]`."""
-    pairs: list[tuple[str, str]] = []
-    for name, value in query.items():
-        if isinstance(value, Mapping):
-            pairs += query_pairs({f"{name}[{key}]": inner for key, inner in value.items()}, arrays)
-        elif isinstance(value, (list, tuple, set, frozenset)):
-            texts = [text for item in value if (text := scalar_text(item)) is not None]
-            if arrays == "comma":
-                pairs += [(name, ",".join(texts))] if texts else []
-            else:
-                pairs += [(f"{name}[]" if arrays == "brackets" else name, text) for text in texts]
-        elif (text := scalar_text(value)) is not None:
-            pairs.append((name, text))
-    return pairs
-
-
-def encode_query(pairs: Iterable[tuple[str, str]]) -> str:
-    """`a=1&b=x%20y`: everything but unreserved characters percent-encoded (RFC 3986 3.4)."""
-    return "&".join(f"{quote(name, safe='[]')}={quote(text, safe='')}" for name, text in pairs)
-
-
-def scalar_text(value: Any) -> str | None:
-    """How a value stands in a URL or form: true/false, ISO 8601 dates, enum values; None for None."""
-    if value is None or isinstance(value, str):
-        return value.value if isinstance(value, Enum) else value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Enum):
-        return scalar_text(value.value)
-    if isinstance(value, (datetime, date)):
-        return value.isoformat()
-    if isinstance(value, (bytes, bytearray)):
-        return bytes(value).decode()
-    return str(value)
-
-
-def jsonable(value: Any) -> Any:
-    """Models and what they contain as JSON values; bytes and None as they are."""
-    if value is None or isinstance(value, (str, int, float, bool, bytes, bytearray)):
-        return value
-    return TypeAdapter(Any).dump_python(value, mode="json", by_alias=True)
-
-
 def _as_mapping(value: Any, label: str) -> dict[str, Any]:
     if value is None:
         return {}
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return query_fields(value)
     if isinstance(value, Mapping):
         return {str(key): item for key, item in value.items()}
     raise ParameterError(f"{label} must be a model or a mapping, not {type(value).__name__}")
+
+
+def _body_mapping(value: Any, label: str) -> dict[str, Any]:
+    found: dict[str, Any] = jsonable(value) if isinstance(value, BaseModel) else _as_mapping(value, label)
+    return found
 
 
 def _alias(name: str, field: Any) -> str:

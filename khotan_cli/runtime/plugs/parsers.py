@@ -2,41 +2,81 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from xml.etree import ElementTree
 
 import httpx
+from pydantic import TypeAdapter, ValidationError
 
 Parser = Callable[[httpx.Response], Any]
 """Turns a response of its content type into JSON-like Python values; whatever it raises means: not readable."""
 
 
+_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+
+
+def decoded(response: httpx.Response) -> str:
+    """The body as text, without a byte order mark: in the encoding of its mark, else its declared charset, else UTF-8.
+
+    Raises UnicodeDecodeError where the bytes are not in that encoding, LookupError for an unknown charset.
+    """
+    content = response.content
+    for mark, encoding in _MARKS:
+        if content.startswith(mark):
+            return content[len(mark) :].decode(encoding)
+    return content.decode(response.charset_encoding or "utf-8")
+
+
 def parse_csv(response: httpx.Response) -> list[dict[str, str]]:
     """Rows of a CSV document with a header line (RFC 4180)."""
-    text = response.content.decode(response.charset_encoding or "utf-8-sig")
-    return list(csv.DictReader(io.StringIO(text, newline="")))
+    return list(csv.DictReader(io.StringIO(decoded(response), newline="")))
+
+
+def xml_parser(lists: Collection[str] = ()) -> Parser:
+    """A parser of XML to `{root: content}`.
+
+    Attributes become `@name`, text beside them `#text`, repeated elements lists; namespaces are dropped. Elements named in
+    `lists` are always lists, also where there is exactly one. A declared model needs no names: its lists are lists.
+    The parser raises ValueError for a document type declaration: entities that expand have no place in an API's answer.
+    The charset of the Content-Type precedes that of the XML declaration (RFC 7303 3).
+    """
+    always = frozenset(lists)
+
+    def parse(response: httpx.Response) -> dict[str, Any]:
+        marked = any(response.content.startswith(mark) for mark, _ in _MARKS)
+        source = decoded(response) if marked or response.charset_encoding else response.content
+        parser = ElementTree.XMLParser(target=_Builder())  # noqa: S314 -- without declarations nothing can expand
+        parser.feed(source)
+        root = parser.close()
+        return {_local(root.tag): _content(root, always)}
+
+    return parse
+
+
+class _Builder(ElementTree.TreeBuilder):
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ValueError("a document type declaration is not accepted")
 
 
 def parse_xml(response: httpx.Response) -> dict[str, Any]:
-    """`{root: content}`: attributes as `@name`, text beside them as `#text`, repeated elements as lists, no namespaces.
-
-    Raises ValueError for a document type declaration: entities that expand have no place in an API's answer.
-    """
-    if b"<!DOCTYPE" in response.content:
-        raise ValueError("a document type declaration is not accepted")
-    root = ElementTree.fromstring(response.content)  # noqa: S314 -- without declarations nothing can expand
-    return {_local(root.tag): _content(root)}
+    """`xml_parser()` with no names of lists."""
+    found: dict[str, Any] = _PARSE_XML(response)
+    return found
 
 
-def _content(element: ElementTree.Element) -> Any:
+_PARSE_XML = xml_parser()
+
+
+def _content(element: ElementTree.Element, lists: frozenset[str]) -> Any:
     found: dict[str, Any] = {f"@{_local(name)}": value for name, value in element.attrib.items()}
     for child in element:
-        name, value = _local(child.tag), _content(child)
+        name, value = _local(child.tag), _content(child, lists)
         if name not in found:
-            found[name] = value
+            found[name] = [value] if name in lists else value
         elif isinstance(found[name], list):
             found[name].append(value)
         else:
@@ -56,3 +96,54 @@ DEFAULT_PARSERS: Mapping[str, Parser] = {
     "application/xml": parse_xml,
     "text/xml": parse_xml,
 }
+
+
+def is_xml(kind: str) -> bool:
+    """Whether a media type is XML, `+xml` included (RFC 7303 4.2). Images, such as SVG, stay bytes."""
+    return kind in ("application/xml", "text/xml") or (kind.endswith("+xml") and not kind.startswith("image/"))
+
+
+def parser_for(parsers: Mapping[str, Parser], kind: str) -> Parser | None:
+    """The plug's parser of a media type, else khotan's own; None where there is none."""
+    found = parsers.get(kind) or DEFAULT_PARSERS.get(kind)
+    return found or (parsers.get("application/xml", parse_xml) if is_xml(kind) else None)
+
+
+def with_lists(adapter: TypeAdapter[Any], value: Any) -> Any:
+    """Values of an XML document with a list wherever the declared type has one.
+
+    One element looks like a single value in XML, and none like None. What else does not fit is left for the validation.
+    """
+    for _ in range(_MOST_PASSES):
+        try:
+            adapter.validate_python(value)
+        except ValidationError as exc:
+            errors = exc.errors(include_url=False, include_input=False, include_context=False)
+            places = [error["loc"] for error in errors if error["type"] in _LIST_ERRORS]
+            changed = value
+            for place in places:
+                changed = _wrapped(changed, place)
+            if changed == value:
+                return value
+            value = changed
+        except Exception:  # a validator is the user's code; the validation that follows reports it
+            return value
+        else:
+            return value
+    return value
+
+
+_MOST_PASSES = 50
+"""Each pass reaches lists one level deeper."""
+_LIST_ERRORS = frozenset({"list_type", "set_type", "frozen_set_type", "tuple_type", "is_instance_of", "iterable_type"})
+
+
+def _wrapped(value: Any, place: tuple[int | str, ...]) -> Any:
+    if not place:
+        return value if isinstance(value, list) else [] if value is None else [value]
+    first, rest = place[0], place[1:]
+    if isinstance(value, dict) and first in value:
+        return {**value, first: _wrapped(value[first], rest)}
+    if isinstance(value, list) and isinstance(first, int) and first < len(value):
+        return [*value[:first], _wrapped(value[first], rest), *value[first + 1 :]]
+    return _wrapped(value, rest)  # the name of a member of a union

@@ -7,8 +7,7 @@ import keyword
 import re
 import ssl
 import sys
-import uuid
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from typing import Any, ClassVar, Self
 
 import httpx
@@ -17,20 +16,23 @@ from khotan_cli import __version__
 from khotan_cli.errors import ConfigError, UnknownName
 from khotan_cli.runtime.plugs.auth import PlugAuth
 from khotan_cli.runtime.plugs.baseurl import BaseUrl
-from khotan_cli.runtime.plugs.codec import Encoding, decode_error, decode_untyped, encode_body
+from khotan_cli.runtime.plugs.codec import Encoding, decode_error, decode_untyped
 from khotan_cli.runtime.plugs.context import CallContext
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
 from khotan_cli.runtime.plugs.error_body import ErrorBody
 from khotan_cli.runtime.plugs.failures import service_error, status_error
 from khotan_cli.runtime.plugs.hold import HeldAnswer, held
 from khotan_cli.runtime.plugs.masking import Masker
+from khotan_cli.runtime.plugs.outgoing import outgoing, query_text, shown_body, with_query
 from khotan_cli.runtime.plugs.paginate import Paginator
 from khotan_cli.runtime.plugs.paginator_check import check_paginators
-from khotan_cli.runtime.plugs.params import QueryArrays, encode_query, jsonable, query_pairs
 from khotan_cli.runtime.plugs.parsers import Parser
+from khotan_cli.runtime.plugs.present import jsonable
+from khotan_cli.runtime.plugs.query import QueryArrays, refuse_nulls
+from khotan_cli.runtime.plugs.quota import Quota
 from khotan_cli.runtime.plugs.rate import RateLimit, RateStore
 from khotan_cli.runtime.plugs.retry import Retry
-from khotan_cli.runtime.plugs.send import Outgoing, send
+from khotan_cli.runtime.plugs.send import send
 from khotan_cli.runtime.plugs.shared import Shared
 from khotan_cli.runtime.plugs.transport import TransportKind, TransportOptions
 from khotan_cli.runtime.plugs.vars import ResolvedVars, Var, VarStore, resolve
@@ -38,7 +40,7 @@ from khotan_cli.runtime.plugs.vars import ResolvedVars, Var, VarStore, resolve
 _OPTIONS = frozenset(
     {
         "base_url", "auth", "retry", "paginator", "error_body", "rate_limit", "timeout", "headers", "encoding", "query_arrays",
-        "transport", "http2", "verify", "proxy", "parsers", "max_response_bytes", "follow_redirects",
+        "query_json", "quota", "transport", "http2", "verify", "proxy", "parsers", "max_response_bytes", "follow_redirects",
     }
 )  # fmt: skip
 
@@ -48,10 +50,11 @@ class Plug:
 
     base_url: http(s) URL, may hold {var}. timeout: seconds for one attempt, first to last byte, or an httpx.Timeout.
     headers: sent with each request to the plug's own origin, values may hold {var}. encoding: how bodies are sent.
-    query_arrays: `a=1&a=2` ("repeat"), `a[]=1&a[]=2` ("brackets") or `a=1,2` ("comma"). transport: "aiohttp", or "httpx" for
-    httpx's own; http2 implies the latter. verify: False, a CA file, or an SSLContext. proxy: a URL, None for the environment's,
-    "" for none. parsers: content type → function(response); CSV and XML have one. max_response_bytes: after decompression.
-    error_body: which successful answers are errors, as an ErrorBody.
+    query_arrays: `a=1&a=2` ("repeat"), `a[]=1&a[]=2` ("brackets") or `a=1,2` ("comma"). query_json: parameters that are sent as
+    JSON text. quota: the service's rate-limit headers. error_body: which
+    successful answers are errors. transport: "aiohttp", or "httpx" for httpx's own; http2 implies the
+    latter. verify: False, a CA file, or an SSLContext. proxy: a URL, None for the environment's, "" for none. parsers: content
+    type → function(response); CSV and XML have one. max_response_bytes: after decompression.
     Override before_request / after_response (sync or async) to see or change every request and response.
     """
 
@@ -62,10 +65,12 @@ class Plug:
     paginator: Paginator | None = None
     error_body: ErrorBody | None = None
     rate_limit: RateLimit | None = None
+    quota: Quota | None = None
     timeout: float | httpx.Timeout = 30.0
     headers: Mapping[str, str] = {}
     encoding: Encoding = "json"
     query_arrays: QueryArrays = "repeat"
+    query_json: Collection[str] = ()
     transport: TransportKind | httpx.AsyncBaseTransport = "aiohttp"
     http2: bool = False
     verify: bool | str | ssl.SSLContext = True
@@ -191,13 +196,17 @@ class Plug:
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         """Like `request`, but returns the response whatever its status."""
-        held_back: httpx.Response | None = held(self.name, "", method.upper(), path, body)
+        refuse_nulls(params or {})
+        query, body = query_text(self, params), jsonable(body)
+        held_back: httpx.Response | None = held(
+            self.name, "", method.upper(), with_query(path, query), lambda: shown_body(self, body)
+        )
         if held_back is not None:
             return held_back
         resolved = await self.resolve()
-        url = self._absolute(path, resolved.values, encode_query(query_pairs(params or {}, self.query_arrays)))
-        out, ctx = self._outgoing("", method.upper(), url, jsonable(body), headers, resolved)
-        return await send(self, out, ctx)
+        url = with_query(self._absolute(path, resolved.values), query)
+        ctx = self.context("", resolved)
+        return await send(self, outgoing(self, ctx, method.upper(), url, body, headers), ctx)
 
     async def get(self, path: str, **options: Any) -> Any:
         return await self.request("GET", path, **options)
@@ -226,55 +235,31 @@ class Plug:
         url: str | None = None,
     ) -> httpx.Response:
         """Send a bound call of an endpoint; `url` replaces path and query (the link to a next page)."""
-        held_back: httpx.Response | None = held(self.name, endpoint.name, endpoint.method, endpoint.path.text, body)
+        resolved = await self.resolve()
+        ctx = self.context(endpoint.name, resolved)
+        values = {**resolved.values, **path} if endpoint.path.names else {}
+        missing = [name for name in endpoint.path.names if name not in values and url is None]
+        if missing:
+            ctx.value(self._vars[missing[0]])  # raises, naming the variable
+        target = url or with_query(endpoint.path.fill(values), query_text(self, query, endpoint))
+        held_back: httpx.Response | None = held(
+            self.name, endpoint.name, endpoint.method, target, lambda: shown_body(self, body, endpoint)
+        )
         if held_back is not None:
             return held_back
-        resolved = await self.resolve()
-        if url is None:
-            values = {**resolved.values, **path} if endpoint.path.names else {}
-            text = encode_query(query_pairs(query, self.query_arrays)) if query else ""
-            missing = [name for name in endpoint.path.names if name not in values]
-            if missing:
-                self.context(endpoint.name, resolved).value(self._vars[missing[0]])  # raises, naming the variable
-            url = self._absolute(endpoint.path.fill(values), resolved.values, text)
-        headers = endpoint.headers or None
-        out, ctx = self._outgoing(endpoint.name, endpoint.method, url, body, headers, resolved, endpoint=endpoint)
-        return await send(self, out, ctx)
+        absolute = url or self._absolute(target, resolved.values)
+        return await send(self, outgoing(self, ctx, endpoint.method, absolute, body, endpoint.headers, endpoint), ctx)
 
-    def _outgoing(
-        self,
-        name: str,
-        method: str,
-        url: str,
-        body: Any,
-        headers: Mapping[str, str] | None,
-        resolved: ResolvedVars,
-        *,
-        endpoint: Endpoint[Any] | None = None,
-    ) -> tuple[Outgoing, CallContext]:
-        ctx = self.context(name, resolved)
-        sent = dict(self._own_headers)
-        if self._templated:
-            sent = {key: ctx.template(value) for key, value in sent.items()}
-        content: bytes | None = None
-        chosen = None if endpoint is None else endpoint.encoding
-        if body is not None:
-            content, kind = encode_body(body, chosen or self.encoding)
-            if kind:
-                sent["Content-Type"] = kind
-        sent.update(headers or {})
-        retry = (endpoint and endpoint.retry) or self.retry
-        if retry.idempotency_header and method not in ("GET", "HEAD", "OPTIONS"):
-            sent.setdefault(retry.idempotency_header, str(uuid.uuid4()))
-        timeout = self.timeout if endpoint is None or endpoint.timeout is None else endpoint.timeout
-        return Outgoing(name, method, url, sent, content, retry, timeout), ctx
+    def own_headers(self, ctx: CallContext) -> dict[str, str]:
+        """The plug's headers, with variables filled in."""
+        if not self._templated:
+            return dict(self._own_headers)
+        return {key: ctx.template(value) for key, value in self._own_headers.items()}
 
-    def _absolute(self, path: str, values: Mapping[str, str], query: str) -> str:
+    def _absolute(self, path: str, values: Mapping[str, str]) -> str:
         if "://" in path.partition("?")[0]:
-            url = path
-        else:
-            url = self._instance_url(values) + (path if path.startswith(("/", "?")) or not path else f"/{path}")
-        return f"{url}{'&' if '?' in url else '?'}{query}" if query else url
+            return path
+        return self._instance_url(values) + (path if path.startswith(("/", "?")) or not path else f"/{path}")
 
     def _instance_url(self, values: Mapping[str, str]) -> str:
         assert self._instance_base is not None

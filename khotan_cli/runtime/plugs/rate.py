@@ -15,6 +15,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+MAX_HOLD_SECONDS = 3600.0
+"""Longest pause that is kept. After it one request asks the service again, which can then ask for a further pause."""
+
 
 @dataclass(frozen=True)
 class RateLimit:
@@ -57,7 +60,15 @@ class RateStore(Protocol):
         ...
 
     async def hold(self, key: str, seconds: float) -> None:
-        """Let nothing through for so many seconds from now; a longer hold already there stays."""
+        """Let nothing through for so many seconds from now, at most MAX_HOLD_SECONDS; a longer hold already there stays."""
+        ...
+
+    async def holds(self, plug: str) -> float:
+        """Seconds of the longest hold on any account of a plug; 0 where there is none."""
+        ...
+
+    async def release(self, plug: str) -> int:
+        """Lift the holds on every account of a plug; returns how many there were."""
         ...
 
     async def held(self, key: str) -> float:
@@ -98,7 +109,23 @@ class ProcessRateStore:
 
     async def hold(self, key: str, seconds: float) -> None:
         with self._guard:
-            self._held[key] = max(self._held.get(key, 0.0), self._clock() + seconds)
+            self._held[key] = max(self._held.get(key, 0.0), self._clock() + min(seconds, MAX_HOLD_SECONDS))
+
+    async def holds(self, plug: str) -> float:
+        with self._guard:
+            return max((self._held[key] - self._clock() for key in self._of(plug)), default=0.0)
+
+    async def release(self, plug: str) -> int:
+        with self._guard:
+            keys = self._of(plug)
+            for key in keys:
+                del self._held[key]
+                self._tat.pop(key, None)  # it was moved to the end of the hold
+            return len(keys)
+
+    def _of(self, plug: str) -> list[str]:
+        now = self._clock()
+        return [key for key, until in self._held.items() if key.partition(":")[0] == plug and until > now]
 
     async def held(self, key: str) -> float:
         until = self._held.get(key)

@@ -9,11 +9,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Any
 
 import httpx
+
+from khotan_cli.runtime.plugs.quota import retry_after
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
@@ -28,6 +27,7 @@ class Attempt:
     """What is known of one attempt: `number` counts from 1, `elapsed` is seconds since the call began.
 
     `sent` is False where the request itself cannot have reached the service (its token could not be fetched).
+    `exhausted`: seconds until a declared quota is reset, where that is why the service turned the request away.
     """
 
     number: int
@@ -37,6 +37,7 @@ class Attempt:
     error: Exception | None = None
     sent: bool = True
     headers: Mapping[str, str] | None = None
+    exhausted: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Retry:
         if attempt.number >= self.attempts or not self._worth_it(attempt) or not self._safe(attempt):
             return None
         asked = retry_after(attempt.response) if attempt.response is not None else None
+        if attempt.exhausted is not None:
+            asked = max(asked or 0.0, attempt.exhausted)
         if asked is not None and asked > self.max_retry_after:
             return None
         bound = min(self.max_backoff, self.backoff * 2 ** min(attempt.number - 1, 30))
@@ -85,13 +88,13 @@ class Retry:
             return isinstance(attempt.error, httpx.TransportError) and not isinstance(
                 attempt.error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
             )
-        if attempt.response.status_code in self.statuses:
+        if attempt.response.status_code in self.statuses or attempt.exhausted is not None:
             return True
         return self.should_retry is not None and attempt.response.is_success and self.should_retry(attempt.response)
 
     def _safe(self, attempt: Attempt) -> bool:
         """Whether repeating cannot do the same thing twice."""
-        if not attempt.sent or self.idempotency_header:
+        if not attempt.sent or self.idempotency_header or attempt.exhausted is not None:
             return True
         if attempt.method in IDEMPOTENT or attempt.method in {method.upper() for method in self.methods}:
             return True
@@ -100,26 +103,5 @@ class Retry:
         status = attempt.response.status_code
         # 503 with Retry-After is a service that turned the request away (RFC 9110 15.6.4); without it, it may have
         # failed half-way. A throttle inside a 200 was recognised by the plug's author as one.
-        refused = status == 503 and "retry-after" in attempt.response.headers
+        refused = status == 503 and retry_after(attempt.response) is not None
         return status in UNPROCESSED_STATUSES or refused or attempt.response.is_success
-
-
-def retry_after(response: httpx.Response, *, now: Callable[[], datetime] | None = None) -> float | None:
-    """Seconds that `Retry-After` asks for: delay-seconds or an HTTP-date (RFC 9110 10.2.3). None without a usable one."""
-    text: Any = response.headers.get("retry-after")
-    if text is None:
-        return None
-    try:
-        return max(0.0, float(text)) if float(text) == float(text) else None
-    except ValueError:
-        return _until(text, now() if now else datetime.now(UTC))
-
-
-def _until(text: str, now: datetime) -> float | None:
-    try:
-        at = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
-        return None
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=UTC)
-    return max(0.0, (at - now).total_seconds())

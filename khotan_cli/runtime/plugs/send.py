@@ -7,19 +7,22 @@ import inspect
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from khotan_cli.errors import PlugError, PlugTimeout, ResponseInvalid
+from khotan_cli.errors import ConfigError, PlugError, PlugTimeout, ResponseInvalid
 from khotan_cli.runtime.plugs import debuglog
 from khotan_cli.runtime.plugs.context import EXTENSION, CallContext
-from khotan_cli.runtime.plugs.failures import explain
+from khotan_cli.runtime.plugs.decompress import CodingError, decoder_for
+from khotan_cli.runtime.plugs.failures import WITHHELD, explain
+from khotan_cli.runtime.plugs.masking import EXTENSION as MASKER
 from khotan_cli.runtime.plugs.masking import Masker
-from khotan_cli.runtime.plugs.retry import Attempt, Retry, retry_after
+from khotan_cli.runtime.plugs.outgoing import Outgoing, check_headers
+from khotan_cli.runtime.plugs.quota import retry_after
+from khotan_cli.runtime.plugs.retry import Attempt
 from khotan_cli.runtime.plugs.transport import HttpClient
+from khotan_cli.runtime.plugs.urls import check_url, parsed_url, redirected, same_origin
 
 if TYPE_CHECKING:
     from khotan_cli.runtime.plugs.plug import Plug
@@ -28,20 +31,6 @@ MAX_REDIRECTS = 20
 _HOLDING_STATUSES = frozenset({429, 503})
 _SAFE_ELSEWHERE = frozenset({"accept", "accept-encoding", "accept-language", "content-type", "user-agent"})
 """Headers that another origin may see: none of them carries a credential."""
-
-
-@dataclass(slots=True)
-class Outgoing:
-    """A request ready to be sent as often as needed. timeout is in seconds, for one attempt from first to last byte."""
-
-    endpoint: str
-    method: str
-    url: str
-    headers: dict[str, str]
-    content: bytes | None
-    retry: Retry
-    timeout: float | httpx.Timeout
-    attempts: int = field(default=0)
 
 
 class TokenNotFetched(httpx.TransportError):
@@ -66,10 +55,7 @@ async def send(plug: Plug, out: Outgoing, ctx: CallContext) -> httpx.Response:
                 response = await _attempt(plug, client, out, ctx, _remaining(out, started))
         except httpx.TransportError as exc:
             error = exc
-        if response is not None and response.status_code in _HOLDING_STATUSES:
-            asked = retry_after(response)
-            if asked:
-                await plug.shared.rates.hold(key, asked)
+        exhausted = await _hold(plug, key, response) if response is not None else None
         attempt = Attempt(
             number=out.attempts,
             method=out.method,
@@ -77,6 +63,7 @@ async def send(plug: Plug, out: Outgoing, ctx: CallContext) -> httpx.Response:
             response=response,
             error=error,
             sent=not isinstance(error, TokenNotFetched),
+            exhausted=exhausted,
         )
         wait = out.retry.delay(attempt)
         if wait is None:
@@ -88,13 +75,24 @@ async def send(plug: Plug, out: Outgoing, ctx: CallContext) -> httpx.Response:
         await asyncio.sleep(wait)
 
 
+async def _hold(plug: Plug, key: str, response: httpx.Response) -> float | None:
+    """Hold the account as the answer asks; returns seconds where a declared quota is why it turned the request away."""
+    status, quota = response.status_code, plug.quota
+    exhausted = quota.wait(response) if quota is not None else None
+    turned_away = quota is not None and status in quota.statuses
+    asked = retry_after(response) if status in _HOLDING_STATUSES or turned_away else None
+    if wait := max(asked or 0.0, exhausted or 0.0):
+        await plug.shared.rates.hold(key, wait)
+    return exhausted if turned_away else None
+
+
 async def send_once(plug: Plug, request: httpx.Request, ctx: CallContext) -> httpx.Response:
     """Send one request exactly as it is, to whatever origin: no auth, no retry, no redirect. For OAuth token endpoints."""
     client = await plug.shared.pool.get(plug.transport_options)
     seconds = plug.timeout if isinstance(plug.timeout, (int, float)) else 30.0
     try:
         async with asyncio.timeout(seconds):
-            return await _exchange(plug, client, request, ctx)
+            return await _exchange(plug, client, request, ctx, token=True)
     except TimeoutError:
         late = httpx.ReadTimeout(f"no complete answer within {seconds:g} s", request=request)
         raise explain(late, ctx, method=request.method, url=str(request.url), attempts=1) from None
@@ -121,10 +119,11 @@ async def _wait_for_place(plug: Plug, out: Outgoing, key: str, started: float) -
         )
     if await rates.held(key) > out.retry.max_retry_after:
         raise PlugError(
-            f"{plug.name}: the service asked to wait {wait:.0f} s (Retry-After)",
+            f"{plug.name}: the service asked to wait; {wait:.0f} s remain",
             plug=plug.name,
             endpoint=out.endpoint,
-            hint="Try again later, or raise Retry(max_retry_after=…).",
+            hint="Try again later, raise Retry(max_retry_after=…), or lift the pause.",
+            next=[f"khotan plug {plug.name} --resume"],
         )
     await asyncio.sleep(wait)
 
@@ -168,9 +167,18 @@ def _request(out: Outgoing, ctx: CallContext) -> httpx.Request:
     extensions: dict[str, Any] = {EXTENSION: ctx}
     if isinstance(out.timeout, httpx.Timeout):
         extensions["timeout"] = out.timeout.as_dict()
-    return httpx.Request(
-        out.method, parsed_url(out.url), headers=out.headers, content=out.content, extensions=extensions
-    )
+    try:
+        url = parsed_url(out.url)
+        check_url(url)
+    except (httpx.InvalidURL, ValueError) as exc:
+        raise PlugError(
+            f"{ctx.plug}: the URL of the call is invalid: {exc}",
+            plug=ctx.plug,
+            endpoint=ctx.endpoint,
+            code="url_invalid",
+            hint="Correct the path or URL that was given.",
+        ) from None
+    return httpx.Request(out.method, url, headers=out.headers, content=out.content, extensions=extensions)
 
 
 async def _follow(plug: Plug, client: HttpClient, request: httpx.Request, ctx: CallContext) -> httpx.Response:
@@ -194,6 +202,8 @@ async def _follow(plug: Plug, client: HttpClient, request: httpx.Request, ctx: C
         )
         response = await _authenticated(plug, client, request, plug.auth if own else None, ctx)
         response.history = list(history)
+        response.extensions[MASKER] = lambda: plug.masker(ctx)
+        response.extensions[WITHHELD] = not own and plug.auth is not None
         if not (plug.follow_redirects and response.has_redirect_location):
             return response
         if len(history) >= MAX_REDIRECTS:
@@ -208,28 +218,6 @@ def _strip(request: httpx.Request) -> None:
             del request.headers[name]
 
 
-def redirected(request: httpx.Request, response: httpx.Response) -> httpx.Request:
-    """The request that a redirect asks for: 303, and 301/302 after POST, turn into GET; 307/308 keep method and body.
-
-    RFC 9110 15.4. Raises httpx.RemoteProtocolError for a Location that is no http(s) URL.
-    """
-    try:
-        url = request.url.join(response.headers["location"])
-    except (httpx.InvalidURL, ValueError):
-        raise httpx.RemoteProtocolError("a redirect to something that is not a URL", request=request) from None
-    if url.scheme not in ("http", "https") or not url.host:
-        raise httpx.RemoteProtocolError(f"a redirect to a {url.scheme or 'relative'}: URL", request=request)
-    if not url.fragment and request.url.fragment:
-        url = url.copy_with(fragment=request.url.fragment)
-    method, content = request.method, request.content
-    status = response.status_code
-    if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):
-        method, content = "GET", b""
-    dropped = {"host", "content-length", "transfer-encoding"} | (set() if content else {"content-type"})
-    headers = [(n, v) for n, v in request.headers.multi_items() if n.lower() not in dropped]
-    return httpx.Request(method, url, headers=headers, content=content or None, extensions=request.extensions)
-
-
 async def _authenticated(
     plug: Plug, client: HttpClient, request: httpx.Request, auth: httpx.Auth | None, ctx: CallContext
 ) -> httpx.Response:
@@ -240,7 +228,7 @@ async def _authenticated(
         sent = await anext(flow)
         while True:
             try:
-                response = await _exchange(plug, client, sent, ctx)
+                response = await _exchange(plug, client, sent, ctx, token=sent is not request)
             except httpx.TransportError as exc:
                 if sent is not request:
                     raise TokenNotFetched(f"while a token was fetched: {exc}", request=sent) from exc
@@ -253,13 +241,17 @@ async def _authenticated(
         await flow.aclose()
 
 
-async def _exchange(plug: Plug, client: HttpClient, request: httpx.Request, ctx: CallContext) -> httpx.Response:
-    """One request on the wire, its response read whole."""
+async def _exchange(
+    plug: Plug, client: HttpClient, request: httpx.Request, ctx: CallContext, *, token: bool = False
+) -> httpx.Response:
+    """One request on the wire, its response read whole; `token`: it asks for a token."""
     log = debuglog.enabled()
     masker = plug.masker(ctx) if log else Masker()
     started = time.monotonic()
+    # Here and not before: the credential and the plug's hooks add headers.
+    check_headers({n.decode("latin-1"): v.decode("latin-1") for n, v in request.headers.raw}, plug.name, ctx.endpoint)
     if log:
-        debuglog.log_request(request, masker)
+        debuglog.log_request(request, masker, secret=token)
     try:
         response = await client.send(request)
         try:
@@ -270,14 +262,16 @@ async def _exchange(plug: Plug, client: HttpClient, request: httpx.Request, ctx:
         if log:
             debuglog.log_failure(request, exc, masker)
         raise
-    except httpx.DecodingError as exc:
+    except ConfigError as exc:
+        raise ConfigError(f"Plug {plug.name!r}: {exc.message}", hint=exc.hint) from None
+    except CodingError as exc:
         raise ResponseInvalid(
-            f"The answer of {request.method} {request.url.copy_with(query=None)} cannot be decompressed",
+            f"The answer of {request.method} {request.url.copy_with(query=None)} cannot be decompressed: {exc}",
             plug=plug.name,
-            hint="Its Content-Encoding does not fit its body.",
+            hint="Compare its Content-Encoding with its body; it may have been cut short.",
         ) from exc
     if log:
-        debuglog.log_response(response, masker, (time.monotonic() - started) * 1000)
+        debuglog.log_response(response, masker, (time.monotonic() - started) * 1000, secret=token)
     return response
 
 
@@ -287,7 +281,6 @@ async def _read(plug: Plug, response: httpx.Response) -> None:
         return
     chunks: list[bytes] = []
     size, limit = 0, plug.max_response_bytes
-    chunk: bytes
     async for chunk in _chunks(response):
         size += len(chunk)
         if size > limit:
@@ -302,22 +295,16 @@ async def _read(plug: Plug, response: httpx.Response) -> None:
     response._content = b"".join(chunks)  # what aread() does, with the bound above
 
 
-def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
-    if "content-encoding" in response.headers:
-        return response.aiter_bytes()
-    return response.aiter_raw()
-
-
-def same_origin(url: httpx.URL, base: httpx.URL) -> bool:
-    """Whether scheme, host and port are equal (RFC 6454 5), default ports filled in."""
-    return (url.scheme, url.host, _port(url)) == (base.scheme, base.host, _port(base))
-
-
-def _port(url: httpx.URL) -> int | None:
-    return url.port or {"http": 80, "https": 443}.get(url.scheme)
-
-
-@lru_cache(maxsize=512)
-def parsed_url(text: str) -> httpx.URL:
-    """Parsing costs more than the rest of building a request; calls repeat their URLs."""
-    return httpx.URL(text)
+async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The body, decompressed. Between two steps of the decompression others get their turn."""
+    decoder = decoder_for(response.headers.get("content-encoding", ""))
+    async for raw in response.aiter_raw():
+        if decoder is None:
+            yield raw
+            continue
+        for step, made in enumerate(decoder.feed(raw)):
+            if step:
+                await asyncio.sleep(0)
+            yield made
+    if decoder is not None:
+        decoder.finish()

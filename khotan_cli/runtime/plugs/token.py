@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
+from urllib.parse import parse_qsl
 
 import httpx
-import orjson
 
 from khotan_cli.errors import AuthError
 from khotan_cli.runtime.plugs.auth import PlugAuth, Text, shown, with_query_parameter
-from khotan_cli.runtime.plugs.codec import Encoding, encode_body, media_type, preview
+from khotan_cli.runtime.plugs.codec import Encoding, encode_body, media_type
 from khotan_cli.runtime.plugs.context import CallContext, context_of
-from khotan_cli.runtime.plugs.masking import Masker
+from khotan_cli.runtime.plugs.jsontext import NotJson, load_json
+from khotan_cli.runtime.plugs.masking import BULLETS, Masker
 from khotan_cli.runtime.plugs.paths import dig
 from khotan_cli.runtime.plugs.tokens import Token
 from khotan_cli.runtime.plugs.vars import HIDDEN_PREFIX
 
 ExpiryUnit = Literal["seconds", "milliseconds", "absolute"]
+_FORM = re.compile(r"[^=&\s]+=[^&\s]*(&[^=&\s]+=[^&\s]*)*\Z")
+_ERROR_CODE = re.compile(r"[a-z][a-z0-9_.-]{0,60}\Z", re.IGNORECASE)
+_ERROR_MEMBERS = frozenset({"error", "error_description", "error_uri", "state"})
+"""Members of an error document (RFC 6749 5.2): an answer with others may hold the token that was asked for."""
+_OPAQUE = re.compile(
+    r"[A-Za-z0-9+/=._~-]*(?:[A-Za-z][A-Za-z0-9+/=._~-]*\d|\d[A-Za-z0-9+/=._~-]*[A-Za-z])[A-Za-z0-9+/=._~-]{6,}"
+)
+"""A word that may be a token or a part of one: letters and digits, of some length."""
 _ABSOLUTE_MILLISECONDS = 10**11
 """An epoch above it counts milliseconds: as seconds it would lie in the year 5138."""
 
@@ -112,18 +123,20 @@ class RenewedAuth(PlugAuth):
         )
 
     def token_body(self, ctx: CallContext, response: httpx.Response) -> Any:
-        """The JSON body of a successful answer."""
+        """The JSON or form body of a successful answer, which is never quoted in an error."""
         if response.is_redirect:
             raise self.token_error(
                 ctx, response, f"answers {response.status_code}, a redirect: credentials do not follow it"
             )
         if response.is_error:
             raise self.token_error(ctx, response, f"answers {response.status_code}{_oauth_reason(response)}")
-        try:
-            return orjson.loads(response.content)
-        except orjson.JSONDecodeError:
-            kind = media_type(response) or "no content type"
-            raise self.token_error(ctx, response, f"sends no JSON but {kind}: {preview(response.content)!r}") from None
+        found = token_document(response)
+        if found is None:
+            kind, size = media_type(response) or "no content type", len(response.content)
+            raise self.token_error(ctx, response, f"sends {size} bytes of {kind}, which are neither JSON nor a form")
+        if isinstance(found, Mapping) and isinstance(found.get("error"), str) and found.keys() <= _ERROR_MEMBERS:
+            raise self.token_error(ctx, response, f"answers {response.status_code}{_oauth_reason(response)}")
+        return found
 
 
 @dataclass
@@ -272,13 +285,27 @@ def _filled(text: str, extra: Mapping[str, str]) -> str:
     return text
 
 
+def token_document(response: httpx.Response) -> Any:
+    """The answer as JSON, or as a form where it is one (GitHub's default); None where it is neither.
+
+    What the answer holds are secrets: nobody quotes it.
+    """
+    with suppress(NotJson):
+        return load_json(response.content)
+    text = response.content.decode("utf-8", "replace").strip()
+    if not _FORM.match(text):
+        return None
+    fields = dict(parse_qsl(text))
+    known = {"access_token", "refresh_token", "id_token", "error", "token_type"} & set(fields)
+    return fields if known or media_type(response) == "application/x-www-form-urlencoded" else None
+
+
 def _oauth_reason(response: httpx.Response) -> str:
-    """`: invalid_client (…)` from an OAuth 2 error document (RFC 6749 5.2)."""
-    try:
-        body = orjson.loads(response.content)
-    except orjson.JSONDecodeError:
+    """`: invalid_client (…)` from an OAuth 2 error document (RFC 6749 5.2). Nothing that may be a token is quoted."""
+    body = token_document(response)
+    if not isinstance(body, Mapping) or not isinstance(body.get("error"), str) or "access_token" in body:
         return ""
-    if not isinstance(body, Mapping) or not isinstance(body.get("error"), str):
+    if not _ERROR_CODE.match(body["error"]):
         return ""
-    text = str(body.get("error_description") or "")[:200]
+    text = _OPAQUE.sub(BULLETS, " ".join(str(body.get("error_description") or "").split()))[:200]
     return f": {body['error']}" + (f" ({text})" if text else "")

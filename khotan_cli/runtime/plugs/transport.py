@@ -19,6 +19,8 @@ from weakref import WeakKeyDictionary
 
 import httpx
 
+from khotan_cli.errors import ConfigError
+
 if TYPE_CHECKING:
     import aiohttp
 
@@ -112,10 +114,24 @@ class HttpClient:
         if self._context is None:
             verify = self._options.verify
             if isinstance(verify, str):
-                self._context = ssl.create_default_context(cafile=verify)
+                self._context = _trusting(verify)
             else:
                 self._context = httpx.create_ssl_context(verify=verify)
         return self._context
+
+
+def _trusting(path: str) -> ssl.SSLContext:
+    """A context that trusts the authorities in a file. Raises ConfigError where it cannot be read or holds none."""
+    try:
+        return ssl.create_default_context(cafile=path)
+    except (OSError, ValueError) as exc:  # ssl.SSLError, for a file that holds no certificate, is an OSError
+        reason = (
+            "it holds no certificate in PEM form" if isinstance(exc, ssl.SSLError) else getattr(exc, "strerror", None)
+        )
+        raise ConfigError(
+            f"the CA file {path!r} in verify= cannot be used: {reason or 'its path is invalid'}",
+            hint="Correct the path; a relative one starts at the working directory of the process.",
+        ) from None
 
 
 class ClientPool:
@@ -277,7 +293,7 @@ def _mapped(request: httpx.Request) -> Iterator[None]:
         raise httpx.ProxyError(f"the proxy refused or cannot be reached: {exc}", request=request) from exc
     except aiohttp.ClientConnectorError as exc:
         raise httpx.ConnectError(str(exc), request=request) from exc
-    except aiohttp.InvalidURL as exc:
+    except ValueError as exc:  # of the URL: aiohttp.InvalidURL is one, and yarl raises others
         raise httpx.UnsupportedProtocol("the URL is not one that can be requested", request=request) from exc
     except (aiohttp.ClientPayloadError, aiohttp.ClientResponseError) as exc:
         raise httpx.RemoteProtocolError(_protocol_text(exc), request=request) from exc

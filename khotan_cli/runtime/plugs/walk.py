@@ -14,8 +14,8 @@ from khotan_cli.runtime.plugs.codec import decode_document, decode_error
 from khotan_cli.runtime.plugs.failures import status_error
 from khotan_cli.runtime.plugs.hold import reading
 from khotan_cli.runtime.plugs.loop_guard import Paging
+from khotan_cli.runtime.plugs.outgoing import query_text
 from khotan_cli.runtime.plugs.paginate import Next, PageView, Paginator, Where
-from khotan_cli.runtime.plugs.params import encode_query, query_pairs
 from khotan_cli.runtime.plugs.paths import type_name
 
 if TYPE_CHECKING:
@@ -108,10 +108,10 @@ class PageWalk:
         if self._is_end(response, position):
             return Fetched(response, [], None, doubt=self._doubt(position, position.total, position.seen), end=True)
         plug, endpoint = self.bound.plug, self.bound.endpoint
+        decoder = endpoint.decoder_for(response.status_code)
         if not response.is_success:
-            decoder = endpoint.decoder_for(response.status_code)
             raise status_error(plug.name, endpoint.name, response, decode_error(response, plug.parsers, decoder))
-        data = decode_document(response, plug.parsers)
+        data = decode_document(response, plug.parsers, decoder)
         endpoint.raise_error_body(plug, response, data)
         if not isinstance(data, (dict, list)):
             raise PaginationError(
@@ -134,7 +134,8 @@ class PageWalk:
         response, _, _ = await self._exchange(position)
         if not response.is_success:
             return False
-        again = self.paginator.items(decode_document(response, self.bound.plug.parsers))
+        decoder = self.bound.endpoint.decoder_for(response.status_code)
+        again = self.paginator.items(decode_document(response, self.bound.plug.parsers, decoder))
         return bool(items) and again[-1:] == list(items[-1:]) and len(again) == len(items)
 
     async def _exchange(self, position: Position) -> tuple[httpx.Response, dict[str, Any], Any]:
@@ -180,8 +181,9 @@ class PageWalk:
             return url
         parts = urlsplit(url)
         there = {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
-        lacking = [pair for pair in query_pairs(self._call.query, self.bound.plug.query_arrays) if pair[0] not in there]
-        query = "&".join(part for part in (parts.query, encode_query(lacking)) if part)
+        lacking = {name: value for name, value in self._call.query.items() if not there & {name, f"{name}[]"}}
+        own = query_text(self.bound.plug, lacking, self.bound.endpoint)
+        query = "&".join(part for part in (parts.query, own) if part)
         return urlunsplit(parts._replace(query=query))
 
 

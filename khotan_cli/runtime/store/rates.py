@@ -6,9 +6,9 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
 
-from khotan_cli.runtime.plugs.rate import ProcessRateStore
+from khotan_cli.runtime.plugs.rate import MAX_HOLD_SECONDS, ProcessRateStore
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.leases import LEASE_SECONDS, lease
 from khotan_cli.runtime.store.tables import RATES
@@ -30,7 +30,7 @@ class DatabaseRateStore:
         self._database = database
         self._lease_seconds = lease_seconds
         self._local = ProcessRateStore()
-        self._held: dict[str, tuple[float, float]] = {}
+        self._held: dict[str, tuple[float, float, float]] = {}
         self._tidied = False
 
     async def reserve(self, key: str, interval: float, burst: int) -> float:
@@ -52,6 +52,7 @@ class DatabaseRateStore:
 
     async def hold(self, key: str, seconds: float) -> None:
         now = self._database.now()
+        seconds = min(seconds, MAX_HOLD_SECONDS)
         until = self._database.largest(RATES.c.held_until, now + seconds)
         statement = (
             self._database.insert(RATES)
@@ -60,22 +61,53 @@ class DatabaseRateStore:
             .returning(RATES.c.held_until - now)
         )
         async with self._database.session() as session:
-            self._remember(key, (await session.execute(statement)).scalar_one())
+            left = (await session.execute(statement)).scalar_one()
+        self._remember(key, left, time.monotonic())
+
+    async def holds(self, plug: str) -> float:
+        """Seconds of the longest hold on any account of a plug; see RateStore."""
+        statement = select(func.max(RATES.c.held_until) - self._database.now()).where(_of(plug))
+        async with self._database.session() as session:
+            return max(0.0, (await session.execute(statement)).scalar() or 0.0)
+
+    async def paused(self) -> dict[str, float]:
+        """Seconds of the longest hold by plug, of every plug that is held."""
+        left = func.max(RATES.c.held_until) - self._database.now()
+        statement = select(RATES.c.key, left).where(RATES.c.held_until > self._database.now()).group_by(RATES.c.key)
+        found: dict[str, float] = {}
+        async with self._database.session() as session:
+            for key, seconds in await session.execute(statement):
+                plug = key.partition(":")[0]
+                found[plug] = max(found.get(plug, 0.0), seconds)
+        return found
+
+    async def release(self, plug: str) -> int:
+        """Lift the holds on a plug; other processes know of it after at most a second. See RateStore."""
+        now = self._database.now()
+        statement = update(RATES).where(_of(plug), RATES.c.held_until > now).values(held_until=0.0, arrival_at=0.0)
+        async with self._database.session() as session:
+            released = (await session.execute(statement.returning(RATES.c.key))).scalars().all()
+        for key in released:
+            self._held.pop(key, None)
+        return len(released)
 
     async def held(self, key: str) -> float:
         """Seconds that the key is still held; another process's hold is known here after at most a second."""
-        fresh_until, until = self._held.get(key, (0.0, 0.0))
+        fresh_until, until, _ = self._held.get(key, (0.0, 0.0, 0.0))
         if time.monotonic() >= fresh_until:
+            asked_at = time.monotonic()
             statement = select(RATES.c.held_until - self._database.now()).where(RATES.c.key == key)
             async with self._database.session() as session:
-                until = self._remember(key, (await session.execute(statement)).scalar() or 0.0)
+                left = (await session.execute(statement)).scalar() or 0.0
+            until = self._remember(key, left, asked_at)
         return max(0.0, until - time.monotonic())
 
-    def _remember(self, key: str, seconds: float) -> float:
+    def _remember(self, key: str, seconds: float, asked_at: float) -> float:
         now = time.monotonic()
-        # A hold never shrinks: an answer that was on its way while this process set one does not undo it.
-        until = max(self._held.get(key, (0.0, 0.0))[1], now + seconds)
-        self._held[key] = (now + _HELD_TTL, until)
+        _, until, set_at = self._held.get(key, (0.0, 0.0, 0.0))
+        # An answer that was on its way while this process set a hold does not undo it; a later one can, when it was lifted.
+        until = max(until, now + seconds) if set_at > asked_at else now + min(seconds, MAX_HOLD_SECONDS)
+        self._held[key] = (now + _HELD_TTL, until, now)
         return until
 
     async def _tidy(self) -> None:
@@ -96,3 +128,8 @@ class DatabaseRateStore:
         # In line within the process first: only as many ask the database as could be let through.
         async with self._local.slot(key, limit), lease(self._database, names, seconds=self._lease_seconds):
             yield
+
+
+def _of(plug: str) -> ColumnElement[bool]:
+    """The rows of a plug's accounts: its name, or its name and a digest. A plug's name is an identifier."""
+    return or_(RATES.c.key == plug, RATES.c.key.startswith(f"{plug}:", autoescape=True))

@@ -23,6 +23,8 @@ from pydantic import (
     Field,
     JsonValue,
     RootModel,
+    Secret,
+    SecretBytes,
     SecretStr,
     TypeAdapter,
     ValidationInfo,
@@ -448,3 +450,22 @@ def test_report_as_json() -> None:
 def test_breaking_comes_first() -> None:
     found = check(Page, {"data": [{"id": 1, "amount": "1"}], "a": 1}).findings
     assert [f.grade for f in found] == sorted((f.grade for f in found), key=["breaking", "warning", "info"].index)
+
+
+@pytest.mark.parametrize(
+    ("declared", "body"),
+    [
+        (list[SecretStr], "hidden-value"),
+        (list[SecretStr], {"a": "hidden-value"}),
+        (list[SecretStr], [["hidden-value"]]),
+        (Secret[int], "hidden-value"),
+        (list[Secret[date]], ["hidden-value"]),
+        (dict[str, Secret[int]], {"a": "hidden-value"}),
+        (tuple[SecretStr, int], {"a": "hidden-value"}),
+        (SecretStr | None, ["hidden-value"]),
+        (dict[str, list[SecretBytes]], {"a": {"b": "hidden-value"}}),
+    ],
+)
+def test_examples_of_containers_show_no_secret(declared: Any, body: Any) -> None:
+    report = check(declared, body)
+    assert report.findings and "hidden" not in report.text() + str(report.to_json(None))

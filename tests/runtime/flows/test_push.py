@@ -151,7 +151,10 @@ async def test_a_refused_record_is_counted_and_kept(run: Run, host: Host, shop: 
         row = await run(out)
         assert (row.status, row.created, row.failed) == ("partial", 4, 1)
         rejects, _ = await host.runs.rejects(row.id)
-        assert rejects[0].record == {"name": "item 3", "price": 0.75} and rejects[0].reason.startswith("422")
+        assert rejects[0].record == {"name": "item 3", "price": 0.75} and rejects[0].reason.startswith(
+            "422: record 3: "
+        )
+        assert rejects[0].reason.endswith(": no")
         again = await run(out)
         assert (again.status, again.created, again.skipped, again.failed) == ("partial", 0, 4, 1)
 

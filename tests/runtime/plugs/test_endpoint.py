@@ -115,7 +115,7 @@ async def test_open_query_writes_every_kind_of_value() -> None:
     assert targets == [
         "/search?a=true&c=1&c=2&d=red&e=2026-01-02T03%3A04%3A00%2B00%3A00&f=x%26y%3Dz&g[h]=1",
         "/search?c[]=1&c[]=2",
-        "/search?c=1%2C2",
+        "/search?c=1,2",
     ]
 
 
@@ -126,7 +126,7 @@ async def test_body_from_keywords_model_and_mapping() -> None:
         await shop.create(NewItem(name="b", price=2))
         await shop.create(body={"name": "c", "price": 3})
         await shop.replace(NewItem(name="d", price=4), item_id=5)
-        await shop.form(body={"a": {"b": [1, {"c": "ü"}]}, "n": None, "t": True})
+        await shop.form(body={"a": {"b": [1, {"c": "ü"}]}, "t": True})
         asked = server.asked
     assert [a.json() for a in asked[:4]] == [
         {"name": "a", "price": 1.0},

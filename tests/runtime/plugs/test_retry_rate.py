@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from khotan_cli.runtime import RateLimit, Retry
-from khotan_cli.runtime.plugs.rate import ProcessRateStore
-from khotan_cli.runtime.plugs.retry import Attempt, retry_after
+from khotan_cli.runtime import Quota, RateLimit, Retry
+from khotan_cli.runtime.plugs.quota import retry_after
+from khotan_cli.runtime.plugs.rate import MAX_HOLD_SECONDS, ProcessRateStore
+from khotan_cli.runtime.plugs.retry import Attempt
 
 
 def answered(status: int, **headers: str) -> httpx.Response:
@@ -74,9 +75,15 @@ def test_a_503_that_names_a_time_turned_the_request_away() -> None:
     ("text", "seconds"),
     [
         ("5", 5.0),
-        ("-5", 0.0),
+        ("-5", None),
+        ("0", None),
+        ("inf", None),
+        ("1735689630", 30.0),
+        ("1735689630000", 30.0),
+        ("1500000000", None),
+        ("2025-01-01T00:00:30Z", 30.0),
         ("Wed, 01 Jan 2025 00:00:30 GMT", 30.0),
-        ("Wed, 01 Jan 2020 00:00:30 GMT", 0.0),
+        ("Wed, 01 Jan 2020 00:00:30 GMT", None),
         ("soon", None),
         ("nan", None),
         ("", None),
@@ -156,3 +163,47 @@ async def test_places_are_given_in_order_and_back_when_cancelled() -> None:
     assert order == [0, 2, 3]
     async with asyncio.timeout(1), store.slot("k", 1):
         order.append(9)
+
+
+@pytest.mark.parametrize(
+    ("quota", "headers", "seconds"),
+    [
+        (Quota.github(), {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1735689630"}, 30.0),
+        (Quota.github(), {"x-ratelimit-remaining": "1", "x-ratelimit-reset": "1735689630"}, None),
+        (Quota.github(), {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1735689000"}, None),
+        (Quota.github(), {"x-ratelimit-remaining": "0"}, None),
+        (Quota(reset_as="seconds"), {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "12"}, 12.0),
+        (Quota(), {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "12"}, 12.0),
+        (Quota("X-Left", "X-Until"), {"x-left": "0", "x-until": "1735689630000"}, 30.0),
+        (Quota.ietf(), {"ratelimit": '"default";r=0;t=30'}, 30.0),
+        (Quota.ietf(), {"ratelimit": '"default";r=50;t=30'}, None),
+        (Quota.ietf(), {"ratelimit": '"a,b";r=0;t=5, "day";r=0;t=90, "x";r=1;t=999'}, 90.0),
+        (Quota.ietf(), {"ratelimit": '"default";r=0', "ratelimit-policy": '"default";q=100;w=60'}, 60.0),
+        (Quota.ietf(), {"ratelimit": "limit=10, remaining=0, reset=7"}, 7.0),
+        (Quota.ietf(), {"ratelimit-remaining": "0", "ratelimit-reset": "9"}, 9.0),
+    ],
+)
+def test_quota_headers(quota: Quota, headers: dict[str, str], seconds: float | None) -> None:
+    at = datetime(2025, 1, 1, tzinfo=UTC)
+    assert quota.wait(httpx.Response(403, headers=headers), now=lambda: at) == seconds
+
+
+def test_a_503_whose_retry_after_names_no_time_is_not_a_refusal() -> None:
+    assert Retry().delay(Attempt(1, "POST", 0, response=answered(503, retry_after="0"))) is None
+
+
+def test_an_exhausted_quota_repeats_even_a_write() -> None:
+    assert Retry().delay(Attempt(1, "POST", 0, response=answered(403), exhausted=7.0)) == 7.0
+    assert Retry().delay(Attempt(1, "POST", 0, response=answered(403), exhausted=70.0)) is None
+
+
+async def test_a_hold_is_capped_and_can_be_lifted() -> None:
+    store = ProcessRateStore(clock=lambda: 0.0)
+    await store.hold("shop:a", 1_900_000_000)
+    await store.hold("shop", 5)
+    await store.hold("shopping", 7)
+    assert await store.held("shop:a") == MAX_HOLD_SECONDS == await store.holds("shop")
+    await store.reserve("shop:a", 1.0, 1)
+    assert await store.release("shop") == 2
+    assert await store.holds("shop") == 0 == await store.reserve("shop:a", 1.0, 1)
+    assert await store.holds("shopping") == 7 and await store.release("shop") == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from khotan_cli.runtime.plugs.rate import ProcessRateStore
+from khotan_cli.runtime.plugs.rate import MAX_HOLD_SECONDS, ProcessRateStore
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.rates import DatabaseRateStore
 from khotan_cli.runtime.store.tables import RATES
@@ -192,3 +192,19 @@ async def test_a_cancelled_caller_gives_its_slot_back(rates: DatabaseRateStore, 
     await asyncio.gather(task, return_exceptions=True)
     async with asyncio.timeout(10), DatabaseRateStore(database).slot("shop:abc", 1):
         pass
+
+
+async def test_a_hold_is_capped_listed_and_lifted_for_every_process(database: Database) -> None:
+    ours, theirs = DatabaseRateStore(database), DatabaseRateStore(database)
+    await ours.hold("shop:abc", 1_900_000_000)
+    await ours.hold("shop_two", 50)
+    assert MAX_HOLD_SECONDS - 60 < await theirs.held("shop:abc") <= MAX_HOLD_SECONDS
+    assert await ours.reserve("shop:abc", 1.0, 1) > 3000
+    paused = await theirs.paused()
+    assert set(paused) == {"shop", "shop_two"} and paused["shop"] > 3000
+    assert await theirs.holds("shop") > 3000 and await theirs.holds("sho") == 0
+    assert await theirs.release("shop") == 1
+    assert await theirs.held("shop:abc") == 0 and await theirs.holds("shop_two") > 0
+    ours._held = {key: (0.0, until, set_at) for key, (_, until, set_at) in ours._held.items()}  # its second is over
+    assert await ours.held("shop:abc") == 0
+    assert await ours.reserve("shop:abc", 1.0, 1) == 0

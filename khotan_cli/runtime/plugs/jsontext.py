@@ -1,0 +1,140 @@
+"""JSON as khotan reads and writes it everywhere: UTF-8, without NaN, without lone surrogates (RFC 8259)."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from pydantic_core import from_json
+
+from khotan_cli.errors import ParameterError
+
+BOM = b"\xef\xbb\xbf"
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_CONSTANT = re.compile(rb"-?\b(?:NaN|Infinity)\b")
+
+
+class NotJson(ValueError):
+    """The text is not JSON; the message says why, without quoting a value."""
+
+
+def without_bom(content: bytes) -> bytes:
+    """The content without a byte order mark, which a parser may ignore (RFC 8259 8.1)."""
+    return content.removeprefix(BOM)
+
+
+def load_json(content: bytes) -> Any:
+    """The value of a JSON text, integers of any length included. Raises NotJson with the reason."""
+    content = without_bom(content)
+    try:
+        value = orjson.loads(content)
+    except orjson.JSONDecodeError as exc:
+        raise NotJson(reason(content, str(exc))) from None
+    # orjson turns an integer above 64 bits into a float; it has judged the text, so that json only has to read it.
+    return value if _LONG_NUMBER.search(content) is None else json.loads(content)
+
+
+def check_json(content: bytes) -> bytes:
+    """The content without a byte order mark, for a parser that would accept NaN. Raises NotJson for NaN and Infinity."""
+    content = without_bom(content)
+    if (b"NaN" in content or b"Infinity" in content) and (found := _constant(content)):
+        raise NotJson(_no_number(found))
+    return content
+
+
+def reason(content: bytes, fallback: str) -> str:
+    """Why a text is not JSON, in words."""
+    try:
+        content.decode()
+    except UnicodeDecodeError as exc:
+        return f"byte {exc.start} of {len(content)} is not UTF-8, which JSON must be (RFC 8259 8.1)"
+    found = _constant(content)
+    if found:
+        return _no_number(found)
+    if "surrogate" in fallback or "hex escape" in fallback or _lone_surrogate(content):
+        return "it contains a lone surrogate escape, which is not a character (RFC 8259 8.2)"
+    return fallback
+
+
+def dump_json(value: Any) -> bytes:
+    """The JSON text of a value. Raises ParameterError for NaN, infinite numbers, lone surrogates and unknown types."""
+    try:
+        text = orjson.dumps(value)
+    except TypeError as exc:
+        if "64-bit" in str(exc):
+            return _dump_long_numbers(value)
+        why = "it contains a lone surrogate, which UTF-8 cannot encode" if "surrogates" in str(exc) else str(exc)
+        raise ParameterError(f"The value cannot be written as JSON: {why}", hint="Correct the value.") from None
+    # orjson writes NaN as null: only a text with a null can hide one.
+    place = _not_finite(value, "") if b"null" in text else None
+    if place is not None:
+        raise _no_form(place)
+    return text
+
+
+def _dump_long_numbers(value: Any) -> bytes:
+    """JSON with integers above 64 bits, which orjson does not write."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError) as exc:
+        raise ParameterError(f"The value cannot be written as JSON: {exc}", hint="Correct the value.") from None
+
+
+def require_finite(values: Any, plain: Any) -> None:
+    """Raises ParameterError where JSON values hold null for a number that has no JSON form; `plain` are the Python values.
+
+    Pydantic writes NaN and infinite numbers as null.
+    """
+    if _has_null(values) and (place := _not_finite(plain, "")) is not None:
+        raise _no_form(place)
+
+
+def _no_form(place: str) -> ParameterError:
+    return ParameterError(
+        f"The value{f' at {place!r}' if place else ''} is NaN or infinite, which JSON has no number for (RFC 8259 6)",
+        hint="Send null or text instead.",
+    )
+
+
+def _has_null(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_has_null(item) for item in value.values())
+    return any(_has_null(item) for item in value) if isinstance(value, list) else value is None
+
+
+def _constant(content: bytes) -> str:
+    found = _CONSTANT.search(_STRING.sub(b'""', content))
+    return found.group().decode() if found else ""
+
+
+def _no_number(name: str) -> str:
+    return f"{name} is not a JSON number (RFC 8259 6)"
+
+
+def _lone_surrogate(content: bytes) -> bool:
+    try:
+        from_json(content)
+    except ValueError as exc:
+        return "surrogate" in str(exc)
+    return False
+
+
+def _not_finite(value: Any, path: str) -> str | None:
+    if isinstance(value, float):
+        return None if math.isfinite(value) else path
+    if isinstance(value, Mapping):
+        inner: Any = value.items()
+    elif isinstance(value, (list, tuple)):
+        inner = enumerate(value)
+    else:
+        return None
+    for key, item in inner:
+        found = _not_finite(item, f"{path}.{key}" if path else str(key))
+        if found is not None:
+            return found
+    return None

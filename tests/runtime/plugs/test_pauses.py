@@ -1,0 +1,76 @@
+"""What a service says of the time of the next request: it holds the account, for a bounded time, and can be lifted."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from khotan_cli.errors import PlugError
+from khotan_cli.runtime import Plug, Quota, Retry, get
+from khotan_cli.runtime.plugs.rate import MAX_HOLD_SECONDS
+from tests.support.loopback import Answer, as_json, loopback
+
+FINE = as_json({"fine": True})
+
+
+class Api(Plug):
+    base_url = "http://127.0.0.1:9"
+    retry = Retry(attempts=3, backoff=0.001)
+    read = get("/read", returns=dict[str, Any])
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api()
+
+
+def script(*answers: Answer) -> Any:
+    """A handler that gives these answers in turn, the last one again and again."""
+    left = list(answers)
+    return lambda asked: left.pop(0) if len(left) > 1 else left[0]
+
+
+@pytest.mark.parametrize(
+    ("quota", "status", "headers"),
+    [
+        (Quota.github(), 403, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "{epoch}"}),
+        (Quota.ietf(), 429, {"RateLimit": '"default";r=0;t=900'}),
+        (Quota("X-Left", "X-Wait", "seconds"), 403, {"X-Left": "0", "X-Wait": "900"}),
+    ],
+)
+async def test_an_exhausted_quota_holds_the_account(
+    api: Api, quota: Quota, status: int, headers: dict[str, str]
+) -> None:
+    sent = {name: value.replace("{epoch}", str(int(time.time()) + 900)) for name, value in headers.items()}
+    async with loopback(lambda a: Answer(status, b"{}", {"Content-Type": "application/json", **sent})) as server:
+        plug = api.with_options(base_url=server.url)
+        with pytest.raises(PlugError):
+            await plug.with_options(retry=Retry(attempts=1)).read()
+        assert await plug.shared.rates.holds("api") == 0, "without a declaration these headers mean nothing"
+        with pytest.raises(PlugError):
+            await plug.with_options(quota=quota).read()
+        assert 800 < await plug.shared.rates.holds("api") <= 900
+        asked = len(server.asked)
+        with pytest.raises(PlugError, match="asked to wait"):
+            await plug.read()
+        assert len(server.asked) == asked
+        assert await plug.shared.rates.release("api") == 1
+
+
+@pytest.mark.parametrize("value", ["1900000000", "1900000000000", "99999999", "Wed, 01 Jan 2098 00:00:00 GMT"])
+async def test_no_retry_after_holds_a_plug_for_long(api: Api, value: str) -> None:
+    async with loopback(script(as_json({}, 429, Retry_After=value))) as server:
+        plug = api.with_options(base_url=server.url)
+        with pytest.raises(PlugError):
+            await plug.read()
+    assert MAX_HOLD_SECONDS - 60 < await plug.shared.rates.holds("api") <= MAX_HOLD_SECONDS
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "Wed, 01 Jan 2020 00:00:00 GMT", "1000000000", "soon"])
+async def test_a_retry_after_that_names_no_future_is_absent(api: Api, value: str) -> None:
+    async with loopback(script(as_json({}, 429, Retry_After=value), FINE)) as server:
+        plug = api.with_options(base_url=server.url)
+        assert await plug.read() == {"fine": True}
+        assert await plug.shared.rates.holds("api") == 0

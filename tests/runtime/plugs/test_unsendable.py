@@ -1,0 +1,95 @@
+"""What cannot be sent is an error of the plug, with its place; it is raised at once and not repeated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from khotan_cli.errors import ConfigError, PlugError, PlugUnreachable
+from khotan_cli.runtime import ApiKeyAuth, BasicAuth, BearerAuth, CustomAuth, Plug, Retry, get
+from tests.support.loopback import Answer, Asked, as_json, loopback
+
+
+class Api(Plug):
+    base_url = "http://127.0.0.1:9"
+    retry = Retry(attempts=3, backoff=0.001)
+    read = get("/read", returns=dict[str, Any])
+    with_header = get("/read", headers={"X-Own": "a\r\nX-Injected: 1"})
+
+
+@pytest.fixture(params=["aiohttp", "httpx"])
+def api(request: pytest.FixtureRequest) -> Api:
+    return Api().with_options(transport=request.param)
+
+
+@pytest.mark.parametrize("value", ["line\nbreak", "carriage\rreturn", "nul\0", "ümlaut", "emoji 😀", "half \ud800"])
+async def test_header_values_that_cannot_be_sent(api: Api, value: str) -> None:
+    async with loopback(lambda asked: as_json({})) as server:
+        at = api.with_options(base_url=server.url)
+        calls = [
+            at.with_options(headers={"X-Own": value}).read(),
+            at.get("/x", headers={"X-Own": value}),
+        ]
+        if value.isascii() or value[0] == "ü":
+            calls += [
+                at.with_options(auth=BearerAuth(value)).read(),
+                at.with_options(auth=ApiKeyAuth(value, header="X-Own")).read(),
+            ]
+        for call in calls:
+            with pytest.raises(PlugError) as caught:
+                await call
+            assert caught.value.code == "header_invalid" and value not in caught.value.message
+            assert "'X-Own'" in caught.value.message or "'Authorization'" in caught.value.message
+        with pytest.raises(PlugError, match="'X-Own'"):
+            await at.with_header()
+        with pytest.raises(PlugError, match="'bad name'"):
+            await at.get("/x", headers={"bad name": "1"})
+        assert not server.asked
+
+
+async def test_what_hooks_and_credentials_add_is_checked_too(api: Api) -> None:
+    def add(request: httpx.Request, ctx: Any) -> None:
+        request.headers["X-Hook"] = "a\nb"
+
+    async with loopback(lambda asked: as_json({})) as server:
+        at = api.with_options(base_url=server.url)
+        with pytest.raises(PlugError, match="'X-Hook'"):
+            await at.with_options(auth=CustomAuth(add)).read()
+        assert not server.asked
+        await at.with_options(auth=BasicAuth("ü", "ö")).read()
+        assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "place", ["http://[bad", "http://", "file:///etc/passwd", "gopher://x", "http://a:99999999/", "//"]
+)
+async def test_redirects_to_what_is_no_url(api: Api, place: str) -> None:
+    def answer(asked: Asked) -> Answer:
+        return Answer(302, headers={"Location": place})
+
+    async with loopback(answer) as server:
+        with pytest.raises(PlugUnreachable, match="redirect") as caught:
+            await api.with_options(base_url=server.url).read()
+        assert len(server.asked) == 1 and "Location" in caught.value.hint
+
+
+@pytest.mark.parametrize("url", ["http://[bad", "http://a:99999999/"])
+async def test_urls_that_are_none(api: Api, url: str) -> None:
+    with pytest.raises(PlugError) as caught:
+        await api.get(url)
+    assert caught.value.code == "url_invalid"
+
+
+@pytest.mark.parametrize("kind", ["absent", "no certificate", "a folder"])
+async def test_a_ca_file_that_cannot_be_used(api: Api, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    if kind == "no certificate":
+        path.write_text("hello")
+    if kind == "a folder":
+        path.mkdir()
+    with pytest.raises(ConfigError) as caught:
+        await api.with_options(base_url="https://127.0.0.1:9", verify=str(path)).read()
+    assert str(path) in caught.value.message and "'api'" in caught.value.message and caught.value.hint
