@@ -37,12 +37,14 @@ CONVERSION_ERRORS = (TypeError, ValueError, LookupError, ArithmeticError, Attrib
 
 NUL = "a text with a NUL character, which PostgreSQL cannot store"
 _CONVERT = "Convert it with transform=…."
-_DECLARE = {
+_HINTS = {
     "16 bits": "Declare the column as Integer or BigInteger: sa_type=BigInteger, with a migration of your own.",
     "32 bits": "Declare the column as BigInteger: sa_type=BigInteger, with a migration of your own.",
     "64 bits": "Declare the column as Numeric or as a text: sa_type=Numeric, with a migration of your own.",
+    "before the point": "Declare more digits: sa_type=Numeric(20, 4), with a migration of your own.",
+    "characters": "Declare a longer column: max_length=…, with a migration of your own. Or shorten it with transform=….",
 }
-_LENGTHEN = "Declare a longer column: max_length=…, with a migration of your own. Or shorten it with transform=…."
+"""What to do about a value that is too large, by the end of the reason."""
 _TRUE = frozenset(("t", "tr", "tru", "true", "y", "ye", "yes", "on", "1"))
 _FALSE = frozenset(("f", "fa", "fal", "fals", "false", "n", "no", "of", "off", "0"))
 """Texts that PostgreSQL reads as truth values (manual, 8.6)."""
@@ -266,7 +268,7 @@ def after(first: Reader, then: Reader | None) -> Reader:
 
 def _check_size(field: Field, rows: Sequence[Mapping[str, Any]]) -> None:
     kind = plain_type(field.column.type)
-    if not isinstance(kind, (Integer, String)) or isinstance(kind, Enum):
+    if not isinstance(kind, (Integer, String, Numeric)) or isinstance(kind, (Enum, Float)):
         return
     for row in rows:
         value = row[field.name]
@@ -278,6 +280,8 @@ def _check_size(field: Field, rows: Sequence[Mapping[str, Any]]) -> None:
 def _size_misfit(value: Any, kind: TypeEngine[Any]) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and isinstance(kind, Integer):
         return _beyond(value, kind)
+    if isinstance(kind, Numeric):
+        return _too_many_digits(value, kind)
     length = getattr(kind, "length", None)
     return _too_long(value, length) if length and isinstance(value, str) else ""
 
@@ -293,7 +297,7 @@ def naming(table: str, fields: Iterable[Field], rows: Callable[[], Iterable[Mapp
         records = list(rows())
         unfit = ((field, reason) for field in fields for row in records if (reason := _misfit(field, row[field.name])))
         for field, reason in unfit:
-            hint = _DECLARE.get(reason.rpartition(" beyond ")[2], _LENGTHEN if "characters" in reason else _CONVERT)
+            hint = next((hint for words, hint in _HINTS.items() if reason.endswith(words)), _CONVERT)
             raise ValueRefused(f"{table}.{field.column.name} takes no such value: {reason}", hint=hint) from None
         if isinstance(exc, (DBAPIError, sqlite3.Error)):
             raise
@@ -318,12 +322,14 @@ def _misfit(field: Field, value: Any) -> str:
         if not field.as_json and field.bind is not None:
             ready = field.bind(ready)
         if not field.on_sqlite and not isinstance(ready, (int, str)):
-            orjson.dumps(ready, default=jsonable, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
+            json_text(ready)
     except Misfit as exc:
         return str(exc)
     except CONVERSION_ERRORS:
         naive = isinstance(field.column.type, UTCDateTime) and getattr(value, "tzinfo", None) is None
         return "a moment without a time zone" if naive else f"{_name(value)} that does not fit {type(kind).__name__}"
+    if isinstance(kind, Numeric) and not isinstance(kind, Float):
+        return _too_many_digits(ready, kind)
     if isinstance(ready, int) and not isinstance(ready, bool):
         return _beyond(ready, kind) if isinstance(kind, Integer) or field.on_sqlite else ""
     if isinstance(ready, str):
@@ -338,6 +344,14 @@ def _beyond(number: int, kind: TypeEngine[Any]) -> str:
     if isinstance(kind, Integer) and not isinstance(kind, BigInteger):
         bits = 16 if isinstance(kind, SmallInteger) else 32
     return "" if -(2 ** (bits - 1)) <= number < 2 ** (bits - 1) else f"a number beyond {bits} bits"
+
+
+def _too_many_digits(value: Any, kind: Numeric[Any]) -> str:
+    """PostgreSQL rounds to the scale, and refuses what then has more digits before the point (manual, 8.1.2)."""
+    if kind.precision is None or not isinstance(value, (int, float, Decimal)) or not math.isfinite(value):
+        return ""
+    digits = kind.precision - (kind.scale or 0)
+    return f"a number of more than {digits} digits before the point" if abs(value) >= 10**digits else ""
 
 
 def _too_long(words: str, length: int | None) -> str:

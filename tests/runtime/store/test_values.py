@@ -175,7 +175,13 @@ async def test_what_columns_do_not_take(tables: Database) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value", "hint"),
-    [("number", 2**40, "BigInteger"), ("number", -(2**31) - 1, "BigInteger"), ("code", "long", "longer column")],
+    [
+        ("number", 2**40, "BigInteger"),
+        ("number", -(2**31) - 1, "BigInteger"),
+        ("code", "long", "longer column"),
+        ("price", 10**9, "Numeric(20"),
+        ("price", "1e400", "Numeric(20"),
+    ],
 )
 async def test_a_column_that_is_too_narrow_refuses_on_both(tables: Database, name: str, value: Any, hint: str) -> None:
     with pytest.raises(ValueRefused, match=rf"loose.{name} takes no such value") as caught:
@@ -212,7 +218,7 @@ async def test_what_one_database_cannot_hold_both_refuse(tables: Database, name:
 
 
 async def test_what_both_databases_hold_exactly(tables: Database) -> None:
-    values = {"ratio": math.inf, "price": 10**10, "extra": {"big": 10**30, "none": None}}
+    values = {"ratio": math.inf, "price": 10**8, "extra": {"big": 10**30, "none": None}}
     await write(tables, {"id": 1, **values}, {"id": 2, "ratio": -math.inf, "price": None, "extra": None})
     async with tables.session() as session:
         rows = (await session.execute(select(Loose.ratio, Loose.price, Loose.extra).order_by(Loose.id))).all()  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
