@@ -15,6 +15,22 @@ from urllib.parse import urlsplit, urlunsplit
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.plugs.vars import Var
+from khotan_cli.runtime.webhooks.body_signatures import BodyHmac, PlainHash
+from khotan_cli.runtime.webhooks.presets import (
+    adyen,
+    discord,
+    gitlab,
+    hubspot,
+    intercom,
+    line,
+    linear,
+    meta,
+    paddle,
+    razorpay,
+    sendgrid,
+    square,
+    zoom,
+)
 from khotan_cli.runtime.webhooks.request import WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule
 from khotan_cli.runtime.webhooks.schemes import (
@@ -24,8 +40,8 @@ from khotan_cli.runtime.webhooks.schemes import (
     SecretEncoding,
     Token,
     Unsigned,
-    template,
 )
+from khotan_cli.runtime.webhooks.signed_content import template
 from khotan_cli.runtime.webhooks.timestamps import TOLERANCE, TimestampFormat
 
 
@@ -61,7 +77,8 @@ def stripe(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Hmac:
 
 
 def github(*, secret: Var | None = None) -> Hmac:
-    """X-Hub-Signature-256 (docs.github.com, Validating webhook deliveries); X-Hub-Signature with SHA-1 is not taken."""
+    """X-Hub-Signature-256 (docs.github.com, Validating webhook deliveries); X-Hub-Signature with SHA-1 is not taken.
+    A form's field `payload` holds the document (Content type `application/x-www-form-urlencoded`, GitHub's default)."""
     return Hmac(
         "github",
         ("X-Hub-Signature-256",),
@@ -70,6 +87,7 @@ def github(*, secret: Var | None = None) -> Hmac:
         secret=secret,
         event_id=Rule(header="X-GitHub-Delivery"),
         event_type=Rule(header="X-GitHub-Event"),
+        envelope="payload",
     )
 
 
@@ -87,7 +105,8 @@ def shopify(*, secret: Var | None = None) -> Hmac:
 
 
 def slack(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Hmac:
-    """X-Slack-Signature (docs.slack.dev, Verifying requests from Slack): `v0=` and hex HMAC-SHA256 of `v0:{t}:{body}`."""
+    """X-Slack-Signature (docs.slack.dev, Verifying requests from Slack): `v0=` and hex HMAC-SHA256 of `v0:{t}:{body}`.
+    A form's field `payload` holds the document of an interaction (docs.slack.dev, Handling user interaction)."""
     return Hmac(
         "slack",
         ("X-Slack-Signature",),
@@ -98,6 +117,7 @@ def slack(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Hmac:
         secret=secret,
         event_id=Rule(json="event_id"),
         event_type=Rule(json="event.type"),
+        envelope="payload",
     )
 
 
@@ -196,8 +216,8 @@ def hmac(
     """A keyed hash in a header.
 
     prefix: what stands before the signature (`sha256=`); one without it is not taken. content: what is signed, a text with
-    {body}, {timestamp}, {id}, {url} and {method}. separator: between several signatures in one header; any of them may
-    match, and blanks around one do not matter. timestamp_header: when it was signed; or timestamp_key, where that is in the
+    {body}, {timestamp}, {id}, {url}, {decoded_url} and {method}. separator: between several signatures in one header; any of
+    them may match, and blanks around one do not matter. timestamp_header: when it was signed; or timestamp_key, where that is in the
     signature's own header (`ts=…;h1=…`: timestamp_key="ts", prefix="h1=", separator=";"). timestamp_format: Unix time in
     seconds or milliseconds, or iso (RFC 3339); accepted within `tolerance` seconds; None: any. secret_encoding: how the
     secret is written down, after `secret_prefix` has been taken off. Raises ConfigError for options that cannot hold.
@@ -227,6 +247,52 @@ def hmac(
         secret=secret,
         event_id=Rule(header=id_header) if id_header else None,
     )
+
+
+def body_hmac(
+    *,
+    fields: Sequence[str],
+    signature: str,
+    items: str = "",
+    separator: str = ":",
+    algorithm: str = "sha256",
+    encoding: Encoding = "base64",
+    secret_encoding: SecretEncoding = "utf-8",
+    secret_prefix: str = "",
+    secret: Var | None = None,
+) -> BodyHmac:
+    """A keyed hash inside the JSON body, over joined fields, as Adyen's.
+
+    items: where the signed items are: `events.*` is each element of the list `events`, `events.*.item` the field `item` of
+    each; empty: the whole body is one. Every item must be signed. fields and signature: dotted paths in an item; an absent
+    field counts as an empty text. Raises ConfigError for options that cannot hold.
+    """
+    return BodyHmac(
+        "body_hmac",
+        tuple(fields),
+        signature,
+        items=items,
+        separator=separator,
+        algorithm=algorithm,
+        encoding=encoding,
+        secret_encoding=secret_encoding,
+        secret_prefix=secret_prefix,
+        secret=secret,
+    )
+
+
+def plain_hash(
+    *,
+    header: str,
+    content: str = "{secret}{body}",
+    algorithm: str = "sha256",
+    encoding: Encoding = "hex",
+    prefix: str = "",
+    secret: Var | None = None,
+) -> PlainHash:
+    """A hash without a key of a text that contains the secret, as HubSpot's v1 and v2. content: a text with {secret}, {body},
+    and {url}, {method} where they are hashed. Raises ConfigError for a content without secret or body."""
+    return PlainHash("plain_hash", (header,), content, algorithm, encoding, prefix, secret)
 
 
 def ed25519(
@@ -322,3 +388,35 @@ def token(
 def unsigned() -> Unsigned:
     """Accept what anybody sends to the URL."""
     return Unsigned()
+
+
+__all__ = [
+    "BrandedHeader",
+    "adyen",
+    "body_hmac",
+    "discord",
+    "ecdsa",
+    "ed25519",
+    "github",
+    "gitlab",
+    "hmac",
+    "hubspot",
+    "intercom",
+    "line",
+    "linear",
+    "meta",
+    "paddle",
+    "plain_hash",
+    "razorpay",
+    "sendgrid",
+    "shopify",
+    "slack",
+    "square",
+    "standard_webhooks",
+    "stripe",
+    "svix",
+    "token",
+    "twilio",
+    "unsigned",
+    "zoom",
+]
