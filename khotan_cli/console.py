@@ -138,7 +138,9 @@ class Console:
         from rich.table import Table
         from rich.text import Text
 
-        cells = [[Text(visible(cell)) if isinstance(cell, str) else cell for cell in row] for row in rows]
+        cells = [
+            [Text(visible(cell)) if isinstance(cell, str) else _visible_cell(cell) for cell in row] for row in rows
+        ]
         if _least_width(columns, cells, whole) > self.rich().width:
             self._blocks(columns, cells, whole or columns[:1])
             return
@@ -239,6 +241,15 @@ class Console:
             raise UsageError(
                 f"{asked}: there is no terminal to ask at", code="no_terminal", hint=f"Give {instead} instead."
             )
+
+
+def _visible_cell(cell: Text) -> Text:
+    """The cell with its control characters written out; the same cell where it has none."""
+    if not _CONTROLS.search(cell.plain):
+        return cell
+    shown = cell.copy()
+    shown.plain = visible(cell.plain)
+    return shown
 
 
 def _least_width(columns: Sequence[str], rows: Sequence[Sequence[Text]], whole: Sequence[str]) -> int:

@@ -11,7 +11,9 @@ from khotan_cli.runtime.api.schemas import Ok, Wire
 
 
 class HandlerInfo(Wire):
-    """A handler: the types of events it takes, and where a pass sends them. `retry_span`: seconds that its tries cover at least."""
+    """A handler: the types of events it takes, and where a pass sends them.
+
+    `retry_span`: seconds that its tries cover at least."""
 
     name: str
     wire: str

@@ -217,8 +217,8 @@ def hmac(
 
     prefix: what stands before the signature (`sha256=`); one without it is not taken. content: what is signed, a text with
     {body}, {timestamp}, {id}, {url}, {decoded_url} and {method}. separator: between several signatures in one header; any of
-    them may match, and blanks around one do not matter. timestamp_header: when it was signed; or timestamp_key, where that is in the
-    signature's own header (`ts=…;h1=…`: timestamp_key="ts", prefix="h1=", separator=";"). timestamp_format: Unix time in
+    them may match, and blanks around one do not matter. timestamp_header: when it was signed; or timestamp_key, where that is
+    in the signature's own header (`ts=…;h1=…`: timestamp_key="ts", prefix="h1=", separator=";"). timestamp_format: Unix time in
     seconds or milliseconds, or iso (RFC 3339); accepted within `tolerance` seconds; None: any. secret_encoding: how the
     secret is written down, after `secret_prefix` has been taken off. Raises ConfigError for options that cannot hold.
     """
