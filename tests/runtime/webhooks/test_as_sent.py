@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
+from khotan_cli.runtime.webhooks import signatures
+from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
 from tests.support.flows import connection
 from tests.support.project import Project
 from tests.support.webhooks import HOOK, SIGNING_SECRET, Served, served_app, signed, wait_for, webhook_project
@@ -127,10 +130,6 @@ def test_a_body_that_cannot_be_decoded_is_shown_and_a_compressed_one_is_read(
 
 def test_zooms_question_is_answered(target: tuple[Served, Project, str]) -> None:
     app, _, url = target
-    import time
-
-    from khotan_cli.runtime.webhooks import signatures
-    from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
 
     body = b'{"event":"endpoint.url_validation","payload":{"plainToken":"p"}}'
     fields = signatures.zoom().sign(WebhookRequest("POST", "", Headers({}), body), "zooms", time.time(), "")
