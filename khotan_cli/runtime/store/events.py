@@ -83,14 +83,6 @@ class Stored:
     altered: bool = False
 
 
-@dataclass(frozen=True)
-class Settled:
-    """Whose an ingested record is now. `twin`: the event with the same key that this organisation has already sent."""
-
-    organisation: str | None
-    twin: int | None = None
-
-
 EventData = Row[Any]
 """A row of khotan_webhook_events."""
 
@@ -327,27 +319,6 @@ class EventStore:
                 await session.execute(delete(RUNS).where(RUNS.c.event_id.in_(gone)))
                 await session.execute(delete(EVENTS).where(EVENTS.c.id.in_(gone)))
             return len(gone)
-
-
-async def set_parked(session: AsyncSession, event_id: int, reason: str | None, organisation: str | None) -> Settled:
-    """Say why an ingested record waits, or (None) whose it is, unless that was said meanwhile."""
-    undecided = (EVENTS.c.id == event_id) & EVENTS.c.organisation.is_(None)
-    asked = select(EVENTS.c.organisation, EVENTS.c.wire, EVENTS.c.tenant, EVENTS.c.remote_id).where(
-        EVENTS.c.id == event_id
-    )
-    row = (await session.execute(asked)).one_or_none()
-    if row is None:
-        return Settled(None)
-    if organisation is not None and row.organisation is None and row.tenant != organisation:
-        theirs = select(EVENTS.c.id).where(
-            EVENTS.c.wire == row.wire, EVENTS.c.tenant == organisation, EVENTS.c.remote_id == row.remote_id
-        )
-        twin = (await session.execute(theirs)).scalar_one_or_none()
-        if twin is not None:
-            return Settled(organisation, twin)
-        await session.execute(update(EVENTS).where(undecided).values(tenant=organisation))
-    await session.execute(update(EVENTS).where(undecided).values(parked=reason, organisation=organisation))
-    return Settled((await session.execute(asked)).one().organisation)
 
 
 def _with_status(matching: Select[Any], status: str | None) -> Select[Any]:

@@ -23,7 +23,8 @@ from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.plugs.retry import Retry
 from khotan_cli.runtime.records.resources import Resource
 from khotan_cli.runtime.store.base import utc_now
-from khotan_cli.runtime.store.events import Incoming, Settled, set_parked
+from khotan_cli.runtime.store.events import Incoming
+from khotan_cli.runtime.store.parking import Settled, set_parked
 from khotan_cli.runtime.webhooks.decoding import Undecodable
 from khotan_cli.runtime.webhooks.event import Event, StoredEvent
 from khotan_cli.runtime.webhooks.handlers import DEFAULT_RETRY, DEFAULT_TIMEOUT, Handler, HandlerFunction

@@ -7,11 +7,8 @@ tolerance in both directions.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import urlsplit, urlunsplit
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.plugs.vars import Var
@@ -31,7 +28,6 @@ from khotan_cli.runtime.webhooks.presets import (
     square,
     zoom,
 )
-from khotan_cli.runtime.webhooks.request import WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule
 from khotan_cli.runtime.webhooks.schemes import (
     Encoding,
@@ -42,21 +38,9 @@ from khotan_cli.runtime.webhooks.schemes import (
     Unsigned,
 )
 from khotan_cli.runtime.webhooks.signed_content import template
+from khotan_cli.runtime.webhooks.standard import BrandedHeader, standard_webhooks, svix
 from khotan_cli.runtime.webhooks.timestamps import TOLERANCE, TimestampFormat
-
-
-@dataclass(frozen=True)
-class BrandedHeader(Rule):
-    """A header that the service sends under one of several names: the first that is there, as for verification."""
-
-    others: tuple[str, ...] = ()
-
-    def find(self, request: WebhookRequest) -> str | None:
-        names = [name for name in (self.header, *self.others) if name in request.headers]
-        return Rule(header=names[0]).find(request) if names else None
-
-    def __str__(self) -> str:
-        return " or ".join([super().__str__(), *self.others])
+from khotan_cli.runtime.webhooks.twilio import twilio
 
 
 def stripe(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Hmac:
@@ -118,81 +102,6 @@ def slack(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Hmac:
         event_id=Rule(json="event_id"),
         event_type=Rule(json="event.type"),
         envelope="payload",
-    )
-
-
-def twilio(*, secret: Var | None = None) -> Hmac:
-    """X-Twilio-Signature (twilio.com/docs/usage/security): base64 HMAC-SHA1 of the URL and the sorted form.
-
-    The URL is the public one: behind a proxy set KHOTAN_PUBLIC_URL. There is no timestamp, so that only the event's id
-    keeps a request from being sent again.
-    """
-    return Hmac(
-        "twilio",
-        ("X-Twilio-Signature",),
-        _twilio_content,
-        algorithm="sha1",
-        encoding="base64",
-        secret=secret,
-        event_id=Rule(header="I-Twilio-Idempotency-Token"),
-        event_type=Rule(form="EventType"),
-    )
-
-
-def _twilio_content(request: WebhookRequest, timestamp: str, event_id: str) -> Sequence[bytes]:
-    declared = request.query.get("bodySHA256")
-    tail = ""
-    if declared is not None:
-        if declared.lower() != hashlib.sha256(request.body).hexdigest():
-            return []
-    elif request.body and not request.form:
-        return []  # nothing would vouch for the body
-    else:
-        # A repeated field counts once per distinct value.
-        tail = "".join(name + value for name, value in sorted(set(request.form)))
-    # Twilio signs the URL with the port or without it, depending on the product.
-    return [(url + tail).encode() for url in _with_and_without_port(request.url)]
-
-
-def _with_and_without_port(url: str) -> list[str]:
-    try:
-        parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError:
-        return [url]  # the sender's Host is none
-    host = parts.hostname or ""
-    host = f"[{host}]" if ":" in host else host
-    forms = [url, urlunsplit(parts._replace(netloc=host)), urlunsplit(parts._replace(netloc=f"{host}:{port}"))]
-    return list(dict.fromkeys(forms))
-
-
-def standard_webhooks(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Hmac:
-    """webhook-id, webhook-timestamp and webhook-signature (standardwebhooks.com): `v1,` and base64, several separated by
-    spaces; the secret is base64 after `whsec_`."""
-    return _standard("standard_webhooks", ("webhook",), secret, tolerance)
-
-
-def svix(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Hmac:
-    """svix-id, svix-timestamp and svix-signature (docs.svix.com), or the same with webhook-; else as Standard Webhooks."""
-    return _standard("svix", ("svix", "webhook"), secret, tolerance)
-
-
-def _standard(name: str, brands: tuple[str, ...], secret: Var | None, tolerance: float) -> Hmac:
-    return Hmac(
-        name,
-        tuple(f"{brand}-signature" for brand in brands),
-        template("{id}.{timestamp}.{body}"),
-        encoding="base64",
-        prefix="v1,",
-        separator=" ",
-        timestamp_headers=tuple(f"{brand}-timestamp" for brand in brands),
-        id_headers=tuple(f"{brand}-id" for brand in brands),
-        tolerance=tolerance,
-        secret_encoding="base64",
-        secret_prefix="whsec_",
-        secret=secret,
-        event_id=BrandedHeader(header=f"{brands[0]}-id", others=tuple(f"{brand}-id" for brand in brands[1:])),
-        event_type=Rule(json="type"),
     )
 
 

@@ -6,6 +6,7 @@ import gzip
 import json
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -54,12 +55,17 @@ async def orders(event: Event[Order]) -> None:
 ORDERS = "/api/khotan/ingest/orders"
 
 
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Project, str]]:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def target(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Served, Project, str]]:
     folder = tmp_path_factory.mktemp("as_sent")
-    url = f"sqlite:///{folder}/khotan.db"
-    project = webhook_project(folder, url, wire=WIRES)
-    with served_app(project, SHOP_PING_WEBHOOK_SECRET="zooms") as app:
+    with ExitStack() as stack:
+        url = f"sqlite:///{folder}/khotan.db"
+        if request.param == "postgresql":
+            url = stack.enter_context(request.getfixturevalue("postgres_server").database())
+        project = webhook_project(folder, url, wire=WIRES)
+        app = stack.enter_context(served_app(project, SHOP_PING_WEBHOOK_SECRET="zooms"))
         yield app, project, url
 
 
