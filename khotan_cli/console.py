@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,30 @@ if TYPE_CHECKING:
 
 _LONG_WORD = 24
 """What is longer, a URL say, may be folded."""
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""C0 and C1 control characters (ECMA-48), escape among them; not tab and line feed."""
+
+
+def visible(text: str) -> str:
+    """The text with control and escape characters written out (`\\x1b`): a terminal would obey them, and the text may come
+    from anybody."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def _safe_console(**options: Any) -> RichConsole:
+    """A Rich console that writes no control character of what it is given."""
+    from rich.console import Console as RichConsole
+    from rich.segment import Segment
+
+    class SafeConsole(RichConsole):
+        def render(self, renderable: Any, options: Any = None) -> Any:
+            for segment in super().render(renderable, options):
+                if segment.control or not _CONTROLS.search(segment.text):
+                    yield segment
+                else:
+                    yield Segment(visible(segment.text), segment.style)
+
+    return SafeConsole(**options)
 
 
 class Console:
@@ -46,10 +71,8 @@ class Console:
         return sys.stdin.isatty() and sys.stdout.isatty() and not self.machine
 
     def rich(self, *, stderr: bool = False) -> RichConsole:
-        from rich.console import Console as RichConsole
-
         if stderr not in self._rich:
-            self._rich[stderr] = RichConsole(stderr=stderr, highlight=False, soft_wrap=False)
+            self._rich[stderr] = _safe_console(stderr=stderr, highlight=False, soft_wrap=False)
         return self._rich[stderr]
 
     # -- results -----------------------------------------------------------------------------------------------------
@@ -66,6 +89,8 @@ class Console:
         if "ok" in document:
             document = {"ok": document["ok"], **document}
         text = json.dumps(document, ensure_ascii=False, indent=2, default=str)
+        # JSON escapes C0 only; what is left of the controls is inside strings.
+        text = _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
         self.write(text + "\n")
 
     def write(self, text: str) -> None:
@@ -82,7 +107,7 @@ class Console:
         """A line of plain text on stdout: no markup is read in it."""
         from rich.text import Text
 
-        self.draw(Text(text, style=style))
+        self.draw(Text(visible(text), style=style))
 
     def success(self, text: str) -> None:
         self.line(f"✓ {text}", "green")
@@ -92,12 +117,12 @@ class Console:
         if not self.machine:
             from rich.text import Text
 
-            self.rich(stderr=True).print(Text(text, style=style))
+            self.rich(stderr=True).print(Text(visible(text), style=style))
 
     def warn(self, text: str) -> None:
         """A diagnostic on stderr, for everybody."""
         if self.machine:
-            sys.stderr.write(f"warning: {text}\n")
+            sys.stderr.write(f"warning: {visible(text)}\n")
         else:
             self.note(f"! {text}", "yellow")
 
@@ -113,7 +138,9 @@ class Console:
         from rich.table import Table
         from rich.text import Text
 
-        cells = [[Text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+        cells = [
+            [Text(visible(cell)) if isinstance(cell, str) else _visible_cell(cell) for cell in row] for row in rows
+        ]
         if _least_width(columns, cells, whole) > self.rich().width:
             self._blocks(columns, cells, whole or columns[:1])
             return
@@ -165,7 +192,7 @@ class Console:
             task = progress.add_task("", total=None)
 
             def update(text: str, done: float | None, total: float | None) -> None:
-                shown = Text(text).markup  # what a flow says is no markup
+                shown = Text(visible(text)).markup  # what a flow says is no markup
                 progress.update(task, description=shown, completed=done or 0, total=total)
 
             yield update
@@ -180,11 +207,11 @@ class Console:
         from rich.text import Text
 
         out = self.rich(stderr=True)
-        out.print(Text(f"✗ {error.message}", style="bold red"))
+        out.print(Text(visible(f"✗ {error.message}"), style="bold red"))
         if error.hint:
-            out.print(Text(f"  {error.hint}"))
+            out.print(Text(visible(f"  {error.hint}")))
         for command in error.next:
-            out.print(Text(f"  → {command}", style="cyan"))
+            out.print(Text(visible(f"  → {command}"), style="cyan"))
 
     # -- questions ---------------------------------------------------------------------------------------------------
 
@@ -214,6 +241,15 @@ class Console:
             raise UsageError(
                 f"{asked}: there is no terminal to ask at", code="no_terminal", hint=f"Give {instead} instead."
             )
+
+
+def _visible_cell(cell: Text) -> Text:
+    """The cell with its control characters written out; the same cell where it has none."""
+    if not _CONTROLS.search(cell.plain):
+        return cell
+    shown = cell.copy()
+    shown.plain = visible(cell.plain)
+    return shown
 
 
 def _least_width(columns: Sequence[str], rows: Sequence[Sequence[Text]], whole: Sequence[str]) -> int:

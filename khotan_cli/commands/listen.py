@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from khotan_cli.commands.keys import Keys
 from khotan_cli.commands.replay import NO_WORKER
 from khotan_cli.commands.show_wires import event_row
-from khotan_cli.console import console
+from khotan_cli.console import console, visible
 from khotan_cli.errors import KhotanError
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class View:
         for place, event in enumerate(events[first : first + room], first):
             number, received, _, kind, status, runs = event_row(event)
             style = "reverse" if place == self.index else ""
-            table.add_row(number, received, kind, status, runs, style=style)
+            table.add_row(number, received, visible(kind), status, runs, style=style)
         return Group(head, table, *self._body(events[self.index]), Text(self.said, style="green"), keys)
 
     def _body(self, event: dict[str, Any]) -> Iterator[RenderableType]:
@@ -160,7 +160,8 @@ class View:
             text = json.dumps(shown["json"], ensure_ascii=False, indent=2)
         lines = text.splitlines()
         more = [f"… {len(lines) - _BODY_LINES} more lines: khotan wire show {event['id']}"]
-        yield Text("\n".join([*lines[:_BODY_LINES], *(more if len(lines) > _BODY_LINES else [])]), overflow="ellipsis")
+        shown_lines = [visible(line) for line in lines[:_BODY_LINES]]
+        yield Text("\n".join([*shown_lines, *(more if len(lines) > _BODY_LINES else [])]), overflow="ellipsis")
         for run in event["runs"]:
             if run["error"]:
                 yield Text(f"✗ {run['handler']}: {run['error']['message']}", style="red")

@@ -11,3 +11,11 @@ def when(text: str | None, default: str = "–") -> str:
 def clock(text: str) -> str:
     """Its time of day."""
     return f"{text[11:19]} UTC"
+
+
+def span(seconds: float) -> str:
+    """A length of time in the largest unit that gives a number of two or more, rounded down: `24 hours`, `3 minutes`."""
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= 2 * length:
+            return f"{int(seconds // length)} {unit}s"
+    return f"{seconds:g} {'second' if seconds == 1 else 'seconds'}"

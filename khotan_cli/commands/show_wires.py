@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from khotan_cli.commands.replay import NO_WORKER
-from khotan_cli.commands.show_times import clock, when
+from khotan_cli.commands.show_times import clock, span, when
 from khotan_cli.console import console
 
 COLOURS = {
@@ -63,14 +63,19 @@ def show_wire(wire: dict[str, Any]) -> None:
                 h["kind"] + (f" → {h['to']}" if h["to"] else ""),
                 ", ".join(h["types"]),
                 h["model"] or "–",
+                tries(h["attempts"], h["retrySpan"]),
                 "enabled" if h["enabled"] else "disabled",
             ]
             for h in wire["handlers"]
         ]
-        console.table(["Handler", "Kind", "Types", "Model", "State"], rows, whole=["Handler"])
+        console.table(["Handler", "Kind", "Types", "Model", "Tries", "State"], rows, whole=["Handler"])
     console.line(f"{wire['events']:,} events, {wire['waiting']:,} runs waiting, {wire['failed']:,} failed", "dim")
     if wire["waiting"] and not wire["worker"]:
         console.line(f"{NO_WORKER}.", "yellow")
+
+
+def tries(attempts: int, seconds: float) -> str:
+    return "once" if attempts == 1 else f"{attempts} over {span(seconds)}"
 
 
 def show_events(items: Sequence[dict[str, Any]], total: int) -> None:
@@ -91,7 +96,15 @@ def event_row(event: dict[str, Any]) -> list[Any]:
     newest = {run["handler"].partition(".")[2]: run["status"] for run in event["runs"]}
     runs = ", ".join(f"{handler}: {status}" for handler, status in newest.items())
     repeats = f" (+{event['repeats']})" if event["repeats"] else ""
-    return [event["id"], when(event["receivedAt"]), event["wire"], event["type"] or "–", state, runs + repeats]
+    problem = " · body unreadable" if event["problem"] else ""
+    return [
+        event["id"],
+        when(event["receivedAt"]),
+        event["wire"],
+        event["type"] or "–",
+        state,
+        runs + repeats + problem,
+    ]
 
 
 def show_event(event: dict[str, Any]) -> None:
@@ -99,6 +112,10 @@ def show_event(event: dict[str, Any]) -> None:
     console.line(
         f"{event['method']} {when(event['receivedAt'])}, {event['size']:,} bytes, sender's id {event['remoteId']}"
     )
+    for name, value in (event["path"] or {}).items():
+        console.line(f"path {name}: {value}")
+    if event["problem"]:
+        console.line(f"The body cannot be read. {event['problem']}.", "yellow")
     if event["repeats"]:
         altered = f", {event['altered']} of them with another body" if event["altered"] else ""
         console.line(f"It came {event['repeats']} times more{altered}.", "yellow")
@@ -129,4 +146,5 @@ def show_deliveries(event: dict[str, Any]) -> None:
                 console.line(f"  {run['error']['hint']}", "dim")
         if run["nextAt"]:
             tried = "once" if run["failures"] == 1 else f"{run['failures']} times"
-            console.line(f"  tried {tried}; again at {clock(run['nextAt'])}", "dim")
+            most = f"; at most {tries(run['attempts'], run['retrySpan'])}" if run["attempts"] else ""
+            console.line(f"  tried {tried}; again at {clock(run['nextAt'])}{most}", "dim")

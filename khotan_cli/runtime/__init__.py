@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from khotan_cli.runtime.webhooks.event import Event
     from khotan_cli.runtime.webhooks.ingest import ingest
     from khotan_cli.runtime.webhooks.request import WebhookRequest
-    from khotan_cli.runtime.webhooks.rules import Rule
+    from khotan_cli.runtime.webhooks.rules import Rule, joined
     from khotan_cli.runtime.webhooks.wire import SubscribeContext, Subscription, Wire
 
 _HOMES: dict[str, tuple[str, ...]] = {
@@ -150,7 +150,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "khotan_cli.runtime.webhooks.event": ("Event",),
     "khotan_cli.runtime.webhooks.ingest": ("ingest",),
     "khotan_cli.runtime.webhooks.request": ("WebhookRequest",),
-    "khotan_cli.runtime.webhooks.rules": ("Rule",),
+    "khotan_cli.runtime.webhooks.rules": ("Rule", "joined"),
     "khotan_cli.runtime.webhooks.wire": ("SubscribeContext", "Subscription", "Wire"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -226,6 +226,7 @@ __all__ = [
     "head",
     "inflow",
     "ingest",
+    "joined",
     "options",
     "outflow",
     "parse_csv",

@@ -94,6 +94,7 @@ class Services:
             LoggedHooks(app=hooks or Hooks()),
         )
         self.webhooks = WebhookHost(self.host, registry.wires, settings.public_url)
+        self.host.more_secrets.append(self.webhooks.all_secrets)
         self.dispatcher = Dispatcher(self.host, self._known)
         self.subscriptions = Subscriptions(self.webhooks)
         self.deliverer = Deliverer(self.webhooks, concurrency=settings.concurrency)

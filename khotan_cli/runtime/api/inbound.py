@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import orjson
 from starlette.types import Message, Receive, Scope, Send
@@ -18,6 +18,7 @@ from khotan_cli.runtime.api.errors import RETRY_SECONDS, note_unexpected
 from khotan_cli.runtime.api.limits import hang_up
 from khotan_cli.runtime.services import Services
 from khotan_cli.runtime.webhooks.receive import Receipt, refused_method
+from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
 
 HEADER_BYTES = 32_768
@@ -61,8 +62,8 @@ class Inbound:
     async def _handle(self, scope: Scope, receive: Receive) -> tuple[int, Any]:
         services = self._services()
         rest = scope["path"].removeprefix(scope.get("root_path", "")).strip("/")
-        wire = services.registry.wires.get(f"ingest/{rest}" if self._mount == INGEST else rest)
-        if wire is None or wire.path != f"{self._mount}/{rest}":
+        wire, path = self._wire(services.registry.wires, _segments(scope))
+        if wire is None:
             form = "/ingest/<path>" if self._mount == INGEST else "/webhook/<plug>[/<name>]"
             raise KhotanError(
                 f"Nothing receives at {self._mount}/{rest[:100]}", code="unknown_wire", hint=f"The path is {form}."
@@ -75,11 +76,34 @@ class Inbound:
             )
         body = await read_body(scope, receive, services.settings.webhook_max_bytes)
         request = WebhookRequest(
-            scope["method"], public_url(scope, services.settings.public_url), _headers(scope), body
+            scope["method"], public_url(scope, services.settings.public_url), _headers(scope), body, path=path
         )
         if not services.bound:
             await services.bind()
         return _answer(await services.receiver.receive(wire, request))
+
+    def _wire(
+        self, wires: Mapping[str, ReceivingEndpoint], segments: list[str]
+    ) -> tuple[ReceivingEndpoint | None, dict[str, str]]:
+        """The wire that receives there, and what it takes from the path below its own; the longest match wins."""
+        for length in range(len(segments), 0, -1):
+            name = "/".join(unquote(segment) for segment in segments[:length])
+            wire = wires.get(f"ingest/{name}" if self._mount == INGEST else name)
+            if wire is not None and wire.path == f"{self._mount}/{name}":
+                path = wire.path_values(segments[length:])
+                if path is not None:
+                    return wire, path
+        return None, {}
+
+
+def _segments(scope: Scope) -> list[str]:
+    """The path below the mount as it was sent: a percent-encoded slash belongs to a segment."""
+    root: str = scope.get("root_path", "")
+    raw = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1").partition("?")[0]
+    for known in (quote(root), root):
+        if raw.startswith(known):
+            return raw[len(known) :].strip("/").split("/")
+    return quote(scope["path"].removeprefix(root)).strip("/").split("/")
 
 
 def _refusal(scope: Scope, exc: KhotanError) -> tuple[int, dict[str, Any], dict[str, str]]:

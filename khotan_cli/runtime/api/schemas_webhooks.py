@@ -11,7 +11,9 @@ from khotan_cli.runtime.api.schemas import Ok, Wire
 
 
 class HandlerInfo(Wire):
-    """A handler: the types of events it takes, and where a pass sends them."""
+    """A handler: the types of events it takes, and where a pass sends them.
+
+    `retry_span`: seconds that its tries cover at least."""
 
     name: str
     wire: str
@@ -21,6 +23,7 @@ class HandlerInfo(Wire):
     model: str | None
     ordered: bool
     attempts: int
+    retry_span: float
     timeout: float | None
     doc: str
     module: str
@@ -116,13 +119,16 @@ class SampleShown(Ok):
 
 
 class DeliveryInfo(Wire):
-    """A run of a handler. `next_at`: when it is tried again; `failures`: tries that failed."""
+    """A run of a handler. `next_at`: when it is tried again; `failures`: tries that failed, of `attempts`.
+    `retry_span`: seconds that the tries cover at least; null where the app has no such handler."""
 
     id: str
     handler: str
     status: str
     source: str
     failures: int
+    attempts: int | None = None
+    retry_span: float | None = None
     next_at: datetime | None
     error: dict[str, Any] | None
     created_at: datetime
@@ -130,7 +136,8 @@ class DeliveryInfo(Wire):
 
 
 class EventInfo(Wire):
-    """An event. `status` sums up its runs: pending, running, completed, failed, cancelled, parked, or unhandled."""
+    """An event. `status` sums up its runs: pending, running, completed, failed, cancelled, parked, or unhandled.
+    `problem`: why its body cannot be read. `path`: what the wire took from the path."""
 
     id: str
     wire: str
@@ -144,6 +151,8 @@ class EventInfo(Wire):
     altered: int
     parked: str | None
     organisation: str | None
+    problem: str | None
+    path: dict[str, str] | None
     runs: list[DeliveryInfo]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -23,7 +24,9 @@ from khotan_cli.runtime.api.schemas_webhooks import (
 from khotan_cli.runtime.plugs.masking import Masker, mask_secret
 from khotan_cli.runtime.services import Services
 from khotan_cli.runtime.store.events import EventData
-from khotan_cli.runtime.webhooks.handlers import Handler
+from khotan_cli.runtime.webhooks.decoding import Undecodable
+from khotan_cli.runtime.webhooks.event import StoredEvent
+from khotan_cli.runtime.webhooks.handlers import Handler, span_of
 from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
 
 _ORDER = ("running", "pending", "failed", "partial", "cancelled", "completed")
@@ -41,6 +44,7 @@ def handler_info(handler: Handler, off: set[str]) -> HandlerInfo:
         model=None if model is None else getattr(model, "__name__", str(model)),
         ordered=handler.ordered_by is not None,
         attempts=handler.retry.attempts,
+        retry_span=span_of(handler.retry),
         timeout=handler.timeout,
         doc=handler.doc,
         module=handler.module,
@@ -120,14 +124,16 @@ async def wire_vars(services: Services, wire: ReceivingEndpoint) -> list[WireVar
     return found
 
 
-def event_facts(row: EventData, runs: Sequence[Row[Any]], masker: Masker) -> dict[str, Any]:
-    names = "wire type remote_id received_at content_type repeats altered parked organisation"
+def event_facts(
+    row: EventData, runs: Sequence[Row[Any]], masker: Masker, handlers: Mapping[str, Handler]
+) -> dict[str, Any]:
+    names = "wire type remote_id received_at content_type repeats altered parked organisation problem path"
     return {
         **{name: getattr(row, name) for name in names.split()},
         "id": str(row.id),
         "size": len(row.body),
         "status": _status(row, runs),
-        "runs": [_delivery(run, masker) for run in runs],
+        "runs": [_delivery(run, masker, handlers.get(run.flow)) for run in runs],
     }
 
 
@@ -139,13 +145,15 @@ def _status(row: EventData, runs: Sequence[Row[Any]]) -> str:
     return "failed" if found == "partial" else found
 
 
-def _delivery(run: Row[Any], masker: Masker) -> DeliveryInfo:
+def _delivery(run: Row[Any], masker: Masker, handler: Handler | None) -> DeliveryInfo:
     return DeliveryInfo(
         id=run.id,
         handler=run.flow,
         status=run.status,
         source=run.source,
         failures=run.failures,
+        attempts=None if handler is None else handler.retry.attempts,
+        retry_span=None if handler is None else span_of(handler.retry),
         next_at=run.next_at if run.status == "pending" else None,
         error=masker.value(run.error),
         created_at=run.created_at,
@@ -153,19 +161,31 @@ def _delivery(run: Row[Any], masker: Masker) -> DeliveryInfo:
     )
 
 
-def event_info(row: EventData, runs: Sequence[Row[Any]]) -> EventInfo:
-    return EventInfo(**event_facts(row, runs, Masker()))
+def event_info(
+    row: EventData, runs: Sequence[Row[Any]], secrets: Sequence[str], handlers: Mapping[str, Handler]
+) -> EventInfo:
+    return EventInfo(**event_facts(row, runs, Masker(secrets), handlers))
 
 
-def event_shown(row: EventData, runs: Sequence[Row[Any]], secrets: Sequence[str]) -> EventShown:
+def event_shown(
+    row: EventData,
+    runs: Sequence[Row[Any]],
+    secrets: Sequence[str],
+    handlers: Mapping[str, Handler],
+    envelope: str | None,
+) -> EventShown:
+    """The event with its body as handlers read it: decoded, without the vendor's envelope."""
     masker = Masker(secrets)
     body: dict[str, Any] = {}
+    content = row.body
+    with suppress(Undecodable):
+        content = StoredEvent(row, envelope).request.content
     try:
-        body["json_body"] = masker.value(orjson.loads(row.body))
+        body["json_body"] = masker.value(orjson.loads(content))
     except (orjson.JSONDecodeError, RecursionError):
         try:
-            body["text"] = masker.text(row.body.decode())
+            body["text"] = masker.text(content.decode())
         except UnicodeDecodeError:
-            body["base64"] = base64.b64encode(row.body).decode()
+            body["base64"] = base64.b64encode(content).decode()
     headers = masker.value(dict(row.headers or {}))
-    return EventShown(**event_facts(row, runs, masker), method=row.method, headers=headers, **body)
+    return EventShown(**event_facts(row, runs, masker, handlers), method=row.method, headers=headers, **body)

@@ -49,7 +49,10 @@ async def list_events(
         wire=wire, type=type, status=status, parked=parked, since=since, after=after, limit=limit, offset=offset
     )
     runs = await events.runs([row.id for row in rows])
-    return Listing(items=[event_info(row, runs[row.id]) for row in rows], total=total, limit=limit, offset=offset)
+    secrets = {wire_id: await _secrets(services, wire_id) for wire_id in {row.wire for row in rows}}
+    handlers = services.webhooks.handlers
+    items = [event_info(row, runs[row.id], secrets[row.wire], handlers) for row in rows]
+    return Listing(items=items, total=total, limit=limit, offset=offset)
 
 
 @router.post("/replay")
@@ -69,7 +72,10 @@ async def replay_many(asked: ReplayMany, services: CurrentServices) -> Replayed:
 async def show_event(event: str, services: CurrentServices) -> EventShown:
     row = await services.replays.event(event)
     runs = await services.webhooks.events.runs([row.id])
-    return event_shown(row, runs[row.id], await _secrets(services, row.wire))
+    wire = services.registry.wires.get(row.wire)
+    envelope = None if wire is None else wire.envelope
+    secrets = await _secrets(services, row.wire)
+    return event_shown(row, runs[row.id], secrets, services.webhooks.handlers, envelope)
 
 
 @router.post("/{event}/replay")

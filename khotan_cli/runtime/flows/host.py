@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from khotan_cli.runtime.flows.definition import Flow
@@ -31,6 +31,10 @@ class Host:
     resources: Mapping[str, Resource]
     caches: Mapping[str, Cache]
     hooks: Hooks = field(default_factory=Hooks)
+    more_secrets: list[Callable[[], Awaitable[Mapping[str, str]]]] = field(
+        default_factory=list[Callable[[], Awaitable[Mapping[str, str]]]], repr=False
+    )
+    """Secrets besides the plugs' that are masked in what runs say: each function gives secrets, and what each of them is."""
 
     @property
     def runs(self) -> RunStore:

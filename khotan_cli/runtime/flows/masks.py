@@ -26,6 +26,7 @@ class Secrets:
         plugs = [*host.plugs.values(), *(flow.plugs if flow is not None else ())]
         self._plugs = list({id(plug): plug for plug in plugs}.values())
         self._unread = list(self._plugs)
+        self._more = host.more_secrets
         self._known: dict[str, str] = {}
         self._masker = Masker()
         self._masked = 0
@@ -64,6 +65,8 @@ class Secrets:
                 self.add(plug, (await plug.resolve()).values)
             except KhotanError:
                 self._unread.append(plug)  # as long as its variables cannot be read, no text can hold them
+        for more in self._more:
+            self._known |= await more()
         for plug in self._plugs:
             self._known |= dict.fromkeys(plug.shared.tokens.secrets(), f"a token of plug {plug.name!r}")
 

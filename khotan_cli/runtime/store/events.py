@@ -5,10 +5,24 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, case, delete, exists, func, insert, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    Text,
+    case,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.runtime.store.base import utc_now
@@ -17,7 +31,10 @@ from khotan_cli.runtime.store.runs import ACTIVE, COUNTERS
 from khotan_cli.runtime.store.tables import RUNS
 from khotan_cli.runtime.store.tables_webhooks import EVENTS
 
+Key = tuple[str, str, str]
+"""The identity of an event: wire, tenant, the sender's id."""
 _FAILED = ("failed", "partial")
+_KEY = (EVENTS.c.wire, EVENTS.c.tenant, EVENTS.c.remote_id)
 _NOTHING = dict.fromkeys(COUNTERS, 0)
 
 
@@ -44,6 +61,17 @@ class Incoming:
     deliveries: Sequence[Delivery] = ()
     parked: str | None = None
     organisation: str | None = None
+    tenant: str = ""
+    """Part of the identity: the same remote id of two tenants are two events."""
+    problem: str | None = None
+    """Why the body cannot be read."""
+    path: Mapping[str, str] = field(default_factory=dict[str, str])
+    window: float | None = None
+    """Seconds after which the same remote id is another event; None: it never is."""
+
+    @property
+    def key(self) -> Key:
+        return self.wire, self.tenant, self.remote_id
 
 
 @dataclass(frozen=True)
@@ -65,19 +93,20 @@ class EventStore:
 
     async def store(self, batch: Sequence[Incoming]) -> list[Stored]:
         """Store events and the runs of their handlers in one transaction; of those that came before only count the repeat."""
-        first: dict[tuple[str, str], Incoming] = {}
+        first: dict[Key, Incoming] = {}
         for event in batch:
-            first.setdefault((event.wire, event.remote_id), event)
+            first.setdefault(event.key, event)
         now = utc_now()
         async with self.database.writing(durable=True) as session:
+            await self._make_room(session, list(first.values()), now)
             ids = await self._insert(session, list(first.values()), now)
             new = [(ids[key], one) for key, event in first.items() if key in ids for one in event.deliveries]
             await self._deliver(session, new, "webhook", now)
-            repeated = [e for e in batch if (e.wire, e.remote_id) not in ids or first[e.wire, e.remote_id] is not e]
+            repeated = [e for e in batch if e.key not in ids or first[e.key] is not e]
             known = await self._repeated(session, repeated) if repeated else {}
         stored: list[Stored] = []
         for event in batch:
-            key = (event.wire, event.remote_id)
+            key = event.key
             if key in ids and first[key] is event:
                 stored.append(Stored(ids[key], new=True))
             else:
@@ -85,9 +114,7 @@ class EventStore:
                 stored.append(Stored(row.id, new=False, altered=row.body != event.body))
         return stored
 
-    async def _insert(
-        self, session: AsyncSession, events: Sequence[Incoming], now: datetime
-    ) -> dict[tuple[str, str], int]:
+    async def _insert(self, session: AsyncSession, events: Sequence[Incoming], now: datetime) -> dict[Key, int]:
         rows = [
             {
                 "wire": event.wire,
@@ -101,13 +128,38 @@ class EventStore:
                 "altered": 0,
                 "parked": event.parked,
                 "organisation": event.organisation,
+                "tenant": event.tenant,
+                "problem": event.problem,
+                "path": dict(event.path) or None,
                 "received_at": now,
             }
             for event in events
         ]
         new = self.database.insert(EVENTS).on_conflict_do_nothing()
-        made = await session.execute(new.returning(EVENTS.c.id, EVENTS.c.wire, EVENTS.c.remote_id), rows)
-        return {(row.wire, row.remote_id): row.id for row in made}
+        made = await session.execute(new.returning(EVENTS.c.id, *_KEY), rows)
+        return {(row.wire, row.tenant, row.remote_id): row.id for row in made}
+
+    async def _make_room(self, session: AsyncSession, events: Sequence[Incoming], now: datetime) -> None:
+        """Free the ids that are taken for no longer than a window, and give a tenant's record, which came while nobody could
+        say whose it was, its identity.
+
+        The row lock decides between two processes: the second finds nothing to update, and then meets the first one's row.
+        """
+        for event in sorted(events, key=lambda one: one.key):
+            same = (EVENTS.c.wire == event.wire) & (EVENTS.c.remote_id == event.remote_id)
+            if event.window is not None and event.window > 0:
+                over = EVENTS.c.received_at < now - timedelta(seconds=event.window)
+                freed = EVENTS.c.remote_id + "~" + cast(EVENTS.c.id, Text)
+                await session.execute(
+                    update(EVENTS).where(same, EVENTS.c.tenant == event.tenant, over).values(remote_id=freed)
+                )
+            if event.tenant:
+                other = EVENTS.alias()
+                taken = exists().where(
+                    other.c.wire == event.wire, other.c.tenant == event.tenant, other.c.remote_id == event.remote_id
+                )
+                mine = (EVENTS.c.tenant == "") & (EVENTS.c.body == event.body) & EVENTS.c.organisation.is_(None)
+                await session.execute(update(EVENTS).where(same, mine, ~taken).values(tenant=event.tenant))
 
     async def _deliver(
         self, session: AsyncSession, deliveries: Sequence[tuple[int, Delivery]], source: str, now: datetime
@@ -134,13 +186,13 @@ class EventStore:
             await session.execute(insert(RUNS), rows)
         return [str(row["id"]) for row in rows]
 
-    async def _repeated(self, session: AsyncSession, events: Sequence[Incoming]) -> dict[tuple[str, str], Any]:
-        keys = sorted({(event.wire, event.remote_id) for event in events})
-        asked = select(EVENTS.c.id, EVENTS.c.wire, EVENTS.c.remote_id, EVENTS.c.body)
-        rows = await session.execute(asked.where(tuple_(EVENTS.c.wire, EVENTS.c.remote_id).in_(keys)))
-        known: dict[tuple[str, str], Any] = {(row.wire, row.remote_id): row for row in rows}
+    async def _repeated(self, session: AsyncSession, events: Sequence[Incoming]) -> dict[Key, Any]:
+        keys = sorted({event.key for event in events})
+        asked = select(EVENTS.c.id, *_KEY, EVENTS.c.body)
+        rows = await session.execute(asked.where(tuple_(*_KEY).in_(keys)))
+        known: dict[Key, Any] = {(row.wire, row.tenant, row.remote_id): row for row in rows}
         for event in events:
-            row = known[event.wire, event.remote_id]
+            row = known[event.key]
             more = {"repeats": EVENTS.c.repeats + 1, "altered": EVENTS.c.altered + int(row.body != event.body)}
             await session.execute(update(EVENTS).where(EVENTS.c.id == row.id).values(more))
         return known
@@ -267,14 +319,6 @@ class EventStore:
                 await session.execute(delete(RUNS).where(RUNS.c.event_id.in_(gone)))
                 await session.execute(delete(EVENTS).where(EVENTS.c.id.in_(gone)))
             return len(gone)
-
-
-async def set_parked(session: AsyncSession, event_id: int, reason: str | None, organisation: str | None) -> str | None:
-    """Say why an ingested record waits, or (None) whose it is, unless that was said meanwhile; returns whose it is now."""
-    undecided = (EVENTS.c.id == event_id) & EVENTS.c.organisation.is_(None)
-    await session.execute(update(EVENTS).where(undecided).values(parked=reason, organisation=organisation))
-    asked = select(EVENTS.c.organisation).where(EVENTS.c.id == event_id)
-    return (await session.execute(asked)).scalar_one_or_none()
 
 
 def _with_status(matching: Select[Any], status: str | None) -> Select[Any]:

@@ -43,12 +43,14 @@ class EventRow(KhotanTable, table=True):
     """An event as it came: raw body, headers with secrets masked. `remote_id`: the sender's id of it, or the body's digest.
 
     `repeats` counts its further deliveries, `altered` those of them that had another body. `parked` is why an ingested
-    record waits; `organisation` whose it is.
+    record waits; `organisation` whose it is. `tenant` is the part of an ingested record's identity that keeps the same key of
+    two organisations apart; it is empty for wires. `problem` says why the body cannot be read. `path` holds what the wire
+    takes from the path.
     """
 
     __tablename__ = "khotan_webhook_events"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (
-        UniqueConstraint("wire", "remote_id", name="uq_khotan_webhook_events_wire"),
+        UniqueConstraint("wire", "tenant", "remote_id", name="uq_khotan_webhook_events_wire"),
         Index("ix_khotan_webhook_events_received_at", "received_at"),
     )
 
@@ -64,6 +66,9 @@ class EventRow(KhotanTable, table=True):
     altered: int = 0
     parked: str | None = Field(default=None, sa_type=Text)
     organisation: str | None = Field(default=None, sa_type=Text)
+    tenant: str = Field(default="", sa_type=Text, sa_column_kwargs={"server_default": ""})
+    problem: str | None = Field(default=None, sa_type=Text)
+    path: Any = json_column()
     received_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 
 

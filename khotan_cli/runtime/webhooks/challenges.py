@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import orjson
 
@@ -33,7 +34,8 @@ class Challenge(Protocol):
     def methods(self) -> frozenset[str]: ...
 
     def answer(self, request: WebhookRequest, values: Mapping[str, str]) -> Answer | None:
-        """The answer, None where the request is no challenge. values: the wire's variables."""
+        """The answer, None where the request is no challenge. values: the wire's variables; `secret` is the signing secret of
+        a wire whose challenge is signed, one per line."""
         ...
 
 
@@ -78,6 +80,46 @@ class GraphChallenge:
         return None if token is None else Answer(200, token.encode(), "text/plain")
 
 
+@dataclass(frozen=True)
+class DiscordPing:
+    signed: bool = True
+    methods: frozenset[str] = frozenset({"POST"})
+
+    def answer(self, request: WebhookRequest, values: Mapping[str, str]) -> Answer | None:
+        asked = _document(request)
+        kind = asked.get("type")
+        if isinstance(kind, bool) or "event" in asked or "data" in asked:
+            return None
+        if kind == 1:
+            return Answer(200, b'{"type":1}')
+        return Answer(204, b"") if kind == 0 else None
+
+
+@dataclass(frozen=True)
+class ZoomChallenge:
+    signed: bool = True
+    methods: frozenset[str] = frozenset({"POST"})
+
+    def answer(self, request: WebhookRequest, values: Mapping[str, str]) -> Answer | None:
+        asked = _document(request)
+        payload = asked.get("payload")
+        if asked.get("event") != "endpoint.url_validation" or not isinstance(payload, dict):
+            return None
+        token = str(payload.get("plainToken", ""))
+        secret = next(iter(values.get("secret", "").splitlines()), "")
+        made = hmac.new(secret.encode(), token.encode(), hashlib.sha256).hexdigest()
+        return Answer(200, orjson.dumps({"plainToken": token, "encryptedToken": made}))
+
+
+def _document(request: WebhookRequest) -> Mapping[str, Any]:
+    """The JSON object in the body; empty where it is something else."""
+    try:
+        found = request.json
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def slack() -> SlackChallenge:
     """`{"type": "url_verification", "challenge": …}`, signed (docs.slack.dev/reference/events/url_verification)."""
     return SlackChallenge()
@@ -92,3 +134,15 @@ def meta() -> MetaChallenge:
 def microsoft_graph() -> GraphChallenge:
     """A validationToken in the query, sent back as text (learn.microsoft.com/graph/change-notifications-delivery-webhooks)."""
     return GraphChallenge()
+
+
+def discord() -> DiscordPing:
+    """PING: type 1 of an interaction is answered with type 1, type 0 of webhook events with 204
+    (discord.com/developers/docs, Interactions overview and Webhook Events)."""
+    return DiscordPing()
+
+
+def zoom() -> ZoomChallenge:
+    """`endpoint.url_validation`: plainToken, and its HMAC-SHA256 with the secret token
+    (developers.zoom.us/docs/api/webhooks, Validate your webhook endpoint)."""
+    return ZoomChallenge()

@@ -23,8 +23,9 @@ from khotan_cli.runtime.flows.recorder import Outcome, Recorder, patiently
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.events import EventData
 from khotan_cli.runtime.store.runs import Reject, RunCancelled, RunData, RunLost
+from khotan_cli.runtime.webhooks.decoding import Undecodable
 from khotan_cli.runtime.webhooks.event import StoredEvent
-from khotan_cli.runtime.webhooks.handlers import Handler
+from khotan_cli.runtime.webhooks.handlers import SHORTEST_PAUSE, Handler, pause_of
 from khotan_cli.runtime.webhooks.host import WebhookHost
 from khotan_cli.runtime.webhooks.places import chosen, lost
 
@@ -197,9 +198,13 @@ async def deliver(host: WebhookHost, handler: Handler, row: RunData, stored: Eve
         ctx = FlowContext(base, handler, recorder, variant="", source=row.source)
         try:
             with contained(f"The model of handler {handler.name!r}"):
-                ctx.event = StoredEvent(stored).event(handler.adapter, ctx, row.failures + 1)
+                ctx.event = StoredEvent(stored, handler.wire.envelope).event(handler.adapter, ctx, row.failures + 1)
         except ValidationError as exc:
-            await _invalid(host, handler, recorder, row, exc)
+            await _invalid(host, handler, recorder, row, reason_of(exc), "Correct the model, then replay the event.")
+            return
+        except Undecodable as exc:
+            hint = "Have the sender correct it, or declare the handler without a model and read event.body."
+            await _invalid(host, handler, recorder, row, str(exc), hint)
             return
         message = await run_function(handler, ctx)
         ended = await patiently(lambda: base.runs.finish(row.id, row.epoch, "completed", message=message))
@@ -220,8 +225,8 @@ async def deliver(host: WebhookHost, handler: Handler, row: RunData, stored: Eve
 async def _again_or_never(host: WebhookHost, handler: Handler, row: RunData, error: dict[str, Any]) -> None:
     failures, retry, error = row.failures + 1, handler.retry, _of_event(error, row)
     if failures < retry.attempts:
-        pause = min(retry.max_backoff, retry.backoff * 2 ** (failures - 1))
-        until = utc_now() + timedelta(seconds=random.uniform(pause / 2, pause))
+        pause = pause_of(retry, failures)
+        until = utc_now() + timedelta(seconds=random.uniform(SHORTEST_PAUSE * pause, pause))
         await patiently(lambda: host.deliveries.postpone(row.id, row.epoch, failures, error, until))
         return
     await _never(host, handler, row, error)
@@ -250,9 +255,9 @@ def _deadly(handler: Handler) -> dict[str, Any]:
     }
 
 
-async def _invalid(host: WebhookHost, handler: Handler, recorder: Recorder, row: RunData, exc: ValidationError) -> None:
+async def _invalid(host: WebhookHost, handler: Handler, recorder: Recorder, row: RunData, why: str, hint: str) -> None:
     """Keep an event that is not what its handler declares: marked, counted, and to be replayed when it is put right."""
-    reason = (await recorder.secrets.masker()).text(reason_of(exc))
+    reason = (await recorder.secrets.masker()).text(why)
     rejects = [Reject("validate", reason, {"event": str(row.event_id)})]
 
     async def note(_: Any) -> Outcome:
@@ -263,7 +268,7 @@ async def _invalid(host: WebhookHost, handler: Handler, recorder: Recorder, row:
     error = {
         "error": "event_invalid",
         "message": f"The event is not what {handler.function_name} declares: {reason}",
-        "hint": "Correct the model, then replay the event.",
+        "hint": hint,
         "next": [f"khotan wire replay {row.event_id}"],
     }
     await _never(host, handler, row, error)

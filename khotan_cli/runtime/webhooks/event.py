@@ -12,6 +12,7 @@ import orjson
 from pydantic import TypeAdapter
 
 from khotan_cli.runtime.store.events import EventData
+from khotan_cli.runtime.webhooks.decoding import Undecodable
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ M = TypeVar("M")
 class Event(Generic[M]):
     """An event as it came, and what its handler declares it to be.
 
-    `data` is the handler's model, or the JSON body where it has none (text, or bytes, where the body is not JSON). `id` is
+    `data` is the handler's model, or the JSON body where it has none (text, or bytes, where the body is not JSON), decoded and
+    without the vendor's envelope. `body` holds the raw bytes. `path` holds what the wire takes from the path. `id` is
     khotan's, `remote_id` the sender's. `attempt` counts from 1. `ctx` has what a flow has: `session()`, `mapping()`,
     `cache()`, steps, `log()`. `organisation` is whose an ingested record is. Credentials in `headers` are masked.
     """
@@ -41,6 +43,7 @@ class Event(Generic[M]):
     organisation: str | None = None
     body: bytes = field(default=b"", repr=False)
     _ctx: FlowContext | None = field(default=None, repr=False)
+    path: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def ctx(self) -> FlowContext:
@@ -51,31 +54,41 @@ class Event(Generic[M]):
 
 
 class StoredEvent:
-    """A row of khotan_webhook_events, read."""
+    """A row of khotan_webhook_events, read. envelope: the form field that holds the document, from the wire's scheme."""
 
-    def __init__(self, row: EventData) -> None:
-        self.row = row
+    def __init__(self, row: EventData, envelope: str | None = None) -> None:
+        self.row, self._envelope = row, envelope
 
     @cached_property
     def request(self) -> WebhookRequest:
-        return WebhookRequest(self.row.method, "", Headers(self.row.headers or {}), self.row.body)
+        row = self.row
+        fields = {**(row.headers or {})}
+        if getattr(row, "content_type", ""):
+            fields["content-type"] = row.content_type  # the stored header may be masked
+        path = getattr(row, "path", None) or {}
+        return WebhookRequest(row.method, "", Headers(fields), row.body, self._envelope, path)
 
     @cached_property
     def content(self) -> Any:
-        """The body: JSON where it is, else text, else bytes; the fields of a form."""
-        if self._form:
-            return dict(self.request.form)
+        """The body: JSON where it is, else text, else bytes; the fields of a form. Raw bytes where it cannot be decoded."""
         try:
-            return orjson.loads(self.row.body)
+            if self._form:
+                return dict(self.request.form)
+            content = self.request.content
+        except Undecodable:
+            return self.row.body
+        try:
+            return orjson.loads(content)
         except orjson.JSONDecodeError:
             pass
         try:
-            return self.row.body.decode()
+            return content.decode()
         except UnicodeDecodeError:
-            return self.row.body
+            return content
 
     def event(self, adapter: TypeAdapter[Any] | None, ctx: FlowContext | None, attempt: int) -> Event[Any]:
-        """The event for a handler. Raises pydantic.ValidationError where the body is not what the handler declares."""
+        """The event for a handler. Raises pydantic.ValidationError where the body is not what the handler declares, and
+        Undecodable where it declares a model and the body cannot be decoded."""
         row = self.row
         data = self.content if adapter is None else self._validated(adapter)
         return Event(
@@ -91,6 +104,7 @@ class StoredEvent:
             row.organisation,
             row.body,
             ctx,
+            dict(self.request.path),
         )
 
     @cached_property
@@ -100,10 +114,12 @@ class StoredEvent:
             return False
         try:
             return not isinstance(self.request.json, dict)
+        except Undecodable:
+            raise
         except ValueError:
             return True
 
     def _validated(self, adapter: TypeAdapter[Any]) -> Any:
         if self._form:
             return adapter.validate_strings(self.content)
-        return adapter.validate_json(self.row.body)
+        return adapter.validate_json(self.request.content)

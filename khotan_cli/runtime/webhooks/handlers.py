@@ -23,9 +23,21 @@ if TYPE_CHECKING:
     from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
 
 HandlerFunction = Callable[[Event[Any]], Awaitable[Any]]
-DEFAULT_RETRY = Retry(attempts=8, backoff=2.0, max_backoff=3600.0)
-"""Tries over some minutes: what a service's or database's short outage takes."""
+DEFAULT_RETRY = Retry(attempts=43, backoff=2.0, max_backoff=3600.0)
+"""Tries over a day or more: what an outage of a service may take."""
+SHORTEST_PAUSE = 0.75
+"""Part of a pause that is always waited; the rest is random, so that runs do not all come back at once."""
 DEFAULT_TIMEOUT = 300.0
+
+
+def pause_of(retry: Retry, failures: int) -> float:
+    """Seconds of the longest pause after so many failed tries: doubled each time, up to max_backoff."""
+    return float(min(retry.max_backoff, retry.backoff * 2 ** min(failures - 1, 60)))
+
+
+def span_of(retry: Retry) -> float:
+    """Seconds that the tries cover at least, from the first failure to the last try."""
+    return SHORTEST_PAUSE * sum(pause_of(retry, failures) for failures in range(1, retry.attempts))
 
 
 class Handler(Flow):

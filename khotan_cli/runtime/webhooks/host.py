@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from khotan_cli.errors import DatabaseNotMigrated, SecretMissing, UnknownName
+from khotan_cli.errors import DatabaseNotMigrated, KhotanError, SecretMissing, UnknownName
 from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.store.deliveries import DeliveryStore
 from khotan_cli.runtime.store.events import EventStore
@@ -83,6 +83,21 @@ class WebhookHost:
             if value:
                 found[name] = value
         self._values[wire.id] = (time.monotonic(), found)
+        return found
+
+    async def all_secrets(self) -> dict[str, str]:
+        """The secret variables of all wires, line by line, and what each of them is. A wire whose variables cannot be read is
+        left out: no text can hold them."""
+        found: dict[str, str] = {}
+        for wire in self.wires.values():
+            try:
+                values = await self.values(wire)
+            except KhotanError:
+                continue
+            for name, value in values.items():
+                if wire.vars[name].secret:
+                    lines = dict.fromkeys([value, *_lines(value)], f"the variable {name!r} of wire {wire.id!r}")
+                    found |= lines
         return found
 
     def forget(self, wire: ReceivingEndpoint) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,23 +18,33 @@ from khotan_cli.errors import ConfigError, KhotanError
 from khotan_cli.runtime.flows.context import FlowContext
 from khotan_cli.runtime.flows.definition import RunResult
 from khotan_cli.runtime.flows.hooks import Hooks
-from khotan_cli.runtime.flows.recorder import Outcome
+from khotan_cli.runtime.flows.recorder import Outcome, Recorder
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.plugs.retry import Retry
 from khotan_cli.runtime.records.resources import Resource
-from khotan_cli.runtime.store.events import set_parked
-from khotan_cli.runtime.webhooks.event import Event
+from khotan_cli.runtime.store.base import utc_now
+from khotan_cli.runtime.store.events import Incoming
+from khotan_cli.runtime.store.parking import Settled, set_parked
+from khotan_cli.runtime.webhooks.decoding import Undecodable
+from khotan_cli.runtime.webhooks.event import Event, StoredEvent
 from khotan_cli.runtime.webhooks.handlers import DEFAULT_RETRY, DEFAULT_TIMEOUT, Handler, HandlerFunction
-from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint, coroutine
+from khotan_cli.runtime.webhooks.receiving import BodyInvalid, ReceivingEndpoint, coroutine
 from khotan_cli.runtime.webhooks.request import WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule, rule_of
 from khotan_cli.runtime.webhooks.schemes import Scheme
+
+if TYPE_CHECKING:
+    from khotan_cli.runtime.webhooks.host import WebhookHost
+
+logger = logging.getLogger("khotan.webhooks")
 
 IDEMPOTENCY_KEY = Rule(header="Idempotency-Key")
 """draft-ietf-httpapi-idempotency-key-header."""
 UNRESOLVED = "No organisation was found for it"
 _PATH = re.compile(r"/[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 _MOST_FIELDS = 20
+_RESOLVE_SECONDS = 5.0
+"""In which `organisation` must answer before the record is stored."""
 
 Resolve = Callable[[Event[Any]], Awaitable[str | None]]
 
@@ -101,6 +114,24 @@ class Ingest(ReceivingEndpoint):
     def strict_ids(self) -> bool:
         return True
 
+    async def completed(self, event: Incoming, host: WebhookHost) -> Incoming:
+        """Ask whose the record is: that is part of its identity. Where nobody can say it yet, it is asked again later."""
+        if self.organisation is None:
+            return event
+        handler = next(iter(self.handlers.values()))
+        recorder = Recorder(host.host, handler, "", 0)  # of no run: what is written with it is refused
+        ctx = FlowContext(host.host, handler, recorder, variant="", source="webhook")
+        row = SimpleNamespace(**vars(event), id="", received_at=utc_now())
+        try:
+            async with asyncio.timeout(_RESOLVE_SECONDS):
+                found = await self.organisation(StoredEvent(cast("Any", row)).event(self.adapter, ctx, 1))
+        except Exception as exc:  # the user's code; its run says more, with secrets masked
+            logger.warning("Ingest %s: the organisation is asked again later: %s", self.id, type(exc).__name__)
+            return event
+        if not found or not isinstance(found, str):
+            return event
+        return replace(event, tenant=found, organisation=found)
+
     def type_of(self, request: WebhookRequest, found: str | None) -> str:
         return self._path[1:]
 
@@ -120,6 +151,10 @@ class Ingest(ReceivingEndpoint):
                 code="unsupported_media_type",
                 hint="Send Content-Type: application/json.",
             )
+        try:
+            content = request.content
+        except Undecodable as exc:
+            raise BodyInvalid(f"The body cannot be decoded. {exc}", hint="Send JSON, in UTF-8.") from None
         rule = self.id_rule
         assert rule is not None
         if self.key_required and not rule.of_json and not rule.find(request):
@@ -129,7 +164,7 @@ class Ingest(ReceivingEndpoint):
                 hint="Send one that is the same for every attempt to send this record.",
             )
         try:
-            self.adapter.validate_json(request.body)
+            self.adapter.validate_json(content)
         except ValidationError as exc:
             raise record_invalid(exc) from None
         with suppress(ValueError):  # what only Pydantic takes for JSON is refused later on
@@ -170,7 +205,12 @@ class IngestHandler(Handler):
                     f"The organisation of {self.name} is {type(found).__name__}, not a text or None",
                     hint="return a text, or None for a record that is to be parked.",
                 )
-            settled = await self._settle(ctx, event, found or None)
+            known = await self._settle(ctx, event, found or None)
+            settled = known.organisation
+            if known.twin is not None:
+                return RunResult(
+                    message=f"A duplicate: {settled} sent the same key before, as event {known.twin}", skipped=1
+                )
             if settled is None:
                 return RunResult(message=f"Parked: {UNRESOLVED[0].lower()}{UNRESOLVED[1:]}", skipped=1)
             if settled != found:
@@ -183,9 +223,9 @@ class IngestHandler(Handler):
         done = await self.handler(event)
         return done if isinstance(done, RunResult) else None
 
-    async def _settle(self, ctx: FlowContext, event: Event[Any], found: str | None) -> str | None:
+    async def _settle(self, ctx: FlowContext, event: Event[Any], found: str | None) -> Settled:
         """Note whose the record is, or that it is parked; returns whose it is, which somebody may have said meanwhile."""
-        settled = found
+        settled = Settled(found)
 
         async def work(session: AsyncSession) -> Outcome:
             nonlocal settled
@@ -235,7 +275,9 @@ def ingest(
     as for a wire; the secret is the variable `secret` (environment: `INGEST_<PATH>_SECRET`). key: where the sender puts
     what is the same for each attempt, by default the header Idempotency-Key; the same key with another body is refused
     with 422, and without a key equal bodies are taken for one. organisation: `async def …(event) -> str | None`, asked
-    before the function; where it finds nobody the record is parked, until it is replayed. plug and resource: the mapping of
+    before the record is stored, because it belongs to the record's identity: the same key of two organisations are two
+    records. It is asked again in a run where it failed, took longer than 5 seconds or found nobody; a record that still
+    belongs to nobody is parked, until it is replayed. plug and resource: the mapping of
     each record's key to the plug's id is kept before the function runs. Other options as for `Wire.catch`. Raises ConfigError.
     """
     if plug is not None and not isinstance(plug, Plug):

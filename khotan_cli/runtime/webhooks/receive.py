@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+import uuid
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from khotan_cli.errors import KhotanError, SecretMissing
@@ -16,9 +17,9 @@ from khotan_cli.runtime.store.events import Delivery, Incoming, Stored
 from khotan_cli.runtime.webhooks.challenges import Answer
 from khotan_cli.runtime.webhooks.host import WebhookHost
 from khotan_cli.runtime.webhooks.inbox import Inbox
-from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
+from khotan_cli.runtime.webhooks.receiving import SECRET, ReceivingEndpoint
 from khotan_cli.runtime.webhooks.request import WebhookRequest
-from khotan_cli.runtime.webhooks.schemes import Hmac, PublicKey, Refused, Scheme, Token
+from khotan_cli.runtime.webhooks.schemes import PublicKey, Refused, Scheme, Token
 
 logger = logging.getLogger("khotan.webhooks")
 
@@ -28,10 +29,6 @@ _REREAD_SECONDS = 1.0
 
 class SignatureInvalid(KhotanError):
     default_code = "signature_invalid"
-
-
-class BodyInvalid(KhotanError):
-    default_code = "body_invalid"
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,11 @@ class Receiver:
         self._host, self._inbox = host, inbox
 
     async def receive(self, wire: ReceivingEndpoint, request: WebhookRequest, now: float | None = None) -> Receipt:
-        """Verify and store. Raises SignatureInvalid, BodyInvalid; SecretMissing, StoreError where nothing can be stored."""
+        """Verify and store. A body that cannot be decoded is stored too, with the reason as its `problem`.
+
+        Raises SignatureInvalid; BodyInvalid for an ingest; SecretMissing, StoreError where nothing can be stored.
+        """
+        request = replace(request, envelope=wire.envelope)
         challenge = wire.challenge
         if challenge is not None and not challenge.signed:
             answer = challenge.answer(request, await self._host.values(wire))
@@ -59,14 +60,14 @@ class Receiver:
             raise refused_method(wire.id, request.method, wire.event_methods)
         await self.verify(wire, request, time.time() if now is None else now)
         if challenge is not None and challenge.signed:
-            answer = challenge.answer(request, {})
+            answer = challenge.answer(request, await self._signed_values(wire))
             if answer is not None:
                 return Receipt(answer=answer)
         wire.check_body(request)
         # A scheme says which field it reads; a function of the user's may read any, and compares it with a variable.
         values = await self._host.values(wire) if wire.verify is not None else {}
         secrets = [line for name, value in values.items() if wire.vars[name].secret for line in value.splitlines()]
-        event = incoming(wire, request, secrets)
+        event = await wire.completed(incoming(wire, request, secrets), self._host)
         stored = await self._inbox.put(event)
         if stored.altered and wire.strict_ids:
             raise KhotanError(
@@ -79,6 +80,13 @@ class Receiver:
             info = EventInfo(str(stored.id), wire.id, event.type, event.remote_id, handlers)
             await self._host.host.hooks.received(info)
         return Receipt(stored)
+
+    async def _signed_values(self, wire: ReceivingEndpoint) -> dict[str, str]:
+        """The wire's variables, with the secret that a signed challenge is answered with."""
+        values = dict(await self._host.values(wire))
+        if wire.scheme is not None and wire.verify is None:
+            values[SECRET] = "\n".join(await self._host.secrets(wire))
+        return values
 
     async def verify(self, wire: ReceivingEndpoint, request: WebhookRequest, now: float) -> None:
         """Raises SignatureInvalid. Where secrets that were read a while ago do not fit, they are read once more."""
@@ -122,9 +130,13 @@ def refused_method(wire: str, method: str, allowed: Iterable[str]) -> KhotanErro
 
 
 def incoming(wire: ReceivingEndpoint, request: WebhookRequest, secrets: Sequence[str] = ()) -> Incoming:
-    """The event that a verified request is; `secrets` are masked in its header fields. Raises BodyInvalid where its rules need
-    JSON and the body says it is, and is not."""
+    """The event that a verified request is; `secrets` are masked in its header fields."""
+    problem = request.problem(json_needed=any(rule.of_json for rule in (wire.type_rule, wire.id_rule) if rule))
     event_type, remote_id = _found(wire, request)
+    window: float | None = None
+    if remote_id is None:
+        window = wire.duplicates_within
+        remote_id = f"none:{uuid.uuid4()}" if window == 0 else _digest(request)
     deliveries = [
         Delivery(handler.name, handler.kind, handler.order_key(request))
         for handler in wire.handlers.values()
@@ -139,32 +151,38 @@ def incoming(wire: ReceivingEndpoint, request: WebhookRequest, secrets: Sequence
         request.headers.get("content-type", ""),
         request.body,
         deliveries,
+        problem=problem,
+        path=dict(request.path),
+        window=window,
     )
 
 
-def _found(wire: ReceivingEndpoint, request: WebhookRequest) -> tuple[str, str]:
+def _digest(request: WebhookRequest) -> str:
+    """The id of an event whose sender gives none. A request that differs in path, query or body is another event."""
+    below = "".join(f"{name}={value}\n" for name, value in sorted(request.path.items()))
+    query = request.url.partition("?")[2]
+    return "sha256:" + hashlib.sha256(f"{below}{query}\n".encode() + request.body).hexdigest()
+
+
+def _found(wire: ReceivingEndpoint, request: WebhookRequest) -> tuple[str, str | None]:
+    """Type and id, as far as they can be found: a body that cannot be read holds neither."""
     values: list[str | None] = []
     for rule in (wire.type_rule, wire.id_rule):
         try:
             values.append(None if rule is None else rule.find(request))
         except ValueError:
-            if request.content_type and not request.content_type.endswith("json"):
-                values.append(None)  # another kind of content: stored as it is
-                continue
-            raise BodyInvalid("The body is not JSON", hint="Send JSON, in UTF-8, nested reasonably.") from None
+            values.append(None)
     event_type, remote_id = values
-    # A repeat has the same content; a request without an id that differs in anything is another event.
-    digest = hashlib.sha256(request.url.partition("?")[2].encode() + b"\n" + request.body).hexdigest()
-    return wire.type_of(request, event_type), remote_id or f"sha256:{digest}"
+    return wire.type_of(request, event_type), remote_id
 
 
 def _read_by(scheme: Scheme | None) -> Collection[str]:
     """Where a scheme finds what lets a sender in: names of header fields, in lower case."""
-    if isinstance(scheme, Hmac):
-        return [name.lower() for name in scheme.headers]
+    if isinstance(scheme, Token):
+        return [scheme.rule.header.lower()] if scheme.rule.header else []
     if isinstance(scheme, PublicKey):
         return [scheme.header.lower()]
-    return [scheme.rule.header.lower()] if isinstance(scheme, Token) and scheme.rule.header else []
+    return [name.lower() for name in getattr(scheme, "headers", ())]
 
 
 def masked_headers(fields: Any, credentials: Collection[str], masker: Masker) -> dict[str, str]:

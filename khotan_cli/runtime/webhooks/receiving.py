@@ -6,21 +6,33 @@ import inspect
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote
 
-from khotan_cli.errors import ConfigError
+from khotan_cli.errors import ConfigError, KhotanError
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.plugs.vars import Var
+from khotan_cli.runtime.store.events import Incoming
 from khotan_cli.runtime.webhooks.challenges import VERIFY_TOKEN, Challenge, MetaChallenge
 from khotan_cli.runtime.webhooks.handlers import Handler
 from khotan_cli.runtime.webhooks.request import WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule
 from khotan_cli.runtime.webhooks.schemes import Scheme, Unsigned
 
+if TYPE_CHECKING:
+    from khotan_cli.runtime.webhooks.host import WebhookHost
+
 SECRET = "secret"
+_SEGMENT = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}|[^{}/]+")
 
 Verify = Callable[[WebhookRequest, Mapping[str, str]], Awaitable[bool]]
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class BodyInvalid(KhotanError):
+    """A body that an ingest cannot read."""
+
+    default_code = "body_invalid"
 
 
 class ReceivingEndpoint(ABC):
@@ -42,10 +54,20 @@ class ReceivingEndpoint(ABC):
         challenge: Challenge | None,
         methods: Sequence[str],
         vars: Mapping[str, Var] | None,
+        below: Sequence[str] = (),
+        duplicates_within: float | None = None,
     ) -> None:
         if not methods or isinstance(methods, str):
             raise ConfigError(f"No event comes with the methods {methods!r}", hint='methods=["POST"]')
+        if duplicates_within is not None and not 0 <= duplicates_within < float("inf"):
+            raise ConfigError(
+                f"duplicates_within={duplicates_within!r} is not a number of seconds",
+                hint="0: equal bodies are never duplicates. None: they always are.",
+            )
+        challenge = challenge or getattr(verify, "challenge", None)
         self.module, self.scheme, self.challenge = module, verify, challenge
+        self.below = [_template(one) for one in below]
+        self.duplicates_within = duplicates_within
         self.type_rule, self.id_rule = type_rule, id_rule
         self.event_methods = frozenset(method.upper() for method in methods)
         self.methods = self.event_methods | (challenge.methods if challenge else frozenset())
@@ -86,6 +108,35 @@ class ReceivingEndpoint(ABC):
     def needed(self) -> list[str]:
         """The variables without which it receives nothing."""
         return [name for name, var in self.vars.items() if var.required or name in (SECRET, VERIFY_TOKEN)]
+
+    @property
+    def envelope(self) -> str | None:
+        """The form field in which the service sends the JSON document, where its scheme knows one."""
+        return getattr(self.scheme, "envelope", None)
+
+    def path_values(self, segments: Sequence[str]) -> dict[str, str] | None:
+        """What `below` finds in the path segments after the wire's own path, by name. None where they do not match.
+
+        segments: as they were sent, percent-encoded.
+        """
+        if not self.below:
+            return None if segments else {}
+        for template in self.below:
+            if len(template) == len(segments):
+                found = {}
+                for (name, text), segment in zip(template, segments, strict=True):
+                    value = unquote(segment)
+                    if name is not None and value:
+                        found[name] = value
+                    elif name is not None or value != text:
+                        break
+                else:
+                    return found
+        return None
+
+    async def completed(self, event: Incoming, host: WebhookHost) -> Incoming:
+        """The event, with what has to be asked for before it is stored."""
+        return event
 
     def env_name(self, var: str) -> str:
         """The environment variable that is read for one of its variables."""
@@ -131,6 +182,19 @@ class ReceivingEndpoint(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}>"
+
+
+def _template(below: str) -> list[tuple[str | None, str]]:
+    """The segments of a path: the name of a placeholder, or None and the text. Raises ConfigError."""
+    parts = below.strip("/").split("/")
+    matches = [_SEGMENT.fullmatch(part) for part in parts]
+    names = [found[1] for found in matches if found is not None and found[1]]
+    if not all(matches) or len(set(names)) < len(names):
+        raise ConfigError(
+            f"below={below!r} is not a path template",
+            hint='Like "transactions/{id}": a placeholder is a whole segment.',
+        )
+    return [(found[1], found[0]) for found in matches if found is not None]
 
 
 def coroutine(function: F) -> F:

@@ -105,7 +105,8 @@ class Replays:
     ) -> list[str]:
         deliveries: dict[int, list[Delivery]] = {}
         for row, handlers in wanted:
-            request = StoredEvent(row).request
+            wire = self._host.wires.get(row.wire)
+            request = StoredEvent(row, wire.envelope if wire else None).request
             deliveries[row.id] = [Delivery(one.name, one.kind, one.order_key(request)) for one in handlers]
         made = await self._host.events.again(deliveries, organisation)
         self._wake()

@@ -10,6 +10,16 @@ from urllib.parse import parse_qsl
 
 import orjson
 
+from khotan_cli.runtime.webhooks.decoding import (
+    FORM,
+    Undecodable,
+    as_utf8,
+    form_charset,
+    is_json,
+    media_type,
+    uncompressed,
+)
+
 
 class Headers(Mapping[str, str]):
     """Header fields by name, in any case; a repeated field's values are joined with a comma (RFC 9110 5.3)."""
@@ -33,12 +43,18 @@ class Headers(Mapping[str, str]):
 
 @dataclass(frozen=True)
 class WebhookRequest:
-    """What came in. `url` is the public one, with its query; `body` is untouched."""
+    """A request as it was received. `url` is the public one, with its query; `body` holds the raw bytes, which are verified.
+
+    `envelope` is the form field in which the vendor sends the JSON document. `path` holds what the wire takes from the path
+    below its own, by name.
+    """
 
     method: str
     url: str
     headers: Headers
     body: bytes = field(repr=False)
+    envelope: str | None = None
+    path: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @cached_property
     def query(self) -> Mapping[str, str]:
@@ -48,16 +64,58 @@ class WebhookRequest:
     @property
     def content_type(self) -> str:
         """The media type in lower case, without parameters; empty where none was sent."""
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        return media_type(self.headers.get("content-type", ""))
+
+    @cached_property
+    def decoded(self) -> bytes:
+        """The body without its content coding; text in UTF-8. Raises Undecodable, a ValueError."""
+        plain = uncompressed(self.body, self.headers.get("content-encoding", ""))
+        return as_utf8(plain, self.headers.get("content-type", ""))
+
+    @cached_property
+    def content(self) -> bytes:
+        """The decoded body; where it is a form with the envelope's field, that field. Raises Undecodable."""
+        if self.envelope is None or self.content_type != FORM:
+            return self.decoded
+        inner = next((value for name, value in self._fields() if name == self.envelope), None)
+        return self.decoded if inner is None else inner.encode()
 
     @cached_property
     def form(self) -> list[tuple[str, str]]:
-        """The fields of a form-encoded body; none for another content type."""
-        if self.content_type != "application/x-www-form-urlencoded":
+        """The fields of a form-encoded body; empty for another content type, and for a body that cannot be decoded."""
+        try:
+            return self._fields()
+        except Undecodable:
             return []
-        return parse_qsl(self.body.decode("utf-8", "replace"), keep_blank_values=True)
+
+    def _fields(self) -> list[tuple[str, str]]:
+        if self.content_type != FORM:
+            return []
+        charset = form_charset(self.headers.get("content-type", ""))
+        text = self.decoded.decode("utf-8", "replace")
+        try:
+            return parse_qsl(text, keep_blank_values=True, encoding=charset, errors="strict")
+        except UnicodeError:
+            raise Undecodable(f"The form is not valid {charset[:40]}") from None
 
     @cached_property
     def json(self) -> Any:
-        """The body as JSON. Raises ValueError where it is none, or nested too deep to be read."""
-        return orjson.loads(self.body)
+        """The content as JSON. Raises ValueError where it is not JSON, or nested too deep."""
+        return orjson.loads(self.content)
+
+    def problem(self, *, json_needed: bool = False) -> str | None:
+        """Why the body cannot be read, None where it can. json_needed: a body without a content type must be JSON."""
+        try:
+            content = self.content
+            if self.content_type == FORM:
+                self._fields()
+        except Undecodable as exc:
+            return str(exc)
+        unwrapped = content is not self.decoded
+        if unwrapped or is_json(self.headers.get("content-type", "")) or (json_needed and not self.content_type):
+            try:
+                _ = self.json
+            except ValueError:
+                where = f"The form field {self.envelope!r}" if unwrapped else "The body"
+                return f"{where} is not valid JSON, or is nested too deep"
+        return None

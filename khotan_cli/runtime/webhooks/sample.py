@@ -7,13 +7,14 @@ import time
 import uuid
 from types import NoneType
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import orjson
 
 from khotan_cli.errors import UsageError
 from khotan_cli.runtime.plugs.paths import dig
 from khotan_cli.runtime.records.caches import json_value
+from khotan_cli.runtime.webhooks.body_signatures import BodyHmac
 from khotan_cli.runtime.webhooks.host import WebhookHost
 from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
@@ -40,6 +41,8 @@ async def signed_sample(
             secret = wire.scheme.make_secret() if forged else (await host.secrets(wire, fresh=True))[0]
             if isinstance(wire.scheme, Token):
                 sample.place(wire.scheme.rule, wire.scheme.prefix + secret)
+            if isinstance(wire.scheme, BodyHmac):
+                sample.sign_body(wire.scheme, secret)
             request = WebhookRequest(method, base + sample.path(wire), Headers(sample.headers), sample.content)
             sample.headers |= wire.scheme.sign(request, secret, time.time(), event_id)
         except Refused as exc:
@@ -57,12 +60,20 @@ class _Sample:
         self._document = document
         self._query: dict[str, str] = {}
         self._form: dict[str, str] = {}
+        self._path: dict[str, str] = {}
         self.headers = {"Content-Type": "application/json", "User-Agent": "khotan"}
 
     def place(self, rule: Rule | None, value: str) -> None:
         if rule is None:
             return
-        if rule.header is not None:
+        if len(rule.parts) > 1:
+            values = value.split(getattr(rule, "separator", "."), len(rule.parts) - 1)
+            for part, one in zip(rule.parts, [*values, *[values[-1]] * len(rule.parts)], strict=False):
+                self.place(part, one)
+            return
+        if rule.path is not None:
+            self._path.setdefault(rule.path, value)
+        elif rule.header is not None:
             self.headers.setdefault(rule.header, value)
         elif rule.query is not None:
             self._query.setdefault(rule.query, value)
@@ -76,8 +87,16 @@ class _Sample:
             if isinstance(dig(self._document, rule.json), (dict, list, NoneType)):
                 raise _no_room(rule)
 
+    def sign_body(self, scheme: BodyHmac, secret: str) -> None:
+        """Put the signatures into the document. Raises Refused where it has no place for them."""
+        self._document = scheme.signed(self._document, secret)
+
     def path(self, wire: ReceivingEndpoint) -> str:
-        return wire.path + (f"?{urlencode(self._query)}" if self._query else "")
+        template = wire.below[0] if wire.below else []
+        tail = "".join(
+            "/" + quote(text if name is None else self._path.get(name, "1"), safe="") for name, text in template
+        )
+        return wire.path + tail + (f"?{urlencode(self._query)}" if self._query else "")
 
     @property
     def content(self) -> bytes:

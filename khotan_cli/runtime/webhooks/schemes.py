@@ -6,7 +6,6 @@ import base64
 import binascii
 import hmac
 import logging
-import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +14,10 @@ from typing import Literal, Protocol, TypeVar
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.plugs.vars import Var
+from khotan_cli.runtime.webhooks.challenges import Challenge
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule
+from khotan_cli.runtime.webhooks.signed_content import Content, after_prefix
 from khotan_cli.runtime.webhooks.timestamps import (
     TOLERANCE,
     TimestampFormat,
@@ -27,10 +28,6 @@ from khotan_cli.runtime.webhooks.timestamps import (
 
 Encoding = Literal["hex", "base64"]
 SecretEncoding = Literal["utf-8", "base64", "hex"]
-Content = Callable[[WebhookRequest, str, str], Sequence[bytes]]
-"""What is signed: a function of request, timestamp and id that gives the forms it may have; the first is used to sign."""
-
-_PLACE = re.compile(rb"\{(body|timestamp|id|url|method)\}")
 K = TypeVar("K")
 
 logger = logging.getLogger("khotan.webhooks")
@@ -41,7 +38,11 @@ class Refused(Exception):
 
 
 class Scheme(Protocol):
-    """A way to sign requests. `event_id`: where the sender puts an id that is the same for every attempt."""
+    """A way to sign requests. `event_id`: where the sender puts an id that is the same for every attempt.
+
+    A scheme may also have `envelope`, the form field in which its vendor sends the JSON document, and `challenge`, the
+    vendor's question whether the endpoint is ours.
+    """
 
     @property
     def name(self) -> str: ...
@@ -63,29 +64,6 @@ class Scheme(Protocol):
     def make_secret(self) -> str:
         """A new secret, for services that are told one."""
         ...
-
-
-def template(text: str) -> Content:
-    """What is signed, as a text with {body}, {timestamp}, {id}, {url} and {method}. Raises ConfigError for another one."""
-    raw = text.encode()
-    unknown = re.sub(_PLACE, b"", raw)
-    if b"{" in unknown or b"}" in unknown:
-        raise ConfigError(
-            f"{text!r} is no template of signed content",
-            hint="Placeholders: {body}, {timestamp}, {id}, {url} and {method}.",
-        )
-
-    def content(request: WebhookRequest, timestamp: str, event_id: str) -> Sequence[bytes]:
-        values = {
-            b"body": request.body,
-            b"timestamp": timestamp.encode(),
-            b"id": event_id.encode(),
-            b"url": request.url.encode(),
-            b"method": request.method.encode(),
-        }
-        return [_PLACE.sub(lambda found: values[found[1]], raw)]
-
-    return content
 
 
 def decoded_secret(secret: str, encoding: SecretEncoding, prefix: str) -> bytes:
@@ -168,6 +146,8 @@ class Hmac:
     secret: Var | None = None
     event_id: Rule | None = None
     event_type: Rule | None = None
+    envelope: str | None = None
+    challenge: Challenge | None = None
     timed: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -205,7 +185,8 @@ class Hmac:
         if self.lenient:
             parts = [part.strip() for part in parts]
         if not self.timestamp_key:
-            return [self._one(part.removeprefix(self.prefix)) for part in parts if part.startswith(self.prefix)], ""
+            found = [after_prefix(part, self.prefix) for part in parts]
+            return [self._one(one) for one in found if one is not None], ""
         fields = [part.partition("=")[::2] for part in parts]
         key = self.prefix.removesuffix("=")
         stamp = next((value for name, value in fields if name == self.timestamp_key), "")
@@ -258,6 +239,7 @@ class PublicKey:
     secret: Var | None = None
     event_id: Rule | None = None
     event_type: Rule | None = None
+    challenge: Challenge | None = None
 
     def __post_init__(self) -> None:
         check_tolerance(self.name, self.tolerance)
@@ -270,10 +252,10 @@ class PublicKey:
         if self.timestamp_header:
             timestamp = required(request.headers, self.timestamp_header)
             check_time(timestamp, now, self.tolerance, self.timestamp_format)
-        if not given.startswith(self.prefix):
+        text = after_prefix(given, self.prefix)
+        if text is None:
             raise Refused(f"the header {self.header} holds no signature of this scheme")
         try:
-            text = given.removeprefix(self.prefix)
             signature = bytes.fromhex(text) if self.encoding == "hex" else base64.b64decode(text, validate=True)
         except (ValueError, binascii.Error):
             raise Refused(f"the signature is not {self.encoding}") from None
@@ -314,11 +296,12 @@ class Token:
             given = self.rule.find(request)
         except ValueError:
             raise Refused("the body is not JSON, so that there is no token in it") from None
-        if not given:
+        text = after_prefix(given or "", self.prefix)
+        if not text:
             raise Refused(f"{self.rule} holds no token")
         matched = False
         for secret in secrets:
-            matched |= hmac.compare_digest(f"{self.prefix}{secret}".encode(), given.encode("utf-8", "replace"))
+            matched |= hmac.compare_digest(secret.encode(), text.encode("utf-8", "replace"))
         if not matched:
             raise Refused("the token is not the wire's")
 

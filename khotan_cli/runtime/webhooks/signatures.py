@@ -7,15 +7,27 @@ tolerance in both directions.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import urlsplit, urlunsplit
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.plugs.vars import Var
-from khotan_cli.runtime.webhooks.request import WebhookRequest
+from khotan_cli.runtime.webhooks.body_signatures import BodyHmac, PlainHash
+from khotan_cli.runtime.webhooks.presets import (
+    adyen,
+    discord,
+    gitlab,
+    hubspot,
+    intercom,
+    line,
+    linear,
+    meta,
+    paddle,
+    razorpay,
+    sendgrid,
+    square,
+    zoom,
+)
 from khotan_cli.runtime.webhooks.rules import Rule
 from khotan_cli.runtime.webhooks.schemes import (
     Encoding,
@@ -24,23 +36,11 @@ from khotan_cli.runtime.webhooks.schemes import (
     SecretEncoding,
     Token,
     Unsigned,
-    template,
 )
+from khotan_cli.runtime.webhooks.signed_content import template
+from khotan_cli.runtime.webhooks.standard import BrandedHeader, standard_webhooks, svix
 from khotan_cli.runtime.webhooks.timestamps import TOLERANCE, TimestampFormat
-
-
-@dataclass(frozen=True)
-class BrandedHeader(Rule):
-    """A header that the service sends under one of several names: the first that is there, as for verification."""
-
-    others: tuple[str, ...] = ()
-
-    def find(self, request: WebhookRequest) -> str | None:
-        names = [name for name in (self.header, *self.others) if name in request.headers]
-        return Rule(header=names[0]).find(request) if names else None
-
-    def __str__(self) -> str:
-        return " or ".join([super().__str__(), *self.others])
+from khotan_cli.runtime.webhooks.twilio import twilio
 
 
 def stripe(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Hmac:
@@ -61,7 +61,8 @@ def stripe(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Hmac:
 
 
 def github(*, secret: Var | None = None) -> Hmac:
-    """X-Hub-Signature-256 (docs.github.com, Validating webhook deliveries); X-Hub-Signature with SHA-1 is not taken."""
+    """X-Hub-Signature-256 (docs.github.com, Validating webhook deliveries); X-Hub-Signature with SHA-1 is not taken.
+    A form's field `payload` holds the document (Content type `application/x-www-form-urlencoded`, GitHub's default)."""
     return Hmac(
         "github",
         ("X-Hub-Signature-256",),
@@ -70,6 +71,7 @@ def github(*, secret: Var | None = None) -> Hmac:
         secret=secret,
         event_id=Rule(header="X-GitHub-Delivery"),
         event_type=Rule(header="X-GitHub-Event"),
+        envelope="payload",
     )
 
 
@@ -87,7 +89,8 @@ def shopify(*, secret: Var | None = None) -> Hmac:
 
 
 def slack(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Hmac:
-    """X-Slack-Signature (docs.slack.dev, Verifying requests from Slack): `v0=` and hex HMAC-SHA256 of `v0:{t}:{body}`."""
+    """X-Slack-Signature (docs.slack.dev, Verifying requests from Slack): `v0=` and hex HMAC-SHA256 of `v0:{t}:{body}`.
+    A form's field `payload` holds the document of an interaction (docs.slack.dev, Handling user interaction)."""
     return Hmac(
         "slack",
         ("X-Slack-Signature",),
@@ -98,81 +101,7 @@ def slack(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Hmac:
         secret=secret,
         event_id=Rule(json="event_id"),
         event_type=Rule(json="event.type"),
-    )
-
-
-def twilio(*, secret: Var | None = None) -> Hmac:
-    """X-Twilio-Signature (twilio.com/docs/usage/security): base64 HMAC-SHA1 of the URL and the sorted form.
-
-    The URL is the public one: behind a proxy set KHOTAN_PUBLIC_URL. There is no timestamp, so that only the event's id
-    keeps a request from being sent again.
-    """
-    return Hmac(
-        "twilio",
-        ("X-Twilio-Signature",),
-        _twilio_content,
-        algorithm="sha1",
-        encoding="base64",
-        secret=secret,
-        event_id=Rule(header="I-Twilio-Idempotency-Token"),
-        event_type=Rule(form="EventType"),
-    )
-
-
-def _twilio_content(request: WebhookRequest, timestamp: str, event_id: str) -> Sequence[bytes]:
-    declared = request.query.get("bodySHA256")
-    tail = ""
-    if declared is not None:
-        if declared.lower() != hashlib.sha256(request.body).hexdigest():
-            return []
-    elif request.body and not request.form:
-        return []  # nothing would vouch for the body
-    else:
-        # A repeated field counts once per distinct value.
-        tail = "".join(name + value for name, value in sorted(set(request.form)))
-    # Twilio signs the URL with the port or without it, depending on the product.
-    return [(url + tail).encode() for url in _with_and_without_port(request.url)]
-
-
-def _with_and_without_port(url: str) -> list[str]:
-    try:
-        parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError:
-        return [url]  # the sender's Host is none
-    host = parts.hostname or ""
-    host = f"[{host}]" if ":" in host else host
-    forms = [url, urlunsplit(parts._replace(netloc=host)), urlunsplit(parts._replace(netloc=f"{host}:{port}"))]
-    return list(dict.fromkeys(forms))
-
-
-def standard_webhooks(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Hmac:
-    """webhook-id, webhook-timestamp and webhook-signature (standardwebhooks.com): `v1,` and base64, several separated by
-    spaces; the secret is base64 after `whsec_`."""
-    return _standard("standard_webhooks", ("webhook",), secret, tolerance)
-
-
-def svix(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Hmac:
-    """svix-id, svix-timestamp and svix-signature (docs.svix.com), or the same with webhook-; else as Standard Webhooks."""
-    return _standard("svix", ("svix", "webhook"), secret, tolerance)
-
-
-def _standard(name: str, brands: tuple[str, ...], secret: Var | None, tolerance: float) -> Hmac:
-    return Hmac(
-        name,
-        tuple(f"{brand}-signature" for brand in brands),
-        template("{id}.{timestamp}.{body}"),
-        encoding="base64",
-        prefix="v1,",
-        separator=" ",
-        timestamp_headers=tuple(f"{brand}-timestamp" for brand in brands),
-        id_headers=tuple(f"{brand}-id" for brand in brands),
-        tolerance=tolerance,
-        secret_encoding="base64",
-        secret_prefix="whsec_",
-        secret=secret,
-        event_id=BrandedHeader(header=f"{brands[0]}-id", others=tuple(f"{brand}-id" for brand in brands[1:])),
-        event_type=Rule(json="type"),
+        envelope="payload",
     )
 
 
@@ -196,9 +125,9 @@ def hmac(
     """A keyed hash in a header.
 
     prefix: what stands before the signature (`sha256=`); one without it is not taken. content: what is signed, a text with
-    {body}, {timestamp}, {id}, {url} and {method}. separator: between several signatures in one header; any of them may
-    match, and blanks around one do not matter. timestamp_header: when it was signed; or timestamp_key, where that is in the
-    signature's own header (`ts=…;h1=…`: timestamp_key="ts", prefix="h1=", separator=";"). timestamp_format: Unix time in
+    {body}, {timestamp}, {id}, {url}, {decoded_url} and {method}. separator: between several signatures in one header; any of
+    them may match, and blanks around one do not matter. timestamp_header: when it was signed; or timestamp_key, where that is
+    in the signature's own header (`ts=…;h1=…`: timestamp_key="ts", prefix="h1=", separator=";"). timestamp_format: Unix time in
     seconds or milliseconds, or iso (RFC 3339); accepted within `tolerance` seconds; None: any. secret_encoding: how the
     secret is written down, after `secret_prefix` has been taken off. Raises ConfigError for options that cannot hold.
     """
@@ -227,6 +156,52 @@ def hmac(
         secret=secret,
         event_id=Rule(header=id_header) if id_header else None,
     )
+
+
+def body_hmac(
+    *,
+    fields: Sequence[str],
+    signature: str,
+    items: str = "",
+    separator: str = ":",
+    algorithm: str = "sha256",
+    encoding: Encoding = "base64",
+    secret_encoding: SecretEncoding = "utf-8",
+    secret_prefix: str = "",
+    secret: Var | None = None,
+) -> BodyHmac:
+    """A keyed hash inside the JSON body, over joined fields, as Adyen's.
+
+    items: where the signed items are: `events.*` is each element of the list `events`, `events.*.item` the field `item` of
+    each; empty: the whole body is one. Every item must be signed. fields and signature: dotted paths in an item; an absent
+    field counts as an empty text. Raises ConfigError for options that cannot hold.
+    """
+    return BodyHmac(
+        "body_hmac",
+        tuple(fields),
+        signature,
+        items=items,
+        separator=separator,
+        algorithm=algorithm,
+        encoding=encoding,
+        secret_encoding=secret_encoding,
+        secret_prefix=secret_prefix,
+        secret=secret,
+    )
+
+
+def plain_hash(
+    *,
+    header: str,
+    content: str = "{secret}{body}",
+    algorithm: str = "sha256",
+    encoding: Encoding = "hex",
+    prefix: str = "",
+    secret: Var | None = None,
+) -> PlainHash:
+    """A hash without a key of a text that contains the secret, as HubSpot's v1 and v2. content: a text with {secret}, {body},
+    and {url}, {method} where they are hashed. Raises ConfigError for a content without secret or body."""
+    return PlainHash("plain_hash", (header,), content, algorithm, encoding, prefix, secret)
 
 
 def ed25519(
@@ -322,3 +297,35 @@ def token(
 def unsigned() -> Unsigned:
     """Accept what anybody sends to the URL."""
     return Unsigned()
+
+
+__all__ = [
+    "BrandedHeader",
+    "adyen",
+    "body_hmac",
+    "discord",
+    "ecdsa",
+    "ed25519",
+    "github",
+    "gitlab",
+    "hmac",
+    "hubspot",
+    "intercom",
+    "line",
+    "linear",
+    "meta",
+    "paddle",
+    "plain_hash",
+    "razorpay",
+    "sendgrid",
+    "shopify",
+    "slack",
+    "square",
+    "standard_webhooks",
+    "stripe",
+    "svix",
+    "token",
+    "twilio",
+    "unsigned",
+    "zoom",
+]

@@ -67,8 +67,11 @@ class Wire(ReceivingEndpoint):
 
     events: types to subscribe to. verify: the signature scheme; or define `@wire.on_verify`. The secret is the wire's
     variable `secret` (environment: `<PLUG>_WEBHOOK_SECRET`), unless the scheme names a variable of the plug. event_type,
-    event_id: where these are in a request (dotted path in the JSON body, or a Rule), where the scheme does not say; without
-    an id the body's digest is it. challenge: how the service asks for the endpoint. methods: what events come with. vars:
+    event_id: where these are in a request (dotted path in the JSON body, a Rule, or a sequence that is joined with dots), where
+    the scheme does not say; without an id the body's digest is it. below: templates of the paths below the wire's own at which
+    it receives (`"transactions/{id}"`; `Rule(path="id")` reads the placeholder); without it, it receives at its own path only.
+    duplicates_within: seconds in which an event without an id is a duplicate of one with an equal body; None: always, 0: never.
+    challenge: how the service asks for the endpoint. methods: what events come with. vars:
     further variables. renew_before: seconds before its end that a subscription is renewed. Raises ConfigError.
     """
 
@@ -79,8 +82,10 @@ class Wire(ReceivingEndpoint):
         name: str | None = None,
         events: Sequence[str] = (),
         verify: Scheme | None = None,
-        event_type: str | Rule | None = None,
-        event_id: str | Rule | None = None,
+        event_type: str | Rule | Sequence[str | Rule] | None = None,
+        event_id: str | Rule | Sequence[str | Rule] | None = None,
+        below: str | Sequence[str] = (),
+        duplicates_within: float | None = None,
         challenge: Challenge | None = None,
         methods: Sequence[str] = ("POST", "PUT"),
         vars: Mapping[str, Var] | None = None,
@@ -89,9 +94,7 @@ class Wire(ReceivingEndpoint):
         if not isinstance(plug, Plug):
             raise ConfigError(f"A wire needs a plug, not {type(plug).__name__}", hint="Wire(shop, verify=…)")
         if name is not None and (not _NAME.fullmatch(name) or name in _TAKEN):
-            raise ConfigError(
-                f"{name!r} is no name for a wire", hint="Letters, digits, _ and -: it is part of the URL."
-            )
+            raise ConfigError(f"Invalid wire name {name!r}", hint="Letters, digits, _ and -: it is part of the URL.")
         super().__init__(
             module=sys._getframe(1).f_globals.get("__name__", ""),
             verify=verify,
@@ -100,12 +103,24 @@ class Wire(ReceivingEndpoint):
             challenge=challenge,
             methods=methods,
             vars=vars,
+            below=[below] if isinstance(below, str) else below,
+            duplicates_within=duplicates_within,
         )
+        self._check_path_rules()
         self._plug, self.suffix, self.events = plug, name, list(events)
         self.renew_before = renew_before
         self.subscribe: Subscribe | None = None
         self.unsubscribe: Unsubscribe | None = None
         self.renew: Subscribe | None = None
+
+    def _check_path_rules(self) -> None:
+        known = {name for template in self.below for name, _ in template if name is not None}
+        rules = [part for rule in (self.type_rule, self.id_rule) if rule is not None for part in rule.parts]
+        for rule in rules:
+            if rule.path is not None and rule.path not in known:
+                raise ConfigError(
+                    f"Rule(path={rule.path!r}) has no placeholder in below=…", hint=f'below="…/{{{rule.path}}}"'
+                )
 
     @property
     def id(self) -> str:
