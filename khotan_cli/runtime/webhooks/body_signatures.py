@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from khotan_cli.errors import ConfigError
-from khotan_cli.runtime.plugs.paginate import dig
+from khotan_cli.runtime.plugs.paths import dig
 from khotan_cli.runtime.plugs.vars import Var
 from khotan_cli.runtime.webhooks.challenges import Challenge
 from khotan_cli.runtime.webhooks.request import WebhookRequest
