@@ -19,7 +19,7 @@ class Ledger:
 
     def __init__(self, recorder: Recorder, destination: Destination, page: str) -> None:
         self._recorder, self._destination, self._page = recorder, destination, page
-        self._seen = recorder.seen(page)
+        self._noted = recorder.texts(page)
         self.counts: Counter[str] = Counter()
         self._done: list[Sent] = []
         self._failed: list[tuple[str, Reject]] = []
@@ -36,7 +36,7 @@ class Ledger:
     async def earlier(self, session: AsyncSession) -> set[str]:
         """Keys of the records whose outcome an execution before a crash stored; they count for the page."""
         keys: set[str] = set()
-        for noted in await self._seen.all(session):
+        for noted in await self._noted.all(session):
             outcome, _, key = noted.partition(" ")
             self.counts[outcome] += 1
             keys.add(key)
@@ -59,7 +59,7 @@ class Ledger:
 
     async def clear(self, session: AsyncSession) -> None:
         """Forget the single records: the page's step says what became of them."""
-        await self._seen.clear(session)
+        await self._noted.clear(session)
 
     async def _store_one(self, sent: Sent) -> None:
         try:
@@ -71,19 +71,19 @@ class Ledger:
             await self._store([], [(sent.key, reject)])
 
     async def _store(self, done: Sequence[Sent], failed: Sequence[tuple[str, Reject]]) -> None:
-        noted = [(f"{'updated' if sent.changed else 'created'} {sent.key}",) for sent in done]
-        noted += [(f"failed {key}",) for key, _ in failed]
+        noted = [f"{'updated' if sent.changed else 'created'} {sent.key}" for sent in done]
+        noted += [f"failed {key}" for key, _ in failed]
         if not noted:
             return
 
         async def work(session: AsyncSession) -> None:
-            await self._seen.add(session, noted)
+            await self._noted.note(session, noted)
             await self._destination.keep(session, done)
             await self._recorder.store.reject(session, self._recorder.run_id, [reject for _, reject in failed])
 
         async def done_before(session: AsyncSession) -> bool:
-            return bool(await self._seen.known(session, noted[:1]))
+            return bool(await self._noted.known(session, noted[:1]))
 
-        counts = Counter(key.partition(" ")[0] for (key,) in noted)
+        counts = Counter(key.partition(" ")[0] for key in noted)
         await self._recorder.add(counts, work, done_before)
         self.counts.update(counts)

@@ -24,7 +24,7 @@ from khotan_cli.runtime.plugs.hold import HeldAnswer, needed
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.joining import around, opening
 from khotan_cli.runtime.store.runs import Reject, RunCancelled, RunStore, StepRecord
-from khotan_cli.runtime.store.seen import SeenKeys
+from khotan_cli.runtime.store.seen import SeenKeys, StepTexts
 
 OUTAGE_SECONDS = 300.0
 """For how long a run waits for a database that has gone, or has no room for it."""
@@ -211,6 +211,10 @@ class Recorder:
             if row.name == name:
                 return Finished(row.name, row.result, row.counts or {})
         return None
+
+    def texts(self, step: str) -> StepTexts:
+        """The texts that a step has noted so far."""
+        return StepTexts(self.run_id, step, sqlite=self.database.sqlite)
 
     def seen(self, step: str, model: Any, key: Sequence[str]) -> SeenKeys:
         """The keys of a table that a step has met so far."""

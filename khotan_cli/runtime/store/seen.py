@@ -37,22 +37,15 @@ class TooManyMissing(Exception):
         self.missing, self.rows = missing, rows
 
 
-class SeenKeys:
-    """The keys of one run's step in one table. `model`: the table class; `key`: the names of its key's columns."""
+class StepTexts:
+    """Texts that one step of a run notes, each once."""
 
-    def __init__(self, run_id: str, step: str, model: Any, key: Sequence[str], *, sqlite: bool) -> None:
+    def __init__(self, run_id: str, step: str, *, sqlite: bool) -> None:
         self.run_id, self.step, self.sqlite = run_id, step, sqlite
-        self.table, columns = table_of(model), named_columns(model)
-        self._columns = [columns[name] for name in key]
-        self._fields = [field_of(name, columns[name], sqlite) for name in key]
         self._mine = (SEEN_KEYS.c.run_id == run_id) & (SEEN_KEYS.c.step == step)
 
-    async def add(self, session: AsyncSession, keys: Sequence[Key], noted_by: str = "") -> None:
-        """Note the keys of rows that are in the table, in the transaction that wrote them. noted_by: the step that does."""
-        texts = sorted({text for _, text in await self._stored(session, keys)})
-        await self._insert(session, texts, noted_by)
-
-    async def _insert(self, session: AsyncSession, texts: Sequence[str], noted_by: str) -> None:
+    async def note(self, session: AsyncSession, texts: Sequence[str], noted_by: str = "") -> None:
+        """Note texts, in the caller's transaction. noted_by: the step that does, where a retry is to take them over."""
         rows = "json_each(?)" if self.sqlite else "json_array_elements_text(%s::json) AS value"
         mark = "?" if self.sqlite else "%s"
         # "WHERE true" tells SQLite that ON CONFLICT is not the ON of a join (sqlite.org/lang_upsert.html).
@@ -63,19 +56,46 @@ class SeenKeys:
         connection = await session.connection()
         await connection.exec_driver_sql(statement, (self.run_id, self.step, noted_by, json.dumps(texts)))
 
-    async def met(self, session: AsyncSession, keys: Sequence[Key]) -> set[int]:
-        """The places of those keys whose row was noted before."""
-        stored = await self._stored(session, keys)
-        known = await self._known(session, [text for _, text in stored])
-        return {place for place, text in stored if text in known}
-
-    async def _known(self, session: AsyncSession, texts: Sequence[str]) -> set[str]:
+    async def known(self, session: AsyncSession, texts: Sequence[str]) -> set[str]:
+        """Those of the texts that were noted."""
         known: set[str] = set()
         for start in range(0, len(texts), _TEXTS_AT_A_TIME):
             part = texts[start : start + _TEXTS_AT_A_TIME]
             statement = select(SEEN_KEYS.c.key).where(self._mine, SEEN_KEYS.c.key.in_(part))
             known |= set((await session.execute(statement)).scalars())
         return known
+
+    async def all(self, session: AsyncSession) -> list[str]:
+        """All texts; for steps that note few."""
+        return list((await session.execute(select(SEEN_KEYS.c.key).where(self._mine))).scalars())
+
+    async def any(self, session: AsyncSession) -> bool:
+        """Whether a text was noted."""
+        return (await session.execute(select(SEEN_KEYS.c.key).where(self._mine).limit(1))).first() is not None
+
+    async def clear(self, session: AsyncSession) -> None:
+        await session.execute(delete(SEEN_KEYS).where(self._mine))
+
+
+class SeenKeys(StepTexts):
+    """The keys of one run's step in one table. `model`: the table class; `key`: the names of its key's columns."""
+
+    def __init__(self, run_id: str, step: str, model: Any, key: Sequence[str], *, sqlite: bool) -> None:
+        super().__init__(run_id, step, sqlite=sqlite)
+        self.table, columns = table_of(model), named_columns(model)
+        self._columns = [columns[name] for name in key]
+        self._fields = [field_of(name, columns[name], sqlite) for name in key]
+
+    async def add(self, session: AsyncSession, keys: Sequence[Key], noted_by: str = "") -> None:
+        """Note the keys of rows that are in the table, in the transaction that wrote them. noted_by: the step that does."""
+        texts = sorted({text for _, text in await self._stored(session, keys)})
+        await self.note(session, texts, noted_by)
+
+    async def met(self, session: AsyncSession, keys: Sequence[Key]) -> set[int]:
+        """The places of those keys whose row was noted before."""
+        stored = await self._stored(session, keys)
+        known = await self.known(session, [text for _, text in stored])
+        return {place for place, text in stored if text in known}
 
     async def delete_missing(
         self, session: AsyncSession, where: Any = None, *, most: float | None = None, spared: int = 0
@@ -161,13 +181,6 @@ class SeenKeys:
             stored += [(int(place), text) for place, text in found.all()]
         return stored
 
-    async def any(self, session: AsyncSession) -> bool:
-        """Whether a key was noted."""
-        return (await session.execute(select(SEEN_KEYS.c.key).where(self._mine).limit(1))).first() is not None
-
-    async def clear(self, session: AsyncSession) -> None:
-        await session.execute(delete(SEEN_KEYS).where(self._mine))
-
 
 class RememberedKeys(SeenKeys):
     """The same for a dry run, whose transactions are all undone: the keys are kept here, and noted again where they count."""
@@ -176,16 +189,16 @@ class RememberedKeys(SeenKeys):
         super().__init__(run_id, step, model, key, sqlite=sqlite)
         self._texts: set[str] = set()
 
-    async def _insert(self, session: AsyncSession, texts: Sequence[str], noted_by: str) -> None:
+    async def note(self, session: AsyncSession, texts: Sequence[str], noted_by: str = "") -> None:
         self._texts |= set(texts)
 
-    async def _known(self, session: AsyncSession, texts: Sequence[str]) -> set[str]:
+    async def known(self, session: AsyncSession, texts: Sequence[str]) -> set[str]:
         return self._texts & set(texts)
 
     async def delete_missing(
         self, session: AsyncSession, where: Any = None, *, most: float | None = None, spared: int = 0
     ) -> int:
-        await super()._insert(session, sorted(self._texts), "")
+        await super().note(session, sorted(self._texts))
         return await super().delete_missing(session, where, most=most, spared=spared)
 
     async def any(self, session: AsyncSession) -> bool:
