@@ -10,7 +10,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, cast, delete, exists, func, not_, select
+from sqlalchemy import ColumnElement, Text, cast, delete, exists, func, literal, not_, select
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.runtime.store.columns import field_of, named_columns, table_of
@@ -195,11 +196,11 @@ class RememberedKeys(SeenKeys):
     async def known(self, session: AsyncSession, texts: Sequence[str]) -> set[str]:
         return self._texts & set(texts)
 
-    async def delete_missing(
-        self, session: AsyncSession, where: Any = None, *, most: float | None = None, spared: int = 0
-    ) -> int:
-        await super().note(session, sorted(self._texts))
-        return await super().delete_missing(session, where, most=most, spared=spared)
+    def _noted(self) -> ColumnElement[bool]:
+        texts = literal(json.dumps(sorted(self._texts)), Text)
+        if self.sqlite:
+            return self._text().in_(select(func.json_each(texts).table_valued("value").c.value))
+        return self._text().in_(select(func.jsonb_array_elements_text(cast(texts, JSONB)).column_valued("value")))
 
     async def any(self, session: AsyncSession) -> bool:
         return bool(self._texts)
