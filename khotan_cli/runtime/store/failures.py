@@ -26,6 +26,9 @@ from khotan_cli.runtime.store.url import describe_url
 _LONGEST_MESSAGE = 200
 _BY_HAND = "Look at the database's own log, or try again."
 _CONVERT = "Convert it with transform=…. Where no column is named, PostgreSQL does not say which: compare types."
+_GENERATED = (
+    "Declare it on the model: sa_column=Column(…, Computed('…')). Then records may have it, and it is left out."
+)
 _LARGER = "Give the column a larger type, or take the value out with transform=…."
 _NO_NUL = "PostgreSQL takes no NUL characters: take them out with transform=…."
 _NO_SUCH = "Your own migrations make it, or await ctx.ensure_table(…)."
@@ -39,6 +42,7 @@ _State = tuple[str, type[StoreError], str, str]
 _BY_STATE: tuple[_State, ...] = (
     ("42501", StoreError, "refuses: this user lacks a privilege", "Grant it, or use another user in DATABASE_URL."),
     ("42P10", StoreError, "has no unique constraint on the key", "Make it with your migrations, as the model has it."),
+    ("428C9", StoreError, "computes a column itself that the records give a value for", _GENERATED),
     ("25006", StoreError, "only lets itself be read", "Name the primary in DATABASE_URL, not a replica."),
     ("40", DatabaseBusy, "gave up a transaction that was in another's way", "Try again."),
     ("55P03", DatabaseBusy, "gave up a transaction that was in another's way", "Try again."),
@@ -197,6 +201,8 @@ def _of_sqlite(name: str, cause: BaseException, message: str) -> StoreError | No
         return StoreError(f"{name}: {broken.get(code, 'a row breaks a constraint')}", hint=_OTHERWISE)
     if "ON CONFLICT clause does not match" in message:
         return _by_state(name, "42P10")
+    if "generated column" in message:
+        return _by_state(name, "428C9")
     if primary == sqlite3.SQLITE_ERROR:
         return StoreError(f"{name}: {_LITERALS.sub('…', message)}", hint="Correct the statement.")
     return None
