@@ -131,12 +131,15 @@ def _wait_until_gone(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def stopped(server: PostgresServer, run_id: str) -> Iterator[None]:
-    """While it lasts the server is down; afterwards it runs again, at the same port, on the same data."""
+def stopped(server: PostgresServer, run_id: str, *, crash: bool = False) -> Iterator[None]:
+    """While it lasts the server is down; afterwards it runs again, at the same port, on the same data.
+
+    crash: it stops as in a loss of power ("immediate"), so that what was not yet written is lost.
+    """
     folder = Path(tempfile.gettempdir()) / f"khotan-postgres-{os.getuid()}-{run_id}"
-    process = _running_process(json.loads((folder / "server.json").read_text())["server"])
-    os.kill(process.pid, signal.SIGINT)
-    pid_file = folder / "data" / "postmaster.pid"
+    pid_file = folder / "data" / "postmaster.pid"  # its first line is the server's process
+    process = _running_process(int(pid_file.read_text().splitlines()[0]))
+    os.kill(process.pid, signal.SIGQUIT if crash else signal.SIGINT)
     while pid_file.exists():
         time.sleep(0.02)
     try:

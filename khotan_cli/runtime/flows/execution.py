@@ -13,8 +13,9 @@ from khotan_cli.runtime.flows.definition import COUNTERS, Flow, RunResult
 from khotan_cli.runtime.flows.failure import failure_of
 from khotan_cli.runtime.flows.hooks import RunInfo
 from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.flows.recorder import Outcome, Recorder, patiently
-from khotan_cli.runtime.store.runs import RunCancelled, RunData, RunLost
+from khotan_cli.runtime.flows.recorder import OUTAGE_SECONDS, Outcome, Recorder, patiently
+from khotan_cli.runtime.store.database import patience
+from khotan_cli.runtime.store.runs import RunCancelled, RunData, RunLost, StepsLost
 
 RESULT_STEP = "result"
 _LARGEST_COUNT = 2**63 - 1
@@ -24,6 +25,15 @@ logger = logging.getLogger("khotan.flows")
 
 async def execute(host: Host, run_id: str) -> str:
     """Run, or resume, a stored run; returns its status. Raises nothing but what interrupts the process."""
+    with patience(OUTAGE_SECONDS):
+        while True:
+            try:
+                return await _execute(host, run_id)
+            except StepsLost:
+                logger.warning("Run %s starts again from what is in the database: the server crashed", run_id)
+
+
+async def _execute(host: Host, run_id: str) -> str:
     row = await patiently(lambda: host.runs.begin(run_id))
     if row is None:
         return "cancelled"
@@ -43,6 +53,8 @@ async def execute(host: Host, run_id: str) -> str:
             await tell(host, flow, row, started=True)
         ctx = FlowContext(host, flow, recorder, variant=variant, body=row.body, source=row.source)
         status, message = "completed", await run_function(flow, ctx)
+    except StepsLost:
+        raise
     except RunLost:
         logger.info("Run %s is another process's now", run_id)
         return "lost"

@@ -22,6 +22,7 @@ from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.masks import MaskedRuns, Secrets
 from khotan_cli.runtime.plugs.hold import HeldAnswer, needed
 from khotan_cli.runtime.store.base import utc_now
+from khotan_cli.runtime.store.database import patience
 from khotan_cli.runtime.store.joining import around, opening
 from khotan_cli.runtime.store.runs import Reject, RunCancelled, RunStore, StepRecord
 from khotan_cli.runtime.store.seen import SeenKeys, StepTexts
@@ -86,6 +87,7 @@ class Recorder:
         self._finished: dict[str, Finished] = {}
         self._occurrences: Counter[str] = Counter()
         self._number = 0
+        self._last: str | None = None
         self._cancelled = False
         self._said: list[tuple[datetime, str, str]] = []
         self._shown: Mapping[str, Any] | None = None
@@ -96,6 +98,7 @@ class Recorder:
         for row in rows:
             self._finished[row.name] = Finished(row.name, row.result, row.counts or {})
             self._number = max(self._number, row.number)
+            self._last = row.name
 
     def name(self, base: str) -> str:
         """The name of the next step that is called so; within a step it begins with that step's (`load/sync …`).
@@ -157,7 +160,8 @@ class Recorder:
 
         relaxed: see RunStore.record.
 
-        Raises RunLost, with nothing written, where the run is not this execution's any more; RunCancelled before it begins.
+        Raises RunLost, with nothing written, where the run is not this execution's any more; StepsLost where the step before
+        is gone, because the database server crashed; RunCancelled before it begins.
         """
         self.alone()
         started = started_at or utc_now()
@@ -176,11 +180,14 @@ class Recorder:
                 record = StepRecord(
                     name, number, outcome.result, outcome.counts, attempts, started, utc_now(), outcome.counted
                 )
-                self._cancelled = await self.store.record(session, self.run_id, self.epoch, record, relaxed=relaxed)
+                self._cancelled = await self.store.record(
+                    session, self.run_id, self.epoch, record, after=self._last, relaxed=relaxed
+                )
                 await self.store.reject(session, self.run_id, outcome.rejects)
             return Finished(name, outcome.result, outcome.counts)
 
         self._finished[name] = await patiently(once)
+        self._last = name
         return self._finished[name]
 
     async def add(
@@ -258,7 +265,8 @@ async def patiently(work: Callable[[], Awaitable[T]]) -> T:
     waited, pause = 0.0, _FIRST_PAUSE
     while True:
         try:
-            return await work()
+            with patience(0):
+                return await work()
         except (DatabaseUnreachable, DatabaseBusy) as exc:
             if waited >= OUTAGE_SECONDS:
                 raise

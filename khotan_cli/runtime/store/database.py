@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from select import select as select_ready
 from typing import Any
@@ -15,11 +18,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, Float, Table, event, false, func, literal, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Engine
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from khotan_cli.errors import DatabaseNotMigrated
-from khotan_cli.runtime.store.failures import explained
+from khotan_cli.errors import DatabaseBusy, DatabaseNotMigrated, DatabaseUnreachable
+from khotan_cli.runtime.store.failures import explain, explained
 from khotan_cli.runtime.store.tables import metadata
 from khotan_cli.runtime.store.url import describe_url, parse_url
 
@@ -29,8 +32,22 @@ _PROBE_SECONDS = 5.0
 _TRUSTED_SECONDS = 30.0
 _POOL_SIZE = 5
 _POOL_OVERFLOW = 15
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 3.0
+_patience: ContextVar[float] = ContextVar("khotan_patience", default=0.0)
+logger = logging.getLogger("khotan.database")
+
 _SYNCHRONOUS = "NORMAL"
 """What SQLite's commits wait for: a process that dies loses nothing, a loss of power may take the last ones."""
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """While it lasts, sessions that are opened in this task wait so long for a database that has gone."""
+    token = _patience.set(seconds)
+    try:
+        yield
+    finally:
+        _patience.reset(token)
 
 
 class Database:
@@ -84,7 +101,24 @@ class Database:
         self._refuse_missing_file()
         with explained(self.url):
             async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
+                if _patience.get():
+                    await self._connect(session, _patience.get())
                 yield session
+
+    async def _connect(self, session: AsyncSession, seconds: float) -> None:
+        """Connect the session, trying again while the database cannot be reached or has no room."""
+        deadline, pause = time.monotonic() + seconds, _FIRST_PAUSE
+        while True:
+            try:
+                await session.connection()
+                return
+            except (SQLAlchemyError, sqlite3.Error, OSError) as exc:
+                error = explain(exc, self.url)
+                if not isinstance(error, (DatabaseUnreachable, DatabaseBusy)) or time.monotonic() >= deadline:
+                    raise error from None
+                logger.warning("%s Trying again.", error.message)
+            await asyncio.sleep(random.uniform(pause / 2, pause))
+            pause = min(pause * 2, _LONGEST_PAUSE)
 
     @asynccontextmanager
     async def writing(self, *, durable: bool = False) -> AsyncIterator[AsyncSession]:

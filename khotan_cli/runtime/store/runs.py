@@ -28,6 +28,13 @@ class RunLost(Exception):
     """The run belongs to another process now, or has ended: nothing more may be written for it."""
 
 
+class StepsLost(RunLost):
+    """A step that was finished is not in the database any more: the server crashed before its commit was on disk.
+
+    What was done since cannot be stored. The execution starts again from the steps that are there.
+    """
+
+
 class RunCancelled(Exception):
     """Somebody asked to cancel the run."""
 
@@ -80,7 +87,9 @@ _ADD = (
 _RECORD = text(
     "WITH run AS (UPDATE khotan_runs SET updated_at = :now, "  # noqa: S608 - our own names
     + ", ".join(f"{name} = {name} + :{name}" for name in COUNTERS)
-    + " WHERE id = :run AND epoch = :mine AND status = 'running' RETURNING cancel_requested), "
+    + " WHERE id = :run AND epoch = :mine AND status = 'running' "
+    "AND (CAST(:after AS text) IS NULL OR EXISTS (SELECT 1 FROM khotan_run_steps WHERE run_id = :run AND name = :after)) "
+    "RETURNING cancel_requested), "
     "step AS (INSERT INTO khotan_run_steps (run_id, name, number, result, counts, attempts, started_at, ended_at) "
     "SELECT :run, :name, :number, :result, :counts, :attempts, :started_at, :ended_at FROM run) "
     "SELECT cancel_requested, set_config('synchronous_commit', :commit, true) FROM run"
@@ -142,25 +151,38 @@ class RunStore:
         return stop
 
     async def record(
-        self, session: AsyncSession, run_id: str, epoch: int, step: StepRecord, *, relaxed: bool = False
+        self,
+        session: AsyncSession,
+        run_id: str,
+        epoch: int,
+        step: StepRecord,
+        *,
+        after: str | None = None,
+        relaxed: bool = False,
     ) -> bool:
         """Note a finished step and its counts, in the transaction of what it wrote; whether the run was asked to stop.
 
         relaxed: the commit need not wait for the disk (PostgreSQL's synchronous_commit = off). Were the server to crash, the
-        last steps would be gone together with what they wrote, and be done again: for steps that only write rows.
+        last steps would be gone together with what they wrote, and be done again: for steps that only write rows. after: the
+        step before, which has to be there.
 
-        Raises RunLost.
+        Raises RunLost; StepsLost where the step before is gone.
         """
         if self.database.sqlite:
             stop = await self.add(session, run_id, epoch, step.added)
             await session.execute(insert(RUN_STEPS), [{**step.row, "run_id": run_id}])
             return stop
         values = {**_NOTHING, **step.added, **step.row}
-        values |= {"run": run_id, "mine": epoch, "now": utc_now(), "commit": "off" if relaxed else "on"}
+        values |= {"run": run_id, "mine": epoch, "now": utc_now(), "commit": "off" if relaxed else "on", "after": after}
         row = (await session.execute(_RECORD, values)).one_or_none()
         if row is None:
-            raise RunLost
+            raise await self._why_lost(session, run_id, epoch)
         return bool(row[0])
+
+    async def _why_lost(self, session: AsyncSession, run_id: str, epoch: int) -> RunLost:
+        ours = (RUNS.c.id == run_id) & (RUNS.c.epoch == epoch) & (RUNS.c.status == "running")
+        is_ours = (await session.execute(select(RUNS.c.id).where(ours))).first() is not None
+        return StepsLost() if is_ours else RunLost()
 
     async def reject(self, session: AsyncSession, run_id: str, rejects: Sequence[Reject]) -> None:
         """Keep records for inspection, in the caller's transaction."""

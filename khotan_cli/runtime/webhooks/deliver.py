@@ -19,10 +19,11 @@ from khotan_cli.runtime.flows.execution import run_function, tell
 from khotan_cli.runtime.flows.failure import failure_of
 from khotan_cli.runtime.flows.lanes import Lanes
 from khotan_cli.runtime.flows.pages import reason_of
-from khotan_cli.runtime.flows.recorder import Outcome, Recorder, patiently
+from khotan_cli.runtime.flows.recorder import OUTAGE_SECONDS, Outcome, Recorder, patiently
 from khotan_cli.runtime.store.base import utc_now
+from khotan_cli.runtime.store.database import patience
 from khotan_cli.runtime.store.events import EventData
-from khotan_cli.runtime.store.runs import Reject, RunCancelled, RunData, RunLost
+from khotan_cli.runtime.store.runs import Reject, RunCancelled, RunData, RunLost, StepsLost
 from khotan_cli.runtime.webhooks.decoding import Undecodable
 from khotan_cli.runtime.webhooks.event import StoredEvent
 from khotan_cli.runtime.webhooks.handlers import SHORTEST_PAUSE, Handler, pause_of
@@ -179,6 +180,11 @@ class Deliverer:
 
 async def deliver(host: WebhookHost, handler: Handler, row: RunData, stored: EventData | None) -> None:
     """One try of a run. Returns when its end, or its next try, is stored."""
+    with patience(OUTAGE_SECONDS):
+        await _attempt(host, handler, row, stored)
+
+
+async def _attempt(host: WebhookHost, handler: Handler, row: RunData, stored: EventData | None) -> None:
     base = host.host
     if stored is None:
         gone = {"error": "unknown_event", "message": "The event is gone", "hint": "It was past its retention."}
@@ -208,6 +214,10 @@ async def deliver(host: WebhookHost, handler: Handler, row: RunData, stored: Eve
             return
         message = await run_function(handler, ctx)
         ended = await patiently(lambda: base.runs.finish(row.id, row.epoch, "completed", message=message))
+    except StepsLost as exc:
+        logger.warning("Run %s is tried again from what is in the database: the server crashed", row.id)
+        await _again_or_never(host, handler, row, await failure_of(exc, base, handler))
+        return
     except RunLost:
         logger.info("Run %s is another process's now", row.id)
         return

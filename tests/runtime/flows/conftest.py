@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,13 @@ def shop(service: Loopback) -> Shop:
 
 @pytest.fixture
 async def host(database_url: str, tmp_path: Path, shop: Shop) -> AsyncIterator[Host]:
+    async with host_at(database_url, tmp_path, shop) as made:
+        yield made
+
+
+@asynccontextmanager
+async def host_at(database_url: str, tmp_path: Path, shop: Shop) -> AsyncIterator[Host]:
+    """A host on a database that is migrated for it."""
     migrate.upgrade(database_url, tmp_path)
     database = Database(database_url, tmp_path)
     store = DatabaseVarStore(database, Cipher(SECRET))
