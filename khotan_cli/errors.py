@@ -141,6 +141,7 @@ CODES: Mapping[str, tuple[int, int]] = {
     "flow_timeout": (500, EXIT_FAILED),
     "step_failed": (500, EXIT_FAILED),
     "records_lost": (500, EXIT_FAILED),
+    "ref_missing": (500, EXIT_FAILED),
     "too_many_deletions": (500, EXIT_FAILED),
     "records_invalid": (500, EXIT_FAILED),
     "answer_held_back": (409, EXIT_FAILED),

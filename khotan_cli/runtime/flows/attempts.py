@@ -25,9 +25,13 @@ def restored(step: Step[Any, R], result: Any) -> R:
     return restored
 
 
+_MISTAKES = (TypeError, AttributeError, NameError, ImportError, SyntaxError, NotImplementedError)
+"""What Python raises for code that is wrong, whatever the data."""
+
+
 def hopeless(exc: Exception) -> bool:
     """Whether another try must end the same way."""
-    return isinstance(exc, KhotanError) and exc.status in (404, 409, 422)
+    return isinstance(exc, _MISTAKES) or (isinstance(exc, KhotanError) and exc.status in (404, 409, 422))
 
 
 def named(name: str, exc: Exception, timeout: float | None) -> Exception:

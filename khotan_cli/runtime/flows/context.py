@@ -16,12 +16,14 @@ from khotan_cli.runtime.flows.contain import contained
 from khotan_cli.runtime.flows.definition import Flow, Step
 from khotan_cli.runtime.flows.deletion import DeleteOptions
 from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.flows.push import Body, Ids, Outcomes, Push, PushResult
+from khotan_cli.runtime.flows.push import Push, PushResult
+from khotan_cli.runtime.flows.push_options import Body, ByRecord, OnError, Outcomes, PushOptions
 from khotan_cli.runtime.flows.recorder import Outcome, Recorder, StepScope, Work, as_json, scope_now
 from khotan_cli.runtime.flows.state import Cursor, RunCache
 from khotan_cli.runtime.flows.sync import Dedupe, OnInvalid, Sync, Transform
 from khotan_cli.runtime.flows.tally import SyncResult
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
+from khotan_cli.runtime.plugs.paths import Path
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.records.resources import Mappings
 from khotan_cli.runtime.store.base import utc_now
@@ -156,8 +158,11 @@ class FlowContext:
         key: str | Sequence[str],
         body: Body | None = None,
         update: BoundEndpoint[Any] | None = None,
-        ref: str = "id",
-        ids: Ids | None = None,
+        delete: BoundEndpoint[Any] | None = None,
+        ref: Path | None = None,
+        ids: ByRecord | None = None,
+        headers: ByRecord | None = None,
+        etag: bool = False,
         params: Mapping[str, Any] | None = None,
         batch: int = 1,
         batch_key: str | None = None,
@@ -165,7 +170,8 @@ class FlowContext:
         concurrency: int = 4,
         page: int = 200,
         skip_unchanged: bool = True,
-        on_error: OnInvalid = "skip",
+        on_error: OnError = "skip",
+        max_delete: float | None = None,
         name: str = "",
     ) -> PushResult:
         """Send records to an endpoint: rows of a select, items of another endpoint's pages, or any iterable of mappings.
@@ -173,29 +179,33 @@ class FlowContext:
         key: the field, or fields, that name a record; a select is read in their order, `page` rows per durable step.
         body: a function of a record that returns what is sent (a mapping or a model), or None to leave it out; default: the
         record. update: an endpoint for records that the service has already; its path parameter gets the id, which `ref`
-        finds in the answer to the first call (dotted path) and the mapping keeps: under the flow's resource, or else
-        privately for this flow. ids: a function of a record that gives further parameters of the call. batch: records per
-        call (then the body is a list, or `{batch_key: list}`), and outcomes a function of answer and records that says for
-        each record None (fine) or why not. skip_unchanged: leave out what the service is known to have already, be it that
-        it was sent before or that it came from there. on_error: "skip" counts and keeps a record that the service refuses
-        and goes on; "fail" ends the run. name: of what is kept privately of records sent; by default that of the table or
-        endpoint they come from, so that it is needed only where a flow pushes two lists of different things to one endpoint.
+        finds in the answer to the first call (path; default: where the flow's resource says, else "id") and the mapping
+        keeps: under the flow's resource, or else privately for this flow. An answer without that id fails the run.
+        delete: an endpoint for records that were sent and are no longer in the source, after a complete reading of it;
+        their mappings go too. max_delete: the share of the records sent, above 0 and up to 1, that one run may delete; by
+        default half of them, and 10 in any case. ids, headers: functions of a record, or of a record and what is known of it
+        (`SentRecord`), that give further parameters, and headers, of the call. etag: keep the ETag of each answer and send it
+        with the next update as If-Match (RFC 9110 13.1.1): a record that was changed at the service meanwhile is rejected,
+        with both versions, and not overwritten. batch: records per call (then the body is a list, or `{batch_key: list}`),
+        and outcomes a function of answer and records that says for each record None (fine) or why not. skip_unchanged: leave
+        out what the service is known to have already, be it that it was sent before or that it came from there. on_error:
+        "skip" counts and keeps a record that the service refuses and goes on; "fail" ends the run. name: of what is kept
+        privately of records sent; by default that of the table or endpoint they come from, so that it is needed only where a
+        flow pushes two lists of different things to one endpoint.
 
         Each call's outcome is stored when it is known: after a crash what has been sent is not sent again, save the calls
-        that were under way. Raises ConfigError for parts that do not fit.
+        that were under way. A successful answer whose body is not as declared counts as sent, and is reported in the run's
+        log. Raises ConfigError for parts that do not fit.
         """
-        return await Push(
-            self._host,
-            self._flow,
-            self.recorder,
-            source,
-            endpoint,
-            name=name,
+        options = PushOptions(
             key=(key,) if isinstance(key, str) else tuple(key),
             body=body,
             update=update,
+            delete=delete,
             ref=ref,
             ids=ids,
+            headers=headers,
+            etag=etag,
             params=params or {},
             batch=batch,
             batch_key=batch_key,
@@ -204,7 +214,10 @@ class FlowContext:
             page=page,
             skip_unchanged=skip_unchanged,
             on_error=on_error,
-        ).run()
+            max_delete=max_delete,
+            name=name,
+        )
+        return await Push(self._host, self._flow, self.recorder, source, endpoint, options).run()
 
     def mapping(self, resource: str) -> Mappings:
         """The mappings of a resource. Raises UnknownName."""

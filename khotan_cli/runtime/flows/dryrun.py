@@ -21,7 +21,7 @@ from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.recorder import LONGEST_LINE, Finished, Outcome, Recorder, Work
 from khotan_cli.runtime.plugs.hold import DRY_RUN_ID, HeldRequest, holding
 from khotan_cli.runtime.store.joining import around, instead, opening
-from khotan_cli.runtime.store.seen import RememberedKeys, SeenKeys
+from khotan_cli.runtime.store.seen import RememberedKeys, RememberedTexts, SeenKeys, StepTexts
 
 SAMPLE = 5
 
@@ -120,6 +120,9 @@ class DryRecorder(Recorder):
             place[what] = place.get(what, 0) + count
         room = SAMPLE - len(place["sample"])
         place["sample"] += [to_jsonable_python(record, fallback=repr) for record in records[:room]]
+
+    def texts(self, step: str) -> StepTexts:
+        return RememberedTexts(self.run_id, step, sqlite=self.database.sqlite)
 
     def seen(self, step: str, model: Any, key: Sequence[str]) -> SeenKeys:
         return RememberedKeys(self.run_id, step, model, key, sqlite=self.database.sqlite)

@@ -15,7 +15,7 @@ from khotan_cli.runtime.store.runs import Reject
 
 
 class Ledger:
-    """`counts`: of what is stored, by execution before a crash and by this one: created, updated, failed."""
+    """`counts`: of what is stored, by execution before a crash and by this one: created, updated, failed, deleted."""
 
     def __init__(self, recorder: Recorder, destination: Destination, page: str) -> None:
         self._recorder, self._destination, self._page = recorder, destination, page
@@ -23,6 +23,7 @@ class Ledger:
         self.counts: Counter[str] = Counter()
         self._done: list[Sent] = []
         self._failed: list[tuple[str, Reject]] = []
+        self._deleted: list[str] = []
         self._storing = asyncio.Lock()
 
     def sent(self, sent: Sent) -> None:
@@ -32,6 +33,10 @@ class Ledger:
     def failed(self, key: str, reason: str, record: object) -> None:
         """The service refused a record."""
         self._failed.append((key, Reject(self._page, reason, record)))
+
+    def deleted(self, key: str) -> None:
+        """The service has the record no more."""
+        self._deleted.append(key)
 
     async def earlier(self, session: AsyncSession) -> set[str]:
         """Keys of the records whose outcome an execution before a crash stored; they count for the page."""
@@ -45,10 +50,10 @@ class Ledger:
     async def store(self) -> None:
         """Store what is known by now; those who wait meanwhile store theirs together."""
         async with self._storing:
-            done, failed = self._done, self._failed
-            self._done, self._failed = [], []
+            done, failed, deleted = self._done, self._failed, self._deleted
+            self._done, self._failed, self._deleted = [], [], []
             try:
-                await self._store(done, failed)
+                await self._store(done, failed, deleted)
             except KhotanError as exc:
                 if exc.code != "mapping_conflict":
                     raise
@@ -70,15 +75,18 @@ class Ledger:
             reject = Reject(self._page, exc.message, {"key": sent.key, "ref": sent.ref})
             await self._store([], [(sent.key, reject)])
 
-    async def _store(self, done: Sequence[Sent], failed: Sequence[tuple[str, Reject]]) -> None:
+    async def _store(
+        self, done: Sequence[Sent], failed: Sequence[tuple[str, Reject]], deleted: Sequence[str] = ()
+    ) -> None:
         noted = [f"{'updated' if sent.changed else 'created'} {sent.key}" for sent in done]
-        noted += [f"failed {key}" for key, _ in failed]
+        noted += [f"failed {key}" for key, _ in failed] + [f"deleted {key}" for key in deleted]
         if not noted:
             return
 
         async def work(session: AsyncSession) -> None:
             await self._noted.note(session, noted)
             await self._destination.keep(session, done)
+            await self._destination.forget(session, deleted)
             await self._recorder.store.reject(session, self._recorder.run_id, [reject for _, reject in failed])
 
         async def done_before(session: AsyncSession) -> bool:

@@ -24,11 +24,15 @@ _WITHOUT_KEY = "without_key"
 
 @dataclass(frozen=True)
 class Chunk:
-    """Records, items that were not as declared (with the reason), and where the next are: JSON, None at the end."""
+    """Records, items that were not as declared (with the reason), and where the next are: JSON, None at the end.
+
+    gap: why the source may have records that did not come, or "".
+    """
 
     records: Sequence[Any]
     following: Any
     invalid: Sequence[tuple[Any, str]] = ()
+    gap: str = ""
 
 
 class Source(Protocol):
@@ -130,7 +134,9 @@ class EndpointSource:
         following = None
         if fetched.following is not None:
             following = (await without_secrets(fetched.following, self._walk.bound.plug)).to_json()
-        return Chunk(page.items, following, page.invalid)
+        gap = fetched.doubt or ("max_pages ended the walk" if fetched.cut else "")
+        gap = gap or (f"{len(page.invalid)} records could not be read" if page.invalid else "")
+        return Chunk(page.items, following, page.invalid, gap)
 
     def passed(self, position: Any) -> None:
         self._walk.passed(Position.from_json(position))

@@ -52,6 +52,12 @@ class CacheStore:
             found |= {row.key: row.value for row in rows.all()}
         return found
 
+    async def all_in(self, session: AsyncSession, cache: str, owner: str) -> dict[str, Any]:
+        """All values of an owner by key, in the caller's transaction."""
+        mine = (CACHE_ENTRIES.c.cache == cache) & (CACHE_ENTRIES.c.owner == owner) & self._alive()
+        rows = await session.execute(select(CACHE_ENTRIES.c.key, CACHE_ENTRIES.c.value).where(mine))
+        return {row.key: row.value for row in rows.all()}
+
     async def set_many(self, cache: str, owner: str, values: Mapping[str, Any], seconds: float | None = None) -> None:
         async with joined(self.database) as session:
             await self.set_in(session, cache, owner, values, seconds)

@@ -211,6 +211,15 @@ class MappingStore:
             await self.upsert(MappingChanges(found.resource, {key: refs}, replace=replace))
         return await self.get(mapping_id)
 
+    async def drop_refs(self, session: AsyncSession, resource: str, plug: str, keys: Sequence[str]) -> None:
+        """Take a plug's id from the mappings of these keys, in the caller's transaction; a mapping without any id goes."""
+        ids = list((await self._ids(session, resource, keys)).values()) if keys else []
+        if not ids:
+            return
+        await self._remove_refs(session, [(mapping_id, plug) for mapping_id in ids])
+        others = select(MAPPING_REFS.c.mapping_id).where(MAPPING_REFS.c.mapping_id == MAPPINGS.c.id)
+        await session.execute(delete(MAPPINGS).where(self._among(MAPPINGS.c.id, ids), ~others.exists()))
+
     async def delete(self, mapping_id: str) -> bool:
         statement = delete(MAPPINGS).where(MAPPINGS.c.id == mapping_id).returning(MAPPINGS.c.id)
         async with joined(self.database) as session:

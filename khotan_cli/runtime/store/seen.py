@@ -183,11 +183,11 @@ class SeenKeys(StepTexts):
         return stored
 
 
-class RememberedKeys(SeenKeys):
-    """The same for a dry run, whose transactions are all undone: the keys are kept here, and noted again where they count."""
+class RememberedTexts(StepTexts):
+    """The same for a dry run, whose transactions are all undone: they are kept here."""
 
-    def __init__(self, run_id: str, step: str, model: Any, key: Sequence[str], *, sqlite: bool) -> None:
-        super().__init__(run_id, step, model, key, sqlite=sqlite)
+    def __init__(self, run_id: str, step: str, *, sqlite: bool) -> None:
+        super().__init__(run_id, step, sqlite=sqlite)
         self._texts: set[str] = set()
 
     async def note(self, session: AsyncSession, texts: Sequence[str], noted_by: str = "") -> None:
@@ -196,11 +196,22 @@ class RememberedKeys(SeenKeys):
     async def known(self, session: AsyncSession, texts: Sequence[str]) -> set[str]:
         return self._texts & set(texts)
 
+    async def all(self, session: AsyncSession) -> list[str]:
+        return sorted(self._texts)
+
+    async def any(self, session: AsyncSession) -> bool:
+        return bool(self._texts)
+
+
+class RememberedKeys(RememberedTexts, SeenKeys):
+    """The keys of a dry run; comparisons with rows are SQL all the same."""
+
+    def __init__(self, run_id: str, step: str, model: Any, key: Sequence[str], *, sqlite: bool) -> None:
+        SeenKeys.__init__(self, run_id, step, model, key, sqlite=sqlite)
+        self._texts = set()
+
     def _noted(self) -> ColumnElement[bool]:
         texts = literal(json.dumps(sorted(self._texts)), Text)
         if self.sqlite:
             return self._text().in_(select(func.json_each(texts).table_valued("value").c.value))
         return self._text().in_(select(func.jsonb_array_elements_text(cast(texts, JSONB)).column_valued("value")))
-
-    async def any(self, session: AsyncSession) -> bool:
-        return bool(self._texts)
