@@ -84,7 +84,7 @@ async def test_reads_wait_for_a_database_that_is_away_as_writes_do(
                     down.clear()
                     stop = stopped(server, own)
                     await asyncio.to_thread(stop.__enter__)
-                    reading = asyncio.ensure_future(read())  # type: ignore[no-untyped-call]
+                    reading = asyncio.ensure_future(read())
                     await asyncio.sleep(0)
                     await asyncio.to_thread(stop.__exit__, None, None, None)
                     await reading

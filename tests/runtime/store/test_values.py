@@ -220,7 +220,8 @@ async def test_what_both_databases_hold_exactly(tables: Database) -> None:
     values = {"ratio": math.inf, "price": 10**8, "extra": {"big": 10**30, "none": None}}
     await write(tables, {"id": 1, **values}, {"id": 2, "ratio": -math.inf, "price": None, "extra": None})
     async with tables.session() as session:
-        rows = (await session.execute(select(Loose.ratio, Loose.price, Loose.extra).order_by(Loose.id))).all()  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+        found = select(col(Loose.ratio), col(Loose.price), col(Loose.extra)).order_by(col(Loose.id))
+        rows = (await session.execute(found)).all()
         nulls = (await session.execute(text("SELECT count(*) FROM loose WHERE extra IS NULL"))).scalar()
     assert [tuple(row) for row in rows] == [tuple(values.values()), (-math.inf, None, None)] and nulls == 1
 
