@@ -27,7 +27,7 @@ def restored(step: Step[Any, R], result: Any) -> R:
 
 def hopeless(exc: Exception) -> bool:
     """Whether another try must end the same way."""
-    return isinstance(exc, KhotanError) and exc.status in (404, 409, 422)
+    return isinstance(exc, KhotanError) and exc.http_status in (404, 409, 422)
 
 
 def named(name: str, exc: Exception, timeout: float | None) -> Exception:

@@ -255,7 +255,7 @@ async def _exchange(
     try:
         response = await client.send(request)
         try:
-            await _read(plug, response)
+            await _read(plug, response, ctx)
         finally:
             await response.aclose()
     except httpx.TransportError as exc:
@@ -264,34 +264,43 @@ async def _exchange(
         raise
     except ConfigError as exc:
         raise ConfigError(f"Plug {plug.name!r}: {exc.message}", hint=exc.hint) from None
-    except CodingError as exc:
-        raise ResponseInvalid(
-            f"The answer of {request.method} {request.url.copy_with(query=None)} cannot be decompressed: {exc}",
-            plug=plug.name,
-            hint="Compare its Content-Encoding with its body; it may have been cut short.",
-        ) from exc
     if log:
         debuglog.log_response(response, masker, (time.monotonic() - started) * 1000, secret=token)
     return response
 
 
-async def _read(plug: Plug, response: httpx.Response) -> None:
-    """Read the body, counting after decompression, so that a small answer cannot fill the memory."""
+async def _read(plug: Plug, response: httpx.Response, ctx: CallContext) -> None:
+    """Read the body, counting after decompression, so that a small answer cannot fill the memory.
+
+    Raises ResponseInvalid whose response has the status and the headers, and an empty body.
+    """
     if response.is_stream_consumed:  # a transport of the user's own, such as httpx.MockTransport, gave it whole
         return
     chunks: list[bytes] = []
     size, limit = 0, plug.max_response_bytes
-    async for chunk in _chunks(response):
-        size += len(chunk)
-        if size > limit:
-            raise ResponseInvalid(
-                f"The answer {response.status_code} of {response.request.url.copy_with(query=None)} is larger than "
-                f"{limit:,} bytes",
-                plug=plug.name,
-                code="response_too_large",
-                hint="Ask for fewer records a page, or raise max_response_bytes of the plug.",
-            )
-        chunks.append(chunk)
+    where = f"{response.request.method} {response.request.url.copy_with(query=None, userinfo=b'')}"
+    response._content = b""
+    try:
+        async for chunk in _chunks(response):
+            size += len(chunk)
+            if size > limit:
+                raise ResponseInvalid(
+                    f"The answer {response.status_code} of {where} is larger than {limit:,} bytes",
+                    plug=plug.name,
+                    endpoint=ctx.endpoint,
+                    response=response,
+                    code="response_too_large",
+                    hint="Ask for fewer records a page, or raise max_response_bytes of the plug.",
+                )
+            chunks.append(chunk)
+    except CodingError as exc:
+        raise ResponseInvalid(
+            f"The answer {response.status_code} of {where} cannot be decompressed: {exc}",
+            plug=plug.name,
+            endpoint=ctx.endpoint,
+            response=response,
+            hint="Compare its Content-Encoding with its body; it may have been cut short.",
+        ) from exc
     response._content = b"".join(chunks)  # what aread() does, with the bound above
 
 

@@ -224,7 +224,7 @@ async def test_a_401_refreshes_once_and_retries_once() -> None:
         issuer.issued = 9
         with pytest.raises(PlugError) as caught:
             await plug.read()
-        assert caught.value.status_code == 401
+        assert caught.value.status == 401
         assert [a.path for a in server.asked[before:]] == ["/read", "/token", "/read"]
 
 
