@@ -12,9 +12,7 @@ from khotan_cli.runtime.plugs.context import CallContext
 from khotan_cli.runtime.plugs.error_body import ServiceError
 from khotan_cli.runtime.plugs.masking import Masker, masker_of
 from khotan_cli.runtime.plugs.said import excerpt, one_line
-
-WITHHELD = "khotan.withheld"
-"""Extension of a response whose request went to another origin than the plug's, without its credentials."""
+from khotan_cli.runtime.plugs.withheld import withheld_from
 
 
 class RedirectError(httpx.UnsupportedProtocol):
@@ -24,6 +22,7 @@ class RedirectError(httpx.UnsupportedProtocol):
 def explain(error: httpx.TransportError, ctx: CallContext, *, method: str, url: str, attempts: int) -> PlugError:
     """The PlugError for a failure after the last attempt."""
     plug, endpoint = ctx.plug, ctx.endpoint
+    withheld = _withheld(error)
     masker = Masker([*ctx.secrets(), *ctx.tokens.secrets()])
     where = f"{method} {httpx.URL(url).copy_with(query=None, fragment=None)}"
     tries = f" after {attempts} attempts" if attempts > 1 else ""
@@ -38,7 +37,7 @@ def explain(error: httpx.TransportError, ctx: CallContext, *, method: str, url: 
             masker.text(f"{where} timed out{tries}: {error}"),
             plug=plug,
             endpoint=endpoint,
-            hint="Try again later, or raise the plug's timeout (seconds).",
+            hint=_joined("Try again later, or raise the plug's timeout (seconds).", withheld),
         )
     elif isinstance(error, httpx.ConnectError):
         what, hint = (
@@ -61,7 +60,19 @@ def explain(error: httpx.TransportError, ctx: CallContext, *, method: str, url: 
         )
     else:
         what, hint = f"the connection broke: {error}", "Try again; if it stays, check network and service."
-    return PlugUnreachable(masker.text(f"{where} failed{tries}: {what}"), plug=plug, endpoint=endpoint, hint=hint)
+    return PlugUnreachable(masker.text(f"{where} failed{tries}: {what}"), plug=plug, endpoint=endpoint, hint=_joined(hint, withheld))
+
+
+def _withheld(error: httpx.TransportError) -> str:
+    """Why the request that failed went without credentials; its URL may be the one of a redirect."""
+    try:
+        return withheld_from(error.request)
+    except RuntimeError:  # httpx raises it where the error names no request
+        return ""
+
+
+def _joined(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
 
 
 def status_error(plug: str, endpoint: str, response: httpx.Response, body: Any) -> PlugError:
@@ -73,7 +84,7 @@ def status_error(plug: str, endpoint: str, response: httpx.Response, body: Any) 
     request = response.request
     where = f"{request.method} {request.url.copy_with(query=None, fragment=None, userinfo=b'')}"
     name = f"{plug}.{endpoint}" if endpoint else plug
-    withheld = bool(response.extensions.get(WITHHELD))
+    withheld = withheld_from(response)
     refused = status in (401, 403) and not withheld
     said = excerpt(response, body)
     message = masker_of(response).text(f"{name}: {status} {response.reason_phrase} from {where}")
@@ -100,15 +111,15 @@ def service_error(plug: str, endpoint: str, response: httpx.Response, body: Any,
         response=response,
         body=body,
         code="service_error",
-        hint="This is what the service says; its documentation explains the code.",
+        hint=withheld_from(response) or "This is what the service says; its documentation explains the code.",
         details={"serviceCode": code, "serviceMessage": message},
     )
 
 
-def _guess(status: int, withheld: bool, said: str) -> str:
+def _guess(status: int, withheld: str, said: str) -> str:
     """What may be the cause. The service's own words come first; this is marked as a guess."""
-    if withheld and status in (401, 403):
-        return "The URL is of another origin than the plug's base_url, so that no credentials were sent to it."
+    if withheld:
+        return withheld
     guess = {
         401: "the credentials were not accepted; check the plug's variables",
         403: "the credentials do not allow this",

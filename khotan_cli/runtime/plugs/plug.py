@@ -40,7 +40,7 @@ from khotan_cli.runtime.plugs.vars import ResolvedVars, Var, VarStore, resolve
 _OPTIONS = frozenset(
     {
         "base_url", "auth", "retry", "paginator", "error_body", "rate_limit", "timeout", "headers", "encoding", "query_arrays",
-        "query_json", "quota", "transport", "http2", "verify", "proxy", "parsers", "max_response_bytes", "follow_redirects",
+        "query_json", "quota", "transport", "http2", "verify", "proxy", "parsers", "max_response_bytes", "follow_redirects", "cookies",
     }
 )  # fmt: skip
 
@@ -55,6 +55,7 @@ class Plug:
     successful answers are errors. transport: "aiohttp", or "httpx" for httpx's own; http2 implies the
     latter. verify: False, a CA file, or an SSLContext. proxy: a URL, None for the environment's, "" for none. parsers: content
     type → function(response); CSV and XML have one. max_response_bytes: after decompression.
+    cookies: True keeps the cookies of the plug's own origin between calls, in memory and apart for each credential.
     Override before_request / after_response (sync or async) to see or change every request and response.
     """
 
@@ -78,6 +79,7 @@ class Plug:
     parsers: Mapping[str, Parser] = {}
     max_response_bytes: int = 32 * 1024 * 1024
     follow_redirects: bool = True
+    cookies: bool = False
 
     _endpoints: ClassVar[Mapping[str, Endpoint[Any]]] = {}
     _vars: ClassVar[Mapping[str, Var]] = {}
