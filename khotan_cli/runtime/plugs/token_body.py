@@ -73,9 +73,8 @@ def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for name, item in value.items():
             if not isinstance(name, str):
-                yield f"{place}: the name {name!r}", name
-            else:
-                yield from _leaves(item, f"{place}.{name}")
+                raise ValueError(f"{place}: the name {name!r} is {type(name).__name__}, not text. Use text for names.")
+            yield from _leaves(item, f"{place}.{name}")
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             yield from _leaves(item, f"{place}[{index}]")
