@@ -60,7 +60,9 @@ def explain(error: httpx.TransportError, ctx: CallContext, *, method: str, url: 
         )
     else:
         what, hint = f"the connection broke: {error}", "Try again; if it stays, check network and service."
-    return PlugUnreachable(masker.text(f"{where} failed{tries}: {what}"), plug=plug, endpoint=endpoint, hint=_joined(hint, withheld))
+    return PlugUnreachable(
+        masker.text(f"{where} failed{tries}: {what}"), plug=plug, endpoint=endpoint, hint=_joined(hint, withheld)
+    )
 
 
 def _withheld(error: httpx.TransportError) -> str:

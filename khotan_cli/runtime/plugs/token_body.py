@@ -34,7 +34,9 @@ def check_body(option: str, body: Any, encoding: Encoding) -> None:
 def check_statuses(renew_on: Collection[int]) -> frozenset[int]:
     """The statuses of `renew_on`. Raises ValueError for a value that is not an error status (400 to 599)."""
     if not isinstance(renew_on, Collection) or isinstance(renew_on, (str, bytes)):
-        raise ValueError(f"renew_on={renew_on!r} is not a collection of statuses. Use renew_on=(401, 403), for example.")
+        raise ValueError(
+            f"renew_on={renew_on!r} is not a collection of statuses. Use renew_on=(401, 403), for example."
+        )
     for status in renew_on:
         if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 599:
             raise ValueError(f"renew_on: {status!r} is not an error status. Use numbers from 400 to 599.")

@@ -33,7 +33,12 @@ class Api(Plug):
         (Answer(201, b"no gzip", {**JSON, "Content-Encoding": "gzip"}), {}, 201, "response_invalid"),
         (Answer(202, b"x", {**JSON, "Content-Encoding": "made-up"}), {}, 202, "response_invalid"),
         (as_json({"error": 1}), {"error_body": ErrorBody("error")}, 200, "service_error"),
-        (as_json({"error": "invalid_scope"}, 400), {"auth": OAuth2ClientCredentials("/t", "i", "s")}, 400, "auth_failed"),
+        (
+            as_json({"error": "invalid_scope"}, 400),
+            {"auth": OAuth2ClientCredentials("/t", "i", "s")},
+            400,
+            "auth_failed",
+        ),
         (as_json({}, 418), {"auth": TokenAuth("/t", {"user": "u"})}, 418, "auth_failed"),
         (as_json({}), {"auth": TokenAuth("/t", {"user": "u"})}, 200, "auth_failed"),
         (Answer(drop=True), {}, None, "plug_unreachable"),

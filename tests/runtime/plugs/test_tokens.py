@@ -330,8 +330,18 @@ def test_a_body_that_cannot_be_sent_is_named_at_its_declaration(body: Any, encod
 @pytest.mark.parametrize(
     ("answer", "method", "secret", "words"),
     [
-        (as_json({"error": "invalid_client"}, 401), "client_secret_basic", "s", "auth_method='client_secret_post' instead"),
-        (as_json({"error": "invalid_client"}, 400), "client_secret_post", "s", "auth_method='client_secret_basic' instead"),
+        (
+            as_json({"error": "invalid_client"}, 401),
+            "client_secret_basic",
+            "s",
+            "auth_method='client_secret_post' instead",
+        ),
+        (
+            as_json({"error": "invalid_client"}, 400),
+            "client_secret_post",
+            "s",
+            "auth_method='client_secret_basic' instead",
+        ),
         (as_json({"error": "invalid_client"}), "client_secret_basic", "s", "auth_method="),
         (Answer(401), "client_secret_basic", "s", "auth_method="),
         (Answer(400, b"error=invalid_client"), "client_secret_basic", "s", "auth_method="),

@@ -83,7 +83,11 @@ async def test_a_redirect_that_comes_back_is_authenticated_again() -> None:
 @pytest.mark.parametrize(
     ("url", "base", "words"),
     [
-        ("http://api.example/x?a=1", "https://api.example/v1", ["http://api.example,", "https://api.example ", "scheme)"]),
+        (
+            "http://api.example/x?a=1",
+            "https://api.example/v1",
+            ["http://api.example,", "https://api.example ", "scheme)"],
+        ),
         ("https://api.example:8443/", "https://api.example", ["https://api.example:8443,", "(different port)"]),
         ("https://eu.api.example/", "https://api.example", ["https://eu.api.example,", "(different host)"]),
         ("http://b.example:81", "https://a.example:82", ["(different scheme, host and port)"]),
