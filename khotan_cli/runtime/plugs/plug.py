@@ -40,7 +40,8 @@ from khotan_cli.runtime.plugs.vars import ResolvedVars, Var, VarStore, resolve
 _OPTIONS = frozenset(
     {
         "base_url", "auth", "retry", "paginator", "error_body", "rate_limit", "timeout", "headers", "encoding", "query_arrays",
-        "query_json", "quota", "transport", "http2", "verify", "proxy", "parsers", "max_response_bytes", "follow_redirects", "cookies",
+        "query_json", "quota", "transport", "http2", "verify", "proxy", "parsers", "max_response_bytes", "follow_redirects",
+        "cookies",
     }
 )  # fmt: skip
 

@@ -56,7 +56,7 @@ async def test_forms_of_the_timestamp(kind: Any, text: str) -> None:
 
 
 def test_an_unknown_form_of_the_timestamp_is_named() -> None:
-    with pytest.raises(ValueError, match="timestamp_format='rfc2822' is not supported. Use seconds, "):
+    with pytest.raises(ValueError, match=r"timestamp_format='rfc2822' is not supported\. Use seconds, "):
         HmacAuth("k", timestamp_format="rfc2822")  # type: ignore[arg-type]
 
 
