@@ -63,7 +63,12 @@ def plug(
     _belongs(calling, call and not source, "a call", "khotan plug NAME --endpoint E, or NAME METHOD PATH.")
     _belongs(comparing, bool(endpoint), "an endpoint", "khotan plug NAME --endpoint E --compare")
     _belongs({"--fail-on": fail_on}, compare or bool(source), "--compare", "Add --compare.")
-    _belongs({"--port, --timeout, --no-browser or --redirect-uri": login_options}, sign_in, "--login", "khotan plug NAME --login")
+    _belongs(
+        {"--port, --timeout, --no-browser or --redirect-uri": login_options},
+        sign_in,
+        "--login",
+        "khotan plug NAME --login",
+    )
     _check_call(name, method, path, endpoint)
     if list_all and name:
         raise UsageError("--list shows every plug", hint=f"For one: khotan plug {name}")

@@ -18,6 +18,7 @@ from khotan_cli.runtime.plugs.auth import PlugAuth
 from khotan_cli.runtime.plugs.baseurl import BaseUrl
 from khotan_cli.runtime.plugs.codec import Encoding, decode_error, decode_untyped
 from khotan_cli.runtime.plugs.context import CallContext
+from khotan_cli.runtime.plugs.decompress import accept_encoding
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
 from khotan_cli.runtime.plugs.error_body import ErrorBody
 from khotan_cli.runtime.plugs.failures import service_error, status_error
@@ -130,7 +131,7 @@ class Plug:
         )
         self._own_headers = {
             "Accept": "application/json, */*;q=0.5",
-            "Accept-Encoding": "gzip, deflate",
+            "Accept-Encoding": accept_encoding(),
             "User-Agent": f"khotan/{__version__}",
             **self.headers,
         }

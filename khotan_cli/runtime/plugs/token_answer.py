@@ -81,7 +81,9 @@ def refusal_of(response: httpx.Response) -> Refusal:
     text = _first(nested, _WORDS) or _first(body, _WORDS)
     if isinstance(error, str) and not _ERROR_CODE.match(error):  # a sentence, or something that may be a token
         code, text = "", text or (error if " " in error.strip() else "")
-    return Refusal(code if _ERROR_CODE.match(code) else "", _OPAQUE.sub(BULLETS, " ".join(text.split()))[:_LONGEST])
+    # A service may put anything there, a token too.
+    shown = code if _ERROR_CODE.match(code) and not _OPAQUE.search(code) else ""
+    return Refusal(shown, _OPAQUE.sub(BULLETS, " ".join(text.split()))[:_LONGEST])
 
 
 def _first(document: Mapping[str, Any], names: tuple[str, ...]) -> str:

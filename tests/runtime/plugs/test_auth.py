@@ -32,7 +32,7 @@ from khotan_cli.runtime import (
     get,
 )
 from khotan_cli.runtime.plugs.send import send_once
-from khotan_cli.runtime.plugs.token import expiry
+from khotan_cli.runtime.plugs.token_answer import expiry
 from khotan_cli.runtime.plugs.tokens import Token
 from khotan_cli.runtime.plugs.vars import EnvVarStore
 from tests.support.loopback import Answer, Asked, as_json, loopback

@@ -81,10 +81,10 @@ async def test_never_across_origins(auth: Any) -> None:
     async with loopback(sessions()) as other:
 
         def own(asked: Asked) -> Answer:
-            cookie = {"Set_Cookie": "session=own; Path=/; Domain=127.0.0.1"}
+            cookie = "session=own; Path=/; Domain=127.0.0.1"
             if asked.path == "/away":
-                return as_json({}, 307, Location=f"{other.url}/x", **cookie)
-            return as_json({"came": asked.headers.get("cookie")}, **cookie)
+                return as_json({}, 307, Location=f"{other.url}/x", Set_Cookie=cookie)
+            return as_json({"came": asked.headers.get("cookie")}, Set_Cookie=cookie)
 
         async with loopback(own) as server:
             plug = Api().with_options(base_url=server.url, auth=auth)
@@ -121,7 +121,9 @@ async def test_a_token_request_opens_the_session() -> None:
 
 
 async def test_a_secure_cookie_does_not_travel_in_clear() -> None:
-    async with loopback(lambda asked: as_json({"came": asked.headers.get("cookie")}, Set_Cookie="a=1; Secure")) as server:
+    async with loopback(
+        lambda asked: as_json({"came": asked.headers.get("cookie")}, Set_Cookie="a=1; Secure")
+    ) as server:
         plug = Api().with_options(base_url=server.url)
         assert [await came(plug) for _ in range(2)] == [None, None]
 

@@ -33,6 +33,9 @@ class Service:
         self.login: Callable[[int], Answer | None] = lambda n: None
         self.refused = 401
 
+    def always(self, answer: Answer) -> None:
+        self.login = lambda n: answer
+
     def __call__(self, asked: Asked) -> Answer:
         self.paths.append(asked.path)
         if asked.path == "/read":
@@ -157,7 +160,7 @@ async def test_retries_of_a_token_end_as_the_retry_says() -> None:
             (as_json({"error": "invalid_client"}, 401), 1),
             (as_json({"error": "slow"}), 1),
         ):
-            service.login = lambda n, answer=answer: answer
+            service.always(answer)
             service.paths.clear()
             with pytest.raises(AuthError) as caught:
                 await plug.post("/write", body={})
@@ -187,6 +190,7 @@ async def test_the_exchange_of_a_code_is_retried_too(status: int, tries: int) ->
         ({"error": {"code": "locked", "message": "The account is locked"}}, "locked (The account is locked)"),
         ({"success": False, "message": "Wrong user"}, "Wrong user"),
         ({"error": "The user is unknown"}, "The user is unknown"),
+        ({"error": "Q1w2e3r4t5y6", "message": "token Q1w2e3r4t5y6"}, "token ••••"),
         ({"errorCode": "E_LOCKED", "errorMessage": "Locked"}, "E_LOCKED (Locked)"),
     ],
 )
@@ -239,7 +243,7 @@ async def test_a_type_that_is_not_declared_is_refused() -> None:
 async def test_statuses_that_renew(renew_on: Any, status: int, renewed: bool, kind: Any) -> None:
     service = Service()
     service.refused = status
-    given = ({"user": "u"},) if kind is TokenAuth else ("id", "secret")
+    given: tuple[Any, ...] = ({"user": "u"},) if kind is TokenAuth else ("id", "secret")
     async with loopback(service) as server:
         plug = Api().with_options(base_url=server.url, auth=kind("/login", *given, renew_on=renew_on))
         await plug.read()
