@@ -17,7 +17,7 @@ _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 _JSON = {"Content-Type": "application/json"}
 ANSWERS = {
     "a form without a token": Answer(200, f"sitzung={TOKEN}".encode(), _FORM),
-    "a form that is an error": Answer(400, f"error=invalid_grant&error_description={TOKEN}&refresh_token={TOKEN}".encode(), _FORM),
+    "a form that is an error": Answer(400, f"error=invalid_grant&error_description={TOKEN}&x={TOKEN}".encode(), _FORM),
     "text": Answer(200, TOKEN.encode(), {"Content-Type": "text/plain"}),
     "text of an error": Answer(500, f"cannot renew {TOKEN}".encode(), {"Content-Type": "text/plain"}),
     "truncated JSON": Answer(200, f'{{"access_token": "{TOKEN}", "expires'.encode(), _JSON),

@@ -36,7 +36,8 @@ for coding in ("gzip", "deflate", "br", "zstd"):
     ],
 )
 def test_codings_follow_what_is_installed(missing: list[str], asked: str) -> None:
-    done = subprocess.run([sys.executable, "-c", _PROGRAM.format(missing=missing)], capture_output=True, text=True)
+    command = [sys.executable, "-c", _PROGRAM.format(missing=missing)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.returncode) == (asked, 0), done.stderr
 
 
