@@ -309,6 +309,7 @@ class PlugError(KhotanError):
         plug: str = "",
         endpoint: str = "",
         response: httpx.Response | None = None,
+        status: int | None = None,
         body: Any = None,
         hint: str = "",
         code: str | None = None,
@@ -320,11 +321,15 @@ class PlugError(KhotanError):
         self.endpoint = endpoint
         self.response = response
         self.body = body
+        self._status = status
 
     @property
     def status(self) -> int | None:
-        """HTTP status that the service answered with; None where no answer came."""
-        return None if self.response is None else self.response.status_code
+        """HTTP status that the service answered with; None where no answer came.
+
+        Known without a `response` where the body could not be read whole: it broke off, or is too large.
+        """
+        return self._status if self.response is None else self.response.status_code
 
 
 class PlugUnreachable(PlugError):

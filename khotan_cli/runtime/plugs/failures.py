@@ -7,22 +7,39 @@ from typing import Any
 
 import httpx
 
-from khotan_cli.errors import PlugError, PlugTimeout, PlugUnreachable
+from khotan_cli.errors import AuthError, PlugError, PlugTimeout, PlugUnreachable
 from khotan_cli.runtime.plugs.context import CallContext
 from khotan_cli.runtime.plugs.error_body import ServiceError
 from khotan_cli.runtime.plugs.masking import Masker, masker_of
 from khotan_cli.runtime.plugs.said import excerpt, one_line
 from khotan_cli.runtime.plugs.withheld import withheld_from
 
+UNFINISHED = "khotan.unfinished"
+"""Extension of a request: the status of the answer whose body is being read."""
+
 
 class RedirectError(httpx.UnsupportedProtocol):
     """A redirect to something that is not an http(s) URL. Repeating the request would lead there again."""
 
 
+class TokenNotFetched(httpx.TransportError):
+    """No token came: the request that it was for never left.
+
+    `refusal`: the error of a token endpoint that answered with an error status, `response`.
+    """
+
+    def __init__(self, message: str, *, request: httpx.Request, refusal: AuthError | None = None) -> None:
+        super().__init__(message, request=request)
+        self.refusal = refusal
+        self.response = None if refusal is None else refusal.response
+
+
 def explain(error: httpx.TransportError, ctx: CallContext, *, method: str, url: str, attempts: int) -> PlugError:
     """The PlugError for a failure after the last attempt."""
     plug, endpoint = ctx.plug, ctx.endpoint
-    withheld = _withheld(error)
+    request = _request(error)
+    withheld = "" if request is None else withheld_from(request)
+    status: int | None = None if request is None else request.extensions.get(UNFINISHED)
     masker = Masker([*ctx.secrets(), *ctx.tokens.secrets()])
     where = f"{method} {httpx.URL(url).copy_with(query=None, fragment=None)}"
     tries = f" after {attempts} attempts" if attempts > 1 else ""
@@ -37,6 +54,7 @@ def explain(error: httpx.TransportError, ctx: CallContext, *, method: str, url: 
             masker.text(f"{where} timed out{tries}: {error}"),
             plug=plug,
             endpoint=endpoint,
+            status=status,
             hint=_joined("Try again later, or raise the plug's timeout (seconds).", withheld),
         )
     elif isinstance(error, httpx.ConnectError):
@@ -60,17 +78,16 @@ def explain(error: httpx.TransportError, ctx: CallContext, *, method: str, url: 
         )
     else:
         what, hint = f"the connection broke: {error}", "Try again; if it stays, check network and service."
-    return PlugUnreachable(
-        masker.text(f"{where} failed{tries}: {what}"), plug=plug, endpoint=endpoint, hint=_joined(hint, withheld)
-    )
+    message = masker.text(f"{where} failed{tries}: {what}")
+    return PlugUnreachable(message, plug=plug, endpoint=endpoint, status=status, hint=_joined(hint, withheld))
 
 
-def _withheld(error: httpx.TransportError) -> str:
-    """Why the request that failed went without credentials; its URL may be the one of a redirect."""
+def _request(error: httpx.TransportError) -> httpx.Request | None:
+    """The request that failed, which may be the one of a redirect."""
     try:
-        return withheld_from(error.request)
+        return error.request
     except RuntimeError:  # httpx raises it where the error names no request
-        return ""
+        return None
 
 
 def _joined(*sentences: str) -> str:

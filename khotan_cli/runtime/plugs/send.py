@@ -16,7 +16,7 @@ from khotan_cli.runtime.plugs import debuglog
 from khotan_cli.runtime.plugs.context import EXTENSION, CallContext
 from khotan_cli.runtime.plugs.cookies import jar_for
 from khotan_cli.runtime.plugs.decompress import CodingError, decoder_for
-from khotan_cli.runtime.plugs.failures import explain
+from khotan_cli.runtime.plugs.failures import UNFINISHED, TokenNotFetched, explain
 from khotan_cli.runtime.plugs.masking import EXTENSION as MASKER
 from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.outgoing import Outgoing, check_headers
@@ -31,18 +31,6 @@ if TYPE_CHECKING:
 
 MAX_REDIRECTS = 20
 _HOLDING_STATUSES = frozenset({429, 503})
-
-
-class TokenNotFetched(httpx.TransportError):
-    """No token came: the request that it was for never left.
-
-    `refusal`: the error of a token endpoint that answered with an error status, `response`.
-    """
-
-    def __init__(self, message: str, *, request: httpx.Request, refusal: AuthError | None = None) -> None:
-        super().__init__(message, request=request)
-        self.refusal = refusal
-        self.response = None if refusal is None else refusal.response
 
 
 async def send(plug: Plug, out: Outgoing, ctx: CallContext) -> httpx.Response:
@@ -275,6 +263,7 @@ async def _exchange(
     log = debuglog.enabled()
     masker = plug.masker(ctx) if log else Masker()
     started = time.monotonic()
+    request.extensions.pop(UNFINISHED, None)
     jar = jar_for(plug, request, ctx)
     if jar is not None:
         jar.set_cookie_header(request)
@@ -285,10 +274,13 @@ async def _exchange(
     try:
         response = await client.send(request)
         try:
+            request.extensions[UNFINISHED] = response.status_code
             await _read(plug, response, ctx)
+            del request.extensions[UNFINISHED]
         finally:
             await response.aclose()
     except httpx.TransportError as exc:
+        exc.request = request  # not every transport names it
         if log:
             debuglog.log_failure(request, exc, masker)
         raise
@@ -304,14 +296,13 @@ async def _exchange(
 async def _read(plug: Plug, response: httpx.Response, ctx: CallContext) -> None:
     """Read the body, counting after decompression, so that a small answer cannot fill the memory.
 
-    Raises ResponseInvalid whose response has the status and the headers, and an empty body.
+    Raises ResponseInvalid for a body that is too large or cannot be decompressed.
     """
     if response.is_stream_consumed:  # a transport of the user's own, such as httpx.MockTransport, gave it whole
         return
     chunks: list[bytes] = []
     size, limit = 0, plug.max_response_bytes
     where = f"{response.request.method} {response.request.url.copy_with(query=None, userinfo=b'')}"
-    response._content = b""
     try:
         async for chunk in _chunks(response):
             size += len(chunk)
@@ -320,7 +311,7 @@ async def _read(plug: Plug, response: httpx.Response, ctx: CallContext) -> None:
                     f"The answer {response.status_code} of {where} is larger than {limit:,} bytes",
                     plug=plug.name,
                     endpoint=ctx.endpoint,
-                    response=response,
+                    status=response.status_code,
                     code="response_too_large",
                     hint="Ask for fewer records a page, or raise max_response_bytes of the plug.",
                 )
@@ -330,7 +321,7 @@ async def _read(plug: Plug, response: httpx.Response, ctx: CallContext) -> None:
             f"The answer {response.status_code} of {where} cannot be decompressed: {exc}",
             plug=plug.name,
             endpoint=ctx.endpoint,
-            response=response,
+            status=response.status_code,
             hint="Compare its Content-Encoding with its body; it may have been cut short.",
         ) from exc
     response._content = b"".join(chunks)  # what aread() does, with the bound above

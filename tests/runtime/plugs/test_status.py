@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from khotan_cli.errors import CODES, KhotanError, PlugError, UsageError
 from khotan_cli.runtime import BearerAuth, ErrorBody, OAuth2ClientCredentials, Plug, Retry, TokenAuth, Var, get
-from tests.support.loopback import Answer, as_json, loopback
+from tests.support.loopback import Answer, Asked, as_json, loopback
 
 JSON = {"Content-Type": "application/json"}
 
@@ -55,6 +56,36 @@ async def test_the_status_is_the_one_of_the_service(
     error = caught.value
     assert (error.status, error.code, error.http_status) == (status, code, CODES[code][0])
     assert error.response is None or isinstance(error.response.content, bytes)
+
+
+@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+@pytest.mark.parametrize("path", ["/cut", "/slow", "/redirect"])
+async def test_an_answer_that_breaks_off_had_a_status(transport: Any, path: str) -> None:
+    never = asyncio.Event()
+
+    async def handler(asked: Asked) -> Answer:
+        if asked.path == "/redirect":
+            return Answer(307, headers={"Location": "/dead"})
+        if asked.path == "/dead":
+            return Answer(drop=True)
+        return Answer(raw=b"HTTP/1.1 203 OK\r\nContent-Length: 9\r\n\r\n{")
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 203 OK\r\nContent-Length: 9\r\n\r\n{")
+        await never.wait()
+        writer.close()
+
+    slow = await asyncio.start_server(hang, "127.0.0.1", 0)
+    async with loopback(handler) as server:
+        url = f"http://127.0.0.1:{slow.sockets[0].getsockname()[1]}" if path == "/slow" else server.url
+        plug = Api().with_options(base_url=url, transport=transport, timeout=0.5 if path == "/slow" else 30.0)
+        with pytest.raises(PlugError) as caught:
+            await plug.get(path)
+        await plug.aclose()
+    never.set()
+    slow.close()
+    assert caught.value.code == ("plug_timeout" if path == "/slow" else "plug_unreachable")
+    assert caught.value.status == (None if path == "/redirect" else 203)
 
 
 def test_other_errors_have_only_the_status_of_our_own_api() -> None:
