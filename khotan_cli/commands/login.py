@@ -45,9 +45,9 @@ class _Callback(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     timeout = _SILENCE
-    server: _Callback
 
     def do_GET(self) -> None:
+        assert isinstance(self.server, _Callback)
         waiting = self.server.waiting
         parts = urlsplit(self.path)
         state = parse_qs(parts.query).get("state", [""])[0]
