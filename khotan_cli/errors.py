@@ -28,7 +28,8 @@
         └── PaginationError   the service repeats a page, or gives no usable position
 
 Every error carries a code (snake_case, stable), a message (what happened, to which thing), a hint (what to do next)
-and `next`, commands that can be run as they stand. CODES maps a code to its HTTP status and its exit code.
+and `next`, commands that can be run as they stand. CODES maps a code to the HTTP
+status of khotan's own API (`http_status`) and to the exit code.
 """
 
 from __future__ import annotations
@@ -177,8 +178,8 @@ class KhotanError(Exception):
         self.details = dict(details or {})
 
     @property
-    def status(self) -> int:
-        """HTTP status the management API answers with."""
+    def http_status(self) -> int:
+        """HTTP status that khotan's own API answers with. `PlugError.status` is the one of the called service."""
         return CODES.get(self.code, CODES["failed"])[0]
 
     @property
@@ -297,7 +298,7 @@ class PlugError(KhotanError):
     """A call of an external API failed.
 
     `plug` and `endpoint` name the call. Where the service answered, `response` is the `httpx.Response` and
-    `status_code` its status; `body` is the model declared for that status, parsed, or the decoded body where none is.
+    `status` its status; `body` is the model declared for that status, parsed, or the decoded body where none is.
     """
 
     default_code = "plug_failed"
@@ -309,6 +310,7 @@ class PlugError(KhotanError):
         plug: str = "",
         endpoint: str = "",
         response: httpx.Response | None = None,
+        status: int | None = None,
         body: Any = None,
         hint: str = "",
         code: str | None = None,
@@ -320,11 +322,15 @@ class PlugError(KhotanError):
         self.endpoint = endpoint
         self.response = response
         self.body = body
+        self._status = status
 
     @property
-    def status_code(self) -> int | None:
-        """Status of the service's answer; None where none came. (`status` is what our own API answers with.)"""
-        return None if self.response is None else self.response.status_code
+    def status(self) -> int | None:
+        """HTTP status that the service answered with; None where no answer came.
+
+        Known without a `response` where the body could not be read whole: it broke off, or is too large.
+        """
+        return self._status if self.response is None else self.response.status_code
 
 
 class PlugUnreachable(PlugError):

@@ -69,7 +69,7 @@ class Feed:
             ]
         except KhotanError as exc:
             impatient = self._patience is not None and time.monotonic() - self._seen_at > self._patience
-            if exc.status not in _AWAY or impatient:
+            if exc.http_status not in _AWAY or impatient:
                 raise
             self.lost = exc
             return

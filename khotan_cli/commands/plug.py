@@ -43,6 +43,10 @@ def plug(
     ] = None,
     timeout: Annotated[int | None, typer.Option(help="With --login: seconds to wait.", show_default="300")] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="With --login: open no browser.")] = False,
+    redirect_uri: Annotated[
+        str,
+        typer.Option(metavar="URL", help="With --login: where to come back.", show_default="http://127.0.0.1/callback"),
+    ] = "",
 ) -> None:
     """List plugs, call them, and prove their contract against the live API.
 
@@ -51,7 +55,7 @@ def plug(
     khotan plug shop --endpoint list_orders --compare · khotan plug vars shop set token --stdin
     """
     call = bool(endpoint or method)
-    login_options = port is not None or timeout is not None or no_browser
+    login_options = port is not None or timeout is not None or no_browser or bool(redirect_uri)
     calling = {"--params": params, "--body": body, "--headers": headers, "--save": save}
     comparing = {"--compare": compare, "--from": source, "--fail-on": fail_on}
     actions = {"--list": list_all, "--info": info, "--enable": enable, "--disable": disable, "--resume": resume}
@@ -59,7 +63,12 @@ def plug(
     _belongs(calling, call and not source, "a call", "khotan plug NAME --endpoint E, or NAME METHOD PATH.")
     _belongs(comparing, bool(endpoint), "an endpoint", "khotan plug NAME --endpoint E --compare")
     _belongs({"--fail-on": fail_on}, compare or bool(source), "--compare", "Add --compare.")
-    _belongs({"--port, --timeout or --no-browser": login_options}, sign_in, "--login", "khotan plug NAME --login")
+    _belongs(
+        {"--port, --timeout, --no-browser or --redirect-uri": login_options},
+        sign_in,
+        "--login",
+        "khotan plug NAME --login",
+    )
     _check_call(name, method, path, endpoint)
     if list_all and name:
         raise UsageError("--list shows every plug", hint=f"For one: khotan plug {name}")
@@ -74,7 +83,8 @@ def plug(
     elif resume:
         _resume(name)
     elif sign_in:
-        login(name, port=port or 0, seconds=300 if timeout is None else timeout, browser=not no_browser)
+        seconds = 300 if timeout is None else timeout
+        login(name, port=port or 0, seconds=seconds, browser=not no_browser, redirect_uri=redirect_uri)
     elif call:
         given = {
             "params": read_object("--params", params),

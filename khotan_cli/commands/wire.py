@@ -208,7 +208,7 @@ def _forge(name: str, kind: str, body: object) -> None:
         except KhotanError as exc:
             if exc.code != "signature_invalid":
                 raise
-            refused = {"ok": True, "wire": name, "refused": True, "status": exc.status, "message": exc.message}
+            refused = {"ok": True, "wire": name, "refused": True, "status": exc.http_status, "message": exc.message}
         else:
             raise KhotanError(
                 f"{name} accepted a forged event: anybody can send to it",

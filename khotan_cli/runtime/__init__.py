@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from khotan_cli.runtime.flows.push import PushResult
     from khotan_cli.runtime.flows.slack import SlackNotifier
     from khotan_cli.runtime.flows.tally import SyncResult
-    from khotan_cli.runtime.plugs.auth import ApiKeyAuth, BasicAuth, BearerAuth, CustomAuth
+    from khotan_cli.runtime.plugs.auth import ApiKeyAuth, BasicAuth, BearerAuth, CustomAuth, PlugAuth
     from khotan_cli.runtime.plugs.context import CallContext
     from khotan_cli.runtime.plugs.endpoint import (
         Endpoint,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         put,
     )
     from khotan_cli.runtime.plugs.error_body import ErrorBody
-    from khotan_cli.runtime.plugs.oauth import OAuth2AuthorizationCode, OAuth2ClientCredentials
+    from khotan_cli.runtime.plugs.oauth import AuthorizationRequest, OAuth2AuthorizationCode, OAuth2ClientCredentials
     from khotan_cli.runtime.plugs.paginate import PageView, Paginator
     from khotan_cli.runtime.plugs.paginators import (
         CursorPaginator,
@@ -61,8 +61,9 @@ if TYPE_CHECKING:
     from khotan_cli.runtime.plugs.quota import Quota
     from khotan_cli.runtime.plugs.rate import RateLimit
     from khotan_cli.runtime.plugs.retry import Retry
-    from khotan_cli.runtime.plugs.signing import HmacAuth, SigningInput
-    from khotan_cli.runtime.plugs.token import TokenAuth
+    from khotan_cli.runtime.plugs.signing import HmacAuth, SigningInput, TimestampFormat
+    from khotan_cli.runtime.plugs.token import RenewedAuth, TokenAuth
+    from khotan_cli.runtime.plugs.tokens import Token
     from khotan_cli.runtime.plugs.vars import Var
     from khotan_cli.runtime.records.caches import Cache
     from khotan_cli.runtime.records.resources import Resource
@@ -90,7 +91,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ResponseInvalid",
     ),
     "khotan_cli.runtime.app": ("Khotan",),
-    "khotan_cli.runtime.plugs.auth": ("ApiKeyAuth", "BasicAuth", "BearerAuth", "CustomAuth"),
+    "khotan_cli.runtime.plugs.auth": ("ApiKeyAuth", "BasicAuth", "BearerAuth", "CustomAuth", "PlugAuth"),
     "khotan_cli.runtime.plugs.context": ("CallContext",),
     "khotan_cli.runtime.contract.check": ("Finding", "Report"),
     "khotan_cli.runtime.plugs.endpoint": (
@@ -105,7 +106,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "put",
     ),
     "khotan_cli.runtime.plugs.error_body": ("ErrorBody",),
-    "khotan_cli.runtime.plugs.oauth": ("OAuth2AuthorizationCode", "OAuth2ClientCredentials"),
+    "khotan_cli.runtime.plugs.oauth": ("AuthorizationRequest", "OAuth2AuthorizationCode", "OAuth2ClientCredentials"),
     "khotan_cli.runtime.plugs.paginate": ("PageView", "Paginator"),
     "khotan_cli.runtime.plugs.paginators": (
         "CursorPaginator",
@@ -123,8 +124,9 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "khotan_cli.runtime.plugs.rate": ("RateLimit",),
     "khotan_cli.runtime.plugs.quota": ("Quota",),
     "khotan_cli.runtime.plugs.retry": ("Retry",),
-    "khotan_cli.runtime.plugs.signing": ("HmacAuth", "SigningInput"),
-    "khotan_cli.runtime.plugs.token": ("TokenAuth",),
+    "khotan_cli.runtime.plugs.signing": ("HmacAuth", "SigningInput", "TimestampFormat"),
+    "khotan_cli.runtime.plugs.token": ("RenewedAuth", "TokenAuth"),
+    "khotan_cli.runtime.plugs.tokens": ("Token",),
     "khotan_cli.runtime.plugs.vars": ("Var",),
     "khotan_cli.runtime.flows.context": ("FlowContext",),
     "khotan_cli.runtime.flows.definition": (
@@ -159,6 +161,7 @@ _MODULES = {name: f"khotan_cli.runtime.webhooks.{name}" for name in ("challenges
 __all__ = [
     "ApiKeyAuth",
     "AuthError",
+    "AuthorizationRequest",
     "BasicAuth",
     "BearerAuth",
     "Cache",
@@ -193,12 +196,14 @@ __all__ = [
     "Paginator",
     "ParameterError",
     "Plug",
+    "PlugAuth",
     "PlugError",
     "PlugTimeout",
     "PlugUnreachable",
     "PushResult",
     "Quota",
     "RateLimit",
+    "RenewedAuth",
     "Report",
     "Resource",
     "ResponseInvalid",
@@ -213,6 +218,8 @@ __all__ = [
     "SubscribeContext",
     "Subscription",
     "SyncResult",
+    "TimestampFormat",
+    "Token",
     "TokenAuth",
     "Upserted",
     "Var",

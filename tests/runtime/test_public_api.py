@@ -9,12 +9,12 @@ from pathlib import Path
 import khotan_cli.runtime as runtime
 
 PINNED = """
-ApiKeyAuth AuthError BasicAuth BearerAuth Cache CallContext CursorPaginator CustomAuth Endpoint ErrorBody Finding
-Flow FlowContext FlowError Hooks MappingConflict MappingEntry PushResult Resource RunInfo RunResult SlackNotifier Step
-SyncResult Upserted Variant inflow ingest outflow relay step upsert
+ApiKeyAuth AuthError AuthorizationRequest BasicAuth BearerAuth Cache CallContext CursorPaginator CustomAuth Endpoint
+ErrorBody Finding Flow FlowContext FlowError Hooks MappingConflict MappingEntry PushResult Resource RunInfo RunResult
+SlackNotifier Step Token TimestampFormat SyncResult Upserted Variant inflow ingest outflow relay step upsert
 FunctionPaginator HmacAuth JsonApiPaginator KeysetPaginator Khotan KhotanError LinkHeaderPaginator
 NextUrlPaginator OAuth2AuthorizationCode OAuth2ClientCredentials OffsetPaginator PageNumberPaginator PageView
-PaginationError Paginator ParameterError Plug PlugError PlugTimeout PlugUnreachable RateLimit Report
+PaginationError Paginator ParameterError Plug PlugAuth PlugError PlugTimeout PlugUnreachable RateLimit RenewedAuth Report
 Quota ResponseInvalid Retry SigningInput SinglePagePaginator TokenAuth Var
 delete endpoint get head options parse_csv parse_xml patch post put xml_parser
 Event EventInfo Rule SubscribeContext Subscription WebhookRequest Wire challenges signatures

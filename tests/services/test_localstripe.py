@@ -89,12 +89,12 @@ async def test_basic_authentication_with_the_key_as_user_name(stripe: Stripe) ->
 async def test_a_declared_error_carries_its_model(stripe: Stripe) -> None:
     with pytest.raises(PlugError) as caught:
         await stripe.get_customer(customer_id="cus_none")
-    assert caught.value.status_code == 404
+    assert caught.value.status == 404
     assert isinstance(caught.value.body, StripeError)
 
 
 async def test_a_wrong_key_is_refused_and_not_shown(stripe: Stripe) -> None:
     with pytest.raises(PlugError) as caught:
         await stripe.with_vars(api_key="pk_wrong_key_9999").list_customers()
-    assert (caught.value.code, caught.value.status_code) == ("plug_refused", 401)
+    assert (caught.value.code, caught.value.status) == ("plug_refused", 401)
     assert "pk_wrong_key_9999" not in str(caught.value.to_json())

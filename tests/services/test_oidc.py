@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from khotan_cli.errors import AuthError
 from khotan_cli.runtime import OAuth2AuthorizationCode, OAuth2ClientCredentials, Plug, Retry, Var, get
 from khotan_cli.runtime.plugs.send import send_once
+from khotan_cli.runtime.plugs.tokens import Token
 from tests.support.services import Service
 
 pytestmark = pytest.mark.xdist_group("oidc")
@@ -78,6 +79,8 @@ async def test_a_wrong_secret_is_named_but_not_shown(provider: Provider) -> None
     with pytest.raises(AuthError, match="invalid_client") as caught:
         await wrong.whoami()
     assert "wr0ng" not in str(caught.value.to_json())
+    assert "auth_method='client_secret_post' instead of 'client_secret_basic'" in caught.value.hint
+    assert caught.value.status == 401
 
 
 async def test_many_calls_at_once_fetch_one_token(provider: Provider, oidc: Service) -> None:
@@ -131,6 +134,21 @@ async def test_without_a_login_the_error_says_how_to_sign_in(provider: Provider)
     with pytest.raises(AuthError, match="not signed in") as caught:
         await provider.with_auth(login()).whoami()
     assert caught.value.next == ("khotan plug provider --login",)
+
+
+async def test_a_refresh_token_that_the_provider_refuses_is_forgotten(provider: Provider, oidc: Service) -> None:
+    auth = login()
+    plug = provider.with_auth(auth)
+    ctx = plug.context("", await plug.resolve())
+    await auth.keep(ctx, auth.token_key(ctx), Token("ended-token", 1.0, 0.0, "made-up-refresh-token"))
+    before = token_requests(oidc)
+    with pytest.raises(AuthError, match="invalid_grant"):
+        await plug.whoami()
+    with pytest.raises(AuthError, match="not signed in"):
+        await plug.whoami()
+    assert token_requests(oidc) - before <= 1
+    await sign_in(plug, auth)
+    assert (await plug.whoami()).account == "tester"
 
 
 async def until_expired(plug: Provider, oidc: Service) -> None:

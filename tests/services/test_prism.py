@@ -67,4 +67,4 @@ async def test_query_and_body_pass_prisms_validation(plug: Petstore) -> None:
 async def test_without_the_key_it_is_refused(plug: Petstore) -> None:
     with pytest.raises(PlugError) as caught:
         await plug.with_auth(None).get_pet(pet_id=10)
-    assert (caught.value.code, caught.value.status_code) == ("plug_refused", 401)
+    assert (caught.value.code, caught.value.status) == ("plug_refused", 401)

@@ -147,7 +147,9 @@ def _comparable(plug: Plug, endpoint: Endpoint[Any], model: Any, response: httpx
     if model is str:
         return text_of(response)
     if not response.content:
-        raise ResponseInvalid(f"{name}: the answer {response.status_code} is empty", hint="Nothing can be compared.")
+        raise ResponseInvalid(
+            f"{name}: the answer {response.status_code} is empty", response=response, hint="Nothing can be compared."
+        )
     if kind and not is_json(kind) and parser_for(plug.parsers, kind) is None:
         raise not_json(response)
     parsed = decode_untyped(response, plug.parsers)  # says of broken JSON which request it answered

@@ -45,7 +45,7 @@ def error_response(
     error: KhotanError, status: int | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     more: dict[str, str] = {}
-    status = status or error.status
+    status = status or error.http_status
     if status == 401:
         more["WWW-Authenticate"] = SCHEME  # RFC 9110 11.6.1 asks for a challenge
     if status == 503:

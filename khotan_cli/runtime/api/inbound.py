@@ -108,18 +108,18 @@ def _segments(scope: Scope) -> list[str]:
 
 def _refusal(scope: Scope, exc: KhotanError) -> tuple[int, dict[str, Any], dict[str, str]]:
     """Status, document and header fields for a request that is not taken."""
-    headers = hang_up(scope) if exc.status in _UNREAD else {}
-    if exc.status == 503:
+    headers = hang_up(scope) if exc.http_status in _UNREAD else {}
+    if exc.http_status == 503:
         headers["Retry-After"] = RETRY_SECONDS
-    if exc.status == 405:
+    if exc.http_status == 405:
         headers["Allow"] = ", ".join(exc.details.get("allow", ()))
-    if exc.status >= 500 and scope.get(LOCAL_SCOPE) is not True:
-        told = (scope["method"], scope["path"], exc.status, exc.code, exc.message, exc.hint)
+    if exc.http_status >= 500 and scope.get(LOCAL_SCOPE) is not True:
+        told = (scope["method"], scope["path"], exc.http_status, exc.code, exc.message, exc.hint)
         logger.error("%s %r is answered with %d, %s: %s. %s", *told)
-        return exc.status, _UNAVAILABLE, headers
+        return exc.http_status, _UNAVAILABLE, headers
     document = exc.to_json()
     document.pop("next", None)  # commands are not for the world
-    return exc.status, document, headers
+    return exc.http_status, document, headers
 
 
 def _answer(receipt: Receipt) -> tuple[int, Any]:

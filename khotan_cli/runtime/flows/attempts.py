@@ -31,7 +31,7 @@ _MISTAKES = (TypeError, AttributeError, NameError, ImportError, SyntaxError, Not
 
 def hopeless(exc: Exception) -> bool:
     """Whether another try must end the same way."""
-    return isinstance(exc, _MISTAKES) or (isinstance(exc, KhotanError) and exc.status in (404, 409, 422))
+    return isinstance(exc, _MISTAKES) or (isinstance(exc, KhotanError) and exc.http_status in (404, 409, 422))
 
 
 def named(name: str, exc: Exception, timeout: float | None) -> Exception:

@@ -20,7 +20,7 @@ from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.plugs.hold import HeldAnswer
 from khotan_cli.runtime.plugs.paths import Path, path_keys, path_text
 
-_OF_NO_RECORD = (401, 429, 502, 503, 504)
+OF_NO_RECORD = (401, 429, 502, 503, 504)
 """Statuses that tell of credentials or of an outage (RFC 9110 15, RFC 6585 4): whatever else is sent would fail too."""
 _PRECONDITION_FAILED = 412
 _LONGEST_ANSWER = 4000
@@ -103,8 +103,8 @@ class PushCalls:
         ledger.failed(item.key, reason, item.payload)
 
     def _refused(self, exc: PlugError, call: Sequence[Item], ledger: Ledger) -> None:
-        status = None if exc.response is None else exc.response.status_code
-        if status is None or status in _OF_NO_RECORD or self._options.on_error == "fail":
+        status = exc.status
+        if status is None or status in OF_NO_RECORD or self._options.on_error == "fail":
             raise exc
         for item in call:
             if status == _PRECONDITION_FAILED:
@@ -190,10 +190,11 @@ async def answer_of(bound: BoundEndpoint[Any], **params: Any) -> Answer:
     """
     try:
         response = await bound.raw(**params)
-    except ResponseInvalid as exc:
-        if exc.response is None or not exc.response.is_success:
+    except PlugError as exc:
+        # The answer was too long, could not be decompressed, or broke off: its status says that the call succeeded.
+        if exc.status is None or not 200 <= exc.status < 300 or exc.code == "service_error":
             raise
-        return Answer(None, exc.response.headers.get("etag", ""), exc.message)
+        return Answer(None, "", exc.message)
     if isinstance(response, HeldAnswer):
         return Answer(response)
     etag = response.headers.get("etag", "")

@@ -38,7 +38,8 @@ class Rows:
         wins: Wins = "last",
     ) -> None:
         self.table, self.key, self.exclude, self.sqlite = table, key, exclude_on_update, sqlite
-        self.unset, self.wins = unset, wins
+        self.unset: Unset = unset
+        self.wins: Wins = wins
         columns = named_columns(table)
         self.columns = frozenset(columns)
         self._key_types = [columns[name].type for name in key]

@@ -12,6 +12,7 @@ from khotan_cli.errors import FlowError, PlugError
 from khotan_cli.runtime.flows.deletion import MOST, SPARED
 from khotan_cli.runtime.flows.destination import Destination, SentRecord
 from khotan_cli.runtime.flows.ledger import Ledger
+from khotan_cli.runtime.flows.push_calls import OF_NO_RECORD
 from khotan_cli.runtime.flows.push_options import PushOptions
 from khotan_cli.runtime.flows.recorder import Outcome, Recorder
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
@@ -113,11 +114,11 @@ class Vanished:
             if not isinstance(response, HeldAnswer) and response.status_code not in _GONE and not response.is_success:
                 self._endpoint.result(response)  # raises
         except PlugError as exc:
-            if exc.response is None or exc.response.status_code in (401, 429, 502, 503, 504):
+            if exc.status is None or exc.status in OF_NO_RECORD:
                 raise
             if self._options.on_error == "fail":
                 raise
-            ledger.failed(key, f"{exc.response.status_code}: record {key[:100]}: {exc.message}"[:600], {"key": key})
+            ledger.failed(key, f"{exc.status}: record {key[:100]}: {exc.message}"[:600], {"key": key})
             return
         ledger.deleted(key)
 

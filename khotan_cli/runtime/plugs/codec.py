@@ -15,6 +15,7 @@ from khotan_cli.runtime.plugs.jsontext import NotJson, check_json, dump_json, lo
 from khotan_cli.runtime.plugs.masking import masker_of
 from khotan_cli.runtime.plugs.parsers import Parser, decoded, is_xml, parser_for, with_lists
 from khotan_cli.runtime.plugs.query import scalar_text
+from khotan_cli.runtime.plugs.withheld import withheld_from
 
 Encoding = Literal["json", "form"]
 
@@ -218,4 +219,4 @@ def _invalid(response: httpx.Response, what: str, *, hint: str = "", preview_bod
     text = masker.text(f"The answer {response.status_code} of {where} {what}") + (
         f"; it begins {begins!r}" if begins else ""
     )
-    return ResponseInvalid(text, response=response, hint=hint)
+    return ResponseInvalid(text, response=response, hint=withheld_from(response) or hint)

@@ -7,10 +7,14 @@ or `brotlicffi`, zstd (RFC 8878) with `zstandard`. httpx's own decoders expand a
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import zlib
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, Protocol
 
+_PACKAGES = {"br": ("brotli", "brotlicffi"), "zstd": ("zstandard",)}
+"""Packages that decode a coding; one of them is enough."""
 STEP = 64 * 1024
 """Bytes of output that one step makes, at most; br and zstd without a limit of their own make somewhat more."""
 _SLICE = 32
@@ -40,6 +44,13 @@ def decoder_for(content_encoding: str) -> Decoder | None:
     if not found:
         return None
     return found[0] if len(found) == 1 else _Chain(found)
+
+
+@cache
+def accept_encoding() -> str:
+    """The codings to ask for (RFC 9110 12.5.3): gzip, deflate, and br and zstd where a package that decodes them is installed."""
+    found = [coding for coding, names in _PACKAGES.items() if any(map(importlib.util.find_spec, names))]
+    return ", ".join(["gzip", "deflate", *found])
 
 
 def _made(name: str) -> Decoder:
@@ -97,7 +108,7 @@ def _is_zlib(data: bytes) -> bool:
 
 class _Brotli:
     def __init__(self) -> None:
-        module = _module("br", "brotli", "brotlicffi")
+        module = _module("br")
         self._inner = module.Decompressor()
         self._begun = False
 
@@ -143,7 +154,7 @@ class _Zstd:
     """zstd of any number of frames."""
 
     def __init__(self) -> None:
-        self._module = _module("zstd", "zstandard")
+        self._module = _module("zstd")
         self._inner = self._frame()
         self._begun = False
 
@@ -191,7 +202,8 @@ class _Chain:
             decoder.finish()
 
 
-def _module(coding: str, *names: str) -> Any:
+def _module(coding: str) -> Any:
+    names = _PACKAGES[coding]
     for name in names:
         try:
             return importlib.import_module(name)

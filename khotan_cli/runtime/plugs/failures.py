@@ -7,23 +7,39 @@ from typing import Any
 
 import httpx
 
-from khotan_cli.errors import PlugError, PlugTimeout, PlugUnreachable
+from khotan_cli.errors import AuthError, PlugError, PlugTimeout, PlugUnreachable
 from khotan_cli.runtime.plugs.context import CallContext
 from khotan_cli.runtime.plugs.error_body import ServiceError
 from khotan_cli.runtime.plugs.masking import Masker, masker_of
 from khotan_cli.runtime.plugs.said import excerpt, one_line
+from khotan_cli.runtime.plugs.withheld import withheld_from
 
-WITHHELD = "khotan.withheld"
-"""Extension of a response whose request went to another origin than the plug's, without its credentials."""
+UNFINISHED = "khotan.unfinished"
+"""Extension of a request: the status of the answer whose body is being read."""
 
 
 class RedirectError(httpx.UnsupportedProtocol):
     """A redirect to something that is not an http(s) URL. Repeating the request would lead there again."""
 
 
+class TokenNotFetched(httpx.TransportError):
+    """No token came: the request that it was for never left.
+
+    `refusal`: the error of a token endpoint that answered with an error status, `response`.
+    """
+
+    def __init__(self, message: str, *, request: httpx.Request, refusal: AuthError | None = None) -> None:
+        super().__init__(message, request=request)
+        self.refusal = refusal
+        self.response = None if refusal is None else refusal.response
+
+
 def explain(error: httpx.TransportError, ctx: CallContext, *, method: str, url: str, attempts: int) -> PlugError:
     """The PlugError for a failure after the last attempt."""
     plug, endpoint = ctx.plug, ctx.endpoint
+    request = _request(error)
+    withheld = "" if request is None else withheld_from(request)
+    status: int | None = None if request is None else request.extensions.get(UNFINISHED)
     masker = Masker([*ctx.secrets(), *ctx.tokens.secrets()])
     where = f"{method} {httpx.URL(url).copy_with(query=None, fragment=None)}"
     tries = f" after {attempts} attempts" if attempts > 1 else ""
@@ -38,7 +54,8 @@ def explain(error: httpx.TransportError, ctx: CallContext, *, method: str, url: 
             masker.text(f"{where} timed out{tries}: {error}"),
             plug=plug,
             endpoint=endpoint,
-            hint="Try again later, or raise the plug's timeout (seconds).",
+            status=status,
+            hint=_joined("Try again later, or raise the plug's timeout (seconds).", withheld),
         )
     elif isinstance(error, httpx.ConnectError):
         what, hint = (
@@ -61,7 +78,20 @@ def explain(error: httpx.TransportError, ctx: CallContext, *, method: str, url: 
         )
     else:
         what, hint = f"the connection broke: {error}", "Try again; if it stays, check network and service."
-    return PlugUnreachable(masker.text(f"{where} failed{tries}: {what}"), plug=plug, endpoint=endpoint, hint=hint)
+    message = masker.text(f"{where} failed{tries}: {what}")
+    return PlugUnreachable(message, plug=plug, endpoint=endpoint, status=status, hint=_joined(hint, withheld))
+
+
+def _request(error: httpx.TransportError) -> httpx.Request | None:
+    """The request that failed, which may be the one of a redirect."""
+    try:
+        return error.request
+    except RuntimeError:  # httpx raises it where the error names no request
+        return None
+
+
+def _joined(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
 
 
 def status_error(plug: str, endpoint: str, response: httpx.Response, body: Any) -> PlugError:
@@ -73,7 +103,7 @@ def status_error(plug: str, endpoint: str, response: httpx.Response, body: Any) 
     request = response.request
     where = f"{request.method} {request.url.copy_with(query=None, fragment=None, userinfo=b'')}"
     name = f"{plug}.{endpoint}" if endpoint else plug
-    withheld = bool(response.extensions.get(WITHHELD))
+    withheld = withheld_from(response)
     refused = status in (401, 403) and not withheld
     said = excerpt(response, body)
     message = masker_of(response).text(f"{name}: {status} {response.reason_phrase} from {where}")
@@ -100,15 +130,15 @@ def service_error(plug: str, endpoint: str, response: httpx.Response, body: Any,
         response=response,
         body=body,
         code="service_error",
-        hint="This is what the service says; its documentation explains the code.",
+        hint=withheld_from(response) or "This is what the service says; its documentation explains the code.",
         details={"serviceCode": code, "serviceMessage": message},
     )
 
 
-def _guess(status: int, withheld: bool, said: str) -> str:
+def _guess(status: int, withheld: str, said: str) -> str:
     """What may be the cause. The service's own words come first; this is marked as a guess."""
-    if withheld and status in (401, 403):
-        return "The URL is of another origin than the plug's base_url, so that no credentials were sent to it."
+    if withheld:
+        return withheld
     guess = {
         401: "the credentials were not accepted; check the plug's variables",
         403: "the credentials do not allow this",

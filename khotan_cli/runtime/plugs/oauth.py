@@ -9,7 +9,7 @@ import base64
 import hmac
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import parse_qs, quote_plus, urlsplit
@@ -19,7 +19,9 @@ import httpx
 from khotan_cli.errors import AuthError
 from khotan_cli.runtime.plugs.auth import Text, shown
 from khotan_cli.runtime.plugs.context import CallContext
-from khotan_cli.runtime.plugs.token import RenewedAuth, endpoint_url, expiry
+from khotan_cli.runtime.plugs.token import RENEW_ON, RenewedAuth, endpoint_url
+from khotan_cli.runtime.plugs.token_answer import expiry, refusal_of
+from khotan_cli.runtime.plugs.token_body import check_statuses
 from khotan_cli.runtime.plugs.tokens import Token
 
 ClientMethod = Literal["client_secret_basic", "client_secret_post", "none"]
@@ -47,12 +49,20 @@ class _OAuth2(RenewedAuth):
         scope: str,
         auth_method: ClientMethod,
         extra: Mapping[str, Text] | None,
+        token_type: str,
+        prefix: str | None,
+        renew_on: Collection[int],
         clock: Callable[[], float],
     ) -> None:
         if auth_method not in ("client_secret_basic", "client_secret_post", "none"):
             raise ValueError(f"auth_method {auth_method!r} is not client_secret_basic, client_secret_post or none")
         self.token_url, self.client_id, self.client_secret = token_url, client_id, client_secret
+        if not token_type or not all("!" <= char <= "~" for char in token_type):
+            raise ValueError(f"token_type={token_type!r} is not the name of a token type. Use 'Bearer', for example.")
         self.scope, self.extra = scope, dict(extra or {})
+        self.token_type = token_type
+        self.prefix = f"{token_type} " if prefix is None else prefix
+        self.renew_on = check_statuses(renew_on)
         self.auth_method: ClientMethod = auth_method if client_secret is not None else "none"
         self.clock = clock
 
@@ -75,17 +85,37 @@ class _OAuth2(RenewedAuth):
         body = self.token_body(ctx, response)
         text = body.get("access_token") if isinstance(body, Mapping) else None
         if not isinstance(text, str) or not text:
-            raise self.token_error(ctx, response, "answers without an access_token")
-        kind = body.get("token_type", "Bearer")
-        if str(kind).lower() != "bearer":
-            raise self.token_error(ctx, response, f"issues tokens of type {kind!r}; only Bearer is supported")
+            what = f"answers {response.status_code} without an access_token{refusal_of(response)}"
+            raise self.token_error(ctx, response, what)
+        kind = body.get("token_type") or self.token_type
+        if str(kind).lower() != self.token_type.lower():
+            what = f"issues tokens of type {str(kind)[:40]!r}, but token_type={self.token_type!r} is declared"
+            raise self.token_error(ctx, response, what)
         now = self.clock()
         refresh = body.get("refresh_token") or (old.refresh_token if old else None)
+        ctx.tokens.remember(*(body[name] for name in ("id_token",) if isinstance(body.get(name), str)))
         return Token(text, expiry(body.get("expires_in"), "seconds", now), now, refresh)
+
+    def place(self, request: httpx.Request, token: Token) -> None:
+        request.headers["Authorization"] = self.prefix + token.access_token
+
+    def error_hint(self, response: httpx.Response) -> str:
+        code = refusal_of(response).code
+        if code != "invalid_client" and (code or response.status_code != httpx.codes.UNAUTHORIZED):
+            return super().error_hint(response)
+        if self.client_secret is None:
+            return "Check client_id. No client_secret is declared; the service may require one."
+        other = "client_secret_post" if self.auth_method == "client_secret_basic" else "client_secret_basic"
+        return (
+            f"Check client_id and client_secret. The service may also expect them in another place: try "
+            f"auth_method={other!r} instead of {self.auth_method!r}."
+        )
 
     def source(self, ctx: CallContext) -> str:
         secret = "" if self.client_secret is None else ctx.value(self.client_secret)
-        return "\0".join([endpoint_url(ctx, self.token_url), ctx.value(self.client_id), secret, self.scope])
+        # An audience or a tenant makes another token.
+        extra = [f"{name}={ctx.value(text)}" for name, text in self.extra.items()]
+        return "\0".join([endpoint_url(ctx, self.token_url), ctx.value(self.client_id), secret, self.scope, *extra])
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -102,7 +132,9 @@ class _OAuth2(RenewedAuth):
 class OAuth2ClientCredentials(_OAuth2):
     """Client credentials grant (RFC 6749 4.4). token_url: absolute, or relative to the plug's base URL.
 
-    extra: further form fields of the token request, such as `{"audience": "…"}`.
+    extra: further form fields of the token request, such as `{"audience": "…"}`. token_type: the type that the service
+    issues (RFC 6749 7.1), compared without case; it is also the scheme of the Authorization header unless `prefix` gives
+    the text before the token. renew_on: statuses of the API that renew the token.
     """
 
     def __init__(
@@ -114,10 +146,22 @@ class OAuth2ClientCredentials(_OAuth2):
         scope: str = "",
         auth_method: ClientMethod = "client_secret_basic",
         extra: Mapping[str, Text] | None = None,
+        token_type: str = "Bearer",
+        prefix: str | None = None,
+        renew_on: Collection[int] = RENEW_ON,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(
-            token_url, client_id, client_secret, scope=scope, auth_method=auth_method, extra=extra, clock=clock
+            token_url,
+            client_id,
+            client_secret,
+            scope=scope,
+            auth_method=auth_method,
+            extra=extra,
+            token_type=token_type,
+            prefix=prefix,
+            renew_on=renew_on,
+            clock=clock,
         )
 
     async def token_request(self, ctx: CallContext, old: Token | None) -> httpx.Request:
@@ -145,6 +189,7 @@ class OAuth2AuthorizationCode(_OAuth2):
 
     Somebody signs in once: `khotan plug NAME --login`, or `authorization_request` and `exchange_request` in an application
     of your own. client_secret=None: a public client. issuer: if set, the `iss` of the answer must equal it (RFC 9207).
+    token_type, prefix, renew_on: as in OAuth2ClientCredentials.
     """
 
     def __init__(
@@ -159,10 +204,22 @@ class OAuth2AuthorizationCode(_OAuth2):
         authorize_params: Mapping[str, str] | None = None,
         issuer: str | None = None,
         extra: Mapping[str, Text] | None = None,
+        token_type: str = "Bearer",
+        prefix: str | None = None,
+        renew_on: Collection[int] = RENEW_ON,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(
-            token_url, client_id, client_secret, scope=scope, auth_method=auth_method, extra=extra, clock=clock
+            token_url,
+            client_id,
+            client_secret,
+            scope=scope,
+            auth_method=auth_method,
+            extra=extra,
+            token_type=token_type,
+            prefix=prefix,
+            renew_on=renew_on,
+            clock=clock,
         )
         self.authorize_url = authorize_url
         self.authorize_params = dict(authorize_params or {})
@@ -228,8 +285,11 @@ class OAuth2AuthorizationCode(_OAuth2):
             )
         return self.grant(ctx, {"grant_type": "refresh_token", "refresh_token": old.refresh_token})
 
+    def refresh_refused(self, response: httpx.Response, old: Token | None) -> bool:
+        return old is not None and refusal_of(response).code == "invalid_grant"
+
     def read_token(self, ctx: CallContext, response: httpx.Response, old: Token | None) -> Token:
-        if old is not None and response.status_code == httpx.codes.BAD_REQUEST and b"invalid_grant" in response.content:
+        if self.refresh_refused(response, old):
             raise AuthError(
                 f"The sign-in of plug {ctx.plug!r} was revoked or has ended (invalid_grant)",
                 plug=ctx.plug,

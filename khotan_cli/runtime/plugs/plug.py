@@ -18,6 +18,7 @@ from khotan_cli.runtime.plugs.auth import PlugAuth
 from khotan_cli.runtime.plugs.baseurl import BaseUrl
 from khotan_cli.runtime.plugs.codec import Encoding, decode_error, decode_untyped
 from khotan_cli.runtime.plugs.context import CallContext
+from khotan_cli.runtime.plugs.decompress import accept_encoding
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
 from khotan_cli.runtime.plugs.error_body import ErrorBody
 from khotan_cli.runtime.plugs.failures import service_error, status_error
@@ -41,6 +42,7 @@ _OPTIONS = frozenset(
     {
         "base_url", "auth", "retry", "paginator", "error_body", "rate_limit", "timeout", "headers", "encoding", "query_arrays",
         "query_json", "quota", "transport", "http2", "verify", "proxy", "parsers", "max_response_bytes", "follow_redirects",
+        "cookies",
     }
 )  # fmt: skip
 
@@ -55,6 +57,7 @@ class Plug:
     successful answers are errors. transport: "aiohttp", or "httpx" for httpx's own; http2 implies the
     latter. verify: False, a CA file, or an SSLContext. proxy: a URL, None for the environment's, "" for none. parsers: content
     type → function(response); CSV and XML have one. max_response_bytes: after decompression.
+    cookies: True keeps the cookies of the plug's own origin between calls, in memory and apart for each credential.
     Override before_request / after_response (sync or async) to see or change every request and response.
     """
 
@@ -78,6 +81,7 @@ class Plug:
     parsers: Mapping[str, Parser] = {}
     max_response_bytes: int = 32 * 1024 * 1024
     follow_redirects: bool = True
+    cookies: bool = False
 
     _endpoints: ClassVar[Mapping[str, Endpoint[Any]]] = {}
     _vars: ClassVar[Mapping[str, Var]] = {}
@@ -127,7 +131,7 @@ class Plug:
         )
         self._own_headers = {
             "Accept": "application/json, */*;q=0.5",
-            "Accept-Encoding": "gzip, deflate",
+            "Accept-Encoding": accept_encoding(),
             "User-Agent": f"khotan/{__version__}",
             **self.headers,
         }

@@ -42,7 +42,7 @@ class Quota:
     def github(cls) -> Quota:
         """GitHub: 403 or 429 with `X-RateLimit-Remaining: 0`; `X-RateLimit-Reset` is an epoch in seconds.
 
-        Source: GitHub Docs, "Rate limits for the REST API".
+        Source: GitHub Docs, "Troubleshooting the REST API", section "Rate limit errors", and "Rate limits for the REST API".
         """
         return cls(reset_as="epoch")
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from khotan_cli.errors import ConfigError, PlugError, PlugTimeout, ResponseInvalid
+from khotan_cli.errors import AuthError, ConfigError, PlugError, PlugTimeout, ResponseInvalid
 from khotan_cli.runtime.plugs import debuglog
 from khotan_cli.runtime.plugs.context import EXTENSION, CallContext
+from khotan_cli.runtime.plugs.cookies import jar_for
 from khotan_cli.runtime.plugs.decompress import CodingError, decoder_for
-from khotan_cli.runtime.plugs.failures import WITHHELD, explain
+from khotan_cli.runtime.plugs.failures import UNFINISHED, TokenNotFetched, explain
 from khotan_cli.runtime.plugs.masking import EXTENSION as MASKER
 from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.outgoing import Outgoing, check_headers
@@ -23,18 +24,13 @@ from khotan_cli.runtime.plugs.quota import retry_after
 from khotan_cli.runtime.plugs.retry import Attempt
 from khotan_cli.runtime.plugs.transport import HttpClient
 from khotan_cli.runtime.plugs.urls import check_url, parsed_url, redirected, same_origin
+from khotan_cli.runtime.plugs.withheld import WITHHELD, strip, why_withheld
 
 if TYPE_CHECKING:
     from khotan_cli.runtime.plugs.plug import Plug
 
 MAX_REDIRECTS = 20
 _HOLDING_STATUSES = frozenset({429, 503})
-_SAFE_ELSEWHERE = frozenset({"accept", "accept-encoding", "accept-language", "content-type", "user-agent"})
-"""Headers that another origin may see: none of them carries a credential."""
-
-
-class TokenNotFetched(httpx.TransportError):
-    """The connection failed while a token was fetched: the request it was for never left."""
 
 
 async def send(plug: Plug, out: Outgoing, ctx: CallContext) -> httpx.Response:
@@ -60,13 +56,15 @@ async def send(plug: Plug, out: Outgoing, ctx: CallContext) -> httpx.Response:
             number=out.attempts,
             method=out.method,
             elapsed=time.monotonic() - started,
-            response=response,
+            response=error.response if isinstance(error, TokenNotFetched) else response,
             error=error,
             sent=not isinstance(error, TokenNotFetched),
             exhausted=exhausted,
         )
         wait = out.retry.delay(attempt)
         if wait is None:
+            if isinstance(error, TokenNotFetched) and error.refusal is not None:
+                raise error.refusal from None
             if error is not None:
                 raise explain(error, ctx, method=out.method, url=out.url, attempts=out.attempts) from None
             assert response is not None
@@ -87,17 +85,35 @@ async def _hold(plug: Plug, key: str, response: httpx.Response) -> float | None:
 
 
 async def send_once(plug: Plug, request: httpx.Request, ctx: CallContext) -> httpx.Response:
-    """Send one request exactly as it is, to whatever origin: no auth, no retry, no redirect. For OAuth token endpoints."""
+    """Send a token request to whatever origin: no auth, no redirect. 429 and 5xx are repeated under the plug's Retry.
+
+    Raises PlugUnreachable and PlugTimeout.
+    """
     client = await plug.shared.pool.get(plug.transport_options)
     seconds = plug.timeout if isinstance(plug.timeout, (int, float)) else 30.0
-    try:
-        async with asyncio.timeout(seconds):
-            return await _exchange(plug, client, request, ctx, token=True)
-    except TimeoutError:
-        late = httpx.ReadTimeout(f"no complete answer within {seconds:g} s", request=request)
-        raise explain(late, ctx, method=request.method, url=str(request.url), attempts=1) from None
-    except httpx.TransportError as exc:
-        raise explain(exc, ctx, method=request.method, url=str(request.url), attempts=1) from None
+    started, number = time.monotonic(), 0
+    while True:
+        number += 1
+        error: httpx.TransportError | None = None
+        response: httpx.Response | None = None
+        try:
+            async with asyncio.timeout(seconds):
+                response = await _exchange(plug, client, request, ctx, token=True)
+        except TimeoutError:
+            error = httpx.ReadTimeout(f"no complete answer within {seconds:g} s", request=request)
+        except httpx.TransportError as exc:
+            error = exc
+        elapsed = time.monotonic() - started
+        # An error status means that no token was issued. A connection that broke may have lost one.
+        attempt = Attempt(number, request.method, elapsed, response, error, sent=response is None)
+        wait = plug.retry.delay(attempt) if response is None or response.is_error else None
+        if wait is not None:
+            await asyncio.sleep(wait)
+        elif error is not None:
+            raise explain(error, ctx, method=request.method, url=str(request.url), attempts=number) from None
+        else:
+            assert response is not None
+            return response
 
 
 async def _wait_for_place(plug: Plug, out: Outgoing, key: str, started: float) -> None:
@@ -186,8 +202,9 @@ async def _follow(plug: Plug, client: HttpClient, request: httpx.Request, ctx: C
     history: list[httpx.Response] = []
     while True:
         own = same_origin(request.url, ctx.base_url)
-        if not own:
-            _strip(request)
+        request.extensions.pop(WITHHELD, None)
+        if not own and (strip(request) or plug.auth is not None):
+            request.extensions[WITHHELD] = why_withheld(request.url, ctx.base_url)
         # Auth changes its request; redirects start from the one without credentials.
         bare = (
             httpx.Request(
@@ -195,27 +212,21 @@ async def _follow(plug: Plug, client: HttpClient, request: httpx.Request, ctx: C
                 request.url,
                 headers=request.headers,
                 content=request.content,
-                extensions=request.extensions,
+                extensions=dict(request.extensions),
             )
-            if plug.follow_redirects and own and plug.auth is not None
+            if plug.follow_redirects and own and (plug.auth is not None or plug.cookies)
             else request
         )
         response = await _authenticated(plug, client, request, plug.auth if own else None, ctx)
         response.history = list(history)
         response.extensions[MASKER] = lambda: plug.masker(ctx)
-        response.extensions[WITHHELD] = not own and plug.auth is not None
+        response.extensions[WITHHELD] = request.extensions.get(WITHHELD)
         if not (plug.follow_redirects and response.has_redirect_location):
             return response
         if len(history) >= MAX_REDIRECTS:
             raise httpx.RemoteProtocolError(f"more than {MAX_REDIRECTS} redirects", request=request)
         history.append(response)
         request = redirected(bare, response)
-
-
-def _strip(request: httpx.Request) -> None:
-    for name in [name for name in request.headers if name.lower() not in _SAFE_ELSEWHERE]:
-        if name.lower() not in ("host", "content-length"):
-            del request.headers[name]
 
 
 async def _authenticated(
@@ -237,6 +248,10 @@ async def _authenticated(
                 sent = await flow.asend(response)
             except StopAsyncIteration:
                 return response
+            except AuthError as exc:
+                if exc.response is response and sent is not request and response.is_error:
+                    raise TokenNotFetched(exc.message, request=sent, refusal=exc) from exc
+                raise
     finally:
         await flow.aclose()
 
@@ -248,6 +263,10 @@ async def _exchange(
     log = debuglog.enabled()
     masker = plug.masker(ctx) if log else Masker()
     started = time.monotonic()
+    request.extensions.pop(UNFINISHED, None)
+    jar = jar_for(plug, request, ctx)
+    if jar is not None:
+        jar.set_cookie_header(request)
     # Here and not before: the credential and the plug's hooks add headers.
     check_headers({n.decode("latin-1"): v.decode("latin-1") for n, v in request.headers.raw}, plug.name, ctx.endpoint)
     if log:
@@ -255,43 +274,56 @@ async def _exchange(
     try:
         response = await client.send(request)
         try:
-            await _read(plug, response)
+            request.extensions[UNFINISHED] = response.status_code
+            await _read(plug, response, ctx)
+            del request.extensions[UNFINISHED]
         finally:
             await response.aclose()
     except httpx.TransportError as exc:
+        exc.request = request  # not every transport names it
         if log:
             debuglog.log_failure(request, exc, masker)
         raise
     except ConfigError as exc:
         raise ConfigError(f"Plug {plug.name!r}: {exc.message}", hint=exc.hint) from None
-    except CodingError as exc:
-        raise ResponseInvalid(
-            f"The answer of {request.method} {request.url.copy_with(query=None)} cannot be decompressed: {exc}",
-            plug=plug.name,
-            hint="Compare its Content-Encoding with its body; it may have been cut short.",
-        ) from exc
+    if jar is not None:
+        jar.extract_cookies(response)
     if log:
         debuglog.log_response(response, masker, (time.monotonic() - started) * 1000, secret=token)
     return response
 
 
-async def _read(plug: Plug, response: httpx.Response) -> None:
-    """Read the body, counting after decompression, so that a small answer cannot fill the memory."""
+async def _read(plug: Plug, response: httpx.Response, ctx: CallContext) -> None:
+    """Read the body, counting after decompression, so that a small answer cannot fill the memory.
+
+    Raises ResponseInvalid for a body that is too large or cannot be decompressed.
+    """
     if response.is_stream_consumed:  # a transport of the user's own, such as httpx.MockTransport, gave it whole
         return
     chunks: list[bytes] = []
     size, limit = 0, plug.max_response_bytes
-    async for chunk in _chunks(response):
-        size += len(chunk)
-        if size > limit:
-            raise ResponseInvalid(
-                f"The answer {response.status_code} of {response.request.url.copy_with(query=None)} is larger than "
-                f"{limit:,} bytes",
-                plug=plug.name,
-                code="response_too_large",
-                hint="Ask for fewer records a page, or raise max_response_bytes of the plug.",
-            )
-        chunks.append(chunk)
+    where = f"{response.request.method} {response.request.url.copy_with(query=None, userinfo=b'')}"
+    try:
+        async for chunk in _chunks(response):
+            size += len(chunk)
+            if size > limit:
+                raise ResponseInvalid(
+                    f"The answer {response.status_code} of {where} is larger than {limit:,} bytes",
+                    plug=plug.name,
+                    endpoint=ctx.endpoint,
+                    status=response.status_code,
+                    code="response_too_large",
+                    hint="Ask for fewer records a page, or raise max_response_bytes of the plug.",
+                )
+            chunks.append(chunk)
+    except CodingError as exc:
+        raise ResponseInvalid(
+            f"The answer {response.status_code} of {where} cannot be decompressed: {exc}",
+            plug=plug.name,
+            endpoint=ctx.endpoint,
+            status=response.status_code,
+            hint="Compare its Content-Encoding with its body; it may have been cut short.",
+        ) from exc
     response._content = b"".join(chunks)  # what aread() does, with the bound above
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+from khotan_cli.runtime.plugs.cookies import CookieJars
 from khotan_cli.runtime.plugs.rate import ProcessRateStore, RateStore
 from khotan_cli.runtime.plugs.tokens import TokenCache
 from khotan_cli.runtime.plugs.transport import ClientPool
@@ -12,7 +13,7 @@ from khotan_cli.runtime.plugs.vars import EnvVarStore, VarStore
 
 
 class Shared:
-    """Connections, tokens, buckets, and the store of variables.
+    """Connections, tokens, cookies, buckets, and the store of variables.
 
     `ttl`: seconds for which values read from the store are used without asking again.
     """
@@ -22,6 +23,7 @@ class Shared:
         self.vars: VarStore = EnvVarStore()
         self.rates: RateStore = ProcessRateStore()
         self.tokens = TokenCache()
+        self.jars = CookieJars()
         self.ttl = 0.0
         self._stored: tuple[float, Mapping[str, str]] | None = None
 

@@ -6,12 +6,14 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from email.utils import format_datetime
+from typing import Any, Literal, get_args
 
 import httpx
 
@@ -19,7 +21,10 @@ from khotan_cli.errors import AuthError
 from khotan_cli.runtime.plugs.auth import PlugAuth, Text, shown, with_query_parameter
 from khotan_cli.runtime.plugs.context import CallContext
 
-TimestampFormat = Literal["seconds", "milliseconds", "iso8601"]
+TimestampFormat = Literal["seconds", "milliseconds", "iso8601", "iso8601-basic", "http-date"]
+_FORMATS = get_args(TimestampFormat)
+_DIGESTS = frozenset({"body_sha256", "body_sha256_base64", "body_md5_base64"})
+_PLACEHOLDER = re.compile(rb"\{(header:)?([^{}:]*)\}")
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class SigningInput:
     """What a signature may cover, exactly as it goes on the wire.
 
     path and query are percent-encoded, the query without `?`; body is the raw bytes; timestamp is already formatted.
+    headers are those of the request, with the ones that HmacAuth adds, but for the signature; their names have no case.
     """
 
     method: str
@@ -43,15 +49,32 @@ class SigningInput:
         """Hex SHA-256 of the body, as several schemes sign it."""
         return hashlib.sha256(self.body).hexdigest()
 
+    def body_sha256_base64(self) -> str:
+        """Base64 SHA-256 of the body, as Azure's `x-ms-content-sha256` holds it."""
+        return base64.b64encode(hashlib.sha256(self.body).digest()).decode()
+
+    def body_md5_base64(self) -> str:
+        """Base64 MD5 of the body, the value of a `Content-MD5` header (RFC 1864)."""
+        return base64.b64encode(hashlib.md5(self.body, usedforsecurity=False).digest()).decode()
+
+    def header(self, name: str) -> str:
+        """The value of a request header without spaces around it; empty where the request has none of that name."""
+        return self.headers.get(name, "").strip()
+
 
 class HmacAuth(PlugAuth):
     """Signs each request.
 
-    content: what is signed, a template over {method} {url} {path} {query} {body} {body_sha256} {timestamp} {nonce} and
-    the plug's variables, or a function of SigningInput that returns str or bytes. The body goes in as raw bytes.
-    header / query: where the signature goes; prefix stands before it. timestamp_header and nonce_header send those along;
-    headers adds more, templates over the same names (`{"X-Key": "{key_id}"}`). secret_encoding: how the secret's text
-    becomes the key. clock: seconds since the epoch.
+    content: what is signed, a template or a function of SigningInput that returns str or bytes. A template may hold
+    {method} {url} {path} {query} {target} (path and query) {body} {body_sha256} {body_sha256_base64} {body_md5_base64}
+    {timestamp} {nonce}, {header:Name} for the value of a request header (empty where there is none), and the plug's
+    variables by name. The body goes in as raw bytes.
+    header / query: where the signature goes; prefix and suffix stand around it and are templates too, which makes
+    `SharedKey {account}:` or `HMAC-SHA256 Credential={key_id}&Signature=`. timestamp_header and nonce_header send those
+    along; headers adds more, templates over the same names (`{"X-Key": "{key_id}"}`), which are filled one after the
+    other. timestamp_format: "seconds" or "milliseconds" since 1970, "iso8601" (`2023-11-14T22:13:20Z`), "iso8601-basic"
+    (`20231114T221320Z`), or "http-date" (RFC 9110 5.6.7). secret_encoding: how the secret's text becomes the key.
+    clock: seconds since the epoch. Raises ValueError for an option with an unknown value.
     """
 
     def __init__(
@@ -64,6 +87,7 @@ class HmacAuth(PlugAuth):
         header: str | None = None,
         query: str | None = None,
         prefix: str = "",
+        suffix: str = "",
         secret_encoding: Literal["utf-8", "hex", "base64"] = "utf-8",
         timestamp_header: str | None = None,
         timestamp_query: str | None = None,
@@ -74,8 +98,11 @@ class HmacAuth(PlugAuth):
     ) -> None:
         if header and query:
             raise ValueError("HmacAuth takes header=… or query=…, not both")
+        if timestamp_format not in _FORMATS:
+            raise ValueError(f"timestamp_format={timestamp_format!r} is not supported. Use {', '.join(_FORMATS)}.")
         self.secret, self.content = secret, content
-        self.algorithm, self.encoding, self.prefix = algorithm, encoding, prefix
+        self.algorithm, self.encoding = algorithm, encoding
+        self.prefix, self.suffix = prefix, suffix
         self.query = query
         self.header = None if query else header or "X-Signature"
         self.secret_encoding = secret_encoding
@@ -101,20 +128,22 @@ class HmacAuth(PlugAuth):
             vars=ctx.vars,
             headers=request.headers,
         )
-        for name, value in self.headers.items():
-            request.headers[name] = self._filled(value, signed).decode()
+        # Before the templates are filled: they may hold {header:…} of these.
         if self.timestamp_header:
             request.headers[self.timestamp_header] = timestamp
         if self.nonce_header:
             request.headers[self.nonce_header] = nonce
-        signature = self.prefix + self.sign(signed, ctx)
+        for name, value in self.headers.items():
+            request.headers[name] = self._filled(value, signed).decode()
+        prefix, suffix = (self._filled(text, signed).decode() for text in (self.prefix, self.suffix))
+        signature = prefix + self.sign(signed, ctx) + suffix
         if self.header:
             request.headers[self.header] = signature
         elif self.query:
             request.url = with_query_parameter(request.url, self.query, signature)
 
     def sign(self, signed: SigningInput, ctx: CallContext) -> str:
-        """The signature of the input, encoded, without the prefix."""
+        """The signature of the input, encoded, without prefix and suffix."""
         content = self._filled(self.content, signed) if isinstance(self.content, str) else self.content(signed)
         raw = content.encode() if isinstance(content, str) else content
         digest = hmac.new(self._key(ctx), raw, self.algorithm).digest()
@@ -147,8 +176,13 @@ class HmacAuth(PlugAuth):
 
     def _timestamp(self) -> str:
         now = self.clock()
+        at = datetime.fromtimestamp(now, UTC)
+        if self.timestamp_format == "http-date":
+            return format_datetime(at, usegmt=True)
         if self.timestamp_format == "iso8601":
-            return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+        if self.timestamp_format == "iso8601-basic":
+            return at.strftime("%Y%m%dT%H%M%SZ")
         return str(int(now * 1000) if self.timestamp_format == "milliseconds" else int(now))
 
     @staticmethod
@@ -156,12 +190,15 @@ class HmacAuth(PlugAuth):
         names: dict[str, bytes] = {name: value.encode() for name, value in signed.vars.items()}
         names |= {name: str(getattr(signed, name)).encode() for name in ("method", "url", "path", "query")}
         names |= {"timestamp": signed.timestamp.encode(), "nonce": signed.nonce.encode(), "body": signed.body}
-        names["body_sha256"] = signed.body_sha256().encode()
-        # Split first and fill then: a body that contains "{nonce}" must be signed as it is.
-        pieces = template.encode().split(b"{")
-        filled = [pieces[0]]
-        for piece in pieces[1:]:
-            name, closed, rest = piece.partition(b"}")
-            value = names.get(name.decode("utf-8", "replace")) if closed else None
-            filled.append(value + rest if value is not None else b"{" + piece)
-        return b"".join(filled)
+        names |= {"target": f"{signed.path}?{signed.query}".encode() if signed.query else signed.path.encode()}
+
+        def value(found: re.Match[bytes]) -> bytes:
+            name = found.group(2).decode("utf-8", "replace")
+            if found.group(1):
+                return signed.header(name).encode()
+            if name in _DIGESTS:
+                return str(getattr(signed, name)()).encode()
+            return names.get(name, found.group())
+
+        # In one pass: a body that contains "{nonce}" must be signed as it is.
+        return _PLACEHOLDER.sub(value, template.encode())

@@ -3,47 +3,38 @@
 from __future__ import annotations
 
 import json
-import re
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from typing import Any, Literal
-from urllib.parse import parse_qsl
+from typing import Any
 
 import httpx
 
 from khotan_cli.errors import AuthError
-from khotan_cli.runtime.plugs.auth import PlugAuth, Text, shown, with_query_parameter
+from khotan_cli.runtime.plugs.auth import PlugAuth, Text, with_query_parameter
 from khotan_cli.runtime.plugs.codec import Encoding, encode_body, media_type
 from khotan_cli.runtime.plugs.context import CallContext, context_of
-from khotan_cli.runtime.plugs.jsontext import NotJson, load_json
-from khotan_cli.runtime.plugs.masking import BULLETS, Masker
+from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.paths import dig
+from khotan_cli.runtime.plugs.token_answer import ExpiryUnit, expiry, is_error_document, refusal_of, token_document
+from khotan_cli.runtime.plugs.token_body import check_body, check_statuses, described, filled, literal_secrets
 from khotan_cli.runtime.plugs.tokens import Token
 from khotan_cli.runtime.plugs.vars import HIDDEN_PREFIX
 
-ExpiryUnit = Literal["seconds", "milliseconds", "absolute"]
-_FORM = re.compile(r"[^=&\s]+=[^&\s]*(&[^=&\s]+=[^&\s]*)*\Z")
-_ERROR_CODE = re.compile(r"[a-z][a-z0-9_.-]{0,60}\Z", re.IGNORECASE)
-_ERROR_MEMBERS = frozenset({"error", "error_description", "error_uri", "state"})
-"""Members of an error document (RFC 6749 5.2): an answer with others may hold the token that was asked for."""
-_OPAQUE = re.compile(
-    r"[A-Za-z0-9+/=._~-]*(?:[A-Za-z][A-Za-z0-9+/=._~-]*\d|\d[A-Za-z0-9+/=._~-]*[A-Za-z])[A-Za-z0-9+/=._~-]{6,}"
-)
-"""A word that may be a token or a part of one: letters and digits, of some length."""
-_ABSOLUTE_MILLISECONDS = 10**11
-"""An epoch above it counts milliseconds: as seconds it would lie in the year 5138."""
+RENEW_ON = (401,)
+"""Statuses that renew a token (RFC 6750 3.1: invalid_token is answered with 401)."""
+_TRANSIENT = frozenset({408, 429})
+"""Statuses below 500 that say nothing about the refresh token."""
 
 
 class RenewedAuth(PlugAuth):
     """Base of strategies whose credential is a token fetched from somewhere.
 
     Override `token_request` and `read_token`. Requests for tokens are yielded from the auth flow, so they travel the
-    plug's own connections, and are never redirected.
+    plug's own connections, and are never redirected. renew_on: statuses that renew the token and repeat the call once.
     """
 
+    renew_on: Collection[int] = RENEW_ON
     clock: Callable[[], float] = staticmethod(time.time)
 
     async def token_request(self, ctx: CallContext, old: Token | None) -> httpx.Request:
@@ -53,6 +44,14 @@ class RenewedAuth(PlugAuth):
     def read_token(self, ctx: CallContext, response: httpx.Response, old: Token | None) -> Token:
         """The token in the response. Raises AuthError, without a secret in it, where there is none."""
         raise AuthError(f"{type(self).__name__} does not say how a token is read: define read_token()")
+
+    def refresh_refused(self, response: httpx.Response, old: Token | None) -> bool:
+        """Whether the answer means that the refresh token of `old` is dead. The token is then forgotten."""
+        return False
+
+    async def full_request(self, ctx: CallContext) -> httpx.Request | None:
+        """The request that replaces a refused refresh; None where only a person can sign in again."""
+        return None
 
     def place(self, request: httpx.Request, token: Token) -> None:
         """Put the token on the request."""
@@ -70,7 +69,7 @@ class RenewedAuth(PlugAuth):
             token = ctx.tokens.get(key)
         self.place(request, _present(token))
         response = yield request
-        if response.status_code == httpx.codes.UNAUTHORIZED:
+        if response.status_code in self.renew_on:
             async for step in _relay(self._renewal(ctx, key, token)):
                 answer = yield step.request
                 step.answer = answer
@@ -89,6 +88,13 @@ class RenewedAuth(PlugAuth):
             old = newest or refused
             response = yield await self.token_request(ctx, old)
             await response.aread()
+            if self.refresh_refused(response, old):
+                await self.forget(ctx, key, old)
+                again = await self.full_request(ctx)
+                if again is not None:
+                    old = None
+                    response = yield again
+                    await response.aread()
             await self.keep(ctx, key, self.read_token(ctx, response, old))
 
     def token_key(self, ctx: CallContext) -> str:
@@ -109,6 +115,16 @@ class RenewedAuth(PlugAuth):
         await ctx.store.save(ctx.plug, {hidden_name(key): json.dumps(asdict(token))})
         ctx.tokens.put(key, token)
 
+    async def forget(self, ctx: CallContext, key: str, token: Token | None) -> None:
+        """Remove a dead token from memory and store. A newer one that another process stored stays."""
+        if await self.stored(ctx, key) in (token, None):
+            await ctx.store.delete(ctx.plug, [hidden_name(key)])
+            ctx.tokens.drop(key)
+
+    def error_hint(self, response: httpx.Response) -> str:
+        """The hint of an error of the token endpoint."""
+        return "Check the token URL and the credentials."
+
     def token_error(self, ctx: CallContext, response: httpx.Response, what: str) -> AuthError:
         """An AuthError about the token endpoint; what it quotes of the answer is masked."""
         masker = Masker([*ctx.secrets(), *self.secrets(ctx), *ctx.tokens.secrets()])
@@ -118,7 +134,7 @@ class RenewedAuth(PlugAuth):
             plug=ctx.plug,
             endpoint=ctx.endpoint,
             response=response,
-            hint="Check the token URL and the credentials.",
+            hint=self.error_hint(response),
             next=[f"khotan plug vars {ctx.plug}"] if ctx.plug else [],
         )
 
@@ -129,13 +145,13 @@ class RenewedAuth(PlugAuth):
                 ctx, response, f"answers {response.status_code}, a redirect: credentials do not follow it"
             )
         if response.is_error:
-            raise self.token_error(ctx, response, f"answers {response.status_code}{_oauth_reason(response)}")
+            raise self.token_error(ctx, response, f"answers {response.status_code}{refusal_of(response)}")
         found = token_document(response)
         if found is None:
             kind, size = media_type(response) or "no content type", len(response.content)
             raise self.token_error(ctx, response, f"sends {size} bytes of {kind}, which are neither JSON nor a form")
-        if isinstance(found, Mapping) and isinstance(found.get("error"), str) and found.keys() <= _ERROR_MEMBERS:
-            raise self.token_error(ctx, response, f"answers {response.status_code}{_oauth_reason(response)}")
+        if is_error_document(found):
+            raise self.token_error(ctx, response, f"answers {response.status_code}{refusal_of(response)}")
         return found
 
 
@@ -165,17 +181,19 @@ async def _relay(flow: AsyncGenerator[httpx.Request, httpx.Response]) -> AsyncGe
 class TokenAuth(RenewedAuth):
     """Exchange of credentials for a token at any endpoint.
 
-    url: absolute, or relative to the plug's base URL; may hold {var}. body: what is sent, values may be Vars; encoding
-    "json" or "form". token / expires / refresh: dotted paths in the answer. expires_unit: "seconds" or "milliseconds" from now,
-    or "absolute" (epoch seconds or milliseconds, or ISO 8601); lifetime: seconds, where the answer does not say.
-    The token goes into `header` with `prefix`, or into the query as `query`. refresh_url and refresh_body (with
-    `{refresh_token}`) are used instead where the last answer gave a refresh token.
+    url: absolute, or relative to the plug's base URL; may hold {var}. body: any JSON value, with Vars where variables go;
+    encoding "json" or "form". token / expires / refresh: dotted paths in the answer. expires_unit: "seconds" or
+    "milliseconds" from now, or "absolute" (epoch seconds or milliseconds, or ISO 8601); lifetime: seconds, where the answer
+    does not say. The token goes into `header` with `prefix`, or into the query as `query`. refresh_url and refresh_body
+    (with `{refresh_token}`) are used instead where the last answer gave a refresh token. Where that refresh is refused, the
+    token is forgotten and `body` is sent once. renew_on: statuses of the API that renew the token.
+    Raises ValueError for a body that cannot be sent and for a renew_on that is not made of error statuses.
     """
 
     def __init__(
         self,
         url: Text,
-        body: Mapping[str, Text],
+        body: Mapping[str, Any] | list[Any],
         *,
         encoding: Encoding = "json",
         method: str = "POST",
@@ -186,13 +204,17 @@ class TokenAuth(RenewedAuth):
         lifetime: float | None = None,
         refresh: str | None = None,
         refresh_url: Text | None = None,
-        refresh_body: Mapping[str, Text] | None = None,
+        refresh_body: Mapping[str, Any] | list[Any] | None = None,
         header: str = "Authorization",
         prefix: str = "Bearer ",
         query: str | None = None,
+        renew_on: Collection[int] = RENEW_ON,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.url, self.body, self.method = url, dict(body), method
+        check_body("body", body, encoding)
+        if refresh_body is not None:
+            check_body("refresh_body", refresh_body, encoding)
+        self.url, self.body, self.method = url, body, method
         self.encoding: Encoding = encoding
         self.headers = dict(headers or {})
         self.token_path, self.expires_path, self.refresh_path = token, expires, refresh
@@ -200,25 +222,33 @@ class TokenAuth(RenewedAuth):
         self.lifetime = lifetime
         self.refresh_url, self.refresh_body = refresh_url, refresh_body
         self.header, self.prefix, self.query = header, prefix, query
+        self.renew_on = check_statuses(renew_on)
         self.clock = clock
 
     async def token_request(self, ctx: CallContext, old: Token | None) -> httpx.Request:
-        url, fields = self.url, dict(self.body)
-        extra: dict[str, str] = {}
+        url, body, extra = self.url, self.body, dict[str, str]()
         if old is not None and old.refresh_token and self.refresh_body is not None:
-            url, fields = self.refresh_url or self.url, dict(self.refresh_body)
+            url, body = self.refresh_url or self.url, self.refresh_body
             extra["refresh_token"] = old.refresh_token
-        values = {name: _filled(ctx.value(text), extra) for name, text in fields.items()}
-        content, kind = encode_body(values, self.encoding)
+        content, kind = encode_body(filled(ctx, body, extra), self.encoding)
         headers = {"Accept": "application/json", "Content-Type": kind or "application/json"}
         headers |= {name: ctx.template(text) for name, text in self.headers.items()}
         return httpx.Request(self.method, endpoint_url(ctx, url), headers=headers, content=content)
 
+    def refresh_refused(self, response: httpx.Response, old: Token | None) -> bool:
+        refreshed = old is not None and bool(old.refresh_token) and self.refresh_body is not None
+        transient = response.status_code >= 500 or response.status_code in _TRANSIENT
+        return refreshed and not transient and not (response.is_success and self._text(token_document(response)))
+
+    async def full_request(self, ctx: CallContext) -> httpx.Request:
+        return await self.token_request(ctx, None)
+
     def read_token(self, ctx: CallContext, response: httpx.Response, old: Token | None) -> Token:
         body = self.token_body(ctx, response)
-        text = dig(body, self.token_path)
-        if not isinstance(text, str) or not text:
-            raise self.token_error(ctx, response, f"answers without a token at {self.token_path!r}")
+        text = self._text(body)
+        if not text:
+            what = f"answers {response.status_code} without a token at {self.token_path!r}{refusal_of(response)}"
+            raise self.token_error(ctx, response, what)
         now = self.clock()
         lifetime = dig(body, self.expires_path) if self.expires_path else None
         refresh = dig(body, self.refresh_path) if self.refresh_path else None
@@ -227,6 +257,11 @@ class TokenAuth(RenewedAuth):
             ends = now + self.lifetime
         return Token(text, ends, now, str(refresh) if refresh else (old.refresh_token if old else None))
 
+    def _text(self, document: Any) -> str:
+        """The token of an answer; empty where it has none."""
+        text = dig(document, self.token_path)
+        return text if isinstance(text, str) else ""
+
     def place(self, request: httpx.Request, token: Token) -> None:
         if self.query:
             request.url = with_query_parameter(request.url, self.query, token.access_token)
@@ -234,11 +269,16 @@ class TokenAuth(RenewedAuth):
             request.headers[self.header] = self.prefix + token.access_token
 
     def source(self, ctx: CallContext) -> str:
-        return "\0".join([endpoint_url(ctx, self.url), *(ctx.value(text) for text in self.body.values())])
+        # Headers too: the credential may be in them alone.
+        headers = {name: ctx.template(text) for name, text in self.headers.items()}
+        return "\0".join([endpoint_url(ctx, self.url), json.dumps([filled(ctx, self.body, {}), headers])])
 
     def describe(self) -> dict[str, Any]:
         place = {"query": self.query} if self.query else {"header": self.header}
-        return {"type": "token", **place, "body": {name: shown(text) for name, text in self.body.items()}}
+        return {"type": "token", **place, "body": described(self.body)}
+
+    def secrets(self, ctx: CallContext) -> list[str]:
+        return [*literal_secrets(self.body), *literal_secrets(self.refresh_body or {}), *literal_secrets(self.headers)]
 
 
 def endpoint_url(ctx: CallContext, url: Text) -> str:
@@ -249,25 +289,6 @@ def endpoint_url(ctx: CallContext, url: Text) -> str:
     return str(ctx.base_url).rstrip("/") + "/" + text.lstrip("/")
 
 
-def expiry(value: Any, unit: ExpiryUnit, now: float) -> float | None:
-    """Seconds since the epoch at which a token ends; None where the value says nothing usable or nothing positive."""
-    if isinstance(value, str) and unit == "absolute":
-        try:
-            at = datetime.fromisoformat(value.replace("Z", "+00:00"))
-            return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
-        except ValueError:
-            pass  # not a date: it may still be a number in a string
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    if not 0 < number < float("inf"):
-        return None
-    if unit == "absolute":
-        return number / 1000 if number > _ABSOLUTE_MILLISECONDS else number
-    return now + (number / 1000 if unit == "milliseconds" else number)
-
-
 def hidden_name(key: str) -> str:
     """Key of the hidden var that holds a credential's token."""
     return f"{HIDDEN_PREFIX}token.{key}"
@@ -275,37 +296,5 @@ def hidden_name(key: str) -> str:
 
 def _present(token: Token | None) -> Token:
     if token is None:
-        raise AuthError("No token came of the renewal")
+        raise AuthError("The token renewal returned no token")
     return token
-
-
-def _filled(text: str, extra: Mapping[str, str]) -> str:
-    for name, value in extra.items():
-        text = text.replace("{" + name + "}", value)
-    return text
-
-
-def token_document(response: httpx.Response) -> Any:
-    """The answer as JSON, or as a form where it is one (GitHub's default); None where it is neither.
-
-    What the answer holds are secrets: nobody quotes it.
-    """
-    with suppress(NotJson):
-        return load_json(response.content)
-    text = response.content.decode("utf-8", "replace").strip()
-    if not _FORM.match(text):
-        return None
-    fields = dict(parse_qsl(text))
-    known = {"access_token", "refresh_token", "id_token", "error", "token_type"} & set(fields)
-    return fields if known or media_type(response) == "application/x-www-form-urlencoded" else None
-
-
-def _oauth_reason(response: httpx.Response) -> str:
-    """`: invalid_client (…)` from an OAuth 2 error document (RFC 6749 5.2). Nothing that may be a token is quoted."""
-    body = token_document(response)
-    if not isinstance(body, Mapping) or not isinstance(body.get("error"), str) or "access_token" in body:
-        return ""
-    if not _ERROR_CODE.match(body["error"]):
-        return ""
-    text = _OPAQUE.sub(BULLETS, " ".join(str(body.get("error_description") or "").split()))[:200]
-    return f": {body['error']}" + (f" ({text})" if text else "")

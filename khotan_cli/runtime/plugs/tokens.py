@@ -7,6 +7,9 @@ from dataclasses import dataclass
 _LEEWAY = 30.0
 """Seconds before its end at which a token is renewed; a tenth of its life where that is shorter."""
 
+_REMEMBERED = 200
+"""Tokens that are masked although they were replaced: a service may still show them."""
+
 
 @dataclass(frozen=True)
 class Token:
@@ -33,17 +36,32 @@ class TokenCache:
 
     def __init__(self) -> None:
         self._tokens: dict[str, Token] = {}
+        self._seen: dict[str, None] = {}
 
     def get(self, key: str) -> Token | None:
         return self._tokens.get(key)
 
     def put(self, key: str, token: Token) -> None:
         self._tokens[key] = token
+        self.remember(token.access_token, token.refresh_token)
+
+    def drop(self, key: str) -> None:
+        """Forget one token. It is still masked."""
+        self._tokens.pop(key, None)
 
     def forget(self) -> None:
+        """Forget every token. They are still masked."""
         self._tokens.clear()
 
+    def remember(self, *secrets: str | None) -> None:
+        """Mask these texts from now on. The oldest of more than 200 are no longer remembered."""
+        for text in filter(None, secrets):
+            self._seen.pop(text, None)
+            self._seen[text] = None
+        while len(self._seen) > _REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+
     def secrets(self) -> list[str]:
-        """Every token known, to be masked."""
-        found = [text for t in self._tokens.values() for text in (t.access_token, t.refresh_token) if text]
-        return found
+        """Every token known, and those that were replaced lately: all are masked."""
+        current = [text for t in self._tokens.values() for text in (t.access_token, t.refresh_token) if text]
+        return list(dict.fromkeys([*current, *self._seen]))

@@ -66,7 +66,9 @@ class SqliteUpsert:
         if not all(isinstance(value, (str, int, float)) for key in keys for value in key):
             return rows
         chosen = plain.execute(self._grouped(wins), [json.dumps(keys)]).fetchall()
-        return rows if len(chosen) == len(rows) else [rows[index] for index in sorted(place for (place,) in chosen)]
+        if len(chosen) == len(rows):
+            return rows
+        return [rows[index] for index in sorted(place for (place,) in chosen)]
 
     def _grouped(self, wins: Wins) -> str:
         # The columns of a compound select have the collations of its first part.

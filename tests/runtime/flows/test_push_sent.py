@@ -118,6 +118,9 @@ ODD = {
     "null where text is declared": lambda ref, body: as_json({"id": ref, "state": None}, 201),
     "HTML": lambda ref, body: Answer(201, b"<p>thanks</p>", {"Content-Type": "text/html"}),
     "broken JSON": lambda ref, body: Answer(200, b'{"id": "', {"Content-Type": "application/json"}),
+    "cut short": lambda ref, body: Answer(raw=b"HTTP/1.1 201 Created\r\nContent-Length: 500\r\n\r\n{"),
+    "too large": lambda ref, body: Answer(201, b" " * 40_000_000, {"Content-Type": "application/json"}),
+    "not gzip": lambda ref, body: Answer(201, b"{}", {"Content-Type": "application/json", "Content-Encoding": "gzip"}),
     "nothing": lambda ref, body: Answer(201, b"", {"Content-Type": "application/json"}),
 }
 

@@ -170,7 +170,7 @@ async def test_retrying_what_runs_is_refused(host: Host, shop: Shop, declare: Ca
     run_id = await Dispatcher(host).trigger("flow")
     with pytest.raises(KhotanError) as caught:
         await Dispatcher(host).retry(run_id)
-    assert (caught.value.code, caught.value.status) == ("run_not_finished", 409)
+    assert (caught.value.code, caught.value.http_status) == ("run_not_finished", 409)
 
 
 async def test_hooks_of_variant_flow_and_app_are_told_and_change_nothing(

@@ -32,7 +32,7 @@ from khotan_cli.runtime import (
     get,
 )
 from khotan_cli.runtime.plugs.send import send_once
-from khotan_cli.runtime.plugs.token import expiry
+from khotan_cli.runtime.plugs.token_answer import expiry
 from khotan_cli.runtime.plugs.tokens import Token
 from khotan_cli.runtime.plugs.vars import EnvVarStore
 from tests.support.loopback import Answer, Asked, as_json, loopback
@@ -224,7 +224,7 @@ async def test_a_401_refreshes_once_and_retries_once() -> None:
         issuer.issued = 9
         with pytest.raises(PlugError) as caught:
             await plug.read()
-        assert caught.value.status_code == 401
+        assert caught.value.status == 401
         assert [a.path for a in server.asked[before:]] == ["/read", "/token", "/read"]
 
 

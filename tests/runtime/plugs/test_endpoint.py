@@ -191,7 +191,7 @@ async def test_responses_by_status() -> None:
         for number in (2, 3, 4, 5):
             with pytest.raises(PlugError) as caught:
                 await shop.get_item(item_id=number)
-            bodies.append((caught.value.status_code, caught.value.body))
+            bodies.append((caught.value.status, caught.value.body))
     assert bodies == [(404, Problem(code="gone")), (501, Problem(code="broken")), (418, {"other": 1}), (404, "<html>")]
 
 
@@ -278,7 +278,7 @@ async def test_raw_returns_any_status_and_batches_keep_failures() -> None:
         (6, 3, True),
         (9, 1, True),
     ]
-    assert results[1].error is not None and results[1].error.status_code == 422
+    assert results[1].error is not None and results[1].error.status == 422
     assert server.most_open <= 2
 
 

@@ -386,7 +386,7 @@ async def test_a_200_that_is_an_error(rule: ErrorBody, body: Any, code: str | No
                 code,
                 message,
             )
-            assert error.status_code == 200 and error.body == body
+            assert error.status == 200 and error.body == body
         if "fault" not in body:
             assert await plug.other() == body
 

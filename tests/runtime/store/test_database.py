@@ -240,7 +240,7 @@ async def test_a_value_that_the_server_has_no_form_for(postgres_url: str, tmp_pa
         with pytest.raises(ValueRefused) as caught:
             async with database.session() as session:
                 await session.execute(select(PLUGS.c.name).where(condition))
-        assert caught.value.status == 422 and hint in caught.value.hint and not caught.value.next
+        assert caught.value.http_status == 422 and hint in caught.value.hint and not caught.value.next
     await database.dispose()
 
 

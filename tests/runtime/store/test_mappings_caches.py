@@ -93,7 +93,7 @@ async def test_an_id_belongs_to_one_mapping(goods: Mappings) -> None:
     for items in ([("B", {"shop": "1"})], [("B", {"shop": "2"}), ("C", {"shop": "2"})]):
         with pytest.raises(MappingConflict) as caught:
             await goods.upsert_many([*items, ("D", {"shop": "9"})])
-        assert "shop" in caught.value.message and caught.value.status == 409 and caught.value.hint
+        assert "shop" in caught.value.message and caught.value.http_status == 409 and caught.value.hint
     assert [entry.key for entry in (await goods.search())[0]] == [("A",)], "nothing was written"
     # Two mappings may exchange an id in one call's order only where it is free: the old one is given up first.
     await goods.upsert("A", shop="2")

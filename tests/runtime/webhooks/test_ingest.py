@@ -263,7 +263,7 @@ def test_a_key_in_the_body_that_is_required_is_insisted_on(body: str, code: str 
         return
     with pytest.raises(KhotanError, match="ref") as raised:
         handler.wire.check_body(request)
-    assert (raised.value.code, raised.value.status) == (code, 422)
+    assert (raised.value.code, raised.value.http_status) == (code, 422)
     assert raised.value.details["fields"] == [{"path": "ref", "message": "Field required"}]
 
 
