@@ -1,0 +1,83 @@
+"""Pydantic's verdict on a whole document, held against what the walk through it found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from khotan_cli.runtime.contract.declared import Declared
+from khotan_cli.runtime.contract.examples import example_text
+from khotan_cli.runtime.contract.leaf import Issue, kind_of
+from khotan_cli.runtime.contract.locate import Spot, located
+from khotan_cli.runtime.contract.places import NOTHING, Place, below, related, same
+from khotan_cli.runtime.contract.report import Finding
+from khotan_cli.runtime.contract.rules import rule_words
+from khotan_cli.runtime.plugs.masking import Masker
+
+
+@dataclass(slots=True)
+class _Refused:
+    """The errors of one place and type."""
+
+    spot: Spot
+    error: Any
+    count: int = 0
+
+
+@dataclass
+class Verdicts:
+    """Pydantic's errors by their places. `errors` are those of `ValidationError.errors()`, with context."""
+
+    declared: Declared
+    data: Any
+    errors: Sequence[Any]
+    _at: dict[tuple[str, str], _Refused] = field(default_factory=dict[tuple[str, str], _Refused])
+
+    def agreed(self, findings: Sequence[Finding], places: Sequence[Place], masker: Masker) -> list[Finding]:
+        """The findings, so that each error has a breaking one, and each breaking one an error; others become warnings."""
+        for error in self.errors:
+            spot = located(self.declared.root, self.data, error["loc"], error["type"] == "missing")
+            self._at.setdefault((spot.path, error["type"]), _Refused(spot, error)).count += 1
+        paths = {finding.path for finding in findings if finding.grade == "breaking"}
+        refused = {path for path, _ in self._at}
+        kept = [
+            finding
+            if finding.grade != "breaking" or finding.path in refused or any(related(p, finding.path) for p in refused)
+            else finding.softened()
+            for finding in findings
+        ]
+        known = {place.path: place for place in reversed(places) if place.declared}
+        added = [one for one in self._at.values() if not _covered(one, paths)]
+        return kept + [_added(one, known.get(one.spot.path), masker) for one in added]
+
+
+def _covered(one: _Refused, paths: set[str]) -> bool:
+    """Whether a breaking finding stands for an error: one at its place, or around it; below it only where a tag is wrong."""
+    path, union = one.spot.path, one.spot.union
+    if path in paths or any(same(path, other) or below(path, other) for other in paths):
+        return True
+    if one.error["type"].startswith("union_tag"):
+        return any(below(other, path) for other in paths)
+    return bool(union) and any(below(other, union) for other in paths)
+
+
+def _added(one: _Refused, place: Place | None, masker: Masker) -> Finding:
+    """The finding for an error that the walk cannot see: of a validator that reads other fields, or of a special type."""
+    path, value, error = one.spot.path, one.spot.value, one.error
+    absent = value is NOTHING
+    issue: Issue = "missing" if absent else "extra" if error["type"] == "extra_forbidden" else "constraint"
+    expected = "a value" if place is None else place.expected
+    rule = rule_words(error)
+    if issue == "constraint":
+        expected += f", {rule}" if rule else " that its validator accepts"
+    return Finding(
+        path=masker.text(path),
+        issue=issue,
+        grade="breaking",
+        expected=masker.text(expected),
+        actual="absent" if absent else kind_of(value),
+        count=one.count,
+        of=one.count if place is None else max(place.around, one.count),
+        example=None if absent else example_text(value, path, masker, secret=place is not None and place.secret),
+    )
