@@ -30,6 +30,8 @@ __all__ = ["FAIL_ON", "GRADES", "Finding", "Grade", "Issue", "Report", "check", 
 Source = Literal["json", "text", "values"]
 MAX_FINDINGS = 500
 NO_BODY = "no body"
+_ANY_BODY = "not judged: the type accepts any body"
+_ANY_VALUE = "not judged: the type accepts any value"
 _MAX_ERRORS = 20_000
 """Validation errors that are looked at one by one; a body with more has its findings long before."""
 _COMPARED: Sequence[Issue] = ("missing", "type_mismatch", "format", "enum", "constraint", "extra", "dropped")
@@ -78,7 +80,15 @@ def check(
     findings.sort(key=lambda f: (GRADES.index(f.grade), f.path, f.issue, f.expected))
     kept = findings[:MAX_FINDINGS]
     items = _items(places)
-    return Report(root.expected, status, kept, endpoint=endpoint, omitted=findings[MAX_FINDINGS:], items=items)
+    return Report(
+        root.expected,
+        status,
+        kept,
+        endpoint=endpoint,
+        omitted=findings[MAX_FINDINGS:],
+        items=items,
+        unjudged=_unjudged(places, masker),
+    )
 
 
 def _parsed(raw: bytes) -> Any:
@@ -102,8 +112,8 @@ def _unstructured(model: Any, body: Any, status: int, endpoint: str) -> Report:
     """The report about a type that takes any body, or none."""
     if model in (bytes, str):
         name = str(model.__name__)
-        finding = Finding("$", "unjudged", "info", name, "not judged: the type accepts any body", 1, 1)
-        return Report(name, status, [finding], endpoint=endpoint)
+        finding = Finding("$", "unjudged", "info", name, _ANY_BODY, 1, 1)
+        return Report(name, status, [finding], endpoint=endpoint, unjudged=[("$", _ANY_BODY)])
     extra = Finding("$", "extra", "warning", NO_BODY, "a body", 1, 1)
     return Report(NO_BODY, status, [extra] if body else [], endpoint=endpoint)
 
@@ -140,6 +150,7 @@ def _add(known: Place, place: Place) -> None:
     known.present += place.present
     known.nulls += place.nulls
     known.filled |= place.filled
+    known.accepts_any += place.accepts_any
     known.unjudged += place.unjudged
     known.why = known.why or place.why
     known.unseen = known.unseen or place.unseen
@@ -217,20 +228,30 @@ def _notes(places: Sequence[Place], masker: Masker) -> list[Finding]:
     for place in places:
         path, around = masker.text(place.path), place.around
         if place.unjudged:
-            why = f"not judged: {place.why}"
             of = max(around, place.unjudged)
-            notes.append(Finding(path, "unjudged", "info", place.expected, why, place.unjudged, of))
+            notes.append(Finding(path, "unjudged", "info", place.expected, place.why, place.unjudged, of))
         if not place.declared or place.faults:
             continue
         nulls = place.nulls
         if place.nullable and nulls and nulls == place.present:
-            notes.append(Finding(path, "null", "info", place.expected, "always null", nulls, max(around, nulls), "null"))
+            notes.append(
+                Finding(path, "null", "info", place.expected, "always null", nulls, max(around, nulls), "null")
+            )
         elif around and not place.present and place.path != "$":
             notes.append(Finding(path, "missing", "info", place.expected, "never sent", around, around))
         if place.unseen and not place.filled:
             inside = f"{path}[*]" if place.expected.startswith("array") else path
             notes.append(Finding(inside, "empty", "info", place.unseen, "not judged: no item came", 0, 0))
     return notes
+
+
+def _unjudged(places: Iterable[Place], masker: Masker) -> list[tuple[str, str]]:
+    """The paths of values that nothing judges, each with the reason."""
+    found: dict[str, str] = {}
+    for place in places:
+        if place.accepts_any or place.unjudged:
+            found.setdefault(masker.text(place.path), place.why or _ANY_VALUE)
+    return sorted(found.items())[:MAX_FINDINGS]
 
 
 def _items(places: Iterable[Place]) -> int:

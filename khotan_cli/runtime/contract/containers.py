@@ -130,7 +130,7 @@ class ContainerWalk(Walker):
         found = place.children.get("keys")
         if found is None:
             secret = place.secret or keys.secret
-            found = place.children["keys"] = Place(place.path, f"map key ({keys.label})", secret=secret)
+            found = place.children["keys"] = Place(place.path, "map key", secret=secret)
         return found
 
     def _json(self, node: JsonNode, value: Any, place: Place | None) -> int:
@@ -173,7 +173,7 @@ class ContainerWalk(Walker):
             fill = max(0, count - len(nodes) + 1)
             nodes = [*nodes[: node.variadic], *([nodes[node.variadic]] * fill), *nodes[len(nodes) - tail :]]
         elif count > len(nodes):
-            cost += self._wrong(place, Verdict("constraint", "breaking", f"{len(nodes)} items"), value)
+            cost += self._wrong(place, Verdict("constraint", "breaking", _most(len(nodes))), value)
         needed = node.required if node.variadic is None else len(nodes)
         for index, inner in enumerate(nodes):
             below = None
@@ -187,6 +187,10 @@ class ContainerWalk(Walker):
             elif index < needed:
                 cost += self._absent(below)
         return cost
+
+
+def _most(count: int) -> str:
+    return f"at most {count} item{'' if count == 1 else 's'}"
 
 
 def _no_key(node: ObjectNode, key: str) -> str:

@@ -32,7 +32,7 @@ from khotan_cli.runtime.contract.nodes import (
     settled,
     settled_or_none,
 )
-from khotan_cli.runtime.contract.tables import validated
+from khotan_cli.runtime.contract.tables import compiled, validated
 from khotan_cli.runtime.contract.tags import by_key, implied_tag, is_path_list
 
 Core = Mapping[str, Any]
@@ -56,7 +56,7 @@ class Declared:
             self.adapter.rebuild(force=True)
         declared: Any = self.adapter.core_schema
         core: Any = validated(declared)
-        self.validator: Any = self.adapter.validator if core is declared else SchemaValidator(core)
+        self.validator: Any = self.adapter.validator if core is declared else compiled(core)
         self.root = self._node(core, {})
 
     # -- core schema → nodes ---------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import SchemaValidator, ValidationError, to_json
 
 from khotan_cli.runtime.contract.rules import is_bound, rule_words
+from khotan_cli.runtime.contract.tables import compiled
 
 Issue = Literal[
     "missing",
@@ -184,7 +185,7 @@ class Leaf:
         if self._definitions and _refers(core):
             core = {"type": "definitions", "schema": core, "definitions": list(self._definitions.values())}
         config: Any = self._config
-        return SchemaValidator(core, config or None)
+        return compiled(core, config or None)
 
     @cached_property
     def _schema(self) -> Mapping[str, Any]:

@@ -64,6 +64,8 @@ class Place:
     faults: dict[Issue, Fault] = field(default_factory=dict[Issue, Fault])
     children: dict[Any, Place] = field(default_factory=dict[Any, "Place"])
     extras: int = 0
+    accepts_any: int = 0
+    """Values of a type that declares nothing (`Any`)."""
     unjudged: int = 0
     """Values that the declared type does not judge, and in `why`: the reason."""
     why: str = ""
@@ -71,7 +73,7 @@ class Place:
     """The object around it, where that says how many there could have been."""
 
     def leave_open(self, why: str) -> None:
-        """Note a value that nothing judges."""
+        """Note a value of a declared shape that nothing judges."""
         self.unjudged += 1
         self.why = why
 

@@ -41,10 +41,9 @@ class Finding:
 
     def __str__(self) -> str:
         example = "" if self.example is None else f", for example {self.example}"
-        return (
-            f"{self.grade}: {self.path}: {self.issue}: expected {self.expected}, got {self.actual} "
-            f"({self.count} of {self.of}{example})"
-        )
+        told = self.issue in ("unjudged", "empty", "paging")
+        what = self.actual if told else f"expected {self.expected}, got {self.actual}"
+        return f"{self.grade}: {self.path}: {self.issue}: {what} ({self.count} of {self.of}{example})"
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,8 @@ class Report:
     omitted: Sequence[Finding] = ()
     items: int = 0
     """Items in the arrays of that path which has the most."""
+    unjudged: Sequence[tuple[str, str]] = ()
+    """JSONPath and reason for values that the declared type does not judge, `Any` among them."""
 
     @property
     def matches(self) -> bool:
@@ -95,6 +96,8 @@ class Report:
         }
         if self.omitted:
             document["omitted"] = len(self.omitted)
+        if self.unjudged:
+            document["notJudged"] = [{"path": path, "reason": reason} for path, reason in self.unjudged]
         return document
 
     def text(self) -> str:

@@ -119,7 +119,7 @@ class Walk(ContainerWalk):
         if not refused and cost >= BREAKING:
             # Its function makes of it what the inner type wants: nothing can be said below.
             if place is not None:
-                place.leave_open("its validator changes the value first")
+                place.leave_open("not judged: its validator changes the value first")
             return 0
         if refused and (cost < BREAKING or not self._same_errors(node, value)):
             return self._wrong(place, Verdict("constraint", "breaking", node.rule.broken(value)), value)
@@ -142,5 +142,5 @@ class Walk(ContainerWalk):
         trial.root = self._place("$", node.inner)
         trial._visit(node.inner, value, trial.root)
         shown = {p.path for p in trial.root.every() if any(f.grade == "breaking" for f in p.faults.values())}
-        paths = [located(node.inner, value, location, absent).path for location, absent in node.rule.locations(value)]
+        paths = [located(node, value, location, absent).path for location, absent in node.rule.locations(value)]
         return all(any(same(path, one) for one in shown) for path in paths)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic_core import SchemaValidator
+
 
 def validated(core: Any) -> Any:
     """The core schema with the fields of SQLModel tables validated; the same object where it has no table.
@@ -12,7 +14,14 @@ def validated(core: Any) -> Any:
     `table=True` makes SQLModel construct instances without validation (SQLModel, "Multiple Models with FastAPI"), so that
     Pydantic would accept any document for one.
     """
-    return _changed(core) if _has_table(core) else core
+    return _changed(core) if _names_table(core) else core
+
+
+def compiled(core: Any, config: Any = None) -> SchemaValidator:
+    """A validator of a core schema. The one that a table's class holds is not used for it: it validates nothing."""
+    make: Any = SchemaValidator
+    made: SchemaValidator = make(core, config, _use_prebuilt=False) if _names_table(core) else make(core, config)
+    return made
 
 
 def is_table(declared: Any) -> bool:
@@ -21,12 +30,12 @@ def is_table(declared: Any) -> bool:
     return isinstance(config, Mapping) and bool(config.get("table"))
 
 
-def _has_table(core: Any) -> bool:
+def _names_table(core: Any) -> bool:
     if isinstance(core, Mapping):
-        if core.get("type") == "model" and core.get("custom_init") and is_table(core["cls"]):
+        if core.get("type") == "model" and is_table(core["cls"]):
             return True
-        return any(_has_table(inner) for key, inner in core.items() if key != "metadata")
-    return isinstance(core, (list, tuple)) and any(map(_has_table, core))
+        return any(_names_table(inner) for key, inner in core.items() if key != "metadata")
+    return isinstance(core, (list, tuple)) and any(map(_names_table, core))
 
 
 def _changed(core: Any) -> Any:
