@@ -8,6 +8,7 @@ where a key is undeclared or an invalid value is dropped, *info* otherwise.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -20,12 +21,23 @@ from khotan_cli.runtime.contract.leaf import Grade, Issue, as_json
 from khotan_cli.runtime.contract.places import NOTHING, Fault, Place
 from khotan_cli.runtime.contract.report import FAIL_ON, GRADES, Finding, Report, fail_grade
 from khotan_cli.runtime.contract.shape import Walk
-from khotan_cli.runtime.contract.verdicts import Verdicts
+from khotan_cli.runtime.contract.verdicts import Document, Verdicts
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
 from khotan_cli.runtime.plugs.jsontext import NotJson, check_json, reason, without_bom
 from khotan_cli.runtime.plugs.masking import Masker
 
-__all__ = ["FAIL_ON", "GRADES", "Finding", "Grade", "Issue", "Report", "check", "fail_grade", "model_for_status"]
+__all__ = [
+    "FAIL_ON",
+    "GRADES",
+    "Finding",
+    "Grade",
+    "Issue",
+    "Report",
+    "check",
+    "check_pages",
+    "fail_grade",
+    "model_for_status",
+]
 
 Source = Literal["json", "text", "values"]
 MAX_FINDINGS = 500
@@ -58,37 +70,67 @@ def check(
     text, and "values" for those of another parser. None as a type declares that there is no body. Raises ResponseInvalid where
     the bytes are not JSON, or are nested too deeply to be validated (about 200 levels).
     """
+    return check_pages(model, [body], status=status, endpoint=endpoint, masker=masker, source=source)
+
+
+def check_pages(
+    model: Any,
+    bodies: Sequence[bytes | bytearray | Any],
+    *,
+    status: int = 200,
+    endpoint: str = "",
+    masker: Masker | None = None,
+    source: Source = "json",
+) -> Report:
+    """Like `check`, for several responses of one type: their findings are counted together."""
     masker = masker or Masker()
-    whole = isinstance(body, (bytes, bytearray))
-    if model is None or model is type(None) or (model in (bytes, str) and whole):
-        return _unstructured(model, body, status, endpoint)
-    adapter: TypeAdapter[Any] = TypeAdapter(model)
+    if model is None or model is type(None):
+        extras = [Finding("$", "extra", "warning", NO_BODY, "a body", 1, 1) for body in bodies if body]
+        return Report(NO_BODY, status, extras[:1], endpoint=endpoint)
+    if model in (bytes, str) and all(isinstance(body, (bytes, bytearray)) for body in bodies):
+        name, count = str(model.__name__), len(bodies)
+        finding = Finding("$", "unjudged", "info", name, _ANY_BODY, count, count)
+        return Report(name, status, [finding], endpoint=endpoint, unjudged=[("$", _ANY_BODY)])
     try:
-        raw = bytes(body) if whole else as_json(body)
-        data = _parsed(raw) if whole else from_json(raw)
-        declared = Declared(adapter)
-        errors, failure = _errors(declared.validator, raw if source == "json" else body, source)
-        walk = Walk(declared, failing=bool(errors or failure), text=source == "text")
-        root = walk.run(data)
-        places = _merged(root)
+        declared = Declared(TypeAdapter(model))
+        walk = Walk(declared, text=source == "text")
+        documents, failures = list[Document](), list[str]()
+        for body in bodies:
+            document, failure = _document(declared, body, source)
+            walk.run(document.data, failing=bool(document.errors or failure))
+            documents.append(document)
+            failures += [failure] if failure else []
+        places = _merged(walk.root)
         findings = _findings(places, masker)
     except (RecursionError, ValueError) as exc:
         raise _unreadable(exc) from None
-    findings = Verdicts(declared, data, errors).agreed(findings, places, masker)
-    if failure:
-        findings.append(Finding("$", "constraint", "breaking", root.expected, failure, 1, 1))
-    findings.sort(key=lambda f: (GRADES.index(f.grade), f.path, f.issue, f.expected))
-    kept = findings[:MAX_FINDINGS]
-    items = _items(places)
-    return Report(
-        root.expected,
-        status,
-        kept,
-        endpoint=endpoint,
-        omitted=findings[MAX_FINDINGS:],
-        items=items,
-        unjudged=_unjudged(places, masker),
+    findings = Verdicts(declared, documents).agreed(findings, places, masker)
+    expected = walk.root.expected
+    if failures:
+        findings.append(
+            Finding(
+                "$", "constraint", "breaking", expected, failures[0], len(failures), max(len(bodies), len(failures))
+            )
+        )
+    unjudged = _unjudged(places, masker)
+    return ordered(Report(expected, status, findings, endpoint, items=_items(places), unjudged=unjudged))
+
+
+def ordered(report: Report) -> Report:
+    """The report with its gravest findings first, and those above MAX_FINDINGS omitted."""
+    findings = sorted(
+        [*report.findings, *report.omitted], key=lambda f: (GRADES.index(f.grade), f.path, f.issue, f.expected)
     )
+    return replace(report, findings=findings[:MAX_FINDINGS], omitted=findings[MAX_FINDINGS:])
+
+
+def _document(declared: Declared, body: Any, source: Source) -> tuple[Document, str]:
+    """A body with what Pydantic refuses in it, and what a user's validator raised that is no validation error."""
+    whole = isinstance(body, (bytes, bytearray))
+    raw = bytes(body) if whole else as_json(body)
+    data = _parsed(raw) if whole else from_json(raw)
+    errors, failure = _errors(declared.validator, raw if source == "json" else body, source)
+    return Document(data, errors), failure
 
 
 def _parsed(raw: bytes) -> Any:
@@ -106,16 +148,6 @@ def _unreadable(exc: Exception) -> ResponseInvalid:
     if isinstance(exc, RecursionError) or "recursion" in text or "depth" in text:
         return ResponseInvalid("The body is nested too deeply to be checked", hint="Pydantic reads about 200 levels.")
     return ResponseInvalid(f"The body is not valid JSON: {text}", hint="It may have been cut short.")
-
-
-def _unstructured(model: Any, body: Any, status: int, endpoint: str) -> Report:
-    """The report about a type that takes any body, or none."""
-    if model in (bytes, str):
-        name = str(model.__name__)
-        finding = Finding("$", "unjudged", "info", name, _ANY_BODY, 1, 1)
-        return Report(name, status, [finding], endpoint=endpoint, unjudged=[("$", _ANY_BODY)])
-    extra = Finding("$", "extra", "warning", NO_BODY, "a body", 1, 1)
-    return Report(NO_BODY, status, [extra] if body else [], endpoint=endpoint)
 
 
 def _errors(validator: Any, body: Any, source: Source) -> tuple[list[Any], str]:

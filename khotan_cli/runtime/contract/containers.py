@@ -32,8 +32,8 @@ _EXTRA_GRADES: Mapping[str, Grade] = {"forbid": "breaking", "allow": "info"}
 class ContainerWalk(Walker):
     """Judges values with parts."""
 
-    def __init__(self, declared: Declared, *, failing: bool, text: bool = False) -> None:
-        super().__init__(declared, failing=failing, text=text)
+    def __init__(self, declared: Declared, *, text: bool = False) -> None:
+        super().__init__(declared, text=text)
         self._read: dict[str, Any] = {}
 
     # -- objects -----------------------------------------------------------------------------------------------------

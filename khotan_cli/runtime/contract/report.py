@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -60,6 +60,9 @@ class Report:
     unjudged: Sequence[tuple[str, str]] = ()
     """JSONPath and reason for values that the declared type does not judge, `Any` among them."""
 
+    paging: Mapping[str, Any] | None = None
+    """What a walk through the pages showed, as JSON; None where one response was judged."""
+
     @property
     def matches(self) -> bool:
         """Whether nothing was found that fails by default."""
@@ -94,6 +97,8 @@ class Report:
             "summary": self.summary,
             "failOn": fail_on or "default",
         }
+        if self.paging is not None:
+            document["paging"] = dict(self.paging)
         if self.omitted:
             document["omitted"] = len(self.omitted)
         if self.unjudged:

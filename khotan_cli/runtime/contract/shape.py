@@ -32,8 +32,8 @@ from khotan_cli.runtime.contract.walker import BREAKING, WEIGHTS, WRONG_TAG
 class Walk(ContainerWalk):
     """Judges a document: `run` walks it, and returns the place of its root."""
 
-    def __init__(self, declared: Declared, *, failing: bool, text: bool = False) -> None:
-        super().__init__(declared, failing=failing, text=text)
+    def __init__(self, declared: Declared, *, text: bool = False) -> None:
+        super().__init__(declared, text=text)
         self._judges = {
             Leaf: self._leaf,
             ObjectNode: self._object,
@@ -138,7 +138,8 @@ class Walk(ContainerWalk):
 
     def _same_errors(self, node: Guard, value: Any) -> bool:
         """Whether what Pydantic refuses is what the value itself shows: its function changed nothing that matters."""
-        trial = Walk(self._declared, failing=True, text=self._text)
+        trial = Walk(self._declared, text=self._text)
+        trial._failing = True
         trial.root = self._place("$", node.inner)
         trial._visit(node.inner, value, trial.root)
         shown = {p.path for p in trial.root.every() if any(f.grade == "breaking" for f in p.faults.values())}

@@ -16,6 +16,14 @@ from khotan_cli.runtime.contract.rules import rule_words
 from khotan_cli.runtime.plugs.masking import Masker
 
 
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document, and what Pydantic refuses in it: `ValidationError.errors()`, with context."""
+
+    data: Any
+    errors: Sequence[Any]
+
+
 @dataclass(slots=True)
 class _Refused:
     """The errors of one place and type."""
@@ -27,18 +35,18 @@ class _Refused:
 
 @dataclass
 class Verdicts:
-    """Pydantic's errors by their places. `errors` are those of `ValidationError.errors()`, with context."""
+    """Pydantic's errors by their places, of all documents."""
 
     declared: Declared
-    data: Any
-    errors: Sequence[Any]
+    documents: Sequence[Document]
     _at: dict[tuple[str, str], _Refused] = field(default_factory=dict[tuple[str, str], _Refused])
 
     def agreed(self, findings: Sequence[Finding], places: Sequence[Place], masker: Masker) -> list[Finding]:
         """The findings, so that each error has a breaking one, and each breaking one an error; others become warnings."""
-        for error in self.errors:
-            spot = located(self.declared.root, self.data, error["loc"], error["type"] == "missing")
-            self._at.setdefault((spot.path, error["type"]), _Refused(spot, error)).count += 1
+        for document in self.documents:
+            for error in document.errors:
+                spot = located(self.declared.root, document.data, error["loc"], error["type"] == "missing")
+                self._at.setdefault((spot.path, error["type"]), _Refused(spot, error)).count += 1
         paths = {finding.path for finding in findings if finding.grade == "breaking"}
         refused = {path for path, _ in self._at}
         kept = [

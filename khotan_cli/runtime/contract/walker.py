@@ -20,14 +20,13 @@ WRONG_TAG = 50
 class Walker:
     """What every judge of a document needs: costs, places and blame.
 
-    `failing`: whether Pydantic refuses the document, so that custom rules are worth asking. `text`: whether the document was
-    read from CSV or XML, where numbers, booleans and dates are text. Each judge returns a cost: 0 where all is as declared; at
+    `text`: whether the documents were read from CSV or XML, where numbers, booleans and dates are text. Each judge returns a cost: 0 where all is as declared; at
     least `BREAKING` where Pydantic would refuse. A place of None only asks for the cost.
     """
 
-    def __init__(self, declared: Declared, *, failing: bool, text: bool = False) -> None:
+    def __init__(self, declared: Declared, *, text: bool = False) -> None:
         self._declared = declared
-        self._failing = failing
+        self._failing = False
         self._text = text
         self._soft = False
         """Inside a type whose invalid values Pydantic accepts: nothing is breaking there."""
@@ -36,9 +35,15 @@ class Walker:
         self._judges: Mapping[type[Any], Any] = {}
         self.root = self._place("$", declared.root)
 
-    def run(self, value: Any) -> Place:
-        """Walk the document; returns its root."""
-        self.root.around = 1
+    def run(self, value: Any, *, failing: bool) -> Place:
+        """Walk a document; returns the root. Further documents are counted together with it.
+
+        `failing`: whether Pydantic refuses the document, so that custom rules are worth asking. The document must live as long
+        as the walk, which remembers parts of it by their identity.
+        """
+        self._failing = failing
+        self._costs.clear()  # a custom rule counts only where the document fails
+        self.root.around += 1
         self._visit(self._declared.root, value, self.root)
         return self.root
 
