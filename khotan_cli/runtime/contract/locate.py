@@ -141,7 +141,7 @@ def _field_step(node: ObjectNode, spot: Spot, absent: bool) -> bool:
         keys = next((keys for keys in field.keys if spot.rest[: len(keys)] == tuple(keys)), None)
         used = len(keys or ())
         if keys is None and field.name == spot.rest[0]:  # loc_by_alias=False
-            keys, used = _there(field, spot.value), 1
+            keys, used = tuple(_there(field, spot.value)), 1
         if keys is not None:
             path = spot.path
             for key in keys:

@@ -20,8 +20,8 @@ WRONG_TAG = 50
 class Walker:
     """What every judge of a document needs: costs, places and blame.
 
-    `text`: whether the documents were read from CSV or XML, where numbers, booleans and dates are text. Each judge returns a cost: 0 where all is as declared; at
-    least `BREAKING` where Pydantic would refuse. A place of None only asks for the cost.
+    `text`: whether the documents were read from CSV or XML, where numbers, booleans and dates are text. Each judge returns a
+    cost: 0 where all is as declared; at least `BREAKING` where Pydantic would refuse. A place of None only asks for the cost.
     """
 
     def __init__(self, declared: Declared, *, text: bool = False) -> None:

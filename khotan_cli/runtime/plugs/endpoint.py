@@ -52,8 +52,9 @@ class Endpoint(Generic[M]):
     """One call of an API, declared as a class attribute of a Plug with `get`, `post`, …
 
     On an instance it is a `BoundEndpoint`. `returns` is the type of a successful answer; `responses` adds types by status
-    (an int, "4XX", or "default"). None as one of these types declares a response without a body. `query_json` names query parameters that are sent as JSON text; it replaces the plug's.
-    `error_body` says which successful answers are errors, instead of the plug's.
+    (an int, "4XX", or "default"). None as one of these types declares a response without a body. `query_json` names query
+    parameters that are sent as JSON text; it replaces the plug's. `error_body` says which successful answers are errors,
+    instead of the plug's.
     """
 
     def __init__(
