@@ -117,6 +117,8 @@ class Declared:
         if core["type"] in ("set", "frozenset"):  # equal items count once, so that their type matters
             return Guard(made, self._leaf(core, config), False)
         bare = {key: value for key, value in core.items() if key not in parts}
+        if core["type"] == "tuple":
+            bare["items_schema"] = [{"type": "any"} for _ in core["items_schema"]]
         return Guard(made, self._leaf(bare, config), False, alone=True)
 
     def _named_tuple(self, core: Core, config: Core) -> UnionNode:
