@@ -189,9 +189,10 @@ def _add(known: Place, place: Place) -> None:
     for issue, fault in place.faults.items():
         mine = known.faults.setdefault(issue, Fault(fault.grade))
         if mine.count == 0 or GRADES.index(fault.grade) < GRADES.index(mine.grade):
-            mine.grade, mine.example, mine.rule = fault.grade, fault.example, fault.rule
+            mine.grade, mine.example = fault.grade, fault.example
         mine.count += fault.count
         mine.kinds.update(fault.kinds)
+        mine.rules.extend(rule for rule in fault.rules if rule not in mine.rules)
         mine.values.extend(value for value in fault.values if value not in mine.values)
 
 
@@ -223,13 +224,14 @@ def _seen(place: Place, issue: Issue) -> str:
 def _finding(place: Place, issue: Issue, masker: Masker) -> Finding:
     fault = place.faults[issue]
     expected = place.expected or "no such key"
-    if fault.rule and issue != "dropped":
-        expected += f", {fault.rule}"
+    rule = "; ".join(fault.rules)
+    if rule and issue != "dropped":
+        expected += f", {rule}"
     elif issue == "constraint":
         expected += " that its validator accepts"
     actual = _actual(issue, fault)
     if issue == "dropped":
-        actual += f", {fault.rule}"
+        actual += f", {rule}"
     if issue == "enum":
         actual = ", ".join(value_text(value, place.path, masker, secret=place.secret) for value in fault.values[:3])
     return Finding(

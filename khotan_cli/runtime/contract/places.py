@@ -37,7 +37,8 @@ class Fault:
     count: int = 0
     kinds: Counter[str] = field(default_factory=Counter[str])
     example: Any = NOTHING
-    rule: str = ""
+    rules: list[str] = field(default_factory=list[str])
+    """The broken rules in words; empty where the declared type says it all."""
     values: list[Any] = field(default_factory=list[Any])
     """A few of the values, where which they are says more than their type."""
 
@@ -87,7 +88,9 @@ class Place:
         if issue == "enum" and len(fault.values) < MAX_VALUES and value not in fault.values:
             fault.values.append(value)
         if fault.count == 1 or (grade == "breaking" and fault.grade != "breaking"):
-            fault.grade, fault.example, fault.rule = grade, value, rule
+            fault.grade, fault.example = grade, value
+        if rule and rule not in fault.rules and len(fault.rules) < MAX_VALUES:
+            fault.rules.append(rule)
 
     def every(self) -> Iterator[Place]:
         """This place and all below."""

@@ -41,8 +41,9 @@ class Finding:
 
     def __str__(self) -> str:
         example = "" if self.example is None else f", for example {self.example}"
-        told = self.issue in ("unjudged", "empty", "paging")
-        what = self.actual if told else f"expected {self.expected}, got {self.actual}"
+        told = self.issue in ("unjudged", "empty", "null", "paging")
+        came = self.actual if self.issue == "missing" else f"got {self.actual}"
+        what = self.actual if told else f"expected {self.expected}, {came}"
         return f"{self.grade}: {self.path}: {self.issue}: {what} ({self.count} of {self.of}{example})"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from khotan_cli.runtime.contract.declared import Declared
@@ -56,8 +56,36 @@ class Verdicts:
             for finding in findings
         ]
         known = {place.path: place for place in reversed(places) if place.declared}
-        added = [one for one in self._at.values() if not _covered(one, paths)]
-        return kept + [_added(one, known.get(one.spot.path), masker) for one in added]
+        for path, errors in self._by_path().items():
+            if not _covered(errors[0], paths):
+                kept += [_added(one, one.count, known.get(path), masker) for one in errors]
+            elif path in paths and not any(one.spot.union for one in errors):
+                # The walk found something at this place, and Pydantic may have found more there.
+                found = sum(f.count for f in kept if f.path == path and f.grade == "breaking")
+                more = sum(one.count for one in errors) - found
+                one = next((one for one in errors if one.error["type"] in _OWN), errors[0])
+                if more > 0:
+                    kept = _with(kept, _added(one, min(more, one.count), known.get(path), masker))
+        return kept
+
+    def _by_path(self) -> dict[str, list[_Refused]]:
+        found: dict[str, list[_Refused]] = {}
+        for one in self._at.values():
+            found.setdefault(one.spot.path, []).append(one)
+        return found
+
+
+_OWN = frozenset({"value_error", "assertion_error"})
+"""Error types of a user's validators, which may read other fields than the one that the walk asks about."""
+
+
+def _with(findings: list[Finding], more: Finding) -> list[Finding]:
+    """The findings with one more, counted together with an equal one."""
+    for index, one in enumerate(findings):
+        if (one.path, one.issue, one.grade, one.expected) == (more.path, more.issue, more.grade, more.expected):
+            count = one.count + more.count
+            return [*findings[:index], replace(one, count=count, of=max(one.of, count)), *findings[index + 1 :]]
+    return [*findings, more]
 
 
 def _covered(one: _Refused, paths: set[str]) -> bool:
@@ -70,7 +98,7 @@ def _covered(one: _Refused, paths: set[str]) -> bool:
     return bool(union) and any(below(other, union) for other in paths)
 
 
-def _added(one: _Refused, place: Place | None, masker: Masker) -> Finding:
+def _added(one: _Refused, count: int, place: Place | None, masker: Masker) -> Finding:
     """The finding for an error that the walk cannot see: of a validator that reads other fields, or of a special type."""
     path, value, error = one.spot.path, one.spot.value, one.error
     absent = value is NOTHING
@@ -85,7 +113,7 @@ def _added(one: _Refused, place: Place | None, masker: Masker) -> Finding:
         grade="breaking",
         expected=masker.text(expected),
         actual="absent" if absent else kind_of(value),
-        count=one.count,
-        of=one.count if place is None else max(place.around, one.count),
+        count=count,
+        of=count if place is None else max(place.around, count),
         example=None if absent else example_text(value, path, masker, secret=place is not None and place.secret),
     )

@@ -255,6 +255,20 @@ class Range(BaseModel):
         return value
 
 
+class Bounded(BaseModel):
+    strict: bool
+    items: Annotated[list[Details], Field(max_length=1)]
+    count: Annotated[int, Field(gt=0)] = 1
+
+    @field_validator("items", "count")
+    @classmethod
+    def only_if_lax(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.data["strict"]:
+            raise ValueError("secret reason")
+        return value
+
+
+ONE, MANY = [{"number": 1}], [{"number": 1}, {"number": 2}]
 GOOD = "5a2c58a2-9d7e-4b57-b9d6-0b1f4bb3a5d5"
 
 
@@ -272,6 +286,16 @@ GOOD = "5a2c58a2-9d7e-4b57-b9d6-0b1f4bb3a5d5"
             list[Range],
             [{"low": 1, "high": 0}, {"low": 0, "high": 1}, {"low": 2, "high": 1}],
             ["breaking constraint $[*].high 2/3"],
+        ),
+        (
+            list[Bounded],
+            [{"strict": True, "items": ONE}, {"strict": False, "items": ONE}, {"strict": False, "items": MANY}],
+            ["breaking constraint $[*].items 1/3", "breaking constraint $[*].items 1/3"],
+        ),
+        (
+            list[Bounded],
+            [{"strict": False, "items": [], "count": 0}, {"strict": False, "items": [], "count": "x"}],
+            ["breaking constraint $[*].count 1/2", "breaking type_mismatch $[*].count 1/2"],
         ),
     ],
 )
@@ -415,6 +439,7 @@ def test_locations_by_name_are_found() -> None:
         (tuple[int, int], [1, 2, 3], "array [integer, integer], at most 2 items"),
         (dict[UUID, int], {"a": 1}, "map key, string (uuid)"),
         (Range, {"low": 2, "high": 1}, "integer that its validator accepts"),
+        (list[Annotated[int, Field(gt=0, lt=9)]], [0, 10, -1], "integer, greater than 0; less than 9"),
     ],
 )
 def test_words_are_our_own(model: Any, body: Any, expected: str) -> None:
