@@ -32,6 +32,7 @@ class SeenPage:
     items: list[Any] | None = None
     following: Position | None = None
     problem: str = ""
+    unreadable: bool = False
     past_the_end: bool = False
     """The service answered that there is no such page."""
 
@@ -49,8 +50,9 @@ class SeenWalk:
 
     @property
     def responses(self) -> list[httpx.Response]:
-        """The responses that hold a page, or should."""
-        return [page.response for page in self.pages if not page.past_the_end]
+        """The responses to judge: the first one, and later ones that hold a page that can be read."""
+        later = [page.response for page in self.pages[1:] if not (page.past_the_end or page.unreadable)]
+        return [page.response for page in self.pages[:1]] + later
 
 
 def is_walked(endpoint: Endpoint[Any], default: Paginator | None) -> bool:
@@ -104,7 +106,7 @@ def _following(fetched: Fetched) -> Position | None:
 
 def _failed(walk: PageWalk, exc: PlugError, response: httpx.Response) -> SeenPage:
     """A page that the paginator could not go on from."""
-    page = SeenPage(response, problem=exc.message)
+    page = SeenPage(response, problem=exc.message, unreadable=isinstance(exc, ResponseInvalid))
     if isinstance(exc, PaginationError):
         decoder = walk.bound.endpoint.decoder_for(response.status_code)
         try:

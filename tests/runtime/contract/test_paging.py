@@ -110,6 +110,11 @@ def second_fails(asked: Asked) -> Answer:
     return as_json({"error": "x"}, 500) if asked.query.get("page") == "2" else as_json({"data": ROWS[:2]})
 
 
+def second_is_html(asked: Asked) -> Answer:
+    html = Answer(200, b"<p>", {"Content-Type": "text/html"})
+    return html if asked.query.get("page") == "2" else as_json({"data": ROWS[:2]})
+
+
 def short(asked: Asked) -> Answer:
     start = int(asked.query.get("page", 1))
     return as_json({"data": ROWS[:2] if start == 1 else [], "total_count": 5})
@@ -131,6 +136,7 @@ FAULTS: list[tuple[str, Handler, Paginator, str, str]] = [
         "$",
     ),
     ("page 2 fails", second_fails, PageNumberPaginator(items="data"), "position", "$"),
+    ("page 2 cannot be read", second_is_html, PageNumberPaginator(items="data"), "list", "$.data"),
     ("fewer than the total", short, PageNumberPaginator(items="data"), "total", "$"),
     (
         "no link, more by a header",
