@@ -152,3 +152,9 @@ def test_a_kept_body_that_is_not_json_stays_so(project: Project, tmp_path: Path)
 def test_pages_that_make_no_sense(project: Project, args: list[str]) -> None:
     done = project.khotan("plug", "shop", "-e", "good", *args)
     assert (done.code, done.json["error"]) == (2, "invalid_input")
+
+
+def test_a_declared_absence_is_shown(project: Project) -> None:
+    info = project.khotan("plug", "shop", "--info").json
+    returns = {endpoint["name"]: endpoint["returns"] for endpoint in info["endpoints"]}
+    assert (returns["removed"], returns["one"]) == ("None", "Row")

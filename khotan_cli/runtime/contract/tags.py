@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from khotan_cli.runtime.contract.leaf import Leaf, kind_of, literal_text
-from khotan_cli.runtime.contract.nodes import KeyPath, Node, ObjectNode, Tag, dig, settled_or_none
+from khotan_cli.runtime.contract.nodes import Guard, KeyPath, Node, ObjectNode, Tag, dig, settled_or_none
 
 
 def is_path_list(alias: Any) -> bool:
@@ -30,6 +30,13 @@ def by_key(paths: Sequence[KeyPath], choices: Mapping[Any, Node]) -> Callable[[A
     return find
 
 
+def _plain(member: Node) -> Node:
+    """A member without the validators that leave its keys as they came."""
+    while isinstance(member, Guard) and not member.translates:
+        member = settled_or_none(member.inner)
+    return member
+
+
 def implied_tag(members: Sequence[Node]) -> Callable[[Any], Tag] | None:
     """The key that tells the members apart where each requires another literal in it, as an undeclared discriminator."""
     objects = [member for member in map(settled_or_none, members) if not isinstance(member, Leaf)]
@@ -38,9 +45,10 @@ def implied_tag(members: Sequence[Node]) -> Callable[[Any], Tag] | None:
     found: dict[str, dict[Any, Node]] = {}
     shared: set[str] = set()
     for member in objects:
-        if not isinstance(member, ObjectNode):
+        inner = _plain(member)
+        if not isinstance(inner, ObjectNode):
             return None
-        for one in member.fields:
+        for one in inner.fields:
             node = settled_or_none(one.node)
             if one.required and isinstance(node, Leaf) and len(one.keys) == 1 and len(one.keys[0]) == 1:
                 key = str(one.keys[0][0])

@@ -11,6 +11,7 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    model_validator,
 )
 
 from tests.runtime.contract.test_check import seen
@@ -77,6 +78,14 @@ class No(BaseModel):
     b: int
 
 
+class Checked(ByCard):
+    @model_validator(mode="after")
+    def positive(self) -> Checked:
+        if self.card.number < 0:
+            raise ValueError("negative")
+        return self
+
+
 class Nested(BaseModel):
     pay: Annotated[ByCard | ByBank, Field(discriminator="type")] | None = None
 
@@ -101,6 +110,9 @@ TEXT = {"object": "block", "type": "text", "text": [{"number": 1}, {"number": "x
         (Paid, CARD, ["breaking type_mismatch $.card.number 1/1"]),
         (list[Paid], [CARD, {"type": "bank", "bank": {"number": 1}}], ["breaking type_mismatch $[*].card.number 1/1"]),
         (ByCard | ByBank, CARD, ["breaking type_mismatch $.card.number 1/1"]),
+        (Checked | ByBank, CARD, ["breaking type_mismatch $.card.number 1/1"]),
+        (Checked | ByBank, {"type": "card", "card": {"number": -1}}, ["breaking constraint $ 1/1"]),
+        (Checked | ByBank, {"type": "cash"}, ["breaking enum $.type 1/1"]),
         (Named, CARD, ["breaking type_mismatch $.card.number 1/1"]),
         (Nested, {"pay": CARD}, ["breaking type_mismatch $.pay.card.number 1/1"]),
         (dict[str, Paid], {"card": CARD}, ["breaking type_mismatch $.*.card.number 1/1"]),
