@@ -59,20 +59,13 @@ def plug(
     _exclusive({**actions, "--login": sign_in}, call)
     _belongs(calling, call and not source, "a call", "khotan plug NAME --endpoint E, or NAME METHOD PATH.")
     _belongs(comparing, bool(endpoint), "an endpoint", "khotan plug NAME --endpoint E --compare")
-    _belongs({"--fail-on": fail_on}, compare or bool(source), "--compare", "Add --compare.")
-    _belongs({"--pages": pages}, compare, "--compare", "Add --compare.")
-    if pages and source:
-        raise UsageError("--pages and --from exclude each other", hint="--from judges the one saved response.")
+    _check_comparison(compare, source, fail_on, pages)
     _belongs({"--port, --timeout or --no-browser": login_options}, sign_in, "--login", "khotan plug NAME --login")
     _check_call(name, method, path, endpoint)
     if list_all and name:
         raise UsageError("--list shows every plug", hint=f"For one: khotan plug {name}")
     if not name:
-        if call or info or sign_in or enable or disable or resume:
-            raise UsageError("Which plug?", hint="khotan plug NAME …", next=["khotan plug --list"])
-        with options.client() as client:
-            document = client.plugs()
-        console.result(document, lambda: show_plugs(document["items"]))
+        _list(call or info or sign_in or enable or disable or resume)
     elif enable or disable:
         _switch(name, enable)
     elif resume:
@@ -92,6 +85,21 @@ def plug(
         with options.client() as client:
             described = client.plug(name)
         console.result(described, lambda: show_plug(described))
+
+
+def _list(needs_name: bool) -> None:
+    if needs_name:
+        raise UsageError("Missing the name of a plug", hint="khotan plug NAME …", next=["khotan plug --list"])
+    with options.client() as client:
+        document = client.plugs()
+    console.result(document, lambda: show_plugs(document["items"]))
+
+
+def _check_comparison(compare: bool, source: str, fail_on: str, pages: int | None) -> None:
+    if pages and source:
+        raise UsageError("--pages and --from exclude each other", hint="--from judges the one saved response.")
+    _belongs({"--fail-on": fail_on}, compare or bool(source), "--compare", "Add --compare.")
+    _belongs({"--pages": pages}, compare, "--compare", "Add --compare.")
 
 
 def _exclusive(actions: dict[str, bool], call: bool) -> None:
