@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,15 @@ from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.paginate import PageView, is_header, page_value
 from khotan_cli.runtime.plugs.paths import Path, path_keys, path_text
 from khotan_cli.runtime.plugs.walk import Position
+
+
+_EXPECTED: Mapping[str, str] = {
+    "list": "a list of items on each page",
+    "position": "a position that moves from page to page",
+    "overlap": "other items on each page",
+    "total": "as many items as the total says",
+    "cursor": "a cursor or a flag on each page that more items follow",
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ def with_paging(report: Report, walk: SeenWalk, masker: Masker) -> Report:
         "checks": [replace(check, message=masker.text(check.message)).to_json() for check in checks],
     }
     findings = [
-        Finding(masker.text(check.path), "paging", "breaking", "pages", masker.text(check.message), 1, 1)
+        Finding(masker.text(check.path), "paging", "breaking", _EXPECTED[check.name], masker.text(check.message), 1, 1)
         for check in checks
         if not check.ok
     ]
@@ -61,7 +70,7 @@ def _list(walk: SeenWalk, pages: Sequence[SeenPage]) -> PagingCheck:
     path = _json_path(walk.paginator.items_path)
     lost = next(((index, page) for index, page in enumerate(pages) if page.items is None and _is_page(page)), None)
     if lost is not None:
-        return PagingCheck("list", False, f"Page {lost[0] + 1} has no list of items: {lost[1].problem}", path)
+        return PagingCheck("list", False, f"Page {lost[0] + 1} failed: {lost[1].problem}.", path)
     where = "the response" if walk.paginator.items_path is None else repr(path_text(walk.paginator.items_path))
     count = sum(1 for page in pages if page.items is not None)
     return PagingCheck("list", True, f"{_count(count, 'page')} had a list of items in {where}.", path)
@@ -73,8 +82,10 @@ def _position(walk: SeenWalk, pages: Sequence[SeenPage]) -> PagingCheck:
     for index, page in enumerate(pages):
         told = page.problem and (page.items is not None or not _is_page(page))
         # Where positions are computed here, a page that comes again says nothing about them: see the overlap.
+        if _lacks_flag(walk, page, index):
+            continue  # see the check of the flag
         if told and not (walk.paginator.computed and _repeated(walk, pages[: index + 1])):
-            return PagingCheck("position", False, f"The walk stopped at page {index + 1}: {page.problem}", path)
+            return PagingCheck("position", False, f"The walk stopped at page {index + 1}: {page.problem}.", path)
     before = walk.start
     for index, page in enumerate(pages):
         there = page.following
@@ -126,6 +137,10 @@ def _cursor(walk: SeenWalk, pages: Sequence[SeenPage], items: int, total: int | 
     if not places:
         return PagingCheck("cursor", True, "The paginator reads no cursor and no flag.")
     path = _json_path(next(iter(places.values())))
+    for index, page in enumerate(pages):
+        if _lacks_flag(walk, page, index):
+            flag = paginator.has_more if paginator.has_more is not None else paginator.is_last
+            return PagingCheck("cursor", False, f"{page.problem}.", _json_path(flag))
     last = pages[-1] if pages else None
     more = total is not None and walk.from_the_start and items < total
     if last is None or last.items is None or not more or last.following is not None:
@@ -169,6 +184,13 @@ def _is_same(before: Position, there: Position) -> bool:
 
 
 _ABSENT = object()
+
+
+def _lacks_flag(walk: SeenWalk, page: SeenPage, index: int) -> bool:
+    """Whether the walk stopped at a page because its flag is absent."""
+    flag = walk.paginator.has_more if walk.paginator.has_more is not None else walk.paginator.is_last
+    stopped = bool(page.problem) and page.items is not None
+    return stopped and flag is not None and not _is_there(page, flag, index)
 
 
 def _is_page(page: SeenPage) -> bool:

@@ -154,6 +154,20 @@ FAULTS: list[tuple[str, Handler, Paginator, str, str]] = [
         "$.meta.more",
     ),
     (
+        "flag is nowhere, and there is no total",
+        page({"data": ROWS[:2]}),
+        CursorPaginator(items="data", has_more="meta.more"),
+        "cursor",
+        "$.meta.more",
+    ),
+    (
+        "more follows, but where",
+        page({"data": ROWS[:2], "more": True}),
+        CursorPaginator(items="data", has_more="more"),
+        "position",
+        "$.next_cursor",
+    ),
+    (
         "cursor is below what is absent",
         page({"data": ROWS[:2], "meta": {"total_count": 9}}),
         CursorPaginator(items="data", cursor="paging.next"),
@@ -169,6 +183,7 @@ FAULTS: list[tuple[str, Handler, Paginator, str, str]] = [
 async def test_a_fault_of_the_paging_is_breaking(handler: Handler, paginator: Paginator, check: str, path: str) -> None:
     report, paging, _ = await compared(handler, paginator, model=Any)
     checks = {one["check"]: one["ok"] for one in paging["checks"]}
+    assert all(one["message"].endswith(".") and not one["message"].endswith("..") for one in paging["checks"])
     assert checks[check] is False, paging
     assert (path, "breaking") in failed(report) and report.fails("breaking")
     assert len(failed(report)) == sum(not ok for ok in checks.values())
