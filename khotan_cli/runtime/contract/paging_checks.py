@@ -15,7 +15,6 @@ from khotan_cli.runtime.plugs.paginate import PageView, is_header, page_value
 from khotan_cli.runtime.plugs.paths import Path, path_keys, path_text
 from khotan_cli.runtime.plugs.walk import Position
 
-
 _EXPECTED: Mapping[str, str] = {
     "list": "a list of items on each page",
     "position": "a position that moves from page to page",
