@@ -14,9 +14,9 @@ from khotan_cli.errors import ContractMismatch, UsageError
 from khotan_cli.options import options
 
 _FROM = "Compare a kept response; call nothing."
-_FAIL_ON = (
-    "Grade that gives exit 3: breaking, warning, info or never. Default: breaking, undeclared keys and wrong types."
-)
+_DEFAULT_PAGES = 2
+_FAIL_ON = "Grade from which findings give exit code 3: breaking, warning, info or never. Default: warning."
+_PAGES = "With --compare: walk through up to N pages of a paginated endpoint. 1 judges one response."
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
 
@@ -34,6 +34,7 @@ def plug(
     save: Annotated[str, typer.Option(metavar="FILE", help="Keep the response.", show_default=False)] = "",
     source: Annotated[str, typer.Option("--from", metavar="FILE", help=_FROM, show_default=False)] = "",
     fail_on: Annotated[str, typer.Option(metavar="GRADE", help=_FAIL_ON, show_default=False)] = "",
+    pages: Annotated[int | None, typer.Option(min=1, metavar="N", help=_PAGES, show_default="2")] = None,
     enable: Annotated[bool, typer.Option("--enable", help="Let the plug be called.")] = False,
     disable: Annotated[bool, typer.Option("--disable", help="Refuse calls of the plug.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Lift a pause that the service asked for.")] = False,
@@ -62,7 +63,7 @@ def plug(
     _exclusive({**actions, "--login": sign_in}, call)
     _belongs(calling, call and not source, "a call", "khotan plug NAME --endpoint E, or NAME METHOD PATH.")
     _belongs(comparing, bool(endpoint), "an endpoint", "khotan plug NAME --endpoint E --compare")
-    _belongs({"--fail-on": fail_on}, compare or bool(source), "--compare", "Add --compare.")
+    _check_comparison(compare, source, fail_on, pages)
     _belongs(
         {"--port, --timeout, --no-browser or --redirect-uri": login_options},
         sign_in,
@@ -73,11 +74,7 @@ def plug(
     if list_all and name:
         raise UsageError("--list shows every plug", hint=f"For one: khotan plug {name}")
     if not name:
-        if call or info or sign_in or enable or disable or resume:
-            raise UsageError("Which plug?", hint="khotan plug NAME …", next=["khotan plug --list"])
-        with options.client() as client:
-            document = client.plugs()
-        console.result(document, lambda: show_plugs(document["items"]))
+        _list(call or info or sign_in or enable or disable or resume)
     elif enable or disable:
         _switch(name, enable)
     elif resume:
@@ -92,11 +89,27 @@ def plug(
             "body": read_json("--body", body) if body else None,
         }
         target = {"endpoint": endpoint} if endpoint else {"method": method.upper(), "path": path}
-        _call(name, {**target, **given, "compare": compare or bool(source)}, fail_on=fail_on, save=save, source=source)
+        payload = {**target, **given, "compare": compare or bool(source), "pages": pages or _DEFAULT_PAGES}
+        _call(name, payload, fail_on=fail_on, save=save, source=source)
     else:
         with options.client() as client:
             described = client.plug(name)
         console.result(described, lambda: show_plug(described))
+
+
+def _list(needs_name: bool) -> None:
+    if needs_name:
+        raise UsageError("Missing the name of a plug", hint="khotan plug NAME …", next=["khotan plug --list"])
+    with options.client() as client:
+        document = client.plugs()
+    console.result(document, lambda: show_plugs(document["items"]))
+
+
+def _check_comparison(compare: bool, source: str, fail_on: str, pages: int | None) -> None:
+    if pages and source:
+        raise UsageError("--pages and --from exclude each other", hint="--from judges the one saved response.")
+    _belongs({"--fail-on": fail_on}, compare or bool(source), "--compare", "Add --compare.")
+    _belongs({"--pages": pages}, compare, "--compare", "Add --compare.")
 
 
 def _exclusive(actions: dict[str, bool], call: bool) -> None:
@@ -182,13 +195,16 @@ def _save(path: str, document: dict[str, Any]) -> None:
 
     from khotan_cli.runtime.contract.saved import SavedResponse, write_saved
 
-    encoded, body = document.get("bodyBase64"), document.get("body")
-    if encoded is not None:
-        content = base64.b64decode(encoded)
-    elif isinstance(body, str) and "json" not in document["contentType"]:
-        content = body.encode()
+    body, kind, headers = document.get("body"), document["bodyKind"], dict(document["headers"])
+    if kind == "base64":
+        content = base64.b64decode(document["bodyBase64"])
+    elif kind == "text":
+        content = str(body).encode()
+        name = next((name for name in headers if name.lower() == "content-type"), "")
+        if "charset=" in headers.get(name, "").lower():  # the text is kept as UTF-8, whatever it came in
+            headers[name] = f"{document['contentType']}; charset=utf-8"
     else:
-        content = b"" if body is None else json.dumps(body, ensure_ascii=False).encode()
+        content = b"" if kind == "none" else json.dumps(body, ensure_ascii=False).encode()
     request = document["request"]
     write_saved(
         Path(path),
@@ -198,7 +214,7 @@ def _save(path: str, document: dict[str, Any]) -> None:
             request["method"],
             request["url"],
             document["status"],
-            document["headers"],
+            headers,
             content,
         ),
     )

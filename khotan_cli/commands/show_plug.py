@@ -8,6 +8,7 @@ from typing import Any
 from khotan_cli.console import console
 
 _LINES_SHOWN = 200
+_PATHS_SHOWN = 20
 _GRADE_STYLES = {"breaking": "bold red", "warning": "yellow", "info": "dim"}
 
 
@@ -132,6 +133,10 @@ def show_contract(document: dict[str, Any]) -> None:
         console.table(columns, rows, whole=["Grade", "Path", "Issue", "Count"])
     if contract.get("omitted"):
         console.line(f"… and {contract['omitted']} more", "dim")
+    for one in contract.get("notJudged", ())[:_PATHS_SHOWN]:
+        console.line(f"{one['path']}: {one['reason']}", "dim")
+    if contract.get("paging"):
+        _show_paging(contract["paging"])
     summary = ", ".join(f"{count} {grade}" for grade, count in contract["summary"].items() if count)
     items = f" over {contract['items']} items" if contract["items"] else ""
     name = f"{document['plug']}.{document['endpoint']}"
@@ -140,3 +145,12 @@ def show_contract(document: dict[str, Any]) -> None:
         console.success(f"{name} matches {contract['model']}: status {contract['status']}{items}{more}")
     else:
         console.line(f"{name}: {summary}{items}", "red")
+
+
+def _show_paging(paging: dict[str, Any]) -> None:
+    """What the walk through the pages showed, a line for each check."""
+    total = "" if paging["total"] is None else f" of {paging['total']}"
+    ended = "the walk came to its end" if paging["ended"] else "the walk stopped before the end"
+    console.line(f"Pages: {paging['pages']}, items: {paging['items']}{total}; {ended}.")
+    for check in paging["checks"]:
+        console.line(f"{check['check']}: {check['message']}", "dim" if check["ok"] else "red")

@@ -27,6 +27,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import httpx
 
 from khotan_cli.errors import UsageError
+from khotan_cli.runtime.contract.bodies import comparable
 from khotan_cli.runtime.contract.check import Report, check, model_for_status
 from khotan_cli.runtime.contract.saved import SavedResponse, load_saved
 from khotan_cli.runtime.plugs.context import EXTENSION, CallContext
@@ -126,13 +127,20 @@ class replay(Generic[P]):
 def assert_contract(
     endpoint: Endpoint[Any] | BoundEndpoint[Any], saved: SavedResponse | Path | str, *, fail_on: str | None = None
 ) -> Report:
-    """Raise AssertionError, with the findings, where a saved response is not what the endpoint declares for its status."""
+    """Raise AssertionError, with the findings, where a saved response is not what the endpoint declares for its status.
+
+    The body is read as the plug reads it: as JSON, or by the parser of its content type. Raises ResponseInvalid for one that
+    the plug could not read.
+    """
     name = endpoint.endpoint.name if isinstance(endpoint, BoundEndpoint) else endpoint.name
     kept = saved if isinstance(saved, SavedResponse) else load_saved(saved)
     model = model_for_status(endpoint, kept.status)
     if model is None:
         raise AssertionError(f"{name} declares no model for status {kept.status}")
-    report = check(model, kept.body, status=kept.status, endpoint=name)
+    owner = endpoint.plug if isinstance(endpoint, BoundEndpoint) else endpoint.owner
+    response = kept.response(httpx.Request(kept.method, kept.url))
+    body, source = comparable(name, response, model, getattr(owner, "parsers", {}))
+    report = check(model, body, status=kept.status, endpoint=name, source=source)
     if report.fails(fail_on):
         raise AssertionError(f"{name} does not match {report.model}:\n{report.text()}")
     return report

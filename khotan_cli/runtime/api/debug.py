@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
 
 import httpx
 from fastapi import APIRouter, Depends
 
-from khotan_cli.errors import KhotanError, PlugError, ResponseInvalid, UsageError
+from khotan_cli.errors import KhotanError, PlugError, UsageError
 from khotan_cli.runtime.api.access import CurrentPlug, CurrentServices, require_debug
 from khotan_cli.runtime.api.authorize import GuardedRoute
 from khotan_cli.runtime.api.describe import plug_info, plug_summary
 from khotan_cli.runtime.api.errors import masked
 from khotan_cli.runtime.api.plugs import Limit, Offset
 from khotan_cli.runtime.api.schemas import (
+    BodyKind,
     DebugRequest,
     DebugResponse,
     Listing,
@@ -24,15 +26,17 @@ from khotan_cli.runtime.api.schemas import (
     Timing,
     listing,
 )
-from khotan_cli.runtime.contract.check import check, fail_grade
+from khotan_cli.runtime.contract.bodies import comparable, is_text
+from khotan_cli.runtime.contract.check import check_pages, fail_grade
+from khotan_cli.runtime.contract.paging import SeenWalk, is_walked, walk_pages
+from khotan_cli.runtime.contract.paging_checks import with_paging
 from khotan_cli.runtime.contract.saved import parse_saved
 from khotan_cli.runtime.plugs.call import CallRequest, CallResult, call
-from khotan_cli.runtime.plugs.codec import Decoder, decode_untyped, is_json, media_type, not_json, text_of
+from khotan_cli.runtime.plugs.codec import is_json, media_type
 from khotan_cli.runtime.plugs.endpoint import Endpoint
 from khotan_cli.runtime.plugs.failures import status_error
 from khotan_cli.runtime.plugs.jsontext import load_json, without_bom
 from khotan_cli.runtime.plugs.masking import Masker
-from khotan_cli.runtime.plugs.parsers import parser_for
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.registry import described
 
@@ -57,6 +61,7 @@ async def debug(plug: CurrentPlug, asked: DebugRequest, services: CurrentService
     A contract that does not match is no error here: `contract.ok` says so.
     """
     endpoint = _checked(plug, asked)
+    walk: SeenWalk | None = None
     if asked.response is not None:
         saved = parse_saved(asked.response)
         response = saved.response(httpx.Request(saved.method, saved.url))
@@ -69,16 +74,21 @@ async def debug(plug: CurrentPlug, asked: DebugRequest, services: CurrentService
                 hint="Enable it first.",
                 next=[f"khotan plug {plug.name} --enable"],
             )
-        result = await _called(plug, asked)
+        result, walk = await _called(plug, asked, endpoint)
     try:
-        contract = _judge(plug, endpoint, result, asked.fail_on) if asked.compare and endpoint else None
+        contract = _judge(plug, endpoint, result, walk, asked.fail_on) if asked.compare and endpoint else None
     except KhotanError as exc:
         raise masked(exc, result.masker) from None
     return _shown(plug, asked, result, contract)
 
 
-async def _called(plug: Plug, asked: DebugRequest) -> CallResult:
-    """The call. What it raises names no secret, and code of the plug's own that fails is said to be the plug's."""
+async def _called(
+    plug: Plug, asked: DebugRequest, endpoint: Endpoint[Any] | None
+) -> tuple[CallResult, SeenWalk | None]:
+    """The call, and the walk through the pages where a comparison walks on.
+
+    What it raises names no secret, and names the plug where the plug's own code fails.
+    """
     request = CallRequest(
         endpoint=asked.endpoint or "",
         method=asked.method or "GET",
@@ -89,7 +99,9 @@ async def _called(plug: Plug, asked: DebugRequest) -> CallResult:
     )
     error: KhotanError
     try:
-        return await call(plug, request)
+        if endpoint is not None and asked.compare and asked.pages > 1 and is_walked(endpoint, plug.paginator):
+            return await _walked(plug, request, asked.pages)
+        return await call(plug, request), None
     except KhotanError as exc:
         error = exc
     except Exception as exc:  # hooks and custom auth are the user's code: whatever they raise
@@ -99,6 +111,19 @@ async def _called(plug: Plug, asked: DebugRequest) -> CallResult:
             hint="Correct the plug's own code, or what was asked of it.",
         )
     raise masked(error, await _masker(plug)) from None
+
+
+async def _walked(plug: Plug, request: CallRequest, pages: int) -> tuple[CallResult, SeenWalk]:
+    """The pages, and the first of them as the result of the call."""
+    if request.headers:
+        plug = plug.with_options(headers=dict(request.headers))
+    params = {**request.params, **({} if request.body is None else {"body": request.body})}
+    started = time.perf_counter()
+    walk = await walk_pages(plug.endpoint(request.endpoint), params, pages)
+    elapsed = time.perf_counter() - started
+    first = walk.pages[0].response
+    attempts = int(first.extensions.get("khotan.attempts", 1))
+    return CallResult(first, elapsed, attempts, await _masker(plug)), walk
 
 
 async def _masker(plug: Plug) -> Masker:
@@ -119,46 +144,40 @@ def _checked(plug: Plug, asked: DebugRequest) -> Endpoint[Any] | None:
     return None
 
 
-def _judge(plug: Plug, endpoint: Endpoint[Any], result: CallResult, fail_on: str | None) -> dict[str, Any]:
-    response = result.response
-    model = endpoint.model_for(response.status_code)
-    if model is None:
-        if response.is_error:
-            raise status_error(plug.name, endpoint.name, response, None)
-        raise UsageError(
-            f"{plug.name}.{endpoint.name} declares no model for status {response.status_code}",
-            code="no_declared_model",
-            hint="Declare it: returns=Model.",
+def _judge(
+    plug: Plug, endpoint: Endpoint[Any], result: CallResult, walk: SeenWalk | None, fail_on: str | None
+) -> dict[str, Any]:
+    """The contract document: of one response, or of the pages that a walk brought."""
+    first = result.response
+    name, status = f"{plug.name}.{endpoint.name}", first.status_code
+    model = endpoint.model_for(status)
+    if model is None or model is bytes:
+        if first.is_error and model is None:
+            raise status_error(plug.name, endpoint.name, first, None)
+        what = (
+            f"declares no model for status {status}" if model is None else "returns bytes: there is nothing to compare"
         )
-    parsed = _comparable(plug, endpoint, model, response)
-    report = check(model, parsed, status=response.status_code, endpoint=endpoint.name, masker=result.masker)
+        raise UsageError(f"{name} {what}", code="no_declared_model", hint="Declare it: returns=Model.")
+    responses = (
+        [first] if walk is None else [one for one in walk.responses if endpoint.model_for(one.status_code) is model]
+    )
+    read = [comparable(name, response, model, plug.parsers) for response in responses]
+    report = check_pages(
+        model,
+        [body for body, _ in read],
+        status=status,
+        endpoint=endpoint.name,
+        masker=result.masker,
+        source=read[0][1],
+    )
+    if walk is not None and first.is_success:
+        report = with_paging(report, walk, result.masker)
     return report.to_json(fail_on)
-
-
-def _comparable(plug: Plug, endpoint: Endpoint[Any], model: Any, response: httpx.Response) -> Any:
-    """The body as what the contract check takes: the bytes of JSON, or the values that a parser or `str` makes of it."""
-    name, kind = f"{plug.name}.{endpoint.name}", media_type(response)
-    if model is bytes:
-        raise UsageError(
-            f"{name} returns bytes: there is nothing to compare",
-            code="no_declared_model",
-            hint="Declare a model: returns=Model.",
-        )
-    if model is str:
-        return text_of(response)
-    if not response.content:
-        raise ResponseInvalid(
-            f"{name}: the answer {response.status_code} is empty", response=response, hint="Nothing can be compared."
-        )
-    if kind and not is_json(kind) and parser_for(plug.parsers, kind) is None:
-        raise not_json(response)
-    parsed = decode_untyped(response, plug.parsers)  # says of broken JSON which request it answered
-    return response.content if is_json(kind) or not kind else Decoder(model).listed(kind, parsed)
 
 
 def _shown(plug: Plug, asked: DebugRequest, result: CallResult, contract: dict[str, Any] | None) -> DebugResponse:
     response, masker = result.response, result.masker
-    body, encoded = _readable(response, masker)
+    body, encoded, kind = _readable(response, masker)
     return DebugResponse(
         plug=plug.name,
         endpoint=asked.endpoint,
@@ -169,22 +188,26 @@ def _shown(plug: Plug, asked: DebugRequest, result: CallResult, contract: dict[s
         size=len(response.content),
         body=body,
         body_base64=encoded,
+        body_kind=kind,
         timing=Timing(total_ms=round(result.elapsed * 1000, 1), attempts=result.attempts),
         contract=contract,
     )
 
 
-def _readable(response: httpx.Response, masker: Masker) -> tuple[Any, str | None]:
-    """The body, secrets masked, as JSON or text; else its bytes as Base64."""
+def _readable(response: httpx.Response, masker: Masker) -> tuple[Any, str | None, BodyKind]:
+    """The body, secrets masked, as JSON or text; else its bytes as Base64. And which of these it is."""
     if not response.content:
-        return None, None
+        return None, None, "none"
+    kind = media_type(response)
     try:
+        if kind and not is_json(kind) and is_text(kind):
+            raise ValueError("the text of a CSV document may look like JSON")
         load_json(response.content)  # refuses what production refuses: NaN, lone surrogates
         # Not orjson: an integer over 64 bits must stay what it is.
-        return masker.value(json.loads(without_bom(response.content))), None
+        return masker.value(json.loads(without_bom(response.content))), None, "json"
     except (ValueError, RecursionError):
         try:
-            return masker.text(response.content.decode(response.charset_encoding or "utf-8")), None
+            return masker.text(response.content.decode(response.charset_encoding or "utf-8")), None, "text"
         except (UnicodeDecodeError, LookupError):
             text = masker.text(response.content.decode("utf-8", "surrogateescape"))
-            return None, base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()
+            return None, base64.b64encode(text.encode("utf-8", "surrogateescape")).decode(), "base64"

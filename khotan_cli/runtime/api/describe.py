@@ -113,7 +113,9 @@ def auth_info(plug: Plug) -> dict[str, Any]:
 
 
 def type_name(declared: Any) -> str:
-    """`Charge`, `list[Charge]`, `str | None`: a type without its module."""
+    """`Charge`, `list[Charge]`, `str | None`: a type without its module. `None` stands for a response without a body."""
+    if declared is type(None):
+        return "None"
     if isinstance(declared, type) and not getattr(declared, "__args__", None):
         return declared.__name__
     text = str(declared).replace("typing.", "")

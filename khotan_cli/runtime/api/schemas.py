@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
@@ -147,6 +147,9 @@ _FIELD_VALUE = re.compile(r"[\t\x20-\x7e]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
+BodyKind = Literal["none", "json", "text", "base64"]
+
+
 class DebugRequest(Wire):
     """A call to make, or, with `response`, a saved one to judge."""
 
@@ -158,6 +161,8 @@ class DebugRequest(Wire):
     headers: dict[str, str] = {}
     compare: bool = False
     fail_on: str | None = None
+    pages: int = Field(default=2, ge=1)
+    """How many pages a comparison of a paginated endpoint walks through at most; 1 does not walk."""
     response: dict[str, Any] | None = None
 
     @field_validator("method")
@@ -191,7 +196,10 @@ class Timing(Wire):
 
 
 class DebugResponse(Ok):
-    """What was sent and what came, secrets masked. `body` is JSON or text; other bytes are in bodyBase64."""
+    """What was sent and what came, secrets masked. `body` is JSON or text; other bytes are in bodyBase64.
+
+    `body_kind` says which: a text that is not JSON may come with the content type of JSON.
+    """
 
     plug: str
     endpoint: str | None
@@ -202,6 +210,7 @@ class DebugResponse(Ok):
     size: int
     body: Any = None
     body_base64: str | None = None
+    body_kind: BodyKind = "none"
     timing: Timing
     contract: dict[str, Any] | None = None
 

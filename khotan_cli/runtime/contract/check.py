@@ -2,13 +2,14 @@
 
 Two shapes are compared, the declared and the observed one, collapsed over the items of arrays. Pydantic is the judge: a
 finding is *breaking* where its validation fails, a *warning* where only its strict validation does (a number in a string),
-where a key is undeclared or a value always null, *info* otherwise.
+where a key is undeclared or an invalid value is dropped, *info* otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
@@ -16,20 +17,36 @@ from pydantic_core import from_json
 from khotan_cli.errors import ResponseInvalid
 from khotan_cli.runtime.contract.declared import Declared
 from khotan_cli.runtime.contract.examples import example_text, value_text
-from khotan_cli.runtime.contract.leaf import Grade, Issue, as_json, kind_of
-from khotan_cli.runtime.contract.places import NOTHING, Fault, Place, located, related
+from khotan_cli.runtime.contract.leaf import Grade, Issue, as_json
+from khotan_cli.runtime.contract.places import NOTHING, Fault, Place
 from khotan_cli.runtime.contract.report import FAIL_ON, GRADES, Finding, Report, fail_grade
 from khotan_cli.runtime.contract.shape import Walk
+from khotan_cli.runtime.contract.verdicts import Document, Verdicts
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
 from khotan_cli.runtime.plugs.jsontext import NotJson, check_json, reason, without_bom
 from khotan_cli.runtime.plugs.masking import Masker
 
-__all__ = ["FAIL_ON", "GRADES", "Finding", "Grade", "Issue", "Report", "check", "fail_grade", "model_for_status"]
+__all__ = [
+    "FAIL_ON",
+    "GRADES",
+    "Finding",
+    "Grade",
+    "Issue",
+    "Report",
+    "check",
+    "check_pages",
+    "fail_grade",
+    "model_for_status",
+]
 
+Source = Literal["json", "text", "values"]
 MAX_FINDINGS = 500
+NO_BODY = "no body"
+_ANY_BODY = "not judged: the type accepts any body"
+_ANY_VALUE = "not judged: the type accepts any value"
 _MAX_ERRORS = 20_000
 """Validation errors that are looked at one by one; a body with more has its findings long before."""
-_COMPARED: Sequence[Issue] = ("missing", "type_mismatch", "format", "enum", "constraint", "extra")
+_COMPARED: Sequence[Issue] = ("missing", "type_mismatch", "format", "enum", "constraint", "extra", "dropped")
 
 
 def model_for_status(endpoint: Endpoint[Any] | BoundEndpoint[Any], status: int) -> Any:
@@ -45,32 +62,75 @@ def check(
     status: int = 200,
     endpoint: str = "",
     masker: Masker | None = None,
+    source: Source = "json",
 ) -> Report:
     """Compare a response body, bytes or parsed JSON, with a declared type (anything a TypeAdapter takes).
 
-    Raises ResponseInvalid where the bytes are not JSON, or are nested too deeply to be validated (about 200 levels).
+    `source` says what `body` was made from: "text" is for the values of CSV or XML, where numbers, booleans and dates come as
+    text, and "values" for those of another parser. None as a type declares that there is no body. Raises ResponseInvalid where
+    the bytes are not JSON, or are nested too deeply to be validated (about 200 levels).
     """
+    return check_pages(model, [body], status=status, endpoint=endpoint, masker=masker, source=source)
+
+
+def check_pages(
+    model: Any,
+    bodies: Sequence[bytes | bytearray | Any],
+    *,
+    status: int = 200,
+    endpoint: str = "",
+    masker: Masker | None = None,
+    source: Source = "json",
+) -> Report:
+    """Like `check`, for several responses of one type: their findings are counted together."""
     masker = masker or Masker()
-    if model is None or model is type(None) or (model in (bytes, str) and isinstance(body, (bytes, bytearray))):
-        return Report(str(getattr(model, "__name__", model)), status, endpoint=endpoint)  # the codec takes any body
-    adapter: TypeAdapter[Any] = TypeAdapter(model)
+    if model is None or model is type(None):
+        extras = [Finding("$", "extra", "warning", NO_BODY, "a body", 1, 1) for body in bodies if body]
+        return Report(NO_BODY, status, extras[:1], endpoint=endpoint)
+    if model in (bytes, str) and all(isinstance(body, (bytes, bytearray)) for body in bodies):
+        name, count = str(model.__name__), len(bodies)
+        finding = Finding("$", "unjudged", "info", name, _ANY_BODY, count, count)
+        return Report(name, status, [finding], endpoint=endpoint, unjudged=[("$", _ANY_BODY)])
     try:
-        raw = bytes(body) if isinstance(body, (bytes, bytearray)) else as_json(body)
-        data = _parsed(raw) if isinstance(body, (bytes, bytearray)) else from_json(raw)
-        errors, failure = _errors(adapter, raw)
-        walk = Walk(Declared(adapter), failing=bool(errors or failure))
-        root = walk.run(data)
-        places = _merged(root)
+        declared = Declared(TypeAdapter(model))
+        walk = Walk(declared, text=source == "text")
+        documents, failures = list[Document](), list[str]()
+        for body in bodies:
+            document, failure = _document(declared, body, source)
+            walk.run(document.data, failing=bool(document.errors or failure))
+            documents.append(document)
+            failures += [failure] if failure else []
+        places = _merged(walk.root)
         findings = _findings(places, masker)
     except (RecursionError, ValueError) as exc:
         raise _unreadable(exc) from None
-    findings = _agreed(findings, errors, data, masker)
-    if failure:
-        findings.append(Finding("$", "constraint", "breaking", root.expected, failure, 1, 1))
-    findings.sort(key=lambda f: (GRADES.index(f.grade), f.path, f.issue, f.expected))
-    kept = findings[:MAX_FINDINGS]
-    items = _items(places)
-    return Report(root.expected, status, kept, endpoint=endpoint, omitted=findings[MAX_FINDINGS:], items=items)
+    findings = Verdicts(declared, documents).agreed(findings, places, masker)
+    expected = walk.root.expected
+    if failures:
+        findings.append(
+            Finding(
+                "$", "constraint", "breaking", expected, failures[0], len(failures), max(len(bodies), len(failures))
+            )
+        )
+    unjudged = _unjudged(places, masker)
+    return ordered(Report(expected, status, findings, endpoint, items=_items(places), unjudged=unjudged))
+
+
+def ordered(report: Report) -> Report:
+    """The report with its gravest findings first, and those above MAX_FINDINGS omitted."""
+    findings = sorted(
+        [*report.findings, *report.omitted], key=lambda f: (GRADES.index(f.grade), f.path, f.issue, f.expected)
+    )
+    return replace(report, findings=findings[:MAX_FINDINGS], omitted=findings[MAX_FINDINGS:])
+
+
+def _document(declared: Declared, body: Any, source: Source) -> tuple[Document, str]:
+    """A body with what Pydantic refuses in it, and what a user's validator raised that is no validation error."""
+    whole = isinstance(body, (bytes, bytearray))
+    raw = bytes(body) if whole else as_json(body)
+    data = _parsed(raw) if whole else from_json(raw)
+    errors, failure = _errors(declared.validator, raw if source == "json" else body, source)
+    return Document(data, errors), failure
 
 
 def _parsed(raw: bytes) -> Any:
@@ -90,12 +150,15 @@ def _unreadable(exc: Exception) -> ResponseInvalid:
     return ResponseInvalid(f"The body is not valid JSON: {text}", hint="It may have been cut short.")
 
 
-def _errors(adapter: TypeAdapter[Any], raw: bytes) -> tuple[list[Any], str]:
+def _errors(validator: Any, body: Any, source: Source) -> tuple[list[Any], str]:
     """What Pydantic refuses, lax; and what a user's validator raised that is no validation error."""
     try:
-        adapter.validate_json(without_bom(raw))
+        if source == "json":
+            validator.validate_json(without_bom(body))
+        else:
+            validator.validate_python(body)  # as the codec does with what a parser returned
     except ValidationError as exc:
-        return exc.errors(include_url=False, include_input=False, include_context=False)[:_MAX_ERRORS], ""
+        return exc.errors(include_url=False, include_input=False)[:_MAX_ERRORS], ""
     except Exception as exc:  # a validator is the user's code, and may fail in any way
         return [], f"its validators raise {type(exc).__name__}"
     return [], ""
@@ -119,13 +182,17 @@ def _add(known: Place, place: Place) -> None:
     known.present += place.present
     known.nulls += place.nulls
     known.filled |= place.filled
+    known.accepts_any += place.accepts_any
+    known.unjudged += place.unjudged
+    known.why = known.why or place.why
     known.unseen = known.unseen or place.unseen
     for issue, fault in place.faults.items():
         mine = known.faults.setdefault(issue, Fault(fault.grade))
         if mine.count == 0 or GRADES.index(fault.grade) < GRADES.index(mine.grade):
-            mine.grade, mine.example, mine.rule = fault.grade, fault.example, fault.rule
+            mine.grade, mine.example = fault.grade, fault.example
         mine.count += fault.count
         mine.kinds.update(fault.kinds)
+        mine.rules.extend(rule for rule in fault.rules if rule not in mine.rules)
         mine.values.extend(value for value in fault.values if value not in mine.values)
 
 
@@ -157,9 +224,14 @@ def _seen(place: Place, issue: Issue) -> str:
 def _finding(place: Place, issue: Issue, masker: Masker) -> Finding:
     fault = place.faults[issue]
     expected = place.expected or "no such key"
-    if issue == "constraint":
-        expected += f", {fault.rule or 'as its validator accepts it'}"
+    rule = "; ".join(fault.rules)
+    if rule and issue != "dropped":
+        expected += f", {rule}"
+    elif issue == "constraint":
+        expected += " that its validator accepts"
     actual = _actual(issue, fault)
+    if issue == "dropped":
+        actual += f", {rule}"
     if issue == "enum":
         actual = ", ".join(value_text(value, place.path, masker, secret=place.secret) for value in fault.values[:3])
     return Finding(
@@ -185,71 +257,35 @@ def _actual(issue: Issue, fault: Fault) -> str:
 
 
 def _notes(places: Sequence[Place], masker: Masker) -> list[Finding]:
-    """What is no difference but worth knowing: keys that are always null, never came, or could not be checked."""
+    """What is no difference but worth knowing: keys that are always null, never came, or were not judged."""
     notes: list[Finding] = []
     for place in places:
+        path, around = masker.text(place.path), place.around
+        if place.unjudged:
+            of = max(around, place.unjudged)
+            notes.append(Finding(path, "unjudged", "info", place.expected, place.why, place.unjudged, of))
         if not place.declared or place.faults:
             continue
-        path, around = masker.text(place.path), place.around
-        if place.nullable and place.present and place.nulls == place.present:
+        nulls = place.nulls
+        if place.nullable and nulls and nulls == place.present:
             notes.append(
-                Finding(
-                    path,
-                    "null",
-                    "warning",
-                    place.expected,
-                    "always null",
-                    place.nulls,
-                    max(around, place.nulls),
-                    "null",
-                )
+                Finding(path, "null", "info", place.expected, "always null", nulls, max(around, nulls), "null")
             )
-        elif around and not place.present:
+        elif around and not place.present and place.path != "$":
             notes.append(Finding(path, "missing", "info", place.expected, "never sent", around, around))
         if place.unseen and not place.filled:
             inside = f"{path}[*]" if place.expected.startswith("array") else path
-            notes.append(Finding(inside, "empty", "info", place.unseen, "none came: not checked", 0, 0))
+            notes.append(Finding(inside, "empty", "info", place.unseen, "not judged: no item came", 0, 0))
     return notes
 
 
-def _agreed(findings: list[Finding], errors: Sequence[Any], data: Any, masker: Masker) -> list[Finding]:
-    """The findings, held against Pydantic's verdict: each error has a breaking one, each breaking one an error."""
-    at = dict[str, tuple[str, Any, int]]()
-    unions = dict[str, str]()
-    for error in errors:
-        path, value, unions[path] = located(data, error["loc"], error["type"] == "missing")
-        _, _, count = at.get(path, ("", None, 0))
-        at[path] = (error["type"], value, count + 1)
-    breaking = [finding for finding in findings if finding.grade == "breaking"]
-    paths = {finding.path for finding in breaking}
-    uncovered = {
-        path: seen
-        for path, seen in at.items()
-        if path not in paths and not any(related(path, one) or related(unions[path], one) for one in paths)
-    }
-    refused = list(at)
-    kept = [
-        finding
-        if finding.grade != "breaking" or finding.path in at or any(related(path, finding.path) for path in refused)
-        else finding.softened()
-        for finding in findings
-    ]
-    for path, (kind, value, count) in uncovered.items():
-        absent = value is NOTHING
-        issue: Issue = "missing" if absent else "extra" if kind == "extra_forbidden" else "constraint"
-        kept.append(
-            Finding(
-                path=masker.text(path),
-                issue=issue,
-                grade="breaking",
-                expected="a value that is accepted by its validator",
-                actual="absent" if absent else kind_of(value),
-                count=count,
-                of=count,
-                example=None if absent else example_text(value, path, masker),
-            )
-        )
-    return kept
+def _unjudged(places: Iterable[Place], masker: Masker) -> list[tuple[str, str]]:
+    """The paths of values that nothing judges, each with the reason."""
+    found: dict[str, str] = {}
+    for place in places:
+        if place.accepts_any or place.unjudged:
+            found.setdefault(masker.text(place.path), place.why or _ANY_VALUE)
+    return sorted(found.items())[:MAX_FINDINGS]
 
 
 def _items(places: Iterable[Place]) -> int:

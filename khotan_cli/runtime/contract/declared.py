@@ -6,7 +6,7 @@ the walk cannot disagree with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -18,7 +18,9 @@ from khotan_cli.runtime.contract.leaf import Leaf
 from khotan_cli.runtime.contract.nodes import (
     Field,
     Guard,
+    JsonNode,
     KeyPath,
+    Lenient,
     ListNode,
     MapNode,
     Node,
@@ -27,10 +29,11 @@ from khotan_cli.runtime.contract.nodes import (
     Tag,
     TupleNode,
     UnionNode,
-    dig,
     settled,
     settled_or_none,
 )
+from khotan_cli.runtime.contract.tables import compiled, validated
+from khotan_cli.runtime.contract.tags import by_key, implied_tag, is_path_list
 
 Core = Mapping[str, Any]
 _LISTS = frozenset({"list", "set", "frozenset", "deque", "generator"})
@@ -49,10 +52,11 @@ class Declared:
     _labels: dict[int, str] = field(default_factory=dict[int, str])
 
     def __post_init__(self) -> None:
-        core: Any = self.adapter.core_schema
         if not isinstance(self.adapter.validator, SchemaValidator):
             self.adapter.rebuild(force=True)
-            core = self.adapter.core_schema
+        declared: Any = self.adapter.core_schema
+        core: Any = validated(declared)
+        self.validator: Any = self.adapter.validator if core is declared else compiled(core)
         self.root = self._node(core, {})
 
     # -- core schema → nodes ---------------------------------------------------------------------------------------
@@ -74,8 +78,11 @@ class Declared:
             return self._unless_leaf(core, self._node(core["lax_schema"], config), config)
         if kind == "default":
             if core.get("on_error", "raise") != "raise":
-                return self._guarded(core["schema"], core, config, True)
+                outcome = "dropped" if core["on_error"] == "omit" else "replaced by its default"
+                return Lenient(self._node(core["schema"], config), outcome)
             return self._node(core["schema"], config)
+        if kind == "json":
+            return JsonNode(self._optional(core.get("schema"), config))
         if kind in ("nullable", "union", "tagged-union"):
             return self._union(core, config)
         return self._container(core, config) or self._leaf(core, config)
@@ -88,6 +95,8 @@ class Declared:
             return self._object(core, config, "object")
         if kind == "dataclass":
             return self._object(core["schema"], core.get("config", {}), core["cls"].__name__)
+        if kind == "named-tuple":
+            return self._named_tuple(core, config)
         made: Node | None = None
         if kind in _LISTS:
             made = ListNode(self._optional(core.get("items_schema"), config))
@@ -100,7 +109,29 @@ class Declared:
                 None if plain else self._leaf(keys, config), self._optional(core.get("values_schema"), config)
             )
         bounded = made is not None and (core.get("min_length") is not None or core.get("max_length") is not None)
-        return Guard(made, self._leaf(core, config), False) if made is not None and bounded else made
+        return self._bounded(made, core, config) if made is not None and bounded else made
+
+    def _bounded(self, made: Node, core: Core, config: Core) -> Guard:
+        """A container with bounds on its length, which are judged beside its parts."""
+        parts = ("items_schema", "keys_schema", "values_schema")
+        if core["type"] in ("set", "frozenset"):  # equal items count once, so that their type matters
+            return Guard(made, self._leaf(core, config), False)
+        bare = {key: value for key, value in core.items() if key not in parts}
+        if core["type"] == "tuple":
+            bare["items_schema"] = [{"type": "any"} for _ in core["items_schema"]]
+        return Guard(made, self._leaf(bare, config), False, alone=True)
+
+    def _named_tuple(self, core: Core, config: Core) -> UnionNode:
+        """A NamedTuple comes as an array, or as an object with the names of its fields."""
+        name = core["cls"].__name__
+        nodes = [self._node(one["schema"], config) for one in core["fields"]]
+        needed = [one["schema"]["type"] != "default" for one in core["fields"]]
+        fields = [
+            Field([(one["name"],)], node, must, one["name"])
+            for one, node, must in zip(core["fields"], nodes, needed, strict=True)
+        ]
+        array = TupleNode(nodes, None, max((i + 1 for i, must in enumerate(needed) if must), default=0))
+        return UnionNode([array, ObjectNode(name, fields, "forbid")], name=name)
 
     def _optional(self, core: Core | None, config: Core) -> Node:
         return self._node(core or {"type": "any"}, config)
@@ -144,6 +175,7 @@ class Declared:
         listed = core["fields"]
         named = [(one["name"], one) for one in listed] if isinstance(listed, Sequence) else list(listed.items())
         made.fields = [self._field(key, one, core, config) for key, one in named if one.get("init", True) is not False]
+        made.is_model = core["type"] == "model-fields"
         made.policy = core.get("extra_behavior") or config.get("extra_fields_behavior") or "ignore"
         if made.policy == "allow" and core.get("extras_schema"):
             made.extras = self._node(core["extras_schema"], config)
@@ -158,7 +190,7 @@ class Declared:
             if isinstance(alias, str):
                 keys = [(alias,)]
             else:
-                paths = [alias] if isinstance(alias[0], str) and not _is_path_list(alias) else alias
+                paths = [alias] if isinstance(alias[0], str) and not is_path_list(alias) else alias
                 keys = [tuple(path) for path in paths]
         by_name = config.get("validate_by_name") or config.get("populate_by_name")
         if by_name or alias is None or not keys:
@@ -169,7 +201,7 @@ class Declared:
         )
         total = one["type"] == "typed-dict-field"
         required = bool(one.get("required", core.get("total", True))) if total else not has_default
-        return Field(keys, self._node(inner, config), required)
+        return Field(keys, self._node(inner, config), required, name)
 
     def _tuple(self, core: Core, config: Core) -> TupleNode:
         items = [self._node(item, config) for item in core["items_schema"]]
@@ -184,11 +216,11 @@ class Declared:
         if core["type"] == "nullable":
             inner = settled_or_none(self._node(core["schema"], config))
             if isinstance(inner, UnionNode):
-                return UnionNode(inner.members, True, inner.tag)
+                return UnionNode(inner.members, True, inner.tag, inner.labelled, inner.name, inner.discriminated)
             return UnionNode([inner], True)
         if core["type"] == "tagged-union":
             return self._tagged(core, config)
-        made = UnionNode([])
+        made = UnionNode([], labelled=len(core["choices"]) > 1)
         members: list[Node] = []
         for choice in core["choices"]:
             schema = choice[0] if isinstance(choice, tuple) else choice
@@ -197,7 +229,7 @@ class Declared:
             else:
                 members.append(self._node(schema, config))
         made.members = members
-        made.tag = _implied_tag(members)
+        made.tag = implied_tag(members)
         return made if members else self._leaf(core, config)
 
     def _tagged(self, core: Core, config: Core) -> Node:
@@ -209,20 +241,22 @@ class Declared:
             if isinstance(choice, (str, int)):
                 choices[name] = choices[choice]
         discriminator = core["discriminator"]
-        known = " | ".join(repr(name) for name in choices)
         if callable(discriminator):
 
             def by_function(value: Any) -> Tag:
-                return Tag(choices.get(discriminator(value)))
+                try:
+                    return Tag(choices.get(discriminator(value)))
+                except Exception:  # a discriminator is the user's code, and may fail in any way
+                    return Tag()
 
-            return UnionNode(list(choices.values()), False, by_function)
+            return UnionNode(list(choices.values()), False, by_function, labelled=True, discriminated=True)
         paths: list[KeyPath] = (
             [(discriminator,)]
             if isinstance(discriminator, str)
-            else [tuple(p) for p in (discriminator if _is_path_list(discriminator) else [discriminator])]
+            else [tuple(p) for p in (discriminator if is_path_list(discriminator) else [discriminator])]
         )
 
-        return UnionNode(list(choices.values()), False, _by_key(paths, choices, known))
+        return UnionNode(list(choices.values()), False, by_key(paths, choices), labelled=True, discriminated=True)
 
     # -- nodes → words ---------------------------------------------------------------------------------------------
 
@@ -243,8 +277,10 @@ class Declared:
         return found
 
     def _words(self, node: Node, depth: int) -> str:
-        if isinstance(node, Guard):
+        if isinstance(node, (Guard, Lenient)):
             return self.label(node.inner, depth)
+        if isinstance(node, JsonNode):
+            return f"JSON text of {self._grouped(node.inner, depth)}"
         if isinstance(node, ListNode):
             return f"array of {self._grouped(node.items, depth)}"
         if isinstance(node, MapNode):
@@ -255,47 +291,11 @@ class Declared:
                 parts[node.variadic] += ", …"
             return f"array [{', '.join(parts)}]"
         assert isinstance(node, UnionNode)
+        if node.name:
+            return f"{node.name} | null" if node.nullable else node.name
         parts = [self.label(member, depth + 1) for member in node.members]
         return " | ".join(dict.fromkeys([*parts, "null"] if node.nullable else parts))
 
     def _grouped(self, node: Node, depth: int) -> str:
         text = self.label(node, depth + 1)
         return f"({text})" if " | " in text else text
-
-
-def _is_path_list(alias: Any) -> bool:
-    return isinstance(alias[0], (list, tuple))
-
-
-def _by_key(paths: Sequence[KeyPath], choices: Mapping[Any, Node], known: str) -> Callable[[Any], Tag]:
-    def find(value: Any) -> Tag:
-        for path in paths:
-            present, found = dig(value, path)
-            if present:
-                member = choices.get(found) if isinstance(found, (str, int)) else None
-                return Tag(member, path, True, found, known)
-        return Tag(None, paths[0], False, None, known)
-
-    return find
-
-
-def _implied_tag(members: Sequence[Node]) -> Callable[[Any], Tag] | None:
-    """The key that tells the members apart where each requires another literal in it, as an undeclared discriminator."""
-    objects = [member for member in map(settled_or_none, members) if not isinstance(member, Leaf)]
-    if len(objects) < 2 or len(objects) != len(members):
-        return None
-    found: dict[str, dict[Any, Node]] = {}
-    for member in objects:
-        if not isinstance(member, ObjectNode):
-            return None
-        for one in member.fields:
-            node = settled_or_none(one.node)
-            if one.required and isinstance(node, Leaf) and len(one.keys) == 1 and len(one.keys[0]) == 1:
-                for literal in node.literals:
-                    if literal in found.get(str(one.keys[0][0]), {}):
-                        return None
-                    found.setdefault(str(one.keys[0][0]), {})[literal] = member
-    for key, choices in found.items():
-        if {id(member) for member in choices.values()} == {id(member) for member in objects}:
-            return _by_key([(key,)], choices, " | ".join(repr(literal) for literal in choices))
-    return None

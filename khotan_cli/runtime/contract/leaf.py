@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
 from typing import Any, Literal
 
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import SchemaValidator, ValidationError, to_json
 
-Issue = Literal["missing", "extra", "type_mismatch", "format", "enum", "constraint", "null", "empty"]
+from khotan_cli.runtime.contract.rules import is_bound, rule_words
+from khotan_cli.runtime.contract.tables import compiled
+
+Issue = Literal[
+    "missing",
+    "extra",
+    "type_mismatch",
+    "format",
+    "enum",
+    "constraint",
+    "dropped",
+    "null",
+    "empty",
+    "unjudged",
+    "paging",
+]
 Grade = Literal["breaking", "warning", "info"]
 
 KINDS = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
+_NUMBERS = frozenset({"integer", "number"})
 _REMEMBERED = 4096
 _PLAIN: Mapping[str, tuple[type[Any], ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
 _PLAIN_KEYS = frozenset({"type", "metadata", "ref", "serialization", "strict"})
 _DEMANDING = ("str_", "allow_inf_nan", "regex_engine")
 """Config of a model that can make a plain string or number invalid."""
-_SAFE_MESSAGES = re.compile(
-    r"greater_than|less_than|multiple_of|too_(short|long)|string_(too|pattern|not_ascii)|finite_number|decimal_max|"
-    r"bytes_too|date_(past|future)|datetime_(past|future)|timezone_(naive|aware)|timezone_offset|url_(too_long|scheme)"
-)
-"""Error types whose text names the rule and never what came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +104,7 @@ class Leaf:
 
     def broken(self, value: Any) -> str:
         """The rule that a refused value breaks, in words that name nothing of the value; "" for a user's own."""
-        for error in self._errors(value):
-            if _SAFE_MESSAGES.match(error["type"]):
-                return str(error["msg"]).removeprefix("Input should be ")
-        return ""
+        return next((words for error in self._errors(value) if (words := rule_words(error))), "")
 
     def locations(self, value: Any) -> list[tuple[tuple[int | str, ...], bool]]:
         """Where Pydantic finds a value wrong, and whether because something is absent there."""
@@ -106,7 +114,9 @@ class Leaf:
         try:
             self._validator.validate_json(as_json(value))
         except ValidationError as exc:
-            return list(exc.errors(include_url=False, include_input=False, include_context=False))
+            return list(exc.errors(include_url=False, include_input=False))
+        except Exception:  # a user's validator that fails in its own way
+            return []
         return []
 
     def judge(self, value: Any) -> Verdict | None:
@@ -135,6 +145,8 @@ class Leaf:
         """What even strict validation lets through, and is not what is declared."""
         if isinstance(value, bool) and "boolean" not in self.kinds and self.kinds < KINDS:
             return Verdict("type_mismatch", "warning")  # True == 1, so Literal[1] takes it
+        if kind_of(value) in _NUMBERS and "boolean" in self.kinds and not self.kinds & _NUMBERS:
+            return Verdict("type_mismatch", "warning")  # and Literal[True] takes 1
         if isinstance(value, str) and self.format in ("date-time", "date") and "-" not in value[1:]:
             return Verdict("format", "warning")  # Unix time in a string
         return None
@@ -146,7 +158,7 @@ class Leaf:
             self._validator.validate_json(raw)
         except ValidationError as exc:
             error = exc.errors(include_url=False, include_input=False)[0]
-            return Verdict(self._issue(error["type"], value, fits), "breaking", self._rule(error["type"], error["msg"]))
+            return Verdict(self._issue(error["type"], value, fits), "breaking", rule_words(error))
         except Exception:  # as above
             return None
         if isinstance(value, float) and value.is_integer() and "integer" in self.kinds:
@@ -160,16 +172,12 @@ class Leaf:
             return "enum" if fits else "type_mismatch"
         if not fits or value is None:
             return "type_mismatch"
-        if _SAFE_MESSAGES.match(error):
+        if is_bound(error):
             return "constraint"
         if isinstance(value, str) and self.format:
             return "format"
         unread = error.endswith(("_parsing", "_type")) or error.startswith(("uuid_", "url_", "json_"))
         return "format" if unread and isinstance(value, str) else "constraint"
-
-    @staticmethod
-    def _rule(error: str, message: str) -> str:
-        return message.removeprefix("Input should be ") if _SAFE_MESSAGES.match(error) else ""
 
     @cached_property
     def _validator(self) -> SchemaValidator:
@@ -177,7 +185,7 @@ class Leaf:
         if self._definitions and _refers(core):
             core = {"type": "definitions", "schema": core, "definitions": list(self._definitions.values())}
         config: Any = self._config
-        return SchemaValidator(core, config or None)
+        return compiled(core, config or None)
 
     @cached_property
     def _schema(self) -> Mapping[str, Any]:
@@ -207,9 +215,10 @@ class Leaf:
 
     @property
     def literals(self) -> list[Any]:
-        """The strings of a Literal type; none of another type."""
+        """The strings, numbers and booleans of a Literal type; none of another type."""
         expected = self._core.get("expected", ()) if self._core["type"] == "literal" else ()
-        return [value for value in expected if isinstance(value, str)]
+        plain = (value.value if isinstance(value, Enum) else value for value in expected)
+        return [value for value in plain if isinstance(value, (str, int))]
 
     @cached_property
     def label(self) -> str:
@@ -243,16 +252,17 @@ def _kinds(schema: Mapping[str, Any]) -> Iterator[str]:
 
 def _word(schema: Mapping[str, Any]) -> str:
     if "const" in schema:
-        return _literal(schema["const"])
+        return literal_text(schema["const"])
     if "enum" in schema:
-        return " | ".join(_literal(value) for value in schema["enum"])
+        return " | ".join(literal_text(value) for value in schema["enum"])
     kind = schema.get("type")
     if kind and schema.get("format"):
         return f"{kind} ({schema['format']})"
     return str(kind) if kind else "any"
 
 
-def _literal(value: Any) -> str:
+def literal_text(value: Any) -> str:
+    """A declared literal in words: `'card'`, `1`, `true`."""
     return repr(value) if isinstance(value, str) else to_json(value).decode()
 
 

@@ -14,11 +14,12 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(slots=True, eq=False)
 class Field:
-    """A field of an object. `keys`: every place it may come in, the preferred one first."""
+    """A field of an object. `keys`: every place it may come in, the preferred one first. `name`: its name in Python."""
 
     keys: Sequence[KeyPath]
     node: Node
     required: bool
+    name: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -26,7 +27,8 @@ class ObjectNode:
     """A model, dataclass or TypedDict. `policy` for undeclared keys: "ignore", "allow" or "forbid".
 
     `extras`: what the values of undeclared keys must be, where `__pydantic_extra__` says so. `ignored`: keys of
-    computed fields, which may come and are not read.
+    computed fields, which may come and are not read. `is_model`: whether it is a Pydantic model, which reads a field's name
+    that begins with an underscore as a private attribute.
     """
 
     name: str
@@ -34,6 +36,7 @@ class ObjectNode:
     policy: str = "ignore"
     extras: Node | None = None
     ignored: frozenset[str] = frozenset()
+    is_model: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -62,34 +65,63 @@ class TupleNode:
 
 @dataclass(slots=True, eq=False)
 class UnionNode:
-    """Alternatives, null being one where `nullable`. `tag` finds the alternative that an object names itself."""
+    """Alternatives, null being one where `nullable`. `tag` finds the alternative that an object names itself.
+
+    `labelled`: whether Pydantic's error locations hold a part that names the alternative. `name`: the name of a type that is
+    one type for its user, such as a NamedTuple, which comes as an array or as an object. `discriminated`: whether the tag is
+    declared, so that Pydantic looks into the named alternative only.
+    """
 
     members: Sequence[Node]
     nullable: bool = False
     tag: Callable[[Any], Tag] | None = None
+    labelled: bool = False
+    name: str = ""
+    discriminated: bool = False
 
 
 @dataclass(slots=True)
 class Tag:
-    """What a discriminator says of a value: the member it names, or the key that fails to (`found`: its value)."""
+    """What a discriminator says of a value: the member it names, or the key that fails to (`found`: its value).
+
+    `known` lists the declared tags in words, and `kinds` holds their JSON types.
+    """
 
     member: Node | None = None
     key: KeyPath = ()
     present: bool = False
     found: Any = None
     known: str = ""
+    kinds: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True, eq=False)
+class JsonNode:
+    """A string that holds JSON text of another type (`pydantic.Json`)."""
+
+    inner: Node
+
+
+@dataclass(slots=True, eq=False)
+class Lenient:
+    """A type whose invalid values Pydantic accepts: it drops them (`OnErrorOmit`), or puts the default in their place."""
+
+    inner: Node
+    outcome: str
 
 
 @dataclass(slots=True, eq=False)
 class Guard:
     """A container with a rule that its parts do not show: a validator function, a bound on its length.
 
-    `translates`: the rule may change what comes before the inner node sees it.
+    `translates`: the rule may change what comes before the inner node sees it. `alone`: the rule judges the container
+    whatever its parts are.
     """
 
     inner: Node
     rule: Leaf
     translates: bool
+    alone: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -99,7 +131,7 @@ class Ref:
     target: Node | None = None
 
 
-Node = Leaf | ObjectNode | MapNode | ListNode | TupleNode | UnionNode | Guard | Ref
+Node = Leaf | ObjectNode | MapNode | ListNode | TupleNode | UnionNode | JsonNode | Lenient | Guard | Ref
 
 
 def settled(node: Node) -> Node:
@@ -138,6 +170,10 @@ def takes(node: Node, kind: str) -> bool:
         return kind == "object"
     if isinstance(node, (ListNode, TupleNode)):
         return kind == "array"
+    if isinstance(node, JsonNode):
+        return kind == "string"
+    if isinstance(node, Lenient):
+        return takes(node.inner, kind)
     if isinstance(node, Guard):
         return node.translates or takes(node.inner, kind)
     if isinstance(node, UnionNode):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -37,7 +37,8 @@ class Fault:
     count: int = 0
     kinds: Counter[str] = field(default_factory=Counter[str])
     example: Any = NOTHING
-    rule: str = ""
+    rules: list[str] = field(default_factory=list[str])
+    """The broken rules in words; empty where the declared type says it all."""
     values: list[Any] = field(default_factory=list[Any])
     """A few of the values, where which they are says more than their type."""
 
@@ -64,8 +65,18 @@ class Place:
     faults: dict[Issue, Fault] = field(default_factory=dict[Issue, Fault])
     children: dict[Any, Place] = field(default_factory=dict[Any, "Place"])
     extras: int = 0
+    accepts_any: int = 0
+    """Values of a type that declares nothing (`Any`)."""
+    unjudged: int = 0
+    """Values that the declared type does not judge, and in `why`: the reason."""
+    why: str = ""
     parent: Place | None = None
     """The object around it, where that says how many there could have been."""
+
+    def leave_open(self, why: str) -> None:
+        """Note a value of a declared shape that nothing judges."""
+        self.unjudged += 1
+        self.why = why
 
     def blame(self, issue: Issue, grade: Grade, value: Any, rule: str = "") -> None:
         fault = self.faults.get(issue)
@@ -77,7 +88,9 @@ class Place:
         if issue == "enum" and len(fault.values) < MAX_VALUES and value not in fault.values:
             fault.values.append(value)
         if fault.count == 1 or (grade == "breaking" and fault.grade != "breaking"):
-            fault.grade, fault.example, fault.rule = grade, value, rule
+            fault.grade, fault.example = grade, value
+        if rule and rule not in fault.rules and len(fault.rules) < MAX_VALUES:
+            fault.rules.append(rule)
 
     def every(self) -> Iterator[Place]:
         """This place and all below."""
@@ -86,25 +99,6 @@ class Place:
             place = waiting.pop()
             yield place
             waiting.extend(place.children.values())
-
-
-def located(data: Any, location: Sequence[Any], absent: bool) -> tuple[str, Any, str]:
-    """Collapsed JSONPath of a Pydantic error's location, the value there, and the path of the first union on the way.
-
-    What is neither key nor index there names a member of a union or a validator, and is passed over; where the error says that
-    a field is `absent`, the last part is its key.
-    """
-    path, value, union = "$", data, ""
-    for index, part in enumerate(location):
-        if isinstance(value, list) and isinstance(part, int) and part < len(value):
-            path, value = f"{path}[*]", value[part]
-        elif isinstance(value, Mapping) and part in value:
-            path, value = child(path, part), value[part]
-        elif absent and index == len(location) - 1 and isinstance(part, str):
-            path, value = child(path, part), NOTHING
-        else:
-            union = union or path
-    return path, value, union or path
 
 
 @lru_cache(maxsize=8192)
@@ -122,3 +116,8 @@ def related(path: str, other: str) -> bool:
 def same(path: str, other: str) -> bool:
     """Whether two collapsed paths are of one place; a wildcard stands for any key or index."""
     return len(_steps(path)) == len(_steps(other)) and related(path, other)
+
+
+def below(path: str, other: str) -> bool:
+    """Whether a collapsed path is the other's, or leads on from it."""
+    return len(_steps(path)) >= len(_steps(other)) and related(path, other)

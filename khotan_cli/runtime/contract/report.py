@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -11,8 +11,7 @@ from khotan_cli.runtime.contract.leaf import Grade, Issue
 
 GRADES: tuple[Grade, ...] = ("breaking", "warning", "info")
 FAIL_ON = (*GRADES, "never")
-_UNTRUE = frozenset({"extra", "type_mismatch", "format", "enum", "constraint"})
-"""Issues that fail by default even as warnings: Pydantic copes, but the declaration is not what comes."""
+DEFAULT_FAIL_ON: Grade = "warning"
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,8 @@ class Finding:
     """One difference. `path` is a JSONPath (RFC 9535) with [*] for every item and .* for every value of a map.
 
     It shows in `count` of the `of` values or objects that are there. `example` is one such value as JSON, shortened, secrets
-    masked; None where a key is missing. Issue `null`: always null; `empty`: nothing came that could be checked.
+    masked; None where a key is missing. Issue `null`: always null; `empty`: nothing came that could be judged; `unjudged`: the
+    declared type does not judge the value; `dropped`: Pydantic drops or replaces it; `paging`: the paginator does not work.
     """
 
     path: str
@@ -41,10 +41,10 @@ class Finding:
 
     def __str__(self) -> str:
         example = "" if self.example is None else f", for example {self.example}"
-        return (
-            f"{self.grade}: {self.path}: {self.issue}: expected {self.expected}, got {self.actual} "
-            f"({self.count} of {self.of}{example})"
-        )
+        told = self.issue in ("unjudged", "empty", "null", "paging")
+        came = self.actual if self.issue == "missing" else f"got {self.actual}"
+        what = self.actual if told else f"expected {self.expected}, {came}"
+        return f"{self.grade}: {self.path}: {self.issue}: {what} ({self.count} of {self.of}{example})"
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class Report:
     omitted: Sequence[Finding] = ()
     items: int = 0
     """Items in the arrays of that path which has the most."""
+    unjudged: Sequence[tuple[str, str]] = ()
+    """JSONPath and reason for values that the declared type does not judge, `Any` among them."""
+
+    paging: Mapping[str, Any] | None = None
+    """What a walk through the pages showed, as JSON; None where one response was judged."""
 
     @property
     def matches(self) -> bool:
@@ -73,17 +78,13 @@ class Report:
     def fails(self, fail_on: str | None = None) -> bool:
         """Whether the check fails. Raises UsageError for an unknown `fail_on`.
 
-        None: breaking findings, undeclared keys (save of a type that allows them) and values that are valid only when Pydantic
-        converts them. A grade: findings of it and of graver ones. "never": nothing fails.
+        A grade: findings of it and of graver ones. "never": nothing fails. None: the same as "warning".
         """
-        level = fail_grade(fail_on)
+        level = fail_grade(fail_on) or DEFAULT_FAIL_ON
         if level == "never":
             return False
-        every = [*self.findings, *self.omitted]
-        if level is None:
-            return any(f.grade == "breaking" or (f.grade == "warning" and f.issue in _UNTRUE) for f in every)
         reached = GRADES[: FAIL_ON.index(level) + 1]
-        return any(f.grade in reached for f in every)
+        return any(f.grade in reached for f in [*self.findings, *self.omitted])
 
     def to_json(self, fail_on: str | None = None) -> dict[str, Any]:
         """The report as the API and `--json` give it; `ok` by that `fail_on`."""
@@ -97,8 +98,12 @@ class Report:
             "summary": self.summary,
             "failOn": fail_on or "default",
         }
+        if self.paging is not None:
+            document["paging"] = dict(self.paging)
         if self.omitted:
             document["omitted"] = len(self.omitted)
+        if self.unjudged:
+            document["notJudged"] = [{"path": path, "reason": reason} for path, reason in self.unjudged]
         return document
 
     def text(self) -> str:

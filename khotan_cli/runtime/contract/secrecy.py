@@ -5,6 +5,8 @@ from __future__ import annotations
 from khotan_cli.runtime.contract.leaf import Leaf
 from khotan_cli.runtime.contract.nodes import (
     Guard,
+    JsonNode,
+    Lenient,
     ListNode,
     MapNode,
     Node,
@@ -31,7 +33,9 @@ def holds_secret(node: Node, known: dict[int, bool]) -> bool:
 
 def _inside(node: Node) -> list[Node]:
     found: list[Node | None] = []
-    if isinstance(node, Guard):
+    if isinstance(node, (JsonNode, Lenient)):
+        found = [node.inner]
+    elif isinstance(node, Guard):
         found = [node.inner, node.rule]
     elif isinstance(node, ObjectNode):
         found = [*(field.node for field in node.fields), node.extras]

@@ -14,10 +14,10 @@ from khotan_cli.runtime.plugs.codec import Decoder, Encoding, decode_error, deco
 from khotan_cli.runtime.plugs.error_body import ErrorBody
 from khotan_cli.runtime.plugs.failures import service_error, status_error
 from khotan_cli.runtime.plugs.hold import HeldAnswer
-from khotan_cli.runtime.plugs.paginate import Paginator, guess_items
+from khotan_cli.runtime.plugs.page_items import model_list
+from khotan_cli.runtime.plugs.paginate import Paginator
 from khotan_cli.runtime.plugs.paginator_check import contradictions
 from khotan_cli.runtime.plugs.params import Binder, Template
-from khotan_cli.runtime.plugs.paths import Path, dig, path_keys
 from khotan_cli.runtime.plugs.retry import Retry
 from khotan_cli.runtime.plugs.walk import PageWalk, Position, paginator_of
 
@@ -29,6 +29,8 @@ M = TypeVar("M")
 P_co = TypeVar("P_co", covariant=True)
 I_co = TypeVar("I_co", covariant=True)
 Item = TypeVar("Item")
+UNDECLARED: Any = object()
+"""Default of `returns`: nothing is declared. None declares that a successful response has no body."""
 
 
 class _HasData(Protocol[I_co]):
@@ -50,8 +52,9 @@ class Endpoint(Generic[M]):
     """One call of an API, declared as a class attribute of a Plug with `get`, `post`, …
 
     On an instance it is a `BoundEndpoint`. `returns` is the type of a successful answer; `responses` adds types by status
-    (an int, "4XX", or "default"). `query_json` names query parameters that are sent as JSON text; it replaces the plug's.
-    `error_body` says which successful answers are errors, instead of the plug's.
+    (an int, "4XX", or "default"). None as one of these types declares a response without a body. `query_json` names query
+    parameters that are sent as JSON text; it replaces the plug's. `error_body` says which successful answers are errors,
+    instead of the plug's.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class Endpoint(Generic[M]):
         method: str,
         path: str,
         *,
-        returns: Any = None,
+        returns: Any = UNDECLARED,
         query: type[BaseModel] | None = None,
         body: Any = None,
         responses: Mapping[int | str, Any] | None = None,
@@ -76,9 +79,10 @@ class Endpoint(Generic[M]):
             raise ValueError(f"An endpoint's path starts with '/': {path!r}")
         self.name = ""
         self.doc = ""
+        self.owner: type[Any] | None = None
         self.method, self.path = method.upper(), Template(path)
-        self.returns, self.query, self.body = returns, query, body
-        self.responses = {str(status).upper(): model for status, model in (responses or {}).items()}
+        self.returns, self.query, self.body = _declared(returns), query, body
+        self.responses = {str(status).upper(): _declared(model) for status, model in (responses or {}).items()}
         self.item, self.paginator, self.error_body = item, paginator, error_body
         self._fitting: set[Paginator] = set()
         self.encoding: Encoding | None = encoding
@@ -90,6 +94,7 @@ class Endpoint(Generic[M]):
 
     def __set_name__(self, owner: type[Any], name: str) -> None:
         self.name = self.name or name
+        self.owner = self.owner or owner
 
     @overload
     def __get__(self, instance: None, owner: type[Any]) -> Self: ...
@@ -106,7 +111,10 @@ class Endpoint(Generic[M]):
         return self._binder
 
     def model_for(self, status: int) -> Any:
-        """The type declared for a status: exact, `2XX`, `default`, then `returns` for a success; None where none is."""
+        """The type declared for a status: exact, `2XX`, `default`, then `returns` for a success.
+
+        The type of None stands for a response without a body, and None for a status that nothing is declared for.
+        """
         for key in (str(status), f"{status // 100}XX", "DEFAULT"):
             if key in self.responses and not (key == "DEFAULT" and status < 400 and self.returns is not None):
                 return self.responses[key]
@@ -129,7 +137,7 @@ class Endpoint(Generic[M]):
                 raise invalid_model(response, exc, self.item) from None
         if isinstance(page, list):
             return page
-        found = _model_list(page, paginator.items_path) if isinstance(page, BaseModel) else None
+        found = model_list(page, paginator.items_path) if isinstance(page, BaseModel) else None
         return raw if found is None else found
 
     def check_paginator(self, paginator: Paginator, plug: str) -> None:
@@ -261,24 +269,9 @@ def _list_of(item: Any) -> Any:
     return list[item]
 
 
-def _model_list(page: BaseModel, path: Path | None) -> list[Any] | None:
-    """The list in a model that stands at a path of the raw body, aliases followed."""
-    if path is None:
-        names = {(field.alias or name): name for name, field in type(page).model_fields.items()}
-        try:
-            found = guess_items({alias: getattr(page, name) for alias, name in names.items()})
-        except PaginationError:
-            return None
-        return found
-    value: Any = page
-    for key in path_keys(path):
-        if isinstance(value, BaseModel):
-            fields = type(value).model_fields
-            name = next((n for n, f in fields.items() if key in (f.alias, n)), None)
-            value = None if name is None else getattr(value, name)
-        else:
-            value = dig(value, (key,))
-    return value if isinstance(value, list) else None
+def _declared(model: Any) -> Any:
+    """A declared response type: None where nothing is declared, the type of None where no body is."""
+    return None if model is UNDECLARED else type(None) if model is None else model
 
 
 class Declare:
@@ -310,7 +303,7 @@ class Declare:
         self,
         path: str,
         *,
-        returns: Any = None,
+        returns: Any = UNDECLARED,
         query: type[BaseModel] | None = None,
         body: Any = None,
         responses: Mapping[int | str, Any] | None = None,

@@ -120,7 +120,7 @@ def test_one_change_is_found_where_it_was_made(data: st.DataObject) -> None:
     report = check(array_of(made.type), changed)
     breaking = {f.path for f in report.findings if f.grade == "breaking"}
     assert bool(breaking) == refused(array_of(made.type), changed)
-    assert "accepted by its validator" not in report.text()
+    assert "its validator accepts" not in report.text()
     path = _path(key)
     assert all(one.startswith(path) for one in breaking), breaking
     if change == "drop" and required:
@@ -148,7 +148,7 @@ def test_any_document_is_judged_as_pydantic_does(data: st.DataObject) -> None:
     report = check(model, document)
     assert (report.summary["breaking"] > 0) == refused(model, document), report.text()
     # Each is found by the walk, with what was declared, none only by Pydantic's verdict on the whole.
-    assert "accepted by its validator" not in report.text()
+    assert "its validator accepts" not in report.text()
 
 
 def _path(key: str) -> str:

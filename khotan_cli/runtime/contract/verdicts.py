@@ -1,0 +1,119 @@
+"""Pydantic's verdict on a whole document, held against what the walk through it found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from khotan_cli.runtime.contract.declared import Declared
+from khotan_cli.runtime.contract.examples import example_text
+from khotan_cli.runtime.contract.leaf import Issue, kind_of
+from khotan_cli.runtime.contract.locate import Spot, located
+from khotan_cli.runtime.contract.places import NOTHING, Place, below, related, same
+from khotan_cli.runtime.contract.report import Finding
+from khotan_cli.runtime.contract.rules import rule_words
+from khotan_cli.runtime.plugs.masking import Masker
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document, and what Pydantic refuses in it: `ValidationError.errors()`, with context."""
+
+    data: Any
+    errors: Sequence[Any]
+
+
+@dataclass(slots=True)
+class _Refused:
+    """The errors of one place and type."""
+
+    spot: Spot
+    error: Any
+    count: int = 0
+
+
+@dataclass
+class Verdicts:
+    """Pydantic's errors by their places, of all documents."""
+
+    declared: Declared
+    documents: Sequence[Document]
+    _at: dict[tuple[str, str], _Refused] = field(default_factory=dict[tuple[str, str], _Refused])
+
+    def agreed(self, findings: Sequence[Finding], places: Sequence[Place], masker: Masker) -> list[Finding]:
+        """The findings, so that each error has a breaking one, and each breaking one an error; others become warnings."""
+        for document in self.documents:
+            for error in document.errors:
+                spot = located(self.declared.root, document.data, error["loc"], error["type"] == "missing")
+                self._at.setdefault((spot.path, error["type"]), _Refused(spot, error)).count += 1
+        paths = {finding.path for finding in findings if finding.grade == "breaking"}
+        refused = {path for path, _ in self._at}
+        kept = [
+            finding
+            if finding.grade != "breaking" or finding.path in refused or any(related(p, finding.path) for p in refused)
+            else finding.softened()
+            for finding in findings
+        ]
+        known = {place.path: place for place in reversed(places) if place.declared}
+        for path, errors in self._by_path().items():
+            if not _covered(errors[0], paths):
+                kept += [_added(one, one.count, known.get(path), masker) for one in errors]
+            elif path in paths and not any(one.spot.union for one in errors):
+                # The walk found something at this place, and Pydantic may have found more there.
+                found = sum(f.count for f in kept if f.path == path and f.grade == "breaking")
+                more = sum(one.count for one in errors) - found
+                one = next((one for one in errors if one.error["type"] in _OWN), errors[0])
+                if more > 0:
+                    kept = _with(kept, _added(one, min(more, one.count), known.get(path), masker))
+        return kept
+
+    def _by_path(self) -> dict[str, list[_Refused]]:
+        found: dict[str, list[_Refused]] = {}
+        for one in self._at.values():
+            found.setdefault(one.spot.path, []).append(one)
+        return found
+
+
+_OWN = frozenset({"value_error", "assertion_error"})
+"""Error types of a user's validators, which may read other fields than the one that the walk asks about."""
+
+
+def _with(findings: list[Finding], more: Finding) -> list[Finding]:
+    """The findings with one more, counted together with an equal one."""
+    for index, one in enumerate(findings):
+        if (one.path, one.issue, one.grade, one.expected) == (more.path, more.issue, more.grade, more.expected):
+            count = one.count + more.count
+            return [*findings[:index], replace(one, count=count, of=max(one.of, count)), *findings[index + 1 :]]
+    return [*findings, more]
+
+
+def _covered(one: _Refused, paths: set[str]) -> bool:
+    """Whether a breaking finding stands for an error: one at its place, or around it; below it only where a tag is wrong."""
+    path, union = one.spot.path, one.spot.union
+    if path in paths or any(same(path, other) or below(path, other) for other in paths):
+        return True
+    if one.error["type"].startswith("union_tag"):
+        return any(below(other, path) for other in paths)
+    return bool(union) and any(below(other, union) for other in paths)
+
+
+def _added(one: _Refused, count: int, place: Place | None, masker: Masker) -> Finding:
+    """The finding for an error that the walk cannot see: of a validator that reads other fields, or of a special type."""
+    path, value, error = one.spot.path, one.spot.value, one.error
+    absent = value is NOTHING
+    issue: Issue = "missing" if absent else "extra" if error["type"] == "extra_forbidden" else "constraint"
+    expected = "a value" if place is None else place.expected
+    rule = rule_words(error)
+    if issue == "constraint":
+        expected += f", {rule}" if rule else " that its validator accepts"
+    return Finding(
+        path=masker.text(path),
+        issue=issue,
+        grade="breaking",
+        expected=masker.text(expected),
+        actual="absent" if absent else kind_of(value),
+        count=count,
+        of=count if place is None else max(place.around, count),
+        example=None if absent else example_text(value, path, masker, secret=place is not None and place.secret),
+    )
