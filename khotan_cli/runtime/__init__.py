@@ -48,10 +48,7 @@ if TYPE_CHECKING:
     from khotan_cli.runtime.plugs.paginators import (
         CursorPaginator,
         FunctionPaginator,
-        JsonApiPaginator,
         KeysetPaginator,
-        LinkHeaderPaginator,
-        NextUrlPaginator,
         OffsetPaginator,
         PageNumberPaginator,
         SinglePagePaginator,
@@ -64,6 +61,7 @@ if TYPE_CHECKING:
     from khotan_cli.runtime.plugs.signing import HmacAuth, SigningInput, TimestampFormat
     from khotan_cli.runtime.plugs.token import RenewedAuth, TokenAuth
     from khotan_cli.runtime.plugs.tokens import Token
+    from khotan_cli.runtime.plugs.url_paginators import JsonApiPaginator, LinkHeaderPaginator, NextUrlPaginator
     from khotan_cli.runtime.plugs.vars import Var
     from khotan_cli.runtime.records.caches import Cache
     from khotan_cli.runtime.records.resources import Resource
@@ -111,10 +109,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "khotan_cli.runtime.plugs.paginators": (
         "CursorPaginator",
         "FunctionPaginator",
-        "JsonApiPaginator",
         "KeysetPaginator",
-        "LinkHeaderPaginator",
-        "NextUrlPaginator",
         "OffsetPaginator",
         "PageNumberPaginator",
         "SinglePagePaginator",
@@ -127,6 +122,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "khotan_cli.runtime.plugs.signing": ("HmacAuth", "SigningInput", "TimestampFormat"),
     "khotan_cli.runtime.plugs.token": ("RenewedAuth", "TokenAuth"),
     "khotan_cli.runtime.plugs.tokens": ("Token",),
+    "khotan_cli.runtime.plugs.url_paginators": ("JsonApiPaginator", "LinkHeaderPaginator", "NextUrlPaginator"),
     "khotan_cli.runtime.plugs.vars": ("Var",),
     "khotan_cli.runtime.flows.context": ("FlowContext",),
     "khotan_cli.runtime.flows.definition": (

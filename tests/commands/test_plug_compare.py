@@ -12,7 +12,7 @@ from tests.support.loopback import Answer, Asked, Loopback, as_json, threaded_lo
 from tests.support.project import Project, write_project
 
 PLUG = """
-from khotan_cli.runtime import CursorPaginator, OffsetPaginator, Plug, Retry, delete, get, post
+from khotan_cli.runtime import CursorPaginator, ErrorBody, OffsetPaginator, Plug, Retry, delete, get, post
 from pydantic import BaseModel
 
 
@@ -44,6 +44,7 @@ class Shop(Plug):
     feed = get("/feed", returns=Feed)
     nan = get("/nan", returns=dict)
     table = get("/table", returns=list[Row])
+    failing = get("/failing", returns=Rows, error_body=ErrorBody(when="errors", message="errors.0.message"))
 
 
 shop = Shop()
@@ -62,6 +63,8 @@ def answer(asked: Asked) -> Answer:
         return Answer(200, FEED.encode("latin-1"), {"Content-Type": "application/xml; charset=iso-8859-1"})
     if asked.path == "/nan":
         return Answer(200, b'{"a": NaN}', {"Content-Type": "application/json"})
+    if asked.path == "/failing":
+        return as_json({"data": [], "errors": [{"message": "the index is being built"}]})
     if asked.path == "/table":
         return Answer(200, b"id\n1\n", {"Content-Type": "text/csv"})
     return Answer(204) if asked.method == "DELETE" else as_json({"id": 1, "name": "n"})
@@ -158,3 +161,10 @@ def test_a_declared_absence_is_shown(project: Project) -> None:
     info = project.khotan("plug", "shop", "--info").json
     returns = {endpoint["name"]: endpoint["returns"] for endpoint in info["endpoints"]}
     assert (returns["removed"], returns["one"]) == ("None", "Row")
+
+
+@pytest.mark.parametrize("more", [[], ["--pages", "1"]])
+def test_a_200_that_is_an_error_is_not_judged_by_the_model(project: Project, more: list[str]) -> None:
+    done = project.khotan("plug", "shop", "--endpoint", "failing", "--compare", *more)
+    assert (done.code, done.json["error"]) == (1, "service_error")
+    assert done.json["serviceMessage"] == "the index is being built"

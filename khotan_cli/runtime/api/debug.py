@@ -32,7 +32,7 @@ from khotan_cli.runtime.contract.paging import SeenWalk, is_walked, walk_pages
 from khotan_cli.runtime.contract.paging_checks import with_paging
 from khotan_cli.runtime.contract.saved import parse_saved
 from khotan_cli.runtime.plugs.call import CallRequest, CallResult, call
-from khotan_cli.runtime.plugs.codec import is_json, media_type
+from khotan_cli.runtime.plugs.codec import decode_untyped, is_json, media_type
 from khotan_cli.runtime.plugs.endpoint import Endpoint
 from khotan_cli.runtime.plugs.failures import status_error
 from khotan_cli.runtime.plugs.jsontext import load_json, without_bom
@@ -150,6 +150,8 @@ def _judge(
     """The contract document: of one response, or of the pages that a walk brought."""
     first = result.response
     name, status = f"{plug.name}.{endpoint.name}", first.status_code
+    if first.is_success and (endpoint.error_body or plug.error_body) is not None and first.content:
+        endpoint.raise_error_body(plug, first, decode_untyped(first, plug.parsers))
     model = endpoint.model_for(status)
     if model is None or model is bytes:
         if first.is_error and model is None:
