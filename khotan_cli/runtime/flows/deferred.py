@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import FlowError
-from khotan_cli.runtime.flows.pages import shown
+from khotan_cli.runtime.flows.pages import of_record, shown
 from khotan_cli.runtime.flows.recorder import Finished, Outcome, Recorder
 from khotan_cli.runtime.flows.rows import Refusal, Rows
 from khotan_cli.runtime.store.columns import table_of
@@ -73,8 +73,7 @@ class Deferred:
                 refused = []  # the rows that they wait for were undone
             if refused and not self._skip:
                 raise refused[0][1]
-            url = self._recorder.database.url
-            rejects = [Reject(self.name, explain(exc, url).message, shown(record)) for record, exc in refused]
+            rejects = [self._reject(record, exc) for record, exc in refused]
             self._recorder.wrote(self._rows.name, written._asdict())
             counts = {
                 "created": written.created,
@@ -85,6 +84,10 @@ class Deferred:
             return Outcome({"unchanged": written.unchanged}, counts, rejects)
 
         return await self._recorder.commit(self.name, work)
+
+    def _reject(self, record: Any, exc: Exception) -> Reject:
+        message = explain(exc, self._recorder.database.url).message
+        return Reject(self.name, of_record(message, record, self._rows.key), shown(record))
 
     async def _write(self, session: AsyncSession, records: Sequence[Any]) -> tuple[Upserted, list[Refusal]]:
         """Write them one by one, until none of those that are left can be written."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -20,6 +20,7 @@ from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.plugs.walk import Fetched, PageWalk, Position
 
 _LONGEST_REASON = 500
+_LONGEST_KEY = 100
 
 
 @dataclass
@@ -78,6 +79,18 @@ def reason_of(exc: Exception) -> str:
         shown = [f"{'.'.join(map(str, error['loc'])) or 'record'}: {error['msg']}" for error in errors[:5]]
         return "; ".join(shown)[:_LONGEST_REASON]
     return f"{type(exc).__name__}: {exc}"[:_LONGEST_REASON]
+
+
+def of_record(reason: str, record: Any, key: Sequence[str]) -> str:
+    """A reason with the key of the record that it is about, where the record has one."""
+    try:
+        fields = as_mapping(record)
+    except TypeError:
+        return reason
+    parts = [fields.get(name) for name in key]
+    if any(part is None for part in parts):
+        return reason
+    return f"record {', '.join(map(str, parts))[:_LONGEST_KEY]}: {reason}"
 
 
 def shown(record: Any) -> Any:

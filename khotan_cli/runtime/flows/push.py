@@ -14,7 +14,7 @@ from khotan_cli.runtime.flows.definition import Flow
 from khotan_cli.runtime.flows.destination import destination_of
 from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.ledger import Ledger
-from khotan_cli.runtime.flows.pages import as_document, as_mapping, reason_of, shown
+from khotan_cli.runtime.flows.pages import as_document, as_mapping, of_record, reason_of, shown
 from khotan_cli.runtime.flows.push_calls import Item, PushCalls
 from khotan_cli.runtime.flows.push_options import DEFAULT_REF, PushOptions
 from khotan_cli.runtime.flows.recorder import Finished, Outcome, Recorder
@@ -95,7 +95,8 @@ class Push:
         started = utc_now()
         chunk = await self._source.read(position)
         ledger = Ledger(self._recorder, self._destination, name)
-        rejects = [Reject(name, reason, raw) for raw, reason in chunk.invalid]
+        key = self._options.key
+        rejects = [Reject(name, of_record(reason, raw, key), raw) for raw, reason in chunk.invalid]
         keyed = self._keyed(name, chunk, rejects)
         gap = chunk.gap or (f"{len(rejects)} records have no key" if rejects else "")
         items, skipped = await self._items(name, chunk, keyed, ledger, rejects)
@@ -156,7 +157,7 @@ class Push:
             except Exception as exc:
                 if self._options.on_error == "fail":
                     raise
-                rejects.append(Reject(name, reason_of(exc), shown(record)))
+                rejects.append(Reject(name, f"record {key[:100]}: {reason_of(exc)}", shown(record)))
                 continue
             digests = {} if payload is None else field_digests(payload)
             before = known.get(key)

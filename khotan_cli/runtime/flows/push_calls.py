@@ -81,7 +81,7 @@ class PushCalls:
         missing = ""
         for index, (item, refused) in enumerate(zip(call, reasons, strict=True)):
             if refused is not None:
-                ledger.failed(item.key, refused, item.payload)
+                ledger.failed(item.key, f"record {item.key[:100]}: {refused}"[:_LONGEST_REASON], item.payload)
                 continue
             before: str = item.known.ref if item.known is not None else ""
             ref: str = before if changes else (self._answered_ref(answer.value, index) or before)

@@ -16,7 +16,7 @@ from khotan_cli.runtime.flows.deferred import Deferred, points_at_itself
 from khotan_cli.runtime.flows.definition import Flow
 from khotan_cli.runtime.flows.deletion import DeleteOptions, Deletion
 from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.flows.pages import PageReader, reason_of, shown, without_secrets
+from khotan_cli.runtime.flows.pages import PageReader, of_record, reason_of, shown, without_secrets
 from khotan_cli.runtime.flows.recorder import Finished, Outcome, Recorder
 from khotan_cli.runtime.flows.refs import RefWriter
 from khotan_cli.runtime.flows.rows import Batch, Refusal, Rows
@@ -221,7 +221,7 @@ class Sync:
 
     def _ready(self, name: str, fetched: Fetched, doubt: str) -> _Ready:
         page = self._reader.read(fetched)
-        rejects = [Reject(name, reason, raw) for raw, reason in page.invalid]
+        rejects = [Reject(name, of_record(reason, raw, self._key), raw) for raw, reason in page.invalid]
         extracted = len(page.items) + len(rejects)
         items, left_out = self._transformed(name, page.items, rejects)
         if self._on_invalid == "skip":
@@ -317,7 +317,7 @@ class Sync:
             except Exception as exc:
                 if self._on_invalid == "fail":
                     raise
-                rejects.append(Reject(name, reason_of(exc), shown(item)))
+                rejects.append(Reject(name, of_record(reason_of(exc), item, self._key), shown(item)))
                 continue
             if one is None:
                 left_out += 1
@@ -337,4 +337,5 @@ class Sync:
         return kept
 
     def _reject(self, name: str, record: Any, exc: Exception) -> Reject:
-        return Reject(name, explain(exc, self._host.database.url).message, shown(record))
+        message = explain(exc, self._host.database.url).message
+        return Reject(name, of_record(message, record, self._key), shown(record))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-import orjson
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -187,7 +187,7 @@ class Upserter:
         mostly_new: few of the rows are there already, so that looking for equal ones first does not pay.
         """
         assert isinstance(self._write, PostgresUpsert)
-        with naming(self.table.name, self._fields, lambda: orjson.loads(payload)):
+        with naming(self.table.name, self._fields, lambda: json.loads(payload)):
             return await self._write.run(session, payload.decode(), count, mostly_new=mostly_new, wins=wins)
 
     async def write_rows(

@@ -48,7 +48,7 @@ async def test_what_a_run_says_is_masked(host: Host, shop: Shop, source: Source,
     rejects, _ = await host.runs.rejects(row.id)
     assert lines[0] == "log ••••6789 ••••cdef abc"
     assert row.progress["message"] == "progress ••••6789 ••••cdef" and row.message == "message ••••6789 ••••cdef"
-    assert rejects[0].reason == "ValueError: bad ••••6789 ••••cdef abc"
+    assert rejects[0].reason == "record 0: ValueError: bad ••••6789 ••••cdef abc"
     assert "sk_" not in lines[1] and len(lines[1]) <= 2000
 
 
@@ -82,7 +82,10 @@ async def test_what_a_push_refuses_is_masked(host: Host, shop: Shop, run: Run) -
 
     row = await run(flow)
     rejects, total = await host.runs.rejects(row.id)
-    assert total == 2 and {r.reason for r in rejects} == {"refused ••••cdef", "ValueError: no body ••••cdef"}
+    assert total == 2 and {r.reason for r in rejects} == {
+        "record 1: refused ••••cdef",
+        "record 2: ValueError: no body ••••cdef",
+    }
     assert THEIRS not in str([r.record for r in rejects])
 
 

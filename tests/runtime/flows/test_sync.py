@@ -58,7 +58,7 @@ async def test_a_transform_changes_leaves_out_and_may_raise(run: Run, host: Host
     )
     assert await rows_of(host) == [(0, "ITEM 0", 0.0), (3, "ITEM 3", 0.75)]
     rejects, total = await host.runs.rejects(row.id)
-    assert total == 1 and rejects[0].reason == "ValueError: odd" and rejects[0].record["id"] == 2
+    assert total == 1 and rejects[0].reason == "record 2: ValueError: odd" and rejects[0].record["id"] == 2
 
 
 async def test_a_record_that_no_database_takes_is_kept_to_be_read(run: Run, host: Host, shop: Shop) -> None:
