@@ -177,6 +177,10 @@ class Database:
         """The largest of several values of one row."""
         return (func.max if self.sqlite else func.greatest)(*values, type_=Float(53))
 
+    def smallest(self, *values: ColumnElement[float]) -> ColumnElement[float]:
+        """The smallest of several values of one row."""
+        return (func.min if self.sqlite else func.least)(*values, type_=Float(53))
+
     async def ping(self) -> None:
         """Raises DatabaseUnreachable where the database does not answer."""
         async with self.session() as session:

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, case, delete, func, or_, select, update
 
 from khotan_cli.runtime.plugs.rate import MAX_HOLD_SECONDS, ProcessRateStore
 from khotan_cli.runtime.store.database import Database
@@ -37,17 +37,20 @@ class DatabaseRateStore:
         """Seconds to wait for the place that was taken; see RateStore."""
         now = self._database.now()
         # A hold moves the bucket's clock: those who wait behind it come out evenly spaced, not all at once.
-        arrival = self._database.largest(RATES.c.arrival_at, RATES.c.held_until, now) + interval
+        held = self._database.smallest(RATES.c.held_until, now + MAX_HOLD_SECONDS)
+        # A hold that an older version stored may be decades long, and the places behind it too: it is cut to size here.
+        booked = case((RATES.c.held_until > now + MAX_HOLD_SECONDS, now), else_=RATES.c.arrival_at)
+        arrival = self._database.largest(booked, held, now) + interval
         statement = (
             self._database.insert(RATES)
             .values(key=key, arrival_at=now + interval, held_until=0.0)
-            .on_conflict_do_update(index_elements=["key"], set_={"arrival_at": arrival})
+            .on_conflict_do_update(index_elements=["key"], set_={"arrival_at": arrival, "held_until": held})
             .returning(RATES.c.arrival_at, RATES.c.held_until, now)
         )
         async with self._database.session() as session:
             arrives, held_until, at = (await session.execute(statement)).one()
         await self._tidy()
-        start = max(at, held_until)
+        start = max(at, min(held_until, at + MAX_HOLD_SECONDS))
         return float(max(0.0, arrives - burst * interval - start) + (start - at))
 
     async def hold(self, key: str, seconds: float) -> None:

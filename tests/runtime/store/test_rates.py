@@ -208,3 +208,16 @@ async def test_a_hold_is_capped_listed_and_lifted_for_every_process(database: Da
     ours._held = {key: (0.0, until, set_at) for key, (_, until, set_at) in ours._held.items()}  # its second is over
     assert await ours.held("shop:abc") == 0
     assert await ours.reserve("shop:abc", 1.0, 1) == 0
+
+
+async def test_a_hold_of_decades_that_an_older_version_stored_is_cut_to_size(
+    rates: DatabaseRateStore, database: Database
+) -> None:
+    await rates.hold("shop:abc", 5.0)
+    async with database.session() as session:
+        await session.execute(update(RATES).values(held_until=RATES.c.held_until + 2e9, arrival_at=2e9 + 2e9))
+    assert await rates.reserve("shop:abc", 1.0, 1) <= MAX_HOLD_SECONDS
+    assert MAX_HOLD_SECONDS < await rates.reserve("shop:abc", 1.0, 1) <= MAX_HOLD_SECONDS + 1.0
+    async with database.session() as session:
+        held = (await session.execute(select(RATES.c.held_until - database.now()))).scalar_one()
+    assert held <= MAX_HOLD_SECONDS
