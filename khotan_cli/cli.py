@@ -13,7 +13,8 @@ from typer.core import TyperGroup
 
 from khotan_cli import __version__
 from khotan_cli.console import console
-from khotan_cli.errors import EXIT_INTERRUPTED, KhotanError, UnknownName, UsageError
+from khotan_cli.error_codes import EXIT_INTERRUPTED
+from khotan_cli.errors import KhotanError, UnknownName, UsageError
 from khotan_cli.options import options
 
 EXIT_BROKEN_PIPE = 141

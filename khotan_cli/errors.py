@@ -1,4 +1,4 @@
-"""The one exception tree, and the one table that says what each error means outside.
+"""The one exception tree.
 
     KhotanError
     ├── UsageError            bad usage or input
@@ -28,8 +28,8 @@
         └── PaginationError   the service repeats a page, or gives no usable position
 
 Every error carries a code (snake_case, stable), a message (what happened, to which thing), a hint (what to do next)
-and `next`, commands that can be run as they stand. CODES maps a code to the HTTP
-status of khotan's own API (`http_status`) and to the exit code.
+and `next`, commands that can be run as they stand. `error_codes.CODES` maps a code to the HTTP status of khotan's own API
+(`http_status`) and to the exit code.
 """
 
 from __future__ import annotations
@@ -38,122 +38,10 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from khotan_cli.error_codes import CODES
+
 if TYPE_CHECKING:
     import httpx
-
-EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_CONTRACT = 3
-EXIT_UNAVAILABLE = 4
-EXIT_OVERWRITE = 5
-EXIT_INTERRUPTED = 130
-
-CODES: Mapping[str, tuple[int, int]] = {
-    # code: (HTTP status, exit code)
-    "failed": (500, EXIT_FAILED),
-    "internal_error": (500, EXIT_FAILED),
-    "invalid_input": (422, EXIT_USAGE),
-    "invalid_json": (422, EXIT_USAGE),
-    "invalid_name": (422, EXIT_USAGE),
-    "invalid_parameters": (422, EXIT_USAGE),
-    "empty_value": (422, EXIT_USAGE),
-    "no_terminal": (422, EXIT_USAGE),
-    "path_outside_project": (422, EXIT_USAGE),
-    "file_not_readable": (422, EXIT_USAGE),
-    "file_exists": (409, EXIT_OVERWRITE),
-    "unknown_plug": (404, EXIT_USAGE),
-    "unknown_endpoint": (404, EXIT_USAGE),
-    "unknown_var": (422, EXIT_USAGE),
-    "unknown_component": (404, EXIT_USAGE),
-    "not_found": (404, EXIT_FAILED),
-    "method_not_allowed": (405, EXIT_USAGE),
-    "body_too_large": (413, EXIT_USAGE),
-    "headers_too_large": (431, EXIT_USAGE),
-    "request_timeout": (408, EXIT_FAILED),
-    "body_incomplete": (400, EXIT_FAILED),
-    "body_invalid": (400, EXIT_USAGE),
-    "forgery_accepted": (500, EXIT_FAILED),
-    "signature_invalid": (401, EXIT_UNAVAILABLE),
-    "unknown_wire": (404, EXIT_USAGE),
-    "unknown_handler": (404, EXIT_USAGE),
-    "unknown_event": (404, EXIT_USAGE),
-    "nothing_to_replay": (409, EXIT_FAILED),
-    "wire_not_managed": (409, EXIT_FAILED),
-    "wire_not_subscribed": (409, EXIT_FAILED),
-    "wire_invalid": (500, EXIT_FAILED),
-    "wire_failed": (502, EXIT_FAILED),
-    "wire_secret_missing": (503, EXIT_UNAVAILABLE),
-    "unavailable": (503, EXIT_UNAVAILABLE),
-    "wire_disabled": (409, EXIT_FAILED),
-    "public_url_missing": (422, EXIT_USAGE),
-    "event_invalid": (422, EXIT_FAILED),
-    "run_of_event": (409, EXIT_FAILED),
-    "record_invalid": (422, EXIT_USAGE),
-    "unsupported_media_type": (415, EXIT_USAGE),
-    "idempotency_key_missing": (400, EXIT_USAGE),
-    "idempotency_key_reused": (422, EXIT_USAGE),
-    "plug_disabled": (409, EXIT_FAILED),
-    "contract_mismatch": (422, EXIT_CONTRACT),
-    "no_declared_model": (422, EXIT_USAGE),
-    "config_invalid": (500, EXIT_USAGE),
-    "not_initialized": (500, EXIT_UNAVAILABLE),
-    "not_authorized_setup": (500, EXIT_UNAVAILABLE),
-    "app_import_failed": (500, EXIT_FAILED),
-    "unauthorized": (401, EXIT_UNAVAILABLE),
-    "debug_disabled": (403, EXIT_UNAVAILABLE),
-    "server_unreachable": (502, EXIT_UNAVAILABLE),
-    "server_invalid": (502, EXIT_FAILED),
-    "port_in_use": (500, EXIT_UNAVAILABLE),
-    "database_error": (500, EXIT_FAILED),
-    "value_refused": (422, EXIT_USAGE),
-    "database_unreachable": (503, EXIT_UNAVAILABLE),
-    "database_busy": (503, EXIT_UNAVAILABLE),
-    "database_not_migrated": (503, EXIT_UNAVAILABLE),
-    "secret_missing": (503, EXIT_UNAVAILABLE),
-    "secret_mismatch": (503, EXIT_UNAVAILABLE),
-    "ciphertext_invalid": (500, EXIT_FAILED),
-    "would_overwrite": (409, EXIT_OVERWRITE),
-    "plug_failed": (502, EXIT_FAILED),
-    "header_invalid": (422, EXIT_USAGE),
-    "url_invalid": (422, EXIT_USAGE),
-    "unexpected_status": (502, EXIT_FAILED),
-    "service_error": (502, EXIT_FAILED),
-    "plug_unreachable": (502, EXIT_UNAVAILABLE),
-    "plug_timeout": (504, EXIT_UNAVAILABLE),
-    "plug_refused": (502, EXIT_UNAVAILABLE),
-    "auth_failed": (502, EXIT_UNAVAILABLE),
-    "var_missing": (409, EXIT_UNAVAILABLE),
-    "response_invalid": (502, EXIT_FAILED),
-    "response_too_large": (502, EXIT_FAILED),
-    "pagination_failed": (502, EXIT_FAILED),
-    "checks_failed": (500, EXIT_FAILED),
-    "unknown_flow": (404, EXIT_USAGE),
-    "unknown_variant": (422, EXIT_USAGE),
-    "unknown_run": (404, EXIT_USAGE),
-    "unknown_step": (422, EXIT_USAGE),
-    "unknown_resource": (404, EXIT_USAGE),
-    "unknown_mapping": (404, EXIT_FAILED),
-    "unknown_cache": (404, EXIT_USAGE),
-    "unknown_key": (404, EXIT_FAILED),
-    "mapping_conflict": (409, EXIT_FAILED),
-    "flow_disabled": (409, EXIT_FAILED),
-    "flow_failed": (500, EXIT_FAILED),
-    "flow_timeout": (500, EXIT_FAILED),
-    "step_failed": (500, EXIT_FAILED),
-    "records_lost": (500, EXIT_FAILED),
-    "ref_missing": (500, EXIT_FAILED),
-    "too_many_deletions": (500, EXIT_FAILED),
-    "records_invalid": (500, EXIT_FAILED),
-    "answer_held_back": (409, EXIT_FAILED),
-    "run_not_finished": (409, EXIT_FAILED),
-    "run_finished": (409, EXIT_FAILED),
-    "run_failed": (500, EXIT_FAILED),
-    "wait_timeout": (504, EXIT_UNAVAILABLE),
-    "engine_busy": (503, EXIT_UNAVAILABLE),
-    "cron_not_configured": (503, EXIT_UNAVAILABLE),
-    "interrupted": (499, EXIT_INTERRUPTED),
-}
 
 
 class KhotanError(Exception):

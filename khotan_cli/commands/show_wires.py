@@ -96,7 +96,7 @@ def event_row(event: dict[str, Any]) -> list[Any]:
     newest = {run["handler"].partition(".")[2]: run["status"] for run in event["runs"]}
     runs = ", ".join(f"{handler}: {status}" for handler, status in newest.items())
     repeats = f" (+{event['repeats']})" if event["repeats"] else ""
-    problem = " · body unreadable" if event["problem"] else ""
+    problem = " · body unreadable" if event.get("problem") else ""
     return [
         event["id"],
         when(event["receivedAt"]),
@@ -114,7 +114,7 @@ def show_event(event: dict[str, Any]) -> None:
     )
     for name, value in (event["path"] or {}).items():
         console.line(f"path {name}: {value}")
-    if event["problem"]:
+    if event.get("problem"):
         console.line(f"The body cannot be read. {event['problem']}.", "yellow")
     if event["repeats"]:
         altered = f", {event['altered']} of them with another body" if event["altered"] else ""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from khotan_cli.runtime.contract.check import Finding, Report
     from khotan_cli.runtime.flows.context import FlowContext
     from khotan_cli.runtime.flows.definition import Flow, RunResult, Step, Variant, inflow, outflow, relay, step
+    from khotan_cli.runtime.flows.destination import SentRecord
     from khotan_cli.runtime.flows.hooks import EventInfo, Hooks, RunInfo
     from khotan_cli.runtime.flows.push import PushResult
     from khotan_cli.runtime.flows.slack import SlackNotifier
@@ -136,6 +137,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "relay",
         "step",
     ),
+    "khotan_cli.runtime.flows.destination": ("SentRecord",),
     "khotan_cli.runtime.flows.hooks": ("EventInfo", "Hooks", "RunInfo"),
     "khotan_cli.runtime.flows.push": ("PushResult",),
     "khotan_cli.runtime.flows.slack": ("SlackNotifier",),
@@ -207,6 +209,7 @@ __all__ = [
     "Rule",
     "RunInfo",
     "RunResult",
+    "SentRecord",
     "SigningInput",
     "SinglePagePaginator",
     "SlackNotifier",

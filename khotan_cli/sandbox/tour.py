@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from khotan_cli.errors import EXIT_CONTRACT, EXIT_OK, KhotanError, WouldOverwrite
+from khotan_cli.error_codes import EXIT_CONTRACT, EXIT_OK
+from khotan_cli.errors import KhotanError, WouldOverwrite
 from khotan_cli.sandbox.access import BEARER_TOKEN
 from khotan_cli.sandbox.listings import corrected, correction, documented, product_as_documented
 

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.runtime.store.test_migrate import REVISIONS
 from tests.support.project import SECRET, Project, dev_server, write_project
 
 
@@ -24,13 +25,7 @@ def test_migrate(fresh: Project) -> None:
     assert pending.code == 0 and pending.json["upToDate"] is False and pending.json["current"] is None
     assert pending.json["next"] == ["khotan migrate"]
     done = fresh.khotan("migrate")
-    assert done.code == 0 and [step["revision"] for step in done.json["applied"]] == [
-        "0001",
-        "0002",
-        "0003",
-        "0004",
-        "0005",
-    ]
+    assert done.code == 0 and [step["revision"] for step in done.json["applied"]] == REVISIONS
     again = fresh.khotan("migrate", json_mode=False)
     assert again.code == 0 and "nothing to do" in again.stdout
     assert "nothing to do" in fresh.khotan("migrate").json["message"]

@@ -17,7 +17,7 @@ NextUrlPaginator OAuth2AuthorizationCode OAuth2ClientCredentials OffsetPaginator
 PaginationError Paginator ParameterError Plug PlugAuth PlugError PlugTimeout PlugUnreachable RateLimit RenewedAuth Report
 Quota ResponseInvalid Retry SigningInput SinglePagePaginator TokenAuth Var
 delete endpoint get head options parse_csv parse_xml patch post put xml_parser
-Event EventInfo Rule SubscribeContext Subscription WebhookRequest Wire challenges signatures
+Event EventInfo Rule SentRecord SubscribeContext Subscription WebhookRequest Wire challenges joined signatures
 """
 
 

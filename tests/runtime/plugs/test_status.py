@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from khotan_cli.errors import CODES, KhotanError, PlugError, UsageError
+from khotan_cli.error_codes import CODES
+from khotan_cli.errors import KhotanError, PlugError, UsageError
 from khotan_cli.runtime import BearerAuth, ErrorBody, OAuth2ClientCredentials, Plug, Retry, TokenAuth, Var, get
 from tests.support.loopback import Answer, Asked, as_json, loopback
 
