@@ -137,6 +137,11 @@ class RunStore(RunReader):
             row: RunData | None = (await session.execute(statement)).one_or_none()
             return row
 
+    async def hand_back(self, session: AsyncSession, run_id: str, epoch: int) -> None:
+        """Let a run of that epoch wait again, in the caller's transaction. Its `updated_at` stays."""
+        mine = (RUNS.c.id == run_id) & (RUNS.c.epoch == epoch) & (RUNS.c.status == "running")
+        await session.execute(update(RUNS).where(mine).values(status="pending"))
+
     async def check(self, run_id: str, epoch: int) -> None:
         """Raises RunCancelled or RunLost where no further step may begin."""
         statement = select(RUNS.c.status, RUNS.c.epoch, RUNS.c.cancel_requested).where(RUNS.c.id == run_id)
