@@ -14,7 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from khotan_cli.errors import KhotanError, UnknownName, UsageError
 from khotan_cli.runtime.flows.definition import Flow, Variant
 from khotan_cli.runtime.flows.execution import tell
+from khotan_cli.runtime.flows.failure import failure_of
 from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.flows.waiting import lacking, overdue, unknown_flow
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.outbox import queue_of
 from khotan_cli.runtime.store.runs import ACTIVE, RunData
@@ -228,7 +230,11 @@ class Dispatcher:
     # -- putting right -----------------------------------------------------------------------------------------------
 
     async def reconcile(self, flow: str | None = None) -> list[dict[str, str]]:
-        """Put right runs that hang: ended or unknown for the engine, waiting or running here. What was done to which."""
+        """Reconcile runs that the engine has finished, or does not have, but khotan still lists as active.
+
+        Returns the id, flow, and the status before and after of each run that was changed. A run whose flow this process
+        lacks is left to a worker that has the flow, and fails when it has waited for a day.
+        """
         before = utc_now() - _SETTLING
         stale = [row for row in await self.host.runs.active(flow) if row.updated_at < before]
         if not stale:
@@ -238,7 +244,9 @@ class Dispatcher:
         fixed: list[dict[str, str]] = []
         for row in stale:
             state = states.get(row.id)
-            if state is None:
+            if lacking(self.host, row) and state in (None, "ENQUEUED", "DELAYED"):
+                done = await self._end_overdue(row)
+            elif state is None:
                 done = await self._enqueue_again(row)
             elif state in _OVER:
                 done = await self._end_stuck(row, state)
@@ -249,12 +257,22 @@ class Dispatcher:
         return fixed
 
     async def _enqueue_again(self, row: RunData) -> str:
-        known = self.host.flows.get(row.flow)
-        if known is None:
-            return await self._end_stuck(row, "ERROR")
+        flow = self.host.flows[row.flow]
         async with self.host.database.writing() as session:
-            await self.host.outbox.enqueue(session, row.id, *queue_of(known.name, known.concurrency))
+            await self.host.outbox.enqueue(session, row.id, *queue_of(flow.name, flow.concurrency))
         return "queued"
+
+    async def _end_overdue(self, row: RunData) -> str:
+        """Fail a run that has waited for a day for a worker with its flow. Until then it stays as it is."""
+        if not overdue(row):
+            return ""
+        error = await failure_of(unknown_flow(row), self.host, None)
+        ended = await self.host.runs.end(row.id, row.updated_at, "failed", error)
+        if ended is None:
+            return ""
+        await self.host.outbox.cancel(row.id)
+        await tell(self.host, self._known(row.flow), ended, started=False)
+        return "failed"
 
     async def _end_stuck(self, row: RunData, state: str) -> str:
         status, error = "cancelled", None

@@ -23,6 +23,7 @@ from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.lanes import Lanes
 from khotan_cli.runtime.flows.recorder import patiently
 from khotan_cli.runtime.flows.upkeep import Upkeep
+from khotan_cli.runtime.flows.waiting import handed_back
 from khotan_cli.runtime.flows.workers import Seat, seat_at
 from khotan_cli.runtime.store.deliveries import DeliveryStore
 from khotan_cli.runtime.store.failures import explained
@@ -36,6 +37,7 @@ from khotan_cli.runtime.store.outbox import (
     queue_of,
     quiet_engine,
     refuse_pickles,
+    run_of,
 )
 
 POLL_SECONDS = {True: 0.04, False: 0.1}
@@ -151,9 +153,12 @@ class Engine:
         async def khotan_run() -> str:
             from dbos import DBOS
 
-            run_id = DBOS.workflow_id
-            assert run_id is not None
+            workflow_id = DBOS.workflow_id
+            assert workflow_id is not None
+            run_id = run_of(workflow_id)
             try:
+                if await handed_back(host, workflow_id, run_id):
+                    return "handed back"
                 return await self._bounded(run_id, lambda: lanes.run(lambda: execute(host, run_id)))
             except KhotanError as exc:
                 # Not even the failure could be stored: upkeep ends the run when the database is back.

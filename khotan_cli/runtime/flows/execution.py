@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Any
 
-from khotan_cli.errors import ConfigError, FlowError, PlugError
+from khotan_cli.errors import FlowError, PlugError
 from khotan_cli.runtime.flows.contain import contained
 from khotan_cli.runtime.flows.context import FlowContext
 from khotan_cli.runtime.flows.definition import COUNTERS, Flow, RunResult
@@ -14,6 +14,7 @@ from khotan_cli.runtime.flows.failure import failure_of
 from khotan_cli.runtime.flows.hooks import RunInfo
 from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.recorder import OUTAGE_SECONDS, Outcome, Recorder, patiently
+from khotan_cli.runtime.flows.waiting import lacking, unknown_flow
 from khotan_cli.runtime.store.database import patience
 from khotan_cli.runtime.store.runs import RunCancelled, RunData, RunLost, StepsLost
 
@@ -119,13 +120,9 @@ def _check_result(flow: Flow, result: RunResult) -> None:
 
 
 def _declared(host: Host, row: RunData) -> tuple[Flow, str]:
-    flow = host.flows.get(row.flow)
-    if flow is None:
-        raise ConfigError(
-            f"There is no flow {row.flow!r} in this app any more",
-            code="unknown_flow",
-            hint="It was renamed or removed while the run was waiting: trigger the new one.",
-        )
+    if lacking(host, row):
+        raise unknown_flow(row)
+    flow = host.flows[row.flow]
     return flow, flow.variant(row.variant)
 
 

@@ -38,6 +38,20 @@ def queue_of(flow: str, concurrency: int) -> tuple[str, str | None]:
     return (QUEUE, flow) if concurrency == 1 else (f"{QUEUE}:{flow}", None)
 
 
+SUCCESSOR = "~"
+"""Between a run's id and the number of the successor of its place in the queue. No run's id contains it."""
+
+
+def run_of(workflow_id: str) -> str:
+    """The id of the run that a place in the queue is for."""
+    return workflow_id.partition(SUCCESSOR)[0]
+
+
+def successor_number(workflow_id: str) -> int:
+    """How often the run was handed back before it got this place in the queue."""
+    return int(workflow_id.partition(SUCCESSOR)[2] or 0)
+
+
 def engine_of(database: Database) -> Engine:
     """A synchronous engine on the same database, as the durable engine wants it."""
     if database.sqlite:
@@ -108,32 +122,83 @@ class Outbox:
 
     async def enqueue(self, session: AsyncSession, run_id: str, queue: str, partition: str | None) -> None:
         """Enqueue a run in the caller's transaction. Raises DatabaseNotMigrated where the engine has no tables yet."""
+        await self._enqueue(session, run_id, queue, partition)
+
+    async def enqueue_successor(self, session: AsyncSession, workflow_id: str, pause: float) -> None:
+        """Enqueue the run of a place in the queue once more, to be taken after `pause` seconds, in the caller's transaction.
+
+        The successor has the same queue and partition. The place before this one is deleted, so that a run has two at most.
+        """
+        queue, partition = await self._place(session, workflow_id)
+        number = successor_number(workflow_id)
+        run_id = run_of(workflow_id)
+        await self._enqueue(session, f"{run_id}{SUCCESSOR}{number + 1}", queue, partition, pause)
+        if number > 1:
+            before = f"{run_id}{SUCCESSOR}{number - 1}"
+            statement = text(f"DELETE FROM {self.table} WHERE workflow_uuid = :id AND status = 'SUCCESS'")  # noqa: S608
+            await session.execute(statement, {"id": before})
+
+    async def _place(self, session: AsyncSession, workflow_id: str) -> tuple[str, str | None]:
+        statement = text(f"SELECT queue_name, queue_partition_key FROM {self.table} WHERE workflow_uuid = :id")  # noqa: S608
+        row = (await session.execute(statement, {"id": workflow_id})).one()
+        return row[0], row[1]
+
+    async def _enqueue(
+        self, session: AsyncSession, workflow_id: str, queue: str, partition: str | None, pause: float = 0.0
+    ) -> None:
         client = await asyncio.to_thread(lambda: self.client)
         options: dict[str, Any] = {
             "workflow_name": WORKFLOW,
             "queue_name": queue,
-            "workflow_id": run_id,
+            "workflow_id": workflow_id,
             "app_version": VERSION,
         }
         if partition is not None:
             options["queue_partition_key"] = partition
+        if pause:
+            options["delay_seconds"] = pause
         with explained(self.database.url):
             await session.run_sync(lambda plain: client.enqueue_in_transaction(plain, options))  # type: ignore[arg-type]
 
     async def cancel(self, run_id: str) -> None:
         """Take a run out of the queue; one that runs is not resumed after a crash."""
-        await self._in_thread(lambda client: client.cancel_workflow(run_id))
+        places = await self._places([run_id])
+        await self._in_thread(lambda client: client.cancel_workflows(places))
 
     async def delete(self, run_ids: Sequence[str]) -> None:
-        await self._in_thread(lambda client: client.delete_workflows(list(run_ids)))
+        """Delete runs from the queue, with every place that they had in it."""
+        places = await self._places(run_ids)
+        await self._in_thread(lambda client: client.delete_workflows(places))
+
+    async def _places(self, run_ids: Sequence[str]) -> list[str]:
+        """The runs' ids and those of their successors in the queue."""
+        async with self.database.session() as session:
+            return [*run_ids, *await self._successors(session, run_ids)]
+
+    async def _successors(self, session: AsyncSession, run_ids: Sequence[str]) -> dict[str, str]:
+        """The engine's state of each successor of these runs, by its id."""
+        wanted = frozenset(run_ids)
+        statement = text(
+            f"SELECT workflow_uuid, status FROM {self.table} WHERE workflow_uuid LIKE :pattern"  # noqa: S608
+        )
+        rows = await session.execute(statement, {"pattern": f"%{SUCCESSOR}%"})
+        return {row[0]: row[1] for row in rows if run_of(row[0]) in wanted}
 
     async def states(self, session: AsyncSession, run_ids: Sequence[str]) -> dict[str, str]:
-        """The engine's state of each run that it knows: ENQUEUED, PENDING, SUCCESS, ERROR, CANCELLED, …"""
+        """The engine's state of each run that it knows: ENQUEUED, DELAYED, PENDING, SUCCESS, ERROR, CANCELLED, …
+
+        Of a run that was handed back, it is the state of the last place that the run got in the queue.
+        """
         statement = text(
             f"SELECT workflow_uuid, status FROM {self.table} WHERE workflow_uuid IN :ids"  # noqa: S608 - our own name
         ).bindparams(bindparam("ids", expanding=True))
-        rows = await session.execute(statement, {"ids": list(run_ids)})
-        return {row[0]: row[1] for row in rows}
+        found = {row[0]: row[1] for row in await session.execute(statement, {"ids": list(run_ids)})}
+        handed_back = [run_id for run_id in run_ids if found.get(run_id, "SUCCESS") == "SUCCESS"]
+        if handed_back:
+            successors = await self._successors(session, handed_back)
+            for place in sorted(successors, key=successor_number):
+                found[run_of(place)] = successors[place]
+        return found
 
     @property
     def table(self) -> str:

@@ -12,15 +12,27 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, func, insert, literal, select, text, update
+from sqlalchemy import bindparam, delete, func, insert, literal, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.runtime.store.base import utc_now
-from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.store.run_reader import ACTIVE, RunData, RunReader
 from khotan_cli.runtime.store.tables import REJECTS, RUN_STEPS, RUN_UPDATES, RUNS, SEEN_KEYS
 
+__all__ = [
+    "ACTIVE",
+    "COUNTERS",
+    "ENDED",
+    "Reject",
+    "RunCancelled",
+    "RunData",
+    "RunLost",
+    "RunStore",
+    "StepRecord",
+    "StepsLost",
+]
+
 COUNTERS = ("extracted", "transformed", "created", "updated", "deleted", "skipped", "failed")
-ACTIVE = ("pending", "running")
 ENDED = ("completed", "partial", "failed", "cancelled")
 
 
@@ -74,9 +86,6 @@ class Reject:
     record: Any
 
 
-RunData = Row[Any]
-"""A row of khotan_runs."""
-
 _NOTHING = dict.fromkeys(COUNTERS, 0)
 _ADD = (
     update(RUNS)
@@ -97,9 +106,8 @@ _RECORD = text(
 """Both in one statement, for PostgreSQL: a page is a step, and a round trip a tenth of it."""
 
 
-class RunStore:
-    def __init__(self, database: Database) -> None:
-        self.database = database
+class RunStore(RunReader):
+    """Reads and writes runs."""
 
     # -- the life of a run -------------------------------------------------------------------------------------------
 
@@ -128,6 +136,11 @@ class RunStore:
         async with self.database.session() as session:
             row: RunData | None = (await session.execute(statement)).one_or_none()
             return row
+
+    async def hand_back(self, session: AsyncSession, run_id: str, epoch: int) -> None:
+        """Let a run of that epoch wait again, in the caller's transaction. Its `updated_at` stays."""
+        mine = (RUNS.c.id == run_id) & (RUNS.c.epoch == epoch) & (RUNS.c.status == "running")
+        await session.execute(update(RUNS).where(mine).values(status="pending"))
 
     async def check(self, run_id: str, epoch: int) -> None:
         """Raises RunCancelled or RunLost where no further step may begin."""
@@ -255,67 +268,6 @@ class RunStore:
     async def log(self, run_id: str, level: str, message: str, at: datetime) -> None:
         async with self.database.session() as session:
             await session.execute(insert(RUN_UPDATES).values(run_id=run_id, at=at, level=level, message=message))
-
-    # -- reading -----------------------------------------------------------------------------------------------------
-
-    async def get(self, run_id: str) -> RunData | None:
-        async with self.database.session() as session:
-            return (await session.execute(select(RUNS).where(RUNS.c.id == run_id))).one_or_none()
-
-    async def ids_from(self, beginning: str, limit: int = 5) -> list[str]:
-        """Ids that begin so."""
-        statement = select(RUNS.c.id).where(RUNS.c.id.startswith(beginning, autoescape=True)).limit(limit)
-        async with self.database.session() as session:
-            return list((await session.execute(statement)).scalars())
-
-    async def newest(
-        self, *, flow: str | None = None, status: Sequence[str] = (), limit: int = 100, offset: int = 0
-    ) -> tuple[list[RunData], int]:
-        """The newest runs first, and how many there are in all."""
-        matching = select(RUNS)
-        if flow is not None:
-            matching = matching.where(RUNS.c.flow == flow)
-        if status:
-            matching = matching.where(RUNS.c.status.in_(status))
-        page = matching.order_by(RUNS.c.created_at.desc(), RUNS.c.id).limit(limit).offset(offset)
-        async with self.database.session() as session:
-            total = (await session.execute(select(func.count()).select_from(matching.subquery()))).scalar() or 0
-            return [*(await session.execute(page)).all()], total
-
-    async def steps(self, run_id: str) -> Sequence[Row[Any]]:
-        """Finished steps in their order."""
-        statement = select(RUN_STEPS).where(RUN_STEPS.c.run_id == run_id).order_by(RUN_STEPS.c.number, RUN_STEPS.c.name)
-        async with self.database.session() as session:
-            return (await session.execute(statement)).all()
-
-    async def updates(self, run_id: str, after: int = 0, limit: int = 1000) -> Sequence[Row[Any]]:
-        """The first lines of the log with an id above `after`."""
-        statement = select(RUN_UPDATES).where(RUN_UPDATES.c.run_id == run_id, RUN_UPDATES.c.id > after)
-        async with self.database.session() as session:
-            return (await session.execute(statement.order_by(RUN_UPDATES.c.id).limit(limit))).all()
-
-    async def newest_updates(self, run_id: str, limit: int = 1000) -> tuple[Sequence[Row[Any]], int]:
-        """The last lines of the log in their order, and how many there are in all."""
-        mine = select(RUN_UPDATES).where(RUN_UPDATES.c.run_id == run_id)
-        async with self.database.session() as session:
-            total = (await session.execute(select(func.count()).select_from(mine.subquery()))).scalar() or 0
-            rows = (await session.execute(mine.order_by(RUN_UPDATES.c.id.desc()).limit(limit))).all()
-            return rows[::-1], total
-
-    async def rejects(self, run_id: str, limit: int = 100, offset: int = 0) -> tuple[Sequence[Row[Any]], int]:
-        mine = select(REJECTS).where(REJECTS.c.run_id == run_id)
-        async with self.database.session() as session:
-            total = (await session.execute(select(func.count()).select_from(mine.subquery()))).scalar() or 0
-            page = mine.order_by(REJECTS.c.id).limit(limit).offset(offset)
-            return (await session.execute(page)).all(), total
-
-    async def active(self, flow: str | None = None) -> Sequence[RunData]:
-        """Runs of flows that wait or run."""
-        statement = select(RUNS).where(RUNS.c.status.in_(ACTIVE), RUNS.c.event_id.is_(None)).order_by(RUNS.c.created_at)
-        if flow is not None:
-            statement = statement.where(RUNS.c.flow == flow)
-        async with self.database.session() as session:
-            return (await session.execute(statement)).all()
 
     # -- upkeep ------------------------------------------------------------------------------------------------------
 

@@ -15,11 +15,11 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.runtime.store.columns import field_of, named_columns, table_of
+from khotan_cli.runtime.store.fitting import bound
 from khotan_cli.runtime.store.row_plan import column_names, table_name
 from khotan_cli.runtime.store.tables import SEEN_KEYS
 from khotan_cli.runtime.store.upsert import documents
 from khotan_cli.runtime.store.upsert_postgres import driver_statement, record_set
-from khotan_cli.runtime.store.values import bound
 
 _KEYS_AT_A_TIME = 500
 _TEXTS_AT_A_TIME = 2000

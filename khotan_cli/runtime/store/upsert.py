@@ -25,18 +25,11 @@ from khotan_cli.runtime.store.columns import (
     table_of,
     writable,
 )
+from khotan_cli.runtime.store.fitting import always_read, bound, naming
 from khotan_cli.runtime.store.row_plan import RowPlan, Upserted, Wins
 from khotan_cli.runtime.store.upsert_postgres import PostgresUpsert
 from khotan_cli.runtime.store.upsert_sqlite import SqliteUpsert
-from khotan_cli.runtime.store.values import (
-    Reader,
-    always_read,
-    bound,
-    fields_of,
-    incomparable_key,
-    json_text,
-    naming,
-)
+from khotan_cli.runtime.store.values import Reader, fields_of, incomparable_key, json_text
 
 PAGE = 1000
 Unset = Literal["keep", "default"]
