@@ -52,8 +52,7 @@ def _tune() -> None:
 async def _work(khotan: Any, grace: float) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(name, stop.set)
+    _stop_on_signals(loop, stop)
     services = khotan.services
     async with khotan:
         await services.database.check_migrated()
@@ -77,3 +76,16 @@ async def _work(khotan: Any, grace: float) -> None:
         await stop.wait()
         console.note("Stopping …")
         await services.engine.stop(grace=grace)
+
+
+def _stop_on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """Set the event on SIGINT and SIGTERM. Event loops on Windows accept no signal handlers: Python's own serve there."""
+
+    def told(number: int, frame: object) -> None:
+        loop.call_soon_threadsafe(stop.set)
+
+    for name in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(name, stop.set)
+        except NotImplementedError:
+            signal.signal(name, told)

@@ -11,14 +11,15 @@ import pytest
 from tests.support.services import (
     NODE_FOLDER,
     ROOT,
+    SHARED,
     Service,
     free_port,
     java,
     node,
     node_module,
+    petstores,
     python_service,
     running,
-    shared,
 )
 
 
@@ -66,9 +67,11 @@ def wiremock() -> Iterator[Service]:
         yield service
 
 
-@pytest.fixture(scope="session")
-def petstore() -> Iterator[Service]:
-    document: Path = shared("specs/petstore3.yaml")
+@pytest.fixture(scope="session", params=petstores(), ids=lambda path: path.name)
+def petstore(request: pytest.FixtureRequest) -> Iterator[Service]:
+    document: Path = request.param
+    if not document.is_relative_to(SHARED):
+        document = node_module(str(document))
     program = node_module("@stoplight/prism-cli/dist/index.js")
     port = free_port()
     command = [node(), str(program), "mock", "--host", "127.0.0.1", "--port", str(port), str(document)]

@@ -1,8 +1,9 @@
-"""A plug for the OpenAPI petstore, served by prism from its published document."""
+"""A plug for the OpenAPI petstore, served by prism from its published documents."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Literal
 
 import pytest
 from pydantic import BaseModel
@@ -33,6 +34,13 @@ class Pet(BaseModel):
     status: str
 
 
+class Order(BaseModel):
+    id: int
+    petId: int
+    quantity: int
+    status: Literal["placed", "approved", "delivered"]
+
+
 class Petstore(Plug):
     base_url = "{server}"
     server = Var()
@@ -42,7 +50,7 @@ class Petstore(Plug):
 
     get_pet = get("/pet/{pet_id}", returns=Pet)
     find_by_status = get("/pet/findByStatus", returns=list[Pet])
-    add_pet = post("/pet", returns=Pet, body=Pet)
+    place_order = post("/store/order", returns=Order, body=Order)
 
 
 @pytest.fixture
@@ -60,8 +68,11 @@ async def test_the_documented_answer_fits_the_model(plug: Petstore) -> None:
 async def test_query_and_body_pass_prisms_validation(plug: Petstore) -> None:
     signed_in = plug.with_auth(BearerAuth("a-token"))
     assert all(isinstance(pet, Pet) for pet in await signed_in.find_by_status(status="available"))
-    pet = Pet(id=1, name="Rex", photoUrls=["http://example.com/1.png"], status="sold")
-    assert isinstance(await signed_in.add_pet(pet), Pet)
+    order = Order(id=1, petId=10, quantity=2, status="placed")
+    assert isinstance(await signed_in.place_order(order), Order)
+    with pytest.raises(PlugError) as caught:  # prism validates against the document
+        await signed_in.post("/store/order", body={"id": 1, "petId": 10, "quantity": "two"})
+    assert caught.value.status in (400, 422)
 
 
 async def test_without_the_key_it_is_refused(plug: Petstore) -> None:

