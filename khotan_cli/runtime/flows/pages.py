@@ -121,9 +121,12 @@ def as_mapping(record: Any) -> Mapping[str, Any]:
 
 
 def as_document(record: Any) -> dict[str, Any]:
-    """A record as the service sent it, or would take it: JSON values, aliases instead of names."""
+    """A record as the service sent it, or would take it: JSON values, aliases instead of names, unset fields left out.
+
+    A row of a table has all its columns, whoever set them.
+    """
     if isinstance(record, BaseModel):
-        return record.model_dump(mode="json", by_alias=True)
+        return record.model_dump(mode="json", by_alias=True, exclude_unset=not hasattr(record, "__table__"))
     found: dict[str, Any] = to_jsonable_python(dict(as_mapping(record)), inf_nan_mode="strings")
     return found
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.runtime.flows.definition import Flow
@@ -22,6 +23,7 @@ from khotan_cli.runtime.flows.refs import RefWriter
 from khotan_cli.runtime.flows.sources import Chunk, EndpointSource, source_of
 from khotan_cli.runtime.flows.vanished import Vanished
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
+from khotan_cli.runtime.plugs.present import jsonable
 from khotan_cli.runtime.records.digests import field_digests, holds
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.runs import Reject
@@ -153,7 +155,7 @@ class Push:
                 continue
             try:
                 made = record if self._options.body is None else self._options.body(record)
-                payload = None if made is None else as_document(made)
+                payload = None if made is None else _payload(made)
             except Exception as exc:
                 if self._options.on_error == "fail":
                     raise
@@ -189,6 +191,14 @@ class Push:
             for task in workers:
                 task.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
+
+
+def _payload(made: Any) -> dict[str, Any]:
+    """What is sent of a record: of a model what was set, null too; what was not set is left out."""
+    if isinstance(made, BaseModel) and not hasattr(made, "__table__"):
+        payload: dict[str, Any] = jsonable(made)
+        return payload
+    return as_document(made)
 
 
 def _declared_ref(host: Host, flow: Flow, plug: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel
@@ -339,6 +339,40 @@ async def test_a_change_made_at_the_service_is_not_overwritten(
     assert reject.reason.startswith("412: record 1 was changed at the service")
     assert reject.record["ours"]["name"] == "ours"
     assert reject.record["theirs"]["details"]["existing"] == {"name": "theirs"}
+
+
+class Change(BaseModel):
+    kind: Literal["thing"] = "thing"
+    name: str | None = None
+    price: float | None = None
+
+
+@pytest.mark.parametrize("declared", [dict, Change])
+async def test_a_field_can_be_cleared_and_what_is_unset_is_not_sent(
+    run: Run, host: Host, shop: Shop, service_loop: Any, declared: Any
+) -> None:
+    service, remote = parts(service_loop)
+
+    class Typed(Remote):
+        base_url = remote.base_url
+        create = post("/things", body=declared, returns=dict)
+        update = put("/things/{thing}", body=declared, returns=dict)
+
+    typed = Typed(name="remote")
+    made: list[Change] = [Change(name="a", price=1.0)]
+
+    @outflow(shop)
+    async def out(ctx: FlowContext) -> None:
+        await ctx.push([{"id": 1}], typed.create, update=typed.update, key="id", body=lambda record: made[0])
+
+    await run(out)
+    made[0] = Change(name=None)
+    report = await dry_run(host, out, "default", None)
+    assert report.requests["PUT remote.update"]["sample"][0]["body"] == {"kind": "thing", "name": None}
+    assert (await run(out)).updated == 1
+    assert service.things["r1"] == {"kind": "thing", "name": None}
+    assert (await run(out)).skipped == 1
+    await typed.aclose()
 
 
 async def test_a_step_whose_code_is_wrong_is_not_tried_again(run: Run, shop: Shop) -> None:
