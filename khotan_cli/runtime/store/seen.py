@@ -160,7 +160,7 @@ class SeenKeys(StepTexts):
         names = column_names(self._fields)
         if not self.sqlite:
             joined = " AND ".join(f"t.{name} = x.{name}" for name in names)
-            source = f"(SELECT row_number() OVER () - 1 AS khotan_order, r.* FROM {record_set(target, 'jsonb')} AS r)"  # noqa: S608 - quoted names
+            source = f"(SELECT row_number() OVER () - 1 AS khotan_order, r.* FROM {record_set(target)} AS r)"  # noqa: S608 - quoted names
             statement = (
                 f"SELECT x.khotan_order, {self._text_sql('t')} FROM {source} AS x JOIN {target} AS t ON {joined}"  # noqa: S608
             )
