@@ -210,10 +210,21 @@ class CursorPaginator(Paginator):
         self.value_paths = {f"params[{name!r}]" if params else "cursor": path for name, path in self.places.items()}
 
     def following(self, page: PageView) -> Next | None:
-        cursor = {param: _cursor(page_value(page, path), path) for param, path in self.places.items()}
+        cursor = {param: self._cursor(page_value(page, path), path) for param, path in self.places.items()}
         if all(value is None or str(value) in self.end_values for value in cursor.values()):
             return None
-        return self._position(**{param: value for param, value in cursor.items() if value is not None})
+        return Next({param: value for param, value in cursor.items() if value is not None}, self.where)
+
+    def _cursor(self, value: Any, path: Path) -> Any:
+        """A cursor as it is sent; None for none. A body can hold one that is an object or a list, a query cannot."""
+        if value is None or value == "" or value is False:
+            return None
+        if isinstance(value, (dict, list)) and self.where == "query":
+            raise PaginationError(
+                f"The cursor at {path_text(path)!r} is {type_name(value)}, which a query cannot hold",
+                hint="Name each of its parts: params={parameter: path}.",
+            )
+        return value or None if isinstance(value, (dict, list)) else value
 
 
 class KeysetPaginator(Paginator):
@@ -282,18 +293,6 @@ class FunctionPaginator(Paginator):
         if isinstance(found, str):
             return Next(url=resolve_url(page, found))
         return Next(found, self.where)
-
-
-def _cursor(value: Any, path: Path) -> Any:
-    """A cursor as it is sent; None for none."""
-    if value is None or value == "" or value is False:
-        return None
-    if isinstance(value, (dict, list)):
-        raise PaginationError(
-            f"The cursor at {path_text(path)!r} is {type_name(value)}",
-            hint="Name each of its parts: params={parameter: path}.",
-        )
-    return value
 
 
 def _param(query: Mapping[str, Any], body: Any, where: Where, name: str) -> Any:

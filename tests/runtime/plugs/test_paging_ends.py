@@ -22,6 +22,7 @@ from khotan_cli.runtime import (
     Plug,
     SinglePagePaginator,
     get,
+    post,
 )
 from khotan_cli.runtime.plugs.walk import Fetched, PageWalk, Position
 from tests.support.loopback import Answer, Asked, Loopback, as_json, loopback
@@ -201,6 +202,19 @@ async def test_a_cursor_may_be_zero_and_may_have_an_end_of_its_own() -> None:
     async with loopback(in_turn(pages)) as server:
         assert await walk(server, CursorPaginator(items="data", end_values=[-1])) == ids(1, 2)
     assert server.asked[1].query == {"cursor": "0"}
+
+
+async def test_a_cursor_in_a_body_may_be_an_object_or_a_list() -> None:
+    class Searched(Api):
+        search = post("/search")
+
+    for key in ({"id": {"S": "7"}}, [1, "b"]):
+        pages = [{"Items": ids(1), "LastEvaluatedKey": key}, {"Items": ids(2), "LastEvaluatedKey": {}}]
+        paginator = CursorPaginator(items="Items", param="ExclusiveStartKey", cursor="LastEvaluatedKey", where="body")
+        async with loopback(in_turn(pages)) as server:
+            plug = Searched().with_options(base_url=server.url, paginator=paginator)
+            assert [item async for item in plug.search.items(body={"Limit": 1})] == ids(1, 2)
+        assert server.asked[1].json() == {"Limit": 1, "ExclusiveStartKey": key}
 
 
 async def test_a_cursor_keeps_every_digit() -> None:
