@@ -17,6 +17,7 @@ from khotan_cli.sandbox.access import BEARER_TOKEN
 from khotan_cli.sandbox.data import PRODUCTS
 from khotan_cli.sandbox.listings import corrected, documented
 from khotan_cli.sandbox.tour import sandbox
+from tests.support.children import end_with_parent
 from tests.support.services import free_port
 
 # One worker tells the whole story once: it starts two dozen processes, which on a busy machine take their time.
@@ -82,7 +83,7 @@ def test_the_project_stays_and_holds_no_credential_in_clear(made: tuple[Path, di
 def test_the_sandbox_starts_again_where_the_project_expects_it(made: tuple[Path, dict[str, Any]]) -> None:
     folder, document = made
     command = [*COMMAND, "--serve", "--dir", document["project"]]
-    serving = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+    serving = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, preexec_fn=end_with_parent)
     try:
         assert serving.stdout is not None
         text = ""
@@ -153,6 +154,7 @@ def test_an_interrupt_cleans_up(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=end_with_parent,
     )
     assert story.stdout is not None
     url = ""

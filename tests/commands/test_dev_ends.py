@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.support.children import end_with_parent
 from tests.support.project import Project, write_project
 
 GONE_SECONDS = 90
@@ -37,12 +38,17 @@ def dev(project: Project, *words: str) -> Iterator[tuple[subprocess.Popen[str], 
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=end_with_parent,
     )
     family: list[psutil.Process] = []
     try:
         assert process.stderr is not None
-        url = next(line.split("running on ")[1].split()[0] for line in process.stderr if "running on" in line)
-        assert any("startup complete" in line for line in process.stderr)
+        said = ""
+        for line in process.stderr:  # in either order
+            said += line
+            if "running on" in said and "startup complete" in said:
+                break
+        url = said.partition("running on ")[2].split()[0]
         parent = psutil.Process(process.pid)
         family = [parent, *parent.children(recursive=True)]
         yield process, url, family

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.children import end_with_parent
 from tests.support.project import SECRET, Project, dev_server, write_project
 
 
@@ -167,6 +168,7 @@ def test_dev_serves_and_reloads(tmp_path: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=end_with_parent,
     )
     assert process.stderr is not None
     try:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.children import end_with_parent
 from tests.support.loopback import Answer, Asked, as_json, threaded_loopback
 from tests.support.project import Project
 from tests.support.terminal import at_terminal
@@ -78,6 +79,7 @@ def test_it_ends_with_its_terminal(served: tuple[Project, Served], tmp_path: Pat
     """Also where it was told to survive a hang-up, by nohup say: it does not go on looking for keys."""
     pid, terminal = pty.fork()
     if pid == 0:
+        end_with_parent()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         os.chdir(tmp_path)
         os.execv(sys.executable, [*KHOTAN, "wire", "listen", "shop"])

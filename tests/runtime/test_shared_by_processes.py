@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from khotan_cli.runtime.store import migrate
+from tests.support.children import end_with_parent
 from tests.support.loopback import Answer, Asked, as_json, threaded_loopback
 from tests.support.project import SECRET
 
@@ -55,6 +56,7 @@ def run_workers(work: str, database_url: str, base: str, *, processes: int = PRO
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=end_with_parent,
         )
         for _ in range(processes)
     ]

@@ -15,6 +15,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from tests.support.children import end_with_parent
+
 SECRET = "test-only-5f1c0b0d9a4e4f7d8b6a2c3e1f0a9b8c"
 PLUG = '''
 """A shop."""
@@ -155,6 +157,7 @@ def start_forked(args: Sequence[str], folder: Path, env: Mapping[str, str], scra
 
 def _command(args: list[str], folder: str, env: dict[str, str], scratch: str) -> None:
     """In the forked process: become the khotan command."""
+    end_with_parent()  # the process that forks ends with the tests: multiprocessing sees to that
     for number, (name, flags) in enumerate(
         [("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY | os.O_CREAT), ("stderr", os.O_WRONLY | os.O_CREAT)]
     ):
@@ -197,6 +200,7 @@ def dev_server(project: Project, **env: str) -> Iterator[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=end_with_parent,
     )
     try:
         assert process.stderr is not None and process.stdout is not None

@@ -22,6 +22,8 @@ from typing import NoReturn
 import httpx
 import pytest
 
+from tests.support.children import end_with_parent
+
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 """More documents and vectors, where a folder of that name stands beside the repository. No test needs it."""
@@ -93,6 +95,7 @@ def running(command: Sequence[str], port: int, *, path: str = "/") -> Iterator[S
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
+            preexec_fn=end_with_parent,
         )
         try:
             _wait(guard, url + path, command, log)

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.support.children import end_with_parent
+
 
 def at_terminal(
     command: Sequence[str],
@@ -27,6 +29,7 @@ def at_terminal(
     """
     pid, terminal = pty.fork()
     if pid == 0:
+        end_with_parent()
         os.chdir(folder)
         clean = {k: v for k, v in os.environ.items() if not k.startswith("KHOTAN_") and k != "DATABASE_URL"}
         os.execve(command[0], list(command), {**clean, "TERM": "xterm", "COLUMNS": "120"})

@@ -19,6 +19,7 @@ import httpx
 from khotan_cli.runtime.store import migrate
 from khotan_cli.runtime.webhooks import signatures
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
+from tests.support.children import end_with_parent
 from tests.support.flows import connection
 from tests.support.project import Project
 
@@ -121,7 +122,9 @@ class Served:
         root = str(Path(__file__).resolve().parents[2])
         environment = {**project.environment(env), "PYTHONPATH": root}
         self._log = (project.folder / f"served-{self.port}.log").open("wb")
-        self.process = subprocess.Popen(words, cwd=project.folder, env=environment, stdout=self._log, stderr=self._log)
+        self.process = subprocess.Popen(
+            words, cwd=project.folder, env=environment, stdout=self._log, stderr=self._log, preexec_fn=end_with_parent
+        )
         deadline = time.monotonic() + 40
         while True:
             try:
