@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -157,7 +160,7 @@ def start_forked(args: Sequence[str], folder: Path, env: Mapping[str, str], scra
 
 def _command(args: list[str], folder: str, env: dict[str, str], scratch: str) -> None:
     """In the forked process: become the khotan command."""
-    end_with_parent()  # the process that forks ends with the tests: multiprocessing sees to that
+    threading.Thread(target=_end_with_tests, daemon=True).start()
     for number, (name, flags) in enumerate(
         [("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY | os.O_CREAT), ("stderr", os.O_WRONLY | os.O_CREAT)]
     ):
@@ -174,6 +177,17 @@ def _command(args: list[str], folder: str, env: dict[str, str], scratch: str) ->
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _end_with_tests() -> None:
+    """Wait for the test process to end, then kill this one.
+
+    PR_SET_PDEATHSIG does not help here: the parent is the process that forks, and that one waits for its children to end.
+    """
+    tests = multiprocessing.parent_process()
+    assert tests is not None
+    wait([tests.sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def write_project(folder: Path, base_url: str, *, database_url: str = "", secret: str = SECRET) -> Project:
