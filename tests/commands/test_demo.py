@@ -21,7 +21,7 @@ from tests.support.children import end_with_parent
 from tests.support.services import free_port
 
 # One worker tells the whole story once: it starts two dozen processes, which on a busy machine take their time.
-pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(600)]
 
 COMMAND = [sys.executable, "-m", "khotan_cli", "demo"]
 
@@ -29,7 +29,7 @@ COMMAND = [sys.executable, "-m", "khotan_cli", "demo"]
 def demo(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "COLUMNS": "120", **environment}
     return subprocess.run(
-        [*COMMAND, *options], cwd=folder, env=env, capture_output=True, text=True, timeout=240, check=False
+        [*COMMAND, *options], cwd=folder, env=env, capture_output=True, text=True, timeout=500, check=False
     )
 
 
@@ -96,7 +96,7 @@ def test_the_sandbox_starts_again_where_the_project_expects_it(made: tuple[Path,
         done = subprocess.run(plug, cwd=folder / document["project"], capture_output=True, text=True, check=False)
         assert done.returncode == 3, done.stdout
         serving.send_signal(signal.SIGINT)
-        rest, _ = serving.communicate(timeout=20)
+        rest, _ = serving.communicate(timeout=120)
         assert (serving.returncode, rest) == (0, "")
     finally:
         serving.kill()
@@ -163,7 +163,7 @@ def test_an_interrupt_cleans_up(tmp_path: Path) -> None:
         if line.startswith("$ khotan add"):
             break
     os.killpg(story.pid, signal.SIGINT)  # as a terminal does: to the whole group
-    story.communicate(timeout=30)
+    story.communicate(timeout=120)
     assert story.returncode == 130
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(httpx.ConnectError):

@@ -87,7 +87,7 @@ def test_it_ends_with_its_terminal(served: tuple[Project, Served], tmp_path: Pat
     while b"Waiting for events" not in seen:
         seen += os.read(terminal, 65536)
     os.close(terminal)
-    ended, deadline = 0, time.monotonic() + 30
+    ended, deadline = 0, time.monotonic() + 120
     while not ended and time.monotonic() < deadline:
         ended, _ = os.waitpid(pid, os.WNOHANG)
         time.sleep(0.05)  # another process ends

@@ -67,7 +67,7 @@ def run_workers(work: str, database_url: str, base: str, *, processes: int = PRO
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in running:
-        _, errors = process.communicate(timeout=90)
+        _, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors
 
 

@@ -142,7 +142,7 @@ def run_forked(args: Sequence[str], folder: Path, env: Mapping[str, str], stdin:
         (Path(scratch) / "stdin").write_text(stdin)
         process = _forks.Process(target=_command, args=(list(args), str(folder), dict(env), scratch))
         process.start()
-        process.join(90)
+        process.join(200)
         if process.exitcode is None:
             process.kill()
             raise AssertionError(f"khotan {' '.join(args)} did not end")
@@ -227,4 +227,4 @@ def dev_server(project: Project, **env: str) -> Iterator[str]:
         raise AssertionError("khotan dev did not start:\n" + "".join(lines))
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=120)

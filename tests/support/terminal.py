@@ -33,7 +33,7 @@ def at_terminal(
         os.chdir(folder)
         clean = {k: v for k, v in os.environ.items() if not k.startswith("KHOTAN_") and k != "DATABASE_URL"}
         os.execve(command[0], list(command), {**clean, "TERM": "xterm", "COLUMNS": "120"})
-    waiting, seen, deadline = list(answers), "", time.monotonic() + 60
+    waiting, seen, deadline = list(answers), "", time.monotonic() + 180
     try:
         while time.monotonic() < deadline:
             # A hidden question throws away what was typed before it: wait until it has turned the echo off.
