@@ -125,14 +125,13 @@ async def work(plug):
                 asked = AuthorizationRequest("", "state", "v" * 43, "http://127.0.0.1:1/cb")
                 request = auth.exchange_request(ctx, asked, "http://127.0.0.1:1/cb?code=c&state=state")
                 await auth.accept(ctx, await send_once(plug, request, ctx))
-    until = time.monotonic() + 7
-    while time.monotonic() < until:
+    while (await plug.read())["n"] < 2:
         await asyncio.gather(*(plug.read() for _ in range(3)))
         await asyncio.sleep(0.05)
 """
     with threaded_loopback(handler) as server:
         run_workers(work, migrated, server.url)
-    assert reused == 0 and refreshes in (2, 3), "about one renewal every 2.7 s, whoever does it"
+    assert reused == 0 and refreshes >= 2
 
 
 def test_a_rate_binds_all_processes(migrated: str) -> None:
