@@ -12,7 +12,7 @@ from socket import socket
 from typing import Any
 
 import uvicorn
-from uvicorn.supervisors import ChangeReload
+from uvicorn.supervisors.watchfilesreload import WatchFilesReload
 
 STOP_SECONDS = 10.0
 """How long a server may take to answer open requests and shut the app down. After that its process is killed."""
@@ -42,7 +42,7 @@ class ChildServer(uvicorn.Server):
         os._exit(1)
 
 
-class Reloader(ChangeReload):
+class Reloader(WatchFilesReload):
     """uvicorn's reloader, with a limit on how long it waits for its server to stop."""
 
     def restart(self) -> None:

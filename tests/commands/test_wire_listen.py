@@ -162,12 +162,13 @@ def test_a_pipe_waits_for_a_server_that_restarts_as_long_as_it_may(tmp_path: Pat
     assert [event["id"] for event in done.json["items"]] == ["1"]
 
 
-@pytest.mark.parametrize(
-    ("words", "code"), [(["shop"], 2), (["shpo", "--count", "1"], 2), (["shop", "--count", "-1"], 2)]
-)
-def test_bad_input(served: tuple[Project, Served], words: list[str], code: int) -> None:
-    done = served[0].khotan("wire", "listen", *words)
-    assert done.code == code and done.json["ok"] is False
+@pytest.mark.parametrize("words", [["shop"], ["shpo", "--count", "1"], ["shop", "--count", "-1"]], ids=" ".join)
+def test_bad_input(tmp_path: Path, words: list[str]) -> None:
+    project = webhook_project(
+        tmp_path, f"sqlite:///{tmp_path}/khotan.db"
+    )  # refused before anything is asked of a server
+    done = project.khotan("wire", "listen", *words)
+    assert done.code == 2 and done.json["ok"] is False
 
 
 def test_help_says_what_the_keys_do(tmp_path: Path) -> None:
