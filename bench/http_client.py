@@ -6,16 +6,19 @@ Bounds: sequentially at most 0.75 of httpx's time per request; at concurrency 50
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import httpx
 from pydantic import BaseModel
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench._report import report
 from khotan_cli.runtime import BearerAuth, Plug, Retry, get
 
 SEQUENTIAL, CONCURRENT, CONCURRENCY, ROUNDS = 400, 2000, 50, 5
@@ -115,17 +118,14 @@ def main() -> int:
         "sequential": figures["plug s"] / figures["httpx s"],
         "concurrent": figures["plug c"] / figures["httpx c"],
     }
-    ok = ratios["sequential"] <= BOUNDS["sequential"] and ratios["concurrent"] >= BOUNDS["concurrent"]
-    document = {
-        "bench": "http_client",
-        "ok": ok,
-        "ratios": {name: round(value, 3) for name, value in ratios.items()},
-        "bounds": BOUNDS,
-        "microseconds": {"httpx": round(figures["httpx s"] * 1e6), "plug": round(figures["plug s"] * 1e6)},
-        "requestsPerSecond": {"httpx": round(figures["httpx c"]), "plug": round(figures["plug c"])},
-    }
-    sys.stdout.write(json.dumps(document) + "\n")
-    return 0 if ok else 1
+    return report(
+        "http_client",
+        ratios,
+        at_most={"sequential": BOUNDS["sequential"]},
+        at_least={"concurrent": BOUNDS["concurrent"]},
+        microseconds={"httpx": round(figures["httpx s"] * 1e6), "plug": round(figures["plug s"] * 1e6)},
+        requestsPerSecond={"httpx": round(figures["httpx c"]), "plug": round(figures["plug c"])},
+    )
 
 
 if __name__ == "__main__":

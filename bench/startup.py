@@ -5,13 +5,16 @@ Bound: each at most 1.25 times the peer, medians of whole processes.
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench._report import report
 
 ROUNDS, BOUND = 21, 1.25
 PEER = """
@@ -47,16 +50,12 @@ def main() -> int:
                 figures[name].append(timed(command))
     medians = {name: statistics.median(values) for name, values in figures.items()}
     ratios = {name: medians[name] / medians["peer"] for name in ("help", "version")}
-    ok = all(ratio <= BOUND for ratio in ratios.values())
-    document = {
-        "bench": "startup",
-        "ok": ok,
-        "ratios": {name: round(value, 3) for name, value in ratios.items()},
-        "bound": BOUND,
-        "milliseconds": {name: round(value * 1000) for name, value in medians.items()},
-    }
-    sys.stdout.write(json.dumps(document) + "\n")
-    return 0 if ok else 1
+    return report(
+        "startup",
+        ratios,
+        at_most=dict.fromkeys(ratios, BOUND),
+        milliseconds={name: round(value * 1000) for name, value in medians.items()},
+    )
 
 
 if __name__ == "__main__":

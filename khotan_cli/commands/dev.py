@@ -33,20 +33,19 @@ def dev(
     settings = options.settings()
     require_project(settings)
     listening = _free(host, port)
-    import uvicorn
+    from khotan_cli.commands.dev_server import serve
 
     url = f"http://{host}:{listening}"
     document = {"ok": True, "url": url, "api": f"{url}/api/khotan", "app": settings.serve_import, "reload": reload}
     console.result(document, lambda: console.success(f"{settings.serve_import} at {url} · API at {url}/api/khotan"))
     sys.path.insert(0, str(settings.source_dir))
     try:
-        uvicorn.run(
+        serve(
             settings.serve_import,
             host=host,
             port=listening,
             reload=reload,
             reload_dirs=[str(settings.source_dir)] if reload else None,
-            app_dir=str(settings.source_dir),
             h11_max_incomplete_event_size=_HEADER_BYTES,
             log_config=_logging(),
         )

@@ -15,6 +15,8 @@ from tests.support.terminal import at_terminal
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 URL = "https://api.example.com/v1"
+# One worker makes the project of every kind, and checks it once.
+pytestmark = pytest.mark.xdist_group("add")
 STORE = '''"""A store."""
 
 from datetime import datetime

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from tests.support.children import end_with_parent
 from tests.support.loopback import Answer, Asked, Loopback, as_json, threaded_loopback
 from tests.support.project import Project, write_project
 
@@ -57,7 +58,13 @@ def login(project: Project, *args: str, output: str = "json") -> Iterator[tuple[
     env = project.environment({"COLUMNS": "40", "KHOTAN_OUTPUT": output})
     command = [sys.executable, "-m", "khotan_cli", "plug", "crm", "--login", "--no-browser", *args]
     with subprocess.Popen(
-        command, cwd=project.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=project.folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=end_with_parent,
     ) as process:
         try:
             assert process.stderr is not None

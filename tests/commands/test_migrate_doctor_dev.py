@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.runtime.store.test_migrate import REVISIONS
+from tests.support.children import end_with_parent
 from tests.support.project import SECRET, Project, dev_server, write_project
 
 
@@ -162,6 +163,7 @@ def test_dev_serves_and_reloads(tmp_path: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=end_with_parent,
     )
     assert process.stderr is not None
     try:
@@ -172,12 +174,12 @@ def test_dev_serves_and_reloads(tmp_path: Path) -> None:
         wait_until(lambda: httpx.get(f"{url}/api/khotan/health").json()["plugs"] == 2)
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=120)
 
 
 def wait_until(true: Any) -> None:
     """Ask again until it is so: the server says nothing when it has reloaded."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while True:
         try:
             if true():
@@ -201,5 +203,5 @@ def test_production_refuses_to_start_unprotected(tmp_path: Path) -> None:
     made = write_project(tmp_path / "p", "http://127.0.0.1:9")
     command = [sys.executable, "-m", "uvicorn", "khotan.app:app", "--port", "0"]
     env = made.environment({"KHOTAN_SECRET": SECRET})
-    done = subprocess.run(command, check=False, cwd=made.folder, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, check=False, cwd=made.folder, env=env, capture_output=True, text=True, timeout=200)
     assert done.returncode != 0 and "authorize" in done.stderr and SECRET not in done.stderr

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import khotan_cli.runtime as runtime
 
 PINNED = """
@@ -99,19 +101,19 @@ ITEMS_OF_PAGES = """
 WRONG = "\n\nasync def wrong() -> str:\n    return await api.one()\n"
 
 
-def checked(tool: list[str], file: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *tool, file.name], check=False, cwd=file.parent, capture_output=True, text=True
-    )
-
-
-def test_type_checkers_see_what_a_call_returns(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("tool", "more"),
+    [(["mypy", "--strict"], ""), (["pyright", "--pythonpath", sys.executable], ITEMS_OF_PAGES)],
+    ids=["mypy", "pyright"],
+)
+def test_type_checkers_see_what_a_call_returns(tmp_path: Path, tool: list[str], more: str) -> None:
+    """One run over both modules: the only error is in the one that is wrong, at its last line."""
     good, wrong = tmp_path / "good.py", tmp_path / "wrong.py"
-    good.write_text(SAMPLE)
+    good.write_text(SAMPLE + more)
     wrong.write_text(SAMPLE + WRONG)
-    for tool in (["mypy", "--strict"], ["pyright", "--pythonpath", sys.executable]):
-        if tool[0] == "pyright":
-            good.write_text(SAMPLE + ITEMS_OF_PAGES)
-        done = checked(tool, good)
-        assert done.returncode == 0, done.stdout
-        assert checked(tool, wrong).returncode == 1
+    command = [sys.executable, "-m", *tool, good.name, wrong.name]
+    done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
+    last = len(wrong.read_text().splitlines())
+    errors = [line for line in done.stdout.splitlines() if "error:" in line]
+    assert done.returncode == 1 and len(errors) == 1, done.stdout
+    assert f"wrong.py:{last}" in errors[0], done.stdout

@@ -188,6 +188,6 @@ def test_a_port_that_is_taken() -> None:
     port = free_port()
     command = [sys.executable, "-m", "khotan_cli.sandbox", "--port", str(port)]
     with sandbox(port):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 4
     assert '"port_in_use"' in done.stdout

@@ -200,11 +200,11 @@ def test_a_registry_that_sends_until_it_is_heard_is_heard_once(tmp_path: Path, p
         registry = Registry(lambda: running.url + path, count)
         registry.start()
         for stop_after in (5, 15):
-            while registry.attempts.get(timeout=60) < stop_after:
+            while registry.attempts.get(timeout=120) < stop_after:
                 pass
             running.kill()
             running = Served(project)
-        registry.join(90)
+        registry.join(200)
         assert not registry.is_alive()
         found = wait_for(lambda: len(s := seen(project, "shop/registry %")) >= count and s, "thirty pushes")
         assert found == [f"shop/registry push push-{number:02d}" for number in range(count)]

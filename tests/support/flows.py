@@ -108,7 +108,7 @@ class Source:
             return as_json({"id": f"ref-{len(self.sent)}"})
         return as_json({"path": asked.path})
 
-    def wait_for(self, pages: int, seconds: float = 20.0) -> None:
+    def wait_for(self, pages: int, seconds: float = 120.0) -> None:
         """Until so many pages have been sent."""
         deadline = time.monotonic() + seconds
         while len(self.asked) < pages:
@@ -182,13 +182,13 @@ class Worker:
         """At once, as a power cut would."""
         assert self.process.pid is not None
         os.kill(self.process.pid, signal.SIGKILL)
-        self.process.join(20)
+        self.process.join(120)
 
     def stop(self) -> None:
         """As a platform would: SIGTERM."""
         if self.process.is_alive():
             self.process.terminate()
-            self.process.join(30)
+            self.process.join(120)
         assert not self.process.is_alive(), "the worker did not stop"
 
     @property
@@ -222,7 +222,7 @@ def run_row(database_url: str, run_id: str) -> dict[str, Any]:
     return dict(zip(names.split(), rows[0], strict=True))
 
 
-def wait_until_ended(database_url: str, run_id: str, seconds: float = 40.0) -> dict[str, Any]:
+def wait_until_ended(database_url: str, run_id: str, seconds: float = 120.0) -> dict[str, Any]:
     """The run's row, once it has ended."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -26,6 +26,8 @@ from typing import IO, Any
 import psycopg
 from psycopg import sql
 
+from tests.support.children import end_with_parent
+
 _KEEPER = Path(__file__).with_name("postgres_keeper.py")
 _START_SECONDS = 90
 
@@ -149,7 +151,13 @@ def stopped(server: PostgresServer, run_id: str, *, crash: bool = False) -> Iter
 
 
 def _start_again(server: PostgresServer, process: _Process) -> None:
-    again = subprocess.Popen(process.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **process.options)
+    again = subprocess.Popen(
+        process.command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: end_with_parent(signal.SIGINT),
+        **process.options,
+    )
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         with contextlib.suppress(psycopg.OperationalError), psycopg.connect(f"{server.url}/postgres"):

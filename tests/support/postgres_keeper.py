@@ -143,7 +143,7 @@ def _start(
                 command,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509
+                preexec_fn=_die_with_parent,
                 **_demoted(account, folder),
             )
         if _answers(server, data):

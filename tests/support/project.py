@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+from tests.support.children import end_with_parent
 
 SECRET = "test-only-5f1c0b0d9a4e4f7d8b6a2c3e1f0a9b8c"
 PLUG = '''
@@ -137,7 +142,7 @@ def run_forked(args: Sequence[str], folder: Path, env: Mapping[str, str], stdin:
         (Path(scratch) / "stdin").write_text(stdin)
         process = _forks.Process(target=_command, args=(list(args), str(folder), dict(env), scratch))
         process.start()
-        process.join(90)
+        process.join(200)
         if process.exitcode is None:
             process.kill()
             raise AssertionError(f"khotan {' '.join(args)} did not end")
@@ -155,6 +160,7 @@ def start_forked(args: Sequence[str], folder: Path, env: Mapping[str, str], scra
 
 def _command(args: list[str], folder: str, env: dict[str, str], scratch: str) -> None:
     """In the forked process: become the khotan command."""
+    threading.Thread(target=_end_with_tests, daemon=True).start()
     for number, (name, flags) in enumerate(
         [("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY | os.O_CREAT), ("stderr", os.O_WRONLY | os.O_CREAT)]
     ):
@@ -171,6 +177,17 @@ def _command(args: list[str], folder: str, env: dict[str, str], scratch: str) ->
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _end_with_tests() -> None:
+    """Wait for the test process to end, then kill this one.
+
+    PR_SET_PDEATHSIG does not help here: the parent is the process that forks, and that one waits for its children to end.
+    """
+    tests = multiprocessing.parent_process()
+    assert tests is not None
+    wait([tests.sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def write_project(folder: Path, base_url: str, *, database_url: str = "", secret: str = SECRET) -> Project:
@@ -197,6 +214,7 @@ def dev_server(project: Project, **env: str) -> Iterator[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=end_with_parent,
     )
     try:
         assert process.stderr is not None and process.stdout is not None
@@ -209,4 +227,4 @@ def dev_server(project: Project, **env: str) -> Iterator[str]:
         raise AssertionError("khotan dev did not start:\n" + "".join(lines))
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=120)

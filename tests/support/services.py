@@ -22,12 +22,14 @@ from typing import NoReturn
 import httpx
 import pytest
 
+from tests.support.children import end_with_parent
+
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 """More documents and vectors, where a folder of that name stands beside the repository. No test needs it."""
 NODE_FOLDER = ROOT / ".cache" / "node"
 _SERVERS = Path(__file__).parent / "servers"
-_START_SECONDS = 60.0
+_START_SECONDS = 150.0
 _POLL_SECONDS = 0.05
 
 
@@ -93,6 +95,7 @@ def running(command: Sequence[str], port: int, *, path: str = "/") -> Iterator[S
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
+            preexec_fn=end_with_parent,
         )
         try:
             _wait(guard, url + path, command, log)
@@ -100,14 +103,14 @@ def running(command: Sequence[str], port: int, *, path: str = "/") -> Iterator[S
         finally:
             assert guard.stdin is not None
             guard.stdin.close()
-            guard.wait(10)
+            guard.wait(60)
 
 
 def _wait(guard: subprocess.Popen[bytes], url: str, command: Sequence[str], log: object) -> None:
     ends = time.monotonic() + _START_SECONDS
     while True:
         try:
-            httpx.get(url, timeout=5, trust_env=False)
+            httpx.get(url, timeout=30, trust_env=False)
         except httpx.TransportError as exc:
             if guard.poll() is None and time.monotonic() < ends:
                 time.sleep(_POLL_SECONDS)

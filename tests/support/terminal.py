@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.support.children import end_with_parent
+
 
 def at_terminal(
     command: Sequence[str],
@@ -27,10 +29,11 @@ def at_terminal(
     """
     pid, terminal = pty.fork()
     if pid == 0:
+        end_with_parent()
         os.chdir(folder)
         clean = {k: v for k, v in os.environ.items() if not k.startswith("KHOTAN_") and k != "DATABASE_URL"}
         os.execve(command[0], list(command), {**clean, "TERM": "xterm", "COLUMNS": "120"})
-    waiting, seen, deadline = list(answers), "", time.monotonic() + 60
+    waiting, seen, deadline = list(answers), "", time.monotonic() + 180
     try:
         while time.monotonic() < deadline:
             # A hidden question throws away what was typed before it: wait until it has turned the echo off.

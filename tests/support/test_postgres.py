@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psycopg
 
+from tests.support.children import end_with_parent
 from tests.support.postgres import PostgresServer
 
 _HOLD = """
@@ -50,7 +51,7 @@ def test_two_processes_share_a_server_and_killed_ones_leave_nothing(postgres_ser
         assert connection.execute("SELECT 1").fetchone() == (1,)
     holders[1].send_signal(signal.SIGKILL)
     holders[1].wait()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while (folder.exists() or _alive(pids["server"])) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not folder.exists()
@@ -61,7 +62,12 @@ def test_two_processes_share_a_server_and_killed_ones_leave_nothing(postgres_ser
 def _holder(run_id: str) -> subprocess.Popen[str]:
     root = Path(__file__).parents[2]
     return subprocess.Popen(
-        [sys.executable, "-c", _HOLD, run_id], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root
+        [sys.executable, "-c", _HOLD, run_id],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=root,
+        preexec_fn=end_with_parent,
     )
 
 

@@ -63,7 +63,7 @@ def stripe_fields(secret: str, moment: int, body: bytes, message: str = "") -> F
 
 def stripe_accepts(secret: str, body: bytes, fields: Fields) -> bool:
     try:
-        return stripe.WebhookSignature.verify_header(body, fields["Stripe-Signature"], secret, 300)
+        return bool(stripe.WebhookSignature.verify_header(body, fields["Stripe-Signature"], secret, 300))
     except stripe.SignatureVerificationError:
         return False
 

@@ -19,6 +19,7 @@ import httpx
 from khotan_cli.runtime.store import migrate
 from khotan_cli.runtime.webhooks import signatures
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
+from tests.support.children import end_with_parent
 from tests.support.flows import connection
 from tests.support.project import Project
 
@@ -121,11 +122,13 @@ class Served:
         root = str(Path(__file__).resolve().parents[2])
         environment = {**project.environment(env), "PYTHONPATH": root}
         self._log = (project.folder / f"served-{self.port}.log").open("wb")
-        self.process = subprocess.Popen(words, cwd=project.folder, env=environment, stdout=self._log, stderr=self._log)
-        deadline = time.monotonic() + 40
+        self.process = subprocess.Popen(
+            words, cwd=project.folder, env=environment, stdout=self._log, stderr=self._log, preexec_fn=end_with_parent
+        )
+        deadline = time.monotonic() + 120
         while True:
             try:
-                httpx.get(f"{self.url}/api/khotan/health", timeout=5)
+                httpx.get(f"{self.url}/api/khotan/health", timeout=30)
                 return
             except httpx.TransportError:
                 if self.process.poll() is not None or time.monotonic() > deadline:
@@ -138,12 +141,12 @@ class Served:
 
     def kill(self) -> None:
         os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait(20)
+        self.process.wait(120)
 
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(20)
+            self.process.wait(120)
 
 
 @contextmanager
@@ -170,10 +173,10 @@ def signed(document: Any, *, secret: str = SIGNING_SECRET, moment: float | None 
 
 def send(url: str, document: Any, path: str = HOOK, **options: Any) -> httpx.Response:
     body, fields = signed(document, **options)
-    return httpx.post(f"{url}{path}", content=body, headers=fields, timeout=30)
+    return httpx.post(f"{url}{path}", content=body, headers=fields, timeout=90)
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
     """The condition's value as soon as it is true; what it looks at is another process's to change."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -19,7 +19,7 @@ async def test_a_hook_that_blocks_holds_up_nobody_else() -> None:
     go, told = threading.Event(), list[str]()
 
     def blocks(about: EventInfo | RunInfo) -> None:
-        assert go.wait(20), "the event loop stood still"
+        assert go.wait(120), "the event loop stood still"
         told.append(about.id)
 
     hooks = Hooks(on_webhook_received=blocks, on_start=blocks)
@@ -37,7 +37,7 @@ async def test_a_sender_does_not_wait_for_a_hook_that_blocks(caplog: pytest.LogC
     go = threading.Event()
 
     def blocks(event: EventInfo) -> None:
-        go.wait(20)
+        go.wait(120)
 
     try:
         await Hooks(on_webhook_received=blocks).received(EVENT)

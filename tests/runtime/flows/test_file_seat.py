@@ -8,6 +8,7 @@ from pathlib import Path
 
 from khotan_cli.runtime.flows.workers import FileSeat
 from khotan_cli.runtime.store.database import Database
+from tests.support.children import end_with_parent
 
 HOLDER = """
 import sys, time
@@ -26,7 +27,11 @@ def test_a_seat_is_taken_once_and_free_again_when_its_process_dies(tmp_path: Pat
     seat = FileSeat(Database(url, tmp_path))
     assert not seat.others(), "no process has ever taken it"
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER, url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=end_with_parent,
     )
     assert holder.stdout is not None
     with holder:

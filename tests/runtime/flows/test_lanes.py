@@ -38,7 +38,7 @@ async def test_a_cancelled_caller_does_not_free_a_lane_that_is_blocked(lanes: La
 
     async def blocks() -> None:
         here.call_soon_threadsafe(begun.set)
-        go_on.wait(30)
+        go_on.wait(120)
         await asyncio.sleep(30)
 
     work = asyncio.create_task(lanes.run(blocks))

@@ -31,7 +31,7 @@ from tests.support.postgres import PostgresServer, running_server, stopped
 PAGES, SIZE, KILLS = 100, 10, 20
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_twenty_kills_lose_and_repeat_nothing(database_url: str, tmp_path: Path) -> None:
     source = Source(some_items(PAGES * SIZE), delay=0.004)
     dice = random.Random(57)

@@ -14,6 +14,7 @@ from khotan_cli.runtime.store import migrate
 from khotan_cli.runtime.store.crypto import Cipher
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.vars import DatabaseVarStore
+from tests.support.children import end_with_parent
 
 Spawn = Callable[..., "subprocess.Popen[str]"]
 
@@ -48,7 +49,11 @@ def spawn() -> Iterator[Spawn]:
 
     def start(code: str, *arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-c", code, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", code, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=end_with_parent,
         )
         started.append(process)
         return process

@@ -95,7 +95,7 @@ class Target:
     def post(self, body: Any, path: str = ORDERS, **fields: str) -> httpx.Response:
         headers = {"Content-Type": "application/json", "X-Token": "let-me-in", **fields}
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return httpx.post(self.app.url + path, content=content, headers=headers, timeout=30)
+        return httpx.post(self.app.url + path, content=content, headers=headers, timeout=90)
 
     def rows(self, statement: str, *values: Any) -> list[Any]:
         with connection(self.url) as run:
@@ -142,7 +142,7 @@ async def test_a_key_names_one_record(target: Target) -> None:
     assert [(a.status_code, a.json().get("duplicate")) for a in (first, again)] == [(202, False), (202, True)]
     assert (other.status_code, other.json()["error"]) == (422, "idempotency_key_reused")
     assert target.rows("SELECT count(*) FROM khotan_runs WHERE event_id = $", int(first.json()["id"])) == [(1,)]
-    async with httpx.AsyncClient(base_url=target.app.url, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=target.app.url, timeout=90) as client:
         fields = {"X-Token": "let-me-in", "Idempotency-Key": "k-many"}
         answers = await asyncio.gather(*(client.post(ORDERS, json=an_order(4), headers=fields) for _ in range(30)))
     assert [a.json()["duplicate"] for a in answers].count(False) == 1

@@ -90,7 +90,7 @@ def test_a_repeat_is_acknowledged_and_runs_nothing(served: tuple[Served, str]) -
 async def test_fifty_of_the_same_at_once_are_one(served: tuple[Served, str]) -> None:
     app, url = served
     body, fields = signed(order(3))
-    async with httpx.AsyncClient(base_url=app.url, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=app.url, timeout=90) as client:
         answers = await asyncio.gather(*(client.post(HOOK, content=body, headers=fields) for _ in range(50)))
     assert {a.status_code for a in answers} == {202}
     assert [a.json()["duplicate"] for a in answers].count(False) == 1
@@ -100,7 +100,7 @@ async def test_fifty_of_the_same_at_once_are_one(served: tuple[Served, str]) -> 
 
 
 def bad(served: Served, body: bytes, *, path: str = HOOK, method: str = "POST", **fields: str) -> httpx.Response:
-    return httpx.request(method, f"{served.url}{path}", content=body, headers=fields, timeout=30)
+    return httpx.request(method, f"{served.url}{path}", content=body, headers=fields, timeout=90)
 
 
 def test_the_wrong_gets_its_4xx(served: tuple[Served, str]) -> None:
@@ -180,7 +180,7 @@ def test_a_header_of_64_kb_and_a_body_of_100_mb_leave_memory_flat(served: tuple[
 
 def test_a_slow_sender_gives_up_its_place_and_others_are_served(served: tuple[Served, str]) -> None:
     app, _ = served
-    with socket.create_connection(("127.0.0.1", app.port), timeout=30) as slow:
+    with socket.create_connection(("127.0.0.1", app.port), timeout=90) as slow:
         head = f"POST {HOOK} HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n"
         slow.sendall(head.encode() + b"{")
         assert send(app.url, order(5)).status_code == 202
@@ -265,7 +265,7 @@ def test_a_token_is_neither_stored_nor_shown_wherever_it_comes(served: tuple[Ser
     for answer in sent:
         ((headers,),) = rows(url, "SELECT headers FROM khotan_webhook_events WHERE id = $", int(answer.json()["id"]))
         assert token not in str(headers) and "open sesame" not in str(headers)
-        shown = httpx.get(f"{app.url}/api/khotan/webhook-events/{answer.json()['id']}", timeout=30)
+        shown = httpx.get(f"{app.url}/api/khotan/webhook-events/{answer.json()['id']}", timeout=90)
         assert shown.status_code == 200 and "••••" in shown.text, shown.text
         assert token not in shown.text and "open sesame" not in shown.text
 
@@ -302,7 +302,7 @@ def test_a_sender_of_too_much_is_hung_up_on(served: tuple[Served, str]) -> None:
 
 def _last_answer(app: Served, rest: bytes) -> int:
     """The status that a sender gets in the middle of its body, with which the server closes the connection."""
-    with socket.create_connection(("127.0.0.1", app.port), timeout=20) as sender:
+    with socket.create_connection(("127.0.0.1", app.port), timeout=90) as sender:
         sender.sendall(f"POST {HOOK} HTTP/1.1\r\nHost: h\r\n".encode() + rest)
         parts: list[bytes] = []
         while part := sender.recv(65_536):

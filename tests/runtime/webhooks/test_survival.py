@@ -45,7 +45,7 @@ async def test_five_hundred_acknowledged_then_killed_are_all_processed_once(data
     assert statuses == [202] * COUNT
     with served_app(project):
         done = "SELECT count(*) FROM khotan_runs WHERE status = 'completed'"
-        wait_for(lambda: one(database_url, done) == [(COUNT,)], "500 completed runs", 90)
+        wait_for(lambda: one(database_url, done) == [(COUNT,)], "500 completed runs", 240)
     found = one(database_url, "SELECT count(*), count(DISTINCT id), sum(amount) FROM seen")
     assert found == [(COUNT, COUNT, sum(range(COUNT)))]
     assert one(database_url, "SELECT count(*) FROM khotan_runs WHERE status <> 'completed'") == [(0,)]
@@ -147,7 +147,7 @@ def test_one_that_fails_holds_up_no_other(database_url: str, tmp_path: Path) -> 
         send(app.url, order(1))
         wait_for(lambda: one(database_url, "SELECT amount FROM seen WHERE id = 'evt_1'"), "the handler that works")
         ended = "SELECT flow, status, failures, error FROM khotan_runs WHERE status NOT IN ('pending', 'running') ORDER BY flow"
-        wait_for(lambda: len(one(database_url, ended)) == 4, "four ends", 40)
+        wait_for(lambda: len(one(database_url, ended)) == 4, "four ends")
     found = {flow: (status, failures, document(error)) for flow, status, failures, error in one(database_url, ended)}
     assert found["shop.record"][:2] == ("completed", 0)
     assert found["shop.fails"][:2] == ("failed", 2)
@@ -219,7 +219,7 @@ def test_events_of_one_key_are_processed_in_their_order(database_url: str, tmp_p
                 else "ALTER TABLE seen ADD COLUMN at SERIAL"
             )
         with worker(project) as running:
-            wait_for(lambda: one(database_url, "SELECT count(*) FROM seen") == [(30,)], "30 rows", 60)
+            wait_for(lambda: one(database_url, "SELECT count(*) FROM seen") == [(30,)], "30 rows")
             running.stop()
     order_of = "rowid" if "sqlite" in database_url else "at"
     for customer in range(3):
@@ -245,7 +245,7 @@ async def slow(event: Event[Any]) -> None:
         wait_for(lambda: one(postgres_url, running) == [(4,)], "four handlers that run")
         with worker(project) as second:
             first.kill()
-            wait_for(lambda: one(postgres_url, "SELECT count(*) FROM seen") == [(4,)], "four adopted", 40)
+            wait_for(lambda: one(postgres_url, "SELECT count(*) FROM seen") == [(4,)], "four adopted")
             second.stop()
     assert one(postgres_url, "SELECT DISTINCT epoch FROM khotan_runs") == [(2,)]
 

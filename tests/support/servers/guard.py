@@ -7,10 +7,19 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from tests.support.children import end_with_parent
 
 
 def main() -> int:
-    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
+    # Ctrl-C reaches the guard too. It goes on: the tests close its standard input when they end. A handler, unlike SIG_IGN, is
+    # not inherited by the command.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=end_with_parent)
 
     def stop() -> None:
         sys.stdin.buffer.read()
