@@ -88,6 +88,9 @@ class ApiClient:
         asked = {"variant": variant, "body": body, "dryRun": dry_run}
         return self._call("POST", f"/flows/{_segment(flow)}/runs", json=asked)
 
+    def workers(self) -> dict[str, Any]:
+        return self._call("GET", "/workers", params={"limit": 1000})
+
     def runs(
         self, flow: str | None = None, status: Sequence[str] = (), limit: int = 20, offset: int = 0
     ) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from khotan_cli.commands.show_times import when
 from khotan_cli.console import console
 from khotan_cli.errors import KhotanError, SecretMissing
 from khotan_cli.options import options
@@ -172,6 +173,7 @@ def _app(settings: Any) -> Iterator[Check]:
     yield Check("app", "ok", f"{settings.app_import} imports; plugs: {', '.join(plugs) or 'none yet'}")
     yield _access(khotan, settings)
     yield from _variables()
+    yield from _workers()
     yield from _webhooks()
 
 
@@ -199,6 +201,24 @@ def _variables() -> Iterator[Check]:
         return
     steps = [f"khotan plug vars {plug['name']} set" for plug in plugs if plug["missingVars"]]
     yield Check("variables", "warning", f"no value: {', '.join(missing)}", "Set them.", steps)
+
+
+def _workers() -> Iterator[Check]:
+    """Whether the processes that run flows run the code that the project has now; nothing where there is none."""
+    try:
+        with options.client() as client:
+            workers = client.workers()["items"]
+    except KhotanError as exc:
+        yield _failed("workers", exc)
+        return
+    older = [worker for worker in workers if worker["outdated"]]
+    if older:
+        since = ", ".join(when(worker["startedAt"]) for worker in older)
+        number = f"{len(older)} of {len(workers)} run" + ("s" if len(older) == 1 else "")
+        message = f"{number} an older version of the code than the project has now (started {since})"
+        yield Check("workers", "warning", message, "Restart khotan worker, or the served app.")
+    elif workers:
+        yield Check("workers", "ok", f"{len(workers)} of {len(workers)} run the project's code")
 
 
 def _webhooks() -> Iterator[Check]:

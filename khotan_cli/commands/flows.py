@@ -12,6 +12,7 @@ import typer
 from khotan_cli.commands.show_flows import (
     counted,
     next_of,
+    outdated_words,
     show_course,
     show_dry_run,
     show_flows,
@@ -246,6 +247,8 @@ def _tell_started(started: dict[str, Any], text: str) -> None:
         console.success(text)
         if not started["worker"]:
             console.line(_NO_WORKER, "yellow")
+        if started["outdatedWorkers"]:
+            console.line(outdated_words(started["outdatedWorkers"]), "yellow")
         console.next_steps(steps)
 
     console.result(document, render)
@@ -255,7 +258,11 @@ def _to_the_end(start: Callable[[ApiClient], dict[str, Any]], timeout: float | N
     """Start a run, follow it to its end, and tell. Raises KhotanError (run_failed) where it is not completed."""
     try:
         with options.client(engine=True) as client:
-            run = _watch(client, start(client)["id"], timeout)
+            started = start(client)
+            older = started["outdatedWorkers"]
+            if older:
+                console.note(outdated_words(older))
+            run = {**_watch(client, started["id"], timeout), "outdatedWorkers": older}
             _check(run)
     except KhotanError as exc:
         if exc.code == "run_failed" and not console.machine:

@@ -30,6 +30,8 @@ def test_migrate(fresh: Project) -> None:
         "0003",
         "0004",
         "0005",
+        "0006",
+        "0007",
     ]
     again = fresh.khotan("migrate", json_mode=False)
     assert again.code == 0 and "nothing to do" in again.stdout

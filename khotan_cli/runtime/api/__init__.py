@@ -21,6 +21,7 @@ from khotan_cli.runtime.api import (
     variables,
     webhook_events,
     wires,
+    workers,
 )
 from khotan_cli.runtime.api.errors import Boundary, install_error_handlers
 from khotan_cli.runtime.api.inbound import INGEST, WEBHOOK, Inbound
@@ -50,6 +51,7 @@ def build_api(services: Callable[[], Services]) -> FastAPI:
         caches,
         wires,
         webhook_events,
+        workers,
         cron,
     ):
         api.include_router(module.router)

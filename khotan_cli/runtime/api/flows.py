@@ -59,7 +59,8 @@ async def list_flow_runs(
     flow: CurrentFlow, services: CurrentServices, limit: Limit = 20, offset: Offset = 0
 ) -> Listing[RunInfo]:
     rows, total = await services.host.runs.newest(flow=flow.name, limit=limit, offset=offset)
-    return Listing(items=[run_info(row) for row in rows], total=total, limit=limit, offset=offset)
+    code = await services.code_now()
+    return Listing(items=[run_info(row, code) for row in rows], total=total, limit=limit, offset=offset)
 
 
 @router.post("/{flow}/runs")
@@ -72,7 +73,13 @@ async def trigger(flow: CurrentFlow, asked: Trigger, services: CurrentServices) 
         report = await dry_run(services.host, flow, variant, body)
         return DryRun(flow=flow.name, variant=variant, **asdict(report))
     run_id = await services.dispatcher.trigger(flow.name, variant, body=body)
-    return Triggered(id=run_id, flow=flow.name, variant=variant, worker=await services.has_worker())
+    return Triggered(
+        id=run_id,
+        flow=flow.name,
+        variant=variant,
+        worker=await services.has_worker(),
+        outdated_workers=await services.outdated_workers(),
+    )
 
 
 @router.post("/{flow}/runs/reconcile-stuck")

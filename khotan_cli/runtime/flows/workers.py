@@ -11,7 +11,7 @@ import hashlib
 import logging
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -53,6 +53,10 @@ class FileSeat:
             return self._path.exists()
         self.leave()
         return False
+
+    def living(self, executors: Sequence[str]) -> set[str]:
+        """Which of these executors live."""
+        return set(executors) if self._file is not None or self.others() else set()
 
     def adopt(self, recover: Callable[[str], None]) -> None:
         """The engine itself recovers what the one executor left."""
@@ -102,6 +106,17 @@ class LockSeat:
         finally:
             if connection is not self._connection:
                 connection.close()
+
+    def living(self, executors: Sequence[str]) -> set[str]:
+        """Which of these executors live: their locks are held. Raises psycopg.Error."""
+        with self._connect() as connection:
+            rows = connection.execute(
+                "SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND classid = %s "
+                "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+                (_SPACE,),
+            ).fetchall()
+        held = {int(row[0]) for row in rows}
+        return {executor for executor in executors if lock_number(executor) & 0xFFFFFFFF in held}
 
     def adopt(self, recover: Callable[[str], None]) -> None:
         """Take over the runs of workers that are dead. Raises psycopg.Error where the database is away."""
