@@ -151,6 +151,7 @@ CODES: Mapping[str, tuple[int, int]] = {
     "run_failed": (500, EXIT_FAILED),
     "wait_timeout": (504, EXIT_UNAVAILABLE),
     "engine_busy": (503, EXIT_UNAVAILABLE),
+    "pooled_database": (503, EXIT_USAGE),
     "cron_not_configured": (503, EXIT_UNAVAILABLE),
     "interrupted": (499, EXIT_INTERRUPTED),
 }

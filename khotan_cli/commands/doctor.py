@@ -99,6 +99,7 @@ def _database(settings: Any) -> Iterator[Check]:
         yield _failed("database", exc)
         return
     yield Check("database", "ok", status.database)
+    yield from _pooler(settings)
     if not status.up_to_date:
         titles = "; ".join(step["title"] for step in status.pending)
         yield Check("migrations", "failed", f"pending: {titles}", "Apply them.", ["khotan migrate"])
@@ -106,6 +107,33 @@ def _database(settings: Any) -> Iterator[Check]:
     yield Check("migrations", "ok", f"up to date (revision {status.current})")
     yield _stored_values(settings)
     yield from _pauses(settings)
+
+
+def _pooler(settings: Any) -> Iterator[Check]:
+    """A pooler in transaction mode, and whether workers have another way; nothing where there is none."""
+    from khotan_cli.runtime.store.database import Database
+
+    async def look(url: str) -> bool:
+        database = Database(url, settings.root)
+        try:
+            return await database.detect_pooler()
+        finally:
+            await database.dispose()
+
+    try:
+        if not asyncio.run(look(settings.database_url)):
+            return
+        found = "DATABASE_URL leads to a connection pooler in transaction mode: prepared statements are off"
+        own = settings.worker_database_url
+        if own and not asyncio.run(look(own)):
+            yield Check("pooler", "ok", f"{found}; workers use KHOTAN_WORKER_DATABASE_URL")
+            return
+    except KhotanError as exc:
+        yield _failed("pooler", exc)
+        return
+    lacks = "KHOTAN_WORKER_DATABASE_URL leads to one too" if own else "workers cannot run there"
+    hint = "Set KHOTAN_WORKER_DATABASE_URL to the server itself, or to a pool in session mode, for khotan worker."
+    yield Check("pooler", "warning", f"{found}, and {lacks}", hint)
 
 
 def _pauses(settings: Any) -> Iterator[Check]:

@@ -159,6 +159,10 @@ class Services:
     async def start(self) -> None:
         """Bind the plugs to the database; say in the log what is wrong with it and with the secret."""
         try:
+            if await self.database.detect_pooler():
+                logger.info(
+                    "%s is behind a pooler in transaction mode: prepared statements are off", self.database.name
+                )
             await self.bind()
             if not self.bound:
                 logger.info("%s is not migrated: variables come from the environment only", self.database.name)

@@ -77,8 +77,17 @@ class Engine:
     async def start(self) -> bool:
         """Start to take runs. False where another process is the one that does, at an SQLite database.
 
-        Raises StoreError, DatabaseNotMigrated; ConfigError where an engine runs in this process already.
+        Raises StoreError, DatabaseNotMigrated; ConfigError where an engine runs in this process already, and
+        (pooled_database) behind a pooler in transaction mode.
         """
+        if await self._host.database.detect_pooler():
+            raise ConfigError(
+                f"{self._host.database.name} is behind a connection pooler in transaction mode (PgBouncer), where flows and "
+                "handlers cannot run: a worker holds an advisory lock for as long as it lives",
+                code="pooled_database",
+                hint="Set KHOTAN_WORKER_DATABASE_URL to the server itself, or to a pool in session mode, and run "
+                "`khotan worker`. The API, webhooks and other commands work here.",
+            )
         return await asyncio.to_thread(self._start)
 
     def _start(self) -> bool:

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import psycopg
 
-from khotan_cli.runtime.store.database import Database, postgres_arguments
+from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.outbox import SCHEMA
 
 SQLITE_EXECUTOR = "khotan"
@@ -78,7 +78,7 @@ class LockSeat:
 
     def _connect(self) -> psycopg.Connection[Any]:
         url = self._database.url.render_as_string(hide_password=False)
-        arguments: dict[str, Any] = {**postgres_arguments(self._database.url), "application_name": "khotan-worker"}
+        arguments: dict[str, Any] = {**self._database.driver_arguments(), "application_name": "khotan-worker"}
         if "application_name" in self._database.url.query:
             del arguments["application_name"]
         return psycopg.connect(url, autocommit=True, **arguments)
