@@ -137,6 +137,7 @@ CODES: Mapping[str, tuple[int, int]] = {
     "unknown_cache": (404, EXIT_USAGE),
     "unknown_key": (404, EXIT_FAILED),
     "mapping_conflict": (409, EXIT_FAILED),
+    "flow_active": (409, EXIT_FAILED),
     "flow_disabled": (409, EXIT_FAILED),
     "flow_failed": (500, EXIT_FAILED),
     "flow_timeout": (500, EXIT_FAILED),

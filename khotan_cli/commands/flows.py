@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from khotan_cli.commands.flow_state import state
 from khotan_cli.commands.show_flows import (
     counted,
     next_of,
@@ -39,6 +40,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="List flows, start them, watch and repair their runs.",
 )
+
+app.command()(state)
 
 Flow = Annotated[str, typer.Argument(help="Name of a flow.", show_default=False)]
 Run = Annotated[str, typer.Argument(help="Id of a run.", show_default=False)]
