@@ -33,7 +33,8 @@ async def page(
         .where(condition)
         .order_by(MAPPINGS.c.key)
     )
-    return (await session.execute(statement.limit(limit).offset(offset))).all(), total
+    rows: Sequence[Row[Any]] = (await session.execute(statement.limit(limit).offset(offset))).all()
+    return rows, total
 
 
 async def forget_fields(session: AsyncSession, resource: str, plug: str, keys: Sequence[str] | None) -> int:
