@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from sqlalchemy.engine import make_url
@@ -43,13 +44,11 @@ def pgbouncer(database_url: str, mode: str, *, pool_size: int = 4) -> Iterator[s
         lines = [f"{name} = {value}" for name, value in settings.items()]
         databases = f"[databases]\n{url.database} = host={url.host} port={url.port}\n[pgbouncer]\n"
         config.write_text(databases + "\n".join(lines) + "\n")
-        account = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
-        process = subprocess.Popen(
-            [program, str(config)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            **account,  # type: ignore[call-overload]
+        account: dict[str, Any] = (
+            {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
         )
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen([program, str(config)], **quiet, **account)
         pooled = url.set(port=port, host="127.0.0.1").render_as_string(hide_password=False)
         try:
             _wait(pooled, process)
@@ -59,7 +58,7 @@ def pgbouncer(database_url: str, mode: str, *, pool_size: int = 4) -> Iterator[s
             process.wait(20)
 
 
-def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
+def _wait(url: str, process: subprocess.Popen[Any]) -> None:
     deadline = time.monotonic() + 20
     while True:
         with suppress(psycopg.OperationalError), psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:

@@ -131,7 +131,7 @@ class KeptState:
                 plug = name.partition(".")[0]
                 known = await self._host.mappings.known(session, self._flow.resource, plug, mapped)
                 refs = {key: one.ref for key, one in known.items()}
-        items = [KeptRecord(_shown(e.key), refs.get(e.key, e.value["ref"]), e.updated_at) for e in entries]
+        items = [KeptRecord(_shown(e.key), refs.get(e.key) or str(e.value["ref"]), e.updated_at) for e in entries]
         return KeptDestination(name, "flow", total, items)
 
     async def _mapped(self, plug: str, limit: int, offset: int) -> KeptDestination:

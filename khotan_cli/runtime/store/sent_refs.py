@@ -33,7 +33,7 @@ async def page(
         .where(condition)
         .order_by(MAPPINGS.c.key)
     )
-    rows: Sequence[Row[Any]] = (await session.execute(statement.limit(limit).offset(offset))).all()
+    rows: Sequence[Any] = (await session.execute(statement.limit(limit).offset(offset))).all()
     return rows, total
 
 
