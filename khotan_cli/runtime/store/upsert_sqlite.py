@@ -68,7 +68,7 @@ class SqliteUpsert:
         chosen = plain.execute(self._grouped(wins), [json.dumps(keys)]).fetchall()
         if len(chosen) == len(rows):
             return rows
-        return [rows[index] for index in sorted(place for (place,) in chosen)]
+        return [rows[index] for index in sorted(int(place) for (place,) in chosen)]
 
     def _grouped(self, wins: Wins) -> str:
         # The columns of a compound select have the collations of its first part.
