@@ -88,6 +88,18 @@ class ApiClient:
         asked = {"variant": variant, "body": body, "dryRun": dry_run}
         return self._call("POST", f"/flows/{_segment(flow)}/runs", json=asked)
 
+    def flow_state(self, flow: str, destination: str | None, limit: int, offset: int) -> dict[str, Any]:
+        params: dict[str, str | int] = {"limit": limit, "offset": offset}
+        params |= {"destination": destination} if destination else {}
+        return self._call("GET", f"/flows/{_segment(flow)}/state", params=params)
+
+    def reset_flow_state(self, flow: str, what: Sequence[str]) -> dict[str, Any]:
+        params = [("reset", one) for one in what]
+        return self._call("DELETE", f"/flows/{_segment(flow)}/state", params=params)
+
+    def workers(self) -> dict[str, Any]:
+        return self._call("GET", "/workers", params={"limit": 1000})
+
     def runs(
         self, flow: str | None = None, status: Sequence[str] = (), limit: int = 20, offset: int = 0
     ) -> dict[str, Any]:

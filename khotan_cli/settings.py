@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     database_url: str = Field(
         default=DEFAULT_DATABASE_URL, validation_alias=AliasChoices("DATABASE_URL", "database_url")
     )
+    worker_database_url: str = ""
+    """URL of the same database for `khotan worker`, where `database_url` leads to a pooler in transaction mode."""
     env: Environment = "production"
     debug: bool = False
     output: Literal["", "json", "text"] = ""

@@ -37,13 +37,29 @@ def list_caches() -> None:
 
     def render() -> None:
         if not document["items"]:
-            console.line("There is no cache yet.")
-            console.next_steps(["khotan add cache NAME"])
+            console.line("No cache is declared.")
+            _kept(document)
+            console.next_steps([*_state_commands(document), "khotan add cache NAME"])
             return
         rows = [[c["name"], c["scope"], _ttl(c["ttl"]), f"{c['entries']:,}"] for c in document["items"]]
         console.table(["Cache", "Scope", "Time to live", "Entries"], rows)
+        _kept(document)
+        console.next_steps(_state_commands(document))
 
-    console.result(document, render)
+    steps = _state_commands(document)
+    console.result({**document, **({"next": steps} if steps else {})}, render)
+
+
+def _kept(document: dict[str, Any]) -> None:
+    """Where cursors and records sent are kept, which are no cache of the project's."""
+    if document["flows"]:
+        cursors = f"{document['cursors']:,} cursor{'' if document['cursors'] == 1 else 's'}"
+        sent = f"{document['sent']:,} sent record{'' if document['sent'] == 1 else 's'}"
+        console.line(f"Flows keep {cursors} and {sent}.")
+
+
+def _state_commands(document: dict[str, Any]) -> list[str]:
+    return [f"khotan flows state {flow}" for flow in document["flows"][:5]]
 
 
 @app.command()

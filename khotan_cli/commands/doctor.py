@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from khotan_cli.commands.show_times import when
 from khotan_cli.console import console
 from khotan_cli.errors import KhotanError, SecretMissing
 from khotan_cli.options import options
@@ -98,6 +99,7 @@ def _database(settings: Any) -> Iterator[Check]:
         yield _failed("database", exc)
         return
     yield Check("database", "ok", status.database)
+    yield from _pooler(settings)
     if not status.up_to_date:
         titles = "; ".join(step["title"] for step in status.pending)
         yield Check("migrations", "failed", f"pending: {titles}", "Apply them.", ["khotan migrate"])
@@ -105,6 +107,33 @@ def _database(settings: Any) -> Iterator[Check]:
     yield Check("migrations", "ok", f"up to date (revision {status.current})")
     yield _stored_values(settings)
     yield from _pauses(settings)
+
+
+def _pooler(settings: Any) -> Iterator[Check]:
+    """A pooler in transaction mode, and whether workers have another way; nothing where there is none."""
+    from khotan_cli.runtime.store.database import Database
+
+    async def look(url: str) -> bool:
+        database = Database(url, settings.root)
+        try:
+            return await database.detect_pooler()
+        finally:
+            await database.dispose()
+
+    try:
+        if not asyncio.run(look(settings.database_url)):
+            return
+        found = "DATABASE_URL leads to a connection pooler in transaction mode: prepared statements are off"
+        own = settings.worker_database_url
+        if own and not asyncio.run(look(own)):
+            yield Check("pooler", "ok", f"{found}; workers use KHOTAN_WORKER_DATABASE_URL")
+            return
+    except KhotanError as exc:
+        yield _failed("pooler", exc)
+        return
+    lacks = "KHOTAN_WORKER_DATABASE_URL leads to one too" if own else "workers cannot run there"
+    hint = "Set KHOTAN_WORKER_DATABASE_URL to the server itself, or to a pool in session mode, for khotan worker."
+    yield Check("pooler", "warning", f"{found}, and {lacks}", hint)
 
 
 def _pauses(settings: Any) -> Iterator[Check]:
@@ -172,6 +201,7 @@ def _app(settings: Any) -> Iterator[Check]:
     yield Check("app", "ok", f"{settings.app_import} imports; plugs: {', '.join(plugs) or 'none yet'}")
     yield _access(khotan, settings)
     yield from _variables()
+    yield from _workers()
     yield from _webhooks()
 
 
@@ -199,6 +229,24 @@ def _variables() -> Iterator[Check]:
         return
     steps = [f"khotan plug vars {plug['name']} set" for plug in plugs if plug["missingVars"]]
     yield Check("variables", "warning", f"no value: {', '.join(missing)}", "Set them.", steps)
+
+
+def _workers() -> Iterator[Check]:
+    """Whether the processes that run flows run the code that the project has now; nothing where there is none."""
+    try:
+        with options.client() as client:
+            workers = client.workers()["items"]
+    except KhotanError as exc:
+        yield _failed("workers", exc)
+        return
+    older = [worker for worker in workers if worker["outdated"]]
+    if older:
+        since = ", ".join(when(worker["startedAt"]) for worker in older)
+        number = f"{len(older)} of {len(workers)} run" + ("s" if len(older) == 1 else "")
+        message = f"{number} an older version of the code than the project has now (started {since})"
+        yield Check("workers", "warning", message, "Restart khotan worker, or the served app.")
+    elif workers:
+        yield Check("workers", "ok", f"{len(workers)} of {len(workers)} run the project's code")
 
 
 def _webhooks() -> Iterator[Check]:

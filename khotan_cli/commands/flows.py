@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from khotan_cli.commands.flow_state import state
 from khotan_cli.commands.show_flows import (
     counted,
     next_of,
+    outdated_words,
     show_course,
     show_dry_run,
     show_flows,
@@ -38,6 +40,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="List flows, start them, watch and repair their runs.",
 )
+
+app.command()(state)
 
 Flow = Annotated[str, typer.Argument(help="Name of a flow.", show_default=False)]
 Run = Annotated[str, typer.Argument(help="Id of a run.", show_default=False)]
@@ -246,6 +250,8 @@ def _tell_started(started: dict[str, Any], text: str) -> None:
         console.success(text)
         if not started["worker"]:
             console.line(_NO_WORKER, "yellow")
+        if started["outdatedWorkers"]:
+            console.line(outdated_words(started["outdatedWorkers"]), "yellow")
         console.next_steps(steps)
 
     console.result(document, render)
@@ -255,7 +261,11 @@ def _to_the_end(start: Callable[[ApiClient], dict[str, Any]], timeout: float | N
     """Start a run, follow it to its end, and tell. Raises KhotanError (run_failed) where it is not completed."""
     try:
         with options.client(engine=True) as client:
-            run = _watch(client, start(client)["id"], timeout)
+            started = start(client)
+            older = started["outdatedWorkers"]
+            if older:
+                console.note(outdated_words(older))
+            run = {**_watch(client, started["id"], timeout), "outdatedWorkers": older}
             _check(run)
     except KhotanError as exc:
         if exc.code == "run_failed" and not console.machine:

@@ -45,8 +45,12 @@ def show_runs(items: Sequence[dict[str, Any]], total: int) -> None:
         status = Text(run["status"], style=COLOURS.get(run["status"], ""))
         started, flow = when(run["startedAt"]), f"{run['flow']}" + (f" ({run['variant']})" if run["variant"] else "")
         rows.append([run["id"], started, status, flow, counted(run["counts"]) or "–", took(run) or "–"])
+        if run["codeOutdated"]:
+            rows[-1][0] += " *"
     columns = ["Run", "Started", "Status", "Flow", "Counts", "Took"]
     console.table(columns, rows, whole=["Run", "Started", "Status"])
+    if any(run["codeOutdated"] for run in items):
+        console.line("* ran an older version of the code than the project has now", "dim")
     if total > len(items):
         console.line(f"{total - len(items)} older ones are not shown.", "dim")
 
@@ -75,6 +79,8 @@ def show_course(run: dict[str, Any]) -> None:
     console.line(f"Run {run['id']}: {run['flow']} ({run['variant']}) {run['status']}", f"bold {style}".strip())
     times = f"started {when(run['startedAt'])} · {took(run)}" if run["startedAt"] else "not started"
     console.line(f"{counted(run['counts']) or 'nothing counted'} · {run['source']} · {times}")
+    if run.get("codeOutdated"):
+        console.line("The run ran an older version of the code than the project has now.", "yellow")
     if run["message"]:
         console.line(run["message"])
     if run.get("steps"):
@@ -85,6 +91,14 @@ def show_course(run: dict[str, Any]) -> None:
         console.line(f"{run['updatesTotal'] - len(updates):,} earlier lines of the log are not shown.", "dim")
     for update in updates:
         console.line(f"{clock(update['at'])} {update['message']}", "yellow" if update["level"] == "warning" else "dim")
+
+
+def outdated_words(workers: int) -> str:
+    """What to say of workers that run older code; empty where there is none."""
+    if not workers:
+        return ""
+    subject, object_ = ("A worker runs", "it") if workers == 1 else (f"{workers} workers run", "them")
+    return f"{subject} an older version of the code than the project has now. Restart {object_}."
 
 
 def show_rejects(items: Sequence[dict[str, Any]], total: int) -> None:

@@ -28,6 +28,8 @@ def worker(
     if concurrency is not None:
         os.environ["KHOTAN_CONCURRENCY"] = str(concurrency)
     settings = options.settings()
+    if settings.worker_database_url:
+        settings = settings.model_copy(update={"database_url": settings.worker_database_url})
     from khotan_cli.local import load_khotan
 
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")

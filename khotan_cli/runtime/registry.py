@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from khotan_cli.errors import AppImportError, ConfigError, KhotanError, UnknownName
 from khotan_cli.runtime.blame import place_of
+from khotan_cli.runtime.fingerprint import fingerprint_of
 from khotan_cli.runtime.flows.definition import Flow
 from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.plug import Plug
@@ -36,6 +37,7 @@ class Registry:
         caches: Mapping[str, Cache] | None = None,
         wires: Mapping[str, ReceivingEndpoint] | None = None,
     ) -> None:
+        self.package, self.code = "", ""
         self.plugs = dict(sorted(plugs.items()))
         self.flows = dict(sorted((flows or {}).items()))
         self.resources = dict(sorted((resources or {}).items()))
@@ -66,6 +68,7 @@ class Registry:
         (`with_vars` and its like) is no plug of its own. Raises AppImportError for a module that does not import,
         ConfigError where two plugs have one name.
         """
+        code = fingerprint_of(package)
         modules = _modules(package)
         held = [
             (module.__name__, attribute, value)
@@ -88,13 +91,15 @@ class Registry:
             found[name] = (module_name, plug)
         for _, _, plug in held:
             plug.name = names.get(id(plug.shared), plug.name)
-        return cls(
+        registry = cls(
             {name: plug for name, (_, plug) in found.items()},
             _named(modules, Flow, "flows"),
             _named(modules, Resource, "resources"),
             _named(modules, Cache, "caches"),
             _wires(modules),
         )
+        registry.package, registry.code = package, code
+        return registry
 
 
 def _check_flow(flow: Flow, plugs: Mapping[str, Plug], resources: Mapping[str, Resource]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from khotan_cli.errors import DatabaseNotMigrated, KhotanError, UnknownName
+from khotan_cli.runtime.fingerprint import fingerprint_of
 from khotan_cli.runtime.flows.definition import Flow
 from khotan_cli.runtime.flows.dispatch import Dispatcher
 from khotan_cli.runtime.flows.engine import Engine
@@ -34,6 +36,9 @@ from khotan_cli.signing import Verifier
 
 API_PATH = "/api/khotan"
 """Where the management API and the webhooks are, below the application's own root."""
+
+_CODE_SECONDS = 1.0
+"""For how long the fingerprint of the files is not computed again."""
 
 logger = logging.getLogger("khotan")
 
@@ -92,6 +97,7 @@ class Services:
             registry.resources,
             registry.caches,
             LoggedHooks(app=hooks or Hooks()),
+            registry.code,
         )
         self.webhooks = WebhookHost(self.host, registry.wires, settings.public_url)
         self.host.more_secrets.append(self.webhooks.all_secrets)
@@ -110,6 +116,7 @@ class Services:
             ),
             beside=self.deliverer,
         )
+        self._code_now = (0.0, "")
         self._receivers: dict[asyncio.AbstractEventLoop, Receiver] = {}
 
     @property
@@ -152,6 +159,10 @@ class Services:
     async def start(self) -> None:
         """Bind the plugs to the database; say in the log what is wrong with it and with the secret."""
         try:
+            if await self.database.detect_pooler():
+                logger.info(
+                    "%s is behind a pooler in transaction mode: prepared statements are off", self.database.name
+                )
             await self.bind()
             if not self.bound:
                 logger.info("%s is not migrated: variables come from the environment only", self.database.name)
@@ -205,6 +216,33 @@ class Services:
     async def has_worker(self) -> bool:
         """Whether a process is there that runs flows, this one or another."""
         return self.engine.running or await asyncio.to_thread(self.engine.others)
+
+    async def workers(self) -> list[Any]:
+        """Rows of the workers that live: id, code, started_at. Empty where the database is not migrated."""
+        try:
+            return await self.engine.living()
+        except DatabaseNotMigrated:
+            return []
+
+    async def code_now(self) -> str:
+        """Fingerprint of the package's files as they are on disk now; empty for an app that was not discovered."""
+        if not self.registry.package:
+            return ""
+        read_at, code = self._code_now
+        if not code or time.monotonic() - read_at > _CODE_SECONDS:
+            code = await asyncio.to_thread(fingerprint_of, self.registry.package)
+            self._code_now = (time.monotonic(), code)
+        return code
+
+    async def outdated(self, code: str | None) -> bool:
+        """Whether a fingerprint is another than that of the files on disk. False where either is not known."""
+        now = await self.code_now() if code else ""
+        return bool(code and now and code != now)
+
+    async def outdated_workers(self) -> int:
+        """How many living workers run other code than the files on disk."""
+        now = await self.code_now()
+        return sum(bool(now and row.code and row.code != now) for row in await self.workers())
 
     async def disabled_flows(self) -> set[str]:
         """Names of the disabled flows; none where the database is not migrated."""

@@ -83,6 +83,8 @@ def add_flow(
         "imports": _imports(columns),
         "zoned": any(column.type == "datetime" for column in columns) and there is None,
         "left_out": list(left_out) if columns else ["the fields of the item's model, which could not be read"],
+        "wide": any(column.type == "int" for column in columns) and there is None,
+        "deletion": _deletion(endpoint),
         "key": key,
         "schedule": asked.schedule,
     }
@@ -217,13 +219,30 @@ def _import_path(module: str) -> str:
 
 def _column(column: Column, key: str) -> str:
     kind = f"{column.type} | None" if column.nullable and column.name != key else column.type
+    wide = ", sa_type=BigInteger" if column.type == "int" else ""  # SQLite's integers have 64 bits, PostgreSQL's 32
     if column.name == key:
-        return f"{column.name}: {kind} = Field(primary_key=True)"
+        return f"{column.name}: {kind} = Field(primary_key=True{wide})"
+    if wide:
+        return f"{column.name}: {kind} = Field({'default=None, ' if column.nullable else ''}sa_type=BigInteger)"
     if column.type == "datetime":
         given = ["default=None"] if column.nullable else []
         given.append(f"sa_column=Column(DateTime(timezone=True){'' if column.nullable else ', nullable=False'})")
         return f"{column.name}: {kind} = Field(\n        " + ",\n        ".join(given) + ",\n    )"
     return f"{column.name}: {kind}" + (" = None" if column.nullable else "")
+
+
+def _deletion(endpoint: FoundEndpoint) -> str:
+    """What `delete_missing` means with the endpoint's paginator: the table in docs/flows.md, as a sentence."""
+    name = endpoint.paginator
+    if name in ("CursorPaginator", "KeysetPaginator", "LinkHeaderPaginator", "NextUrlPaginator"):
+        return f"Safe with {name}, if the service's cursor is stable while records are deleted."
+    if name in ("OffsetPaginator", "PageNumberPaginator"):
+        if endpoint.total:
+            return f"Safe with {name}: if the total changes during the walk, that run deletes nothing."
+        return f"Safe with {name}, but each page is read twice. Declare total=... to read it once."
+    if name == "SinglePagePaginator":
+        return "Safe with SinglePagePaginator: all records come in one response."
+    return "Whether that is safe depends on the paginator: see the khotan documentation, docs/flows.md."
 
 
 def _imports(columns: Sequence[Column]) -> list[str]:

@@ -29,7 +29,10 @@ class Column:
 
 @dataclass(frozen=True)
 class FoundEndpoint:
-    """A declared endpoint. `columns` are its items' scalar fields; `left_out` names the others."""
+    """A declared endpoint. `columns` are its items' scalar fields; `left_out` names the others.
+
+    `paginator` is the class of its paginator, empty where that cannot be read; `total` says that the paginator has one.
+    """
 
     name: str
     method: str
@@ -37,6 +40,8 @@ class FoundEndpoint:
     columns: tuple[Column, ...] = ()
     left_out: tuple[str, ...] = ()
     path: str = ""
+    paginator: str = ""
+    total: bool = False
 
     @property
     def lists(self) -> bool:
@@ -130,7 +135,9 @@ class _Module:
 
     def _endpoints(self, name: str) -> Iterator[FoundEndpoint]:
         body = self._classes[name].body
-        paged = any(isinstance(node, ast.Assign) and _target(node) == "paginator" for node in body)
+        default = next(
+            (node.value for node in body if isinstance(node, ast.Assign) and _target(node) == "paginator"), None
+        )
         for node in body:
             if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call):
                 continue
@@ -144,11 +151,22 @@ class _Module:
                 yield FoundEndpoint(
                     _target(node),
                     method.upper(),
-                    paged or "paginator" in given,
+                    default is not None or "paginator" in given,
                     tuple(columns),
                     tuple(left_out),
                     path[0] if path else "",
+                    *self._paginator(given.get("paginator", default)),
                 )
+
+    def _paginator(self, node: ast.expr | None) -> tuple[str, bool]:
+        """The class of a paginator, and whether it is given the place of a total; a variable of the module is looked up."""
+        if isinstance(node, ast.Name):
+            made = [one.value for one in self._tree.body if isinstance(one, ast.Assign) and _target(one) == node.id]
+            node = made[-1] if made else None
+        if not isinstance(node, ast.Call):
+            return "", False
+        given = [keyword.value for keyword in node.keywords if keyword.arg == "total"]
+        return _called(node), any(not (isinstance(value, ast.Constant) and value.value is None) for value in given)
 
     def _item(self, given: dict[str | None, ast.expr]) -> str:
         """Name of the item's model: `item=`, `list[Item]`, or the list in the page's model."""

@@ -22,6 +22,7 @@ from khotan_cli.runtime.api import (
     variables,
     webhook_events,
     wires,
+    workers,
 )
 from khotan_cli.runtime.api.errors import Boundary, install_error_handlers
 from khotan_cli.runtime.api.inbound import INGEST, WEBHOOK, Inbound
@@ -52,6 +53,7 @@ def build_api(services: Callable[[], Services]) -> FastAPI:
         caches,
         wires,
         webhook_events,
+        workers,
         cron,
     ):
         api.include_router(module.router)

@@ -11,7 +11,9 @@ from khotan_cli.runtime.api.access import CurrentServices
 from khotan_cli.runtime.api.authorize import GuardedRoute
 from khotan_cli.runtime.api.plugs import Limit, Offset
 from khotan_cli.runtime.api.schemas import Listing, listing
-from khotan_cli.runtime.api.schemas_records import CacheInfo, Deleted, EntryInfo, EntryShown, EntryValue
+from khotan_cli.runtime.api.schemas_records import CacheInfo, CacheListing, Deleted, EntryInfo, EntryShown, EntryValue
+from khotan_cli.runtime.flows.destination import SENT
+from khotan_cli.runtime.flows.state import CURSORS
 from khotan_cli.runtime.records.caches import CacheHandle
 from khotan_cli.runtime.services import Services
 
@@ -19,13 +21,22 @@ router = APIRouter(prefix="/caches", tags=["caches"], route_class=GuardedRoute)
 
 
 @router.get("")
-async def list_caches(services: CurrentServices, limit: Limit = 100, offset: Offset = 0) -> Listing[CacheInfo]:
+async def list_caches(services: CurrentServices, limit: Limit = 100, offset: Offset = 0) -> CacheListing:
     counts = await services.caches.counts()
     found = [
         CacheInfo(name=cache.name, scope=cache.scope, ttl=cache.ttl, entries=counts.get(cache.name, 0))
         for cache in services.registry.caches.values()
     ]
-    return listing(found, limit, offset)
+    owners = [
+        *await services.caches.owners(CURSORS),
+        *[owner.partition("/")[0] for owner in await services.caches.owners(SENT)],
+    ]
+    return CacheListing(
+        **listing(found, limit, offset).model_dump(),
+        cursors=counts.get(CURSORS, 0),
+        sent=counts.get(SENT, 0),
+        flows=sorted(set(owners)),
+    )
 
 
 @router.get("/{cache}")

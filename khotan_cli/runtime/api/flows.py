@@ -1,11 +1,12 @@
-"""GET /flows · GET, PATCH /flows/{flow} · GET, POST /flows/{flow}/runs · POST /flows/{flow}/runs/reconcile-stuck."""
+"""GET /flows · GET, PATCH /flows/{flow} · GET, DELETE /flows/{flow}/state · GET, POST /flows/{flow}/runs ·
+POST /flows/{flow}/runs/reconcile-stuck."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 
 from khotan_cli.runtime.api.access import CurrentServices
 from khotan_cli.runtime.api.authorize import GuardedRoute
@@ -21,9 +22,11 @@ from khotan_cli.runtime.api.schemas_flows import (
     Trigger,
     Triggered,
 )
+from khotan_cli.runtime.api.schemas_state import CursorInfo, DestinationInfo, FlowState, SentInfo, StateReset
 from khotan_cli.runtime.api.show_runs import flow_facts, flow_info, run_info
 from khotan_cli.runtime.flows.definition import Flow
 from khotan_cli.runtime.flows.dryrun import dry_run
+from khotan_cli.runtime.flows.kept import KeptState
 from khotan_cli.runtime.records.caches import json_value
 
 router = APIRouter(prefix="/flows", tags=["flows"], route_class=GuardedRoute)
@@ -54,12 +57,41 @@ async def change_flow(flow: CurrentFlow, change: FlowPatch, services: CurrentSer
     return FlowShown(**flow_facts(flow, change.enabled))
 
 
+@router.get("/{flow}/state")
+async def show_state(
+    flow: CurrentFlow, services: CurrentServices, destination: str | None = None, limit: Limit = 20, offset: Offset = 0
+) -> FlowState:
+    """The flow's cursors, and of each destination, or of one, how many records were sent and a page of them."""
+    kept = KeptState(services.host, flow)
+    cursors = [CursorInfo(**asdict(cursor)) for cursor in await kept.cursors()]
+    destinations = [
+        DestinationInfo(
+            name=one.name,
+            kept_in=one.kept_in,
+            records=one.records,
+            items=[SentInfo(**asdict(record)) for record in one.items],
+        )
+        for one in await kept.destinations(limit, offset, destination)
+    ]
+    return FlowState(flow=flow.name, cursors=cursors, destinations=destinations, limit=limit, offset=offset)
+
+
+@router.delete("/{flow}/state")
+async def reset_state(
+    flow: CurrentFlow, services: CurrentServices, reset: Annotated[list[str], Query(min_length=1)]
+) -> StateReset:
+    """Delete parts of the state: `cursor:NAME`, `sent:DESTINATION`, `sent:DESTINATION:KEY`, `all`."""
+    removed = await KeptState(services.host, flow).reset(reset)
+    return StateReset(flow=flow.name, **asdict(removed))
+
+
 @router.get("/{flow}/runs")
 async def list_flow_runs(
     flow: CurrentFlow, services: CurrentServices, limit: Limit = 20, offset: Offset = 0
 ) -> Listing[RunInfo]:
     rows, total = await services.host.runs.newest(flow=flow.name, limit=limit, offset=offset)
-    return Listing(items=[run_info(row) for row in rows], total=total, limit=limit, offset=offset)
+    code = await services.code_now()
+    return Listing(items=[run_info(row, code) for row in rows], total=total, limit=limit, offset=offset)
 
 
 @router.post("/{flow}/runs")
@@ -72,7 +104,13 @@ async def trigger(flow: CurrentFlow, asked: Trigger, services: CurrentServices) 
         report = await dry_run(services.host, flow, variant, body)
         return DryRun(flow=flow.name, variant=variant, **asdict(report))
     run_id = await services.dispatcher.trigger(flow.name, variant, body=body)
-    return Triggered(id=run_id, flow=flow.name, variant=variant, worker=await services.has_worker())
+    return Triggered(
+        id=run_id,
+        flow=flow.name,
+        variant=variant,
+        worker=await services.has_worker(),
+        outdated_workers=await services.outdated_workers(),
+    )
 
 
 @router.post("/{flow}/runs/reconcile-stuck")

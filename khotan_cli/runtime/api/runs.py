@@ -55,7 +55,8 @@ async def list_runs(
     if flow is not None:
         services.runnable(flow)
     rows, total = await services.host.runs.newest(flow=flow, status=status or (), limit=limit, offset=offset)
-    return Listing(items=[run_info(row) for row in rows], total=total, limit=limit, offset=offset)
+    code = await services.code_now()
+    return Listing(items=[run_info(row, code) for row in rows], total=total, limit=limit, offset=offset)
 
 
 @router.post("/reconcile-stuck")
@@ -88,7 +89,12 @@ async def cancel(run: CurrentRun, services: CurrentServices) -> Cancelled:
 async def retry(run: CurrentRun, services: CurrentServices, asked: Retry | None = None) -> Retried:
     """Start an ended run anew; with `fromStep` (number or name) keep what it did before that step."""
     again = await services.dispatcher.retry(run.id, asked.from_step if asked else None)
-    return Retried(id=again, retry_of=run.id, worker=await services.has_worker())
+    return Retried(
+        id=again,
+        retry_of=run.id,
+        worker=await services.has_worker(),
+        outdated_workers=await services.outdated_workers(),
+    )
 
 
 @router.get("/{run}/stream")
@@ -114,9 +120,9 @@ async def _events(services: Services, run: str, after: int) -> AsyncIterator[str
             return
         if row.updated_at != seen:
             seen, silent = row.updated_at, 0.0
-            yield f"event: run\ndata: {run_info(row).model_dump_json(by_alias=True)}\n\n"
+            yield f"event: run\ndata: {run_info(row, await services.code_now()).model_dump_json(by_alias=True)}\n\n"
         if row.status in ENDED:
-            yield f"event: end\ndata: {run_info(row).model_dump_json(by_alias=True)}\n\n"
+            yield f"event: end\ndata: {run_info(row, await services.code_now()).model_dump_json(by_alias=True)}\n\n"
             return
         silent += _LOOK_SECONDS
         if silent >= _ALIVE_SECONDS:

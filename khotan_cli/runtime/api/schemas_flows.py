@@ -51,7 +51,10 @@ class Counts(Wire):
 
 
 class RunInfo(Wire):
-    """A run. `seconds` counts from its start to its end, or to now; `error` is an error document."""
+    """A run. `seconds` counts from its start to its end, or to now; `error` is an error document.
+
+    `code` is the fingerprint of the code that executed the run last; `codeOutdated` says that the project's files differ now.
+    """
 
     id: str
     flow: str
@@ -71,6 +74,8 @@ class RunInfo(Wire):
     ended_at: datetime | None
     updated_at: datetime
     seconds: float | None
+    code: str | None = None
+    code_outdated: bool = False
 
 
 class StepInfo(Wire):
@@ -118,12 +123,23 @@ class Trigger(Wire):
 
 
 class Triggered(Ok):
-    """`worker` says whether a process is there that runs flows."""
+    """`worker` says whether a process is there that runs flows; `outdatedWorkers` how many of them run other code than the
+    project's files have now."""
 
     id: str
     flow: str
     variant: str
     worker: bool
+    outdated_workers: int
+
+
+class WorkerInfo(Wire):
+    """A process that runs flows. `outdated`: the project's files are other code than the `code` that it started with."""
+
+    id: str
+    code: str
+    started_at: datetime
+    outdated: bool
 
 
 class DryRun(Ok):
@@ -149,6 +165,7 @@ class Retried(Ok):
     id: str
     retry_of: str
     worker: bool
+    outdated_workers: int
 
 
 class Cancelled(Ok):

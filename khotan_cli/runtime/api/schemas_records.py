@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from khotan_cli.runtime.api.schemas import Ok, Wire
+from khotan_cli.runtime.api.schemas import Listing, Ok, Wire
 
 KeyIn = str | int | list[str | int]
 
@@ -93,6 +93,14 @@ class CacheInfo(Wire):
     scope: str
     ttl: float | None
     entries: int
+
+
+class CacheListing(Listing[CacheInfo]):
+    """The declared caches. `cursors` and `sent` count what flows keep besides: GET /flows/{flow}/state of these `flows`."""
+
+    cursors: int
+    sent: int
+    flows: list[str]
 
 
 class EntryInfo(Wire):

@@ -51,23 +51,26 @@ def flow_info(flow: Flow, enabled: bool) -> FlowInfo:
     return FlowInfo(**flow_facts(flow, enabled))
 
 
-def run_facts(row: RunData) -> dict[str, Any]:
+def run_facts(row: RunData, code: str) -> dict[str, Any]:
+    """code: fingerprint of the project's files now."""
     seconds = None
     if row.started_at is not None:
         seconds = round(max(0.0, ((row.ended_at or utc_now()) - row.started_at).total_seconds()), 3)
     names = (
         "id flow kind variant status source progress message error cancel_requested retry_of due_at "
-        "created_at started_at ended_at updated_at"
+        "created_at started_at ended_at updated_at code"
     )
     return {
         **{name: getattr(row, name) for name in names.split()},
         "counts": Counts(**{name: getattr(row, name) for name in COUNTERS}),
         "seconds": seconds,
+        "code_outdated": bool(code and row.code and row.code != code),
     }
 
 
-def run_info(row: RunData) -> RunInfo:
-    return RunInfo(**run_facts(row))
+def run_info(row: RunData, code: str) -> RunInfo:
+    """code: fingerprint of the project's files now."""
+    return RunInfo(**run_facts(row, code))
 
 
 async def run_shown(services: Services, row: RunData) -> RunShown:
@@ -75,13 +78,18 @@ async def run_shown(services: Services, row: RunData) -> RunShown:
     _, rejects = await runs.rejects(row.id, limit=1)
     updates, updates_total = await runs.newest_updates(row.id)
     return RunShown(
-        **run_facts(row),
+        **run_facts(row, await services.code_now()),
         body=row.body,
         steps=[step_info(step) for step in await runs.steps(row.id)],
         updates=[update_info(update) for update in updates],
         updates_total=updates_total,
         rejects=rejects,
     )
+
+
+async def worker_facts(services: Services) -> dict[str, Any]:
+    """Whether a process runs flows, and how many run other code than the project's files have now."""
+    return {"worker": await services.has_worker(), "outdated_workers": await services.outdated_workers()}
 
 
 def step_info(row: Any) -> StepInfo:

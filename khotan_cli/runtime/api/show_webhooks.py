@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-import orjson
 from sqlalchemy import Row
 
 from khotan_cli.errors import DatabaseNotMigrated
@@ -21,6 +20,7 @@ from khotan_cli.runtime.api.schemas_webhooks import (
     WireShown,
     WireVar,
 )
+from khotan_cli.runtime.plugs.jsontext import load_json
 from khotan_cli.runtime.plugs.masking import Masker, mask_secret
 from khotan_cli.runtime.services import Services
 from khotan_cli.runtime.store.events import EventData
@@ -181,8 +181,8 @@ def event_shown(
     with suppress(Undecodable):
         content = StoredEvent(row, envelope).request.content
     try:
-        body["json_body"] = masker.value(orjson.loads(content))
-    except (orjson.JSONDecodeError, RecursionError):
+        body["json_body"] = masker.value(load_json(content))
+    except (ValueError, RecursionError):
         try:
             body["text"] = masker.text(content.decode())
         except UnicodeDecodeError:

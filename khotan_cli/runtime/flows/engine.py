@@ -77,8 +77,17 @@ class Engine:
     async def start(self) -> bool:
         """Start to take runs. False where another process is the one that does, at an SQLite database.
 
-        Raises StoreError, DatabaseNotMigrated; ConfigError where an engine runs in this process already.
+        Raises StoreError, DatabaseNotMigrated; ConfigError where an engine runs in this process already, and
+        (pooled_database) behind a pooler in transaction mode.
         """
+        if await self._host.database.detect_pooler():
+            raise ConfigError(
+                f"{self._host.database.name} is behind a connection pooler in transaction mode (PgBouncer), where flows and "
+                "handlers cannot run: a worker holds an advisory lock for as long as it lives",
+                code="pooled_database",
+                hint="Set KHOTAN_WORKER_DATABASE_URL to the server itself, or to a pool in session mode, and run "
+                "`khotan worker`. The API, webhooks and other commands work here.",
+            )
         return await asyncio.to_thread(self._start)
 
     def _start(self) -> bool:
@@ -110,6 +119,7 @@ class Engine:
 
         refuse_pickles()
         self._host.outbox.check_migrated()
+        self._apart(self._sign_in)
         self._sync = engine_of(self._host.database)
         DBOS(
             config={
@@ -222,12 +232,38 @@ class Engine:
         """Put the handlers' runs of a worker that is gone back into their queue."""
 
         async def release() -> None:
+            await DeliveryStore(self._host.database).release(executor)
+
+        self._apart(release)
+
+    def _apart(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Work of the database in a thread without an event loop."""
+
+        async def done() -> None:
             try:
-                await DeliveryStore(self._host.database).release(executor)
+                await work()
             finally:
                 await self._host.database.dispose()
 
-        asyncio.run(release())
+        asyncio.run(done())
+
+    async def _sign_in(self) -> None:
+        """List this worker with the code that it runs; forget those that are gone."""
+        workers = self._host.workers
+        known = [row.id for row in await workers.all()]
+        living = await asyncio.to_thread(self._seat.living, known)
+        await workers.remove([worker for worker in known if worker not in living])
+        await workers.add(self._seat.executor, self._host.code)
+
+    async def _sign_out(self) -> None:
+        await self._host.workers.remove([self._seat.executor])
+
+    async def living(self) -> list[Any]:
+        """Rows of the workers that live, the oldest first. Raises StoreError."""
+        rows = await self._host.workers.all()
+        with explained(self._host.database.url):
+            living = await asyncio.to_thread(self._seat.living, [row.id for row in rows])
+        return [row for row in rows if row.id in living]
 
     async def stop(self, *, grace: float = 0.0) -> None:
         """Take no more runs; wait `grace` seconds for those that go on, then leave them to be resumed."""
@@ -250,6 +286,7 @@ class Engine:
             thread.join(5.0)
         try:
             self._release(self._seat.executor)
+            self._apart(self._sign_out)
         except KhotanError as exc:
             logger.warning("Runs of handlers wait for another worker to find them: %s", exc.message)
         if self._sync is not None:

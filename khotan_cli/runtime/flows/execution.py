@@ -35,7 +35,7 @@ async def execute(host: Host, run_id: str) -> str:
 
 
 async def _execute(host: Host, run_id: str) -> str:
-    row = await patiently(lambda: host.runs.begin(run_id))
+    row = await patiently(lambda: host.runs.begin(run_id, host.code))
     if row is None:
         return "cancelled"
     flow = host.flows.get(row.flow)

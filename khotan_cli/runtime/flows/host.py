@@ -18,6 +18,7 @@ from khotan_cli.runtime.store.outbox import Outbox
 from khotan_cli.runtime.store.runs import RunStore
 from khotan_cli.runtime.store.schedules import ScheduleStore
 from khotan_cli.runtime.store.vars import DatabaseVarStore
+from khotan_cli.runtime.store.workers import WorkerStore
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Host:
     resources: Mapping[str, Resource]
     caches: Mapping[str, Cache]
     hooks: Hooks = field(default_factory=Hooks)
+    code: str = ""
+    """Fingerprint of the code that this process runs; empty where it is not known."""
     more_secrets: list[Callable[[], Awaitable[Mapping[str, str]]]] = field(
         default_factory=list[Callable[[], Awaitable[Mapping[str, str]]]], repr=False
     )
@@ -55,6 +58,10 @@ class Host:
     @property
     def entries(self) -> CacheStore:
         return CacheStore(self.database)
+
+    @property
+    def workers(self) -> WorkerStore:
+        return WorkerStore(self.database)
 
     outbox: Outbox = field(init=False, compare=False)
 

@@ -10,14 +10,14 @@ import hashlib
 import logging
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from filelock import FileLock, Timeout
 
-from khotan_cli.runtime.store.database import Database, postgres_arguments
+from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.outbox import SCHEMA
 
 SQLITE_EXECUTOR = "khotan"
@@ -54,6 +54,10 @@ class FileSeat:
         self.leave()
         return False
 
+    def living(self, executors: Sequence[str]) -> set[str]:
+        """Which of these executors live."""
+        return set(executors) if self._file is not None or self.others() else set()
+
     def adopt(self, recover: Callable[[str], None]) -> None:
         """The engine itself recovers what the one executor left."""
 
@@ -74,7 +78,7 @@ class LockSeat:
 
     def _connect(self) -> psycopg.Connection[Any]:
         url = self._database.url.render_as_string(hide_password=False)
-        arguments: dict[str, Any] = {**postgres_arguments(self._database.url), "application_name": "khotan-worker"}
+        arguments: dict[str, Any] = {**self._database.driver_arguments(), "application_name": "khotan-worker"}
         if "application_name" in self._database.url.query:
             del arguments["application_name"]
         return psycopg.connect(url, autocommit=True, **arguments)
@@ -102,6 +106,17 @@ class LockSeat:
         finally:
             if connection is not self._connection:
                 connection.close()
+
+    def living(self, executors: Sequence[str]) -> set[str]:
+        """Which of these executors live: their locks are held. Raises psycopg.Error."""
+        with self._connect() as connection:
+            rows = connection.execute(
+                "SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND classid = %s "
+                "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+                (_SPACE,),
+            ).fetchall()
+        held = {int(row[0]) for row in rows}
+        return {executor for executor in executors if lock_number(executor) & 0xFFFFFFFF in held}
 
     def adopt(self, recover: Callable[[str], None]) -> None:
         """Take over the runs of workers that are dead. Raises psycopg.Error where the database is away."""

@@ -15,6 +15,7 @@ from khotan_cli.errors import ParameterError
 
 BOM = b"\xef\xbb\xbf"
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRING_OR_LONG_NUMBER = re.compile(rb'"(?:[^"\\]|\\.)*"|[0-9]{19,}', re.DOTALL)
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _CONSTANT = re.compile(rb"-?\b(?:NaN|Infinity)\b")
 
@@ -29,14 +30,36 @@ def without_bom(content: bytes) -> bytes:
 
 
 def load_json(content: bytes) -> Any:
-    """The value of a JSON text, integers of any length included. Raises NotJson with the reason."""
+    """The value of a JSON text, integers of any length included. Raises NotJson with the reason.
+
+    Python itself refuses integers of more than 4,300 digits (`sys.set_int_max_str_digits`); so does this.
+    """
     content = without_bom(content)
+    long = _LONG_NUMBER.search(content) is not None
     try:
-        value = orjson.loads(content)
+        # orjson turns an integer above 64 bits into a float, and refuses one above a float's range: it judges the text with
+        # such integers cut short, so that json only has to read it.
+        value = orjson.loads(_STRING_OR_LONG_NUMBER.sub(_cut, content) if long else content)
     except orjson.JSONDecodeError as exc:
         raise NotJson(reason(content, str(exc))) from None
-    # orjson turns an integer above 64 bits into a float; it has judged the text, so that json only has to read it.
-    return value if _LONG_NUMBER.search(content) is None else json.loads(content)
+    if not long:
+        return value
+    try:
+        return json.loads(content, parse_float=_finite)
+    except ValueError as exc:
+        raise NotJson(f"a number is too large: {exc}") from None
+
+
+def _cut(found: re.Match[bytes]) -> bytes:
+    text = found.group()
+    return text if text.startswith(b'"') else text[:18]
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("it is beyond the range of a float")
+    return number
 
 
 def check_json(content: bytes) -> bytes:

@@ -123,6 +123,15 @@ class CacheStore:
             rows = (await session.execute(page.limit(limit).offset(offset))).all()
         return [_entry(row) for row in rows], total
 
+    async def owners(self, cache: str, prefix: str = "") -> list[str]:
+        """Owners of living entries whose name begins so, in their order."""
+        matching = (CACHE_ENTRIES.c.cache == cache) & self._alive()
+        if prefix:
+            matching &= CACHE_ENTRIES.c.owner.startswith(prefix, autoescape=True)
+        statement = select(CACHE_ENTRIES.c.owner).where(matching).distinct().order_by(CACHE_ENTRIES.c.owner)
+        async with joined(self.database) as session:
+            return list((await session.execute(statement)).scalars())
+
     async def counts(self) -> dict[str, int]:
         """Number of living entries of each cache."""
         statement = select(CACHE_ENTRIES.c.cache, func.count()).where(self._alive()).group_by(CACHE_ENTRIES.c.cache)

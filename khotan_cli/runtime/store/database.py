@@ -15,6 +15,7 @@ from pathlib import Path
 from select import select as select_ready
 from typing import Any
 
+from psycopg import Error as PsycopgError
 from sqlalchemy import ColumnElement, Float, Table, event, false, func, literal, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Engine
@@ -23,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from khotan_cli.errors import DatabaseBusy, DatabaseNotMigrated, DatabaseUnreachable
 from khotan_cli.runtime.store.failures import explain, explained
+from khotan_cli.runtime.store.pooler import changes_sessions, declared, without_option
 from khotan_cli.runtime.store.tables import metadata
 from khotan_cli.runtime.store.url import describe_url, parse_url
 
@@ -56,6 +58,9 @@ class Database:
     def __init__(self, url: str, root: Path | None = None) -> None:
         self.url = parse_url(url, root or Path.cwd())
         self.sqlite = self.url.drivername == "sqlite"
+        self.pooled: bool | None = None if self.sqlite else declared(self.url)
+        """Whether a pooler in transaction mode is known to be in between; None: not asked yet (`detect_pooler`)."""
+        self.url = self.url if self.sqlite else without_option(self.url)
         self._engines: dict[asyncio.AbstractEventLoop, AsyncEngine] = {}
         self._guard = threading.Lock()
 
@@ -90,7 +95,7 @@ class Database:
             event.listen(engine.sync_engine, "connect", configure_sqlite)
             return engine
         url = self.url.set(drivername="postgresql+psycopg")
-        arguments = postgres_arguments(self.url)
+        arguments = self.driver_arguments()
         engine = create_async_engine(url, connect_args=arguments, **options)
         _ping_in_doubt(engine.sync_engine)
         return engine
@@ -180,6 +185,27 @@ class Database:
     def smallest(self, *values: ColumnElement[float]) -> ColumnElement[float]:
         """The smallest of several values of one row."""
         return (func.min if self.sqlite else func.least)(*values, type_=Float(53))
+
+    def driver_arguments(self) -> dict[str, Any]:
+        """Arguments of psycopg for a connection. Prepared statements are off behind a pooler in transaction mode."""
+        arguments = postgres_arguments(self.url)
+        return arguments | {"prepare_threshold": None} if self.pooled else arguments
+
+    async def detect_pooler(self) -> bool:
+        """Find out whether a pooler in transaction mode is in between, and if so switch prepared statements off.
+
+        The URL's `?pgbouncer=…` spares the question. Call it before other threads use the database. Raises StoreError.
+        """
+        if self.pooled is None and not self.sqlite:
+            with explained(self.url):
+                try:
+                    url = self.url.render_as_string(hide_password=False)
+                    self.pooled = await changes_sessions(url, postgres_arguments(self.url))
+                except PsycopgError as exc:
+                    raise explain(exc, self.url) from None
+            if self.pooled:
+                await self.dispose()
+        return bool(self.pooled)
 
     async def ping(self) -> None:
         """Raises DatabaseUnreachable where the database does not answer."""

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from khotan_cli.runtime.store.base import UtcDateTime, utc_now
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.runs import RunData
-from khotan_cli.runtime.store.tables import RUNS
+from khotan_cli.runtime.store.tables import RUNS, WORKERS
 from khotan_cli.runtime.store.tables_webhooks import HANDLERS
 
 _TOGETHER = 100
@@ -79,6 +79,7 @@ class DeliveryStore:
                 status="running",
                 epoch=RUNS.c.epoch + 1,
                 worker=worker,
+                code=select(WORKERS.c.code).where(WORKERS.c.id == worker).scalar_subquery(),
                 started_at=func.coalesce(RUNS.c.started_at, now),
                 updated_at=now,
             )

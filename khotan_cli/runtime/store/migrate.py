@@ -26,6 +26,7 @@ from khotan_cli.errors import StoreError
 from khotan_cli.runtime.store.database import BUSY_MILLISECONDS, Database, configure_sqlite, postgres_arguments
 from khotan_cli.runtime.store.failures import explained
 from khotan_cli.runtime.store.outbox import Outbox
+from khotan_cli.runtime.store.pooler import without_option
 from khotan_cli.runtime.store.tables import metadata
 from khotan_cli.runtime.store.url import describe_url, make_folder, parse_url
 
@@ -67,7 +68,7 @@ def upgrade(url: str, root: Path) -> tuple[Status, Status]:
             _refuse_foreign_tables(connection, before.database)
         command.upgrade(_config(connection=connection), "head")
         after = _status(url, root, _current(connection))
-    Outbox(Database(url, root)).migrate()
+    _migrate_engine(url, root)
     return before, after
 
 
@@ -91,8 +92,14 @@ def push(url: str, root: Path) -> Status:
             )
         command.stamp(_config(connection=connection), "head")
         pushed = _status(url, root, _current(connection))
-    Outbox(Database(url, root)).migrate()
+    _migrate_engine(url, root)
     return pushed
+
+
+def _migrate_engine(url: str, root: Path) -> None:
+    database = Database(url, root)
+    database.pooled = True  # prepares nothing, as above
+    Outbox(database).migrate()
 
 
 def differences(connection: Connection) -> list[str]:
@@ -182,8 +189,10 @@ def _connection(url: str, root: Path, *, write: bool = True) -> Iterator[Connect
         return
     if sqlite:
         make_folder(parsed)
-    driver = parsed if sqlite else parsed.set(drivername="postgresql+psycopg")
-    arguments = {"timeout": BUSY_MILLISECONDS / 1000} if sqlite else postgres_arguments(parsed)
+    driver = parsed if sqlite else without_option(parsed).set(drivername="postgresql+psycopg")
+    # Nothing runs often enough here to be worth preparing, which a pooler in transaction mode would not allow.
+    ours = {"timeout": BUSY_MILLISECONDS / 1000}
+    arguments = ours if sqlite else {**postgres_arguments(parsed), "prepare_threshold": None}
     engine = create_engine(driver, poolclass=NullPool, hide_parameters=True, connect_args=arguments)
     if sqlite:
         event.listen(engine, "connect", _manual_transactions)

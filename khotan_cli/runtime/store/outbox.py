@@ -17,7 +17,7 @@ from sqlalchemy import Engine, bindparam, create_engine, event, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import DatabaseNotMigrated
-from khotan_cli.runtime.store.database import BUSY_MILLISECONDS, Database, configure_sqlite, postgres_arguments
+from khotan_cli.runtime.store.database import BUSY_MILLISECONDS, Database, configure_sqlite
 from khotan_cli.runtime.store.failures import explained
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def engine_of(database: Database) -> Engine:
         return engine
     url = database.url.set(drivername="postgresql+psycopg")
     return create_engine(
-        url, hide_parameters=True, connect_args=postgres_arguments(database.url), pool_size=_POOL, pool_pre_ping=True
+        url, hide_parameters=True, connect_args=database.driver_arguments(), pool_size=_POOL, pool_pre_ping=True
     )
 
 

@@ -119,8 +119,11 @@ class RunStore(RunReader):
         statement = self.database.insert(RUNS).values(row).on_conflict_do_nothing().returning(RUNS.c.id)
         return (await session.execute(statement)).scalar() is not None
 
-    async def begin(self, run_id: str) -> RunData | None:
-        """Start or resume: a new epoch. None where the run has ended, or is not there."""
+    async def begin(self, run_id: str, code: str = "") -> RunData | None:
+        """Start or resume: a new epoch. None where the run has ended, or is not there.
+
+        code: fingerprint of the code that executes the run.
+        """
         now = utc_now()
         statement = (
             update(RUNS)
@@ -128,6 +131,7 @@ class RunStore(RunReader):
             .values(
                 status="running",
                 epoch=RUNS.c.epoch + 1,
+                code=code or None,
                 started_at=func.coalesce(RUNS.c.started_at, now),
                 updated_at=now,
             )

@@ -96,6 +96,16 @@ class ScheduleRow(KhotanTable, table=True):
     last_due_at: datetime = Field(sa_type=UtcDateTime)
 
 
+class WorkerRow(KhotanTable, table=True):
+    """A process that runs flows, and the fingerprint of the code that it started with (`runtime/fingerprint.py`)."""
+
+    __tablename__ = "khotan_workers"  # pyright: ignore[reportAssignmentType]
+
+    id: str = Field(primary_key=True, sa_type=Text)
+    code: str = Field(sa_type=Text)
+    started_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
 def _partial(name: str, *columns: str, where: str) -> Index:
     return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
 
@@ -143,6 +153,7 @@ class RunRow(KhotanTable, table=True):
     next_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     failures: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     worker: str | None = Field(default=None, sa_type=Text)
+    code: str | None = Field(default=None, sa_type=Text)
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
@@ -260,6 +271,7 @@ LEASES = metadata.tables["khotan_leases"]
 RATES = metadata.tables["khotan_rates"]
 FLOWS = metadata.tables["khotan_flows"]
 SCHEDULES = metadata.tables["khotan_schedules"]
+WORKERS = metadata.tables["khotan_workers"]
 RUNS = metadata.tables["khotan_runs"]
 RUN_STEPS = metadata.tables["khotan_run_steps"]
 RUN_UPDATES = metadata.tables["khotan_run_updates"]

@@ -8,9 +8,9 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import orjson
 from pydantic import TypeAdapter
 
+from khotan_cli.runtime.plugs.jsontext import load_json
 from khotan_cli.runtime.store.events import EventData
 from khotan_cli.runtime.webhooks.decoding import Undecodable
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
@@ -78,8 +78,8 @@ class StoredEvent:
         except Undecodable:
             return self.row.body
         try:
-            return orjson.loads(content)
-        except orjson.JSONDecodeError:
+            return load_json(content)
+        except (ValueError, RecursionError):  # an integer beyond Python's own limit of digits, too
             pass
         try:
             return content.decode()

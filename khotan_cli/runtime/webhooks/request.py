@@ -8,8 +8,7 @@ from functools import cached_property
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
-import orjson
-
+from khotan_cli.runtime.plugs.jsontext import load_json
 from khotan_cli.runtime.webhooks.decoding import (
     FORM,
     Undecodable,
@@ -100,8 +99,11 @@ class WebhookRequest:
 
     @cached_property
     def json(self) -> Any:
-        """The content as JSON. Raises ValueError where it is not JSON, or nested too deep."""
-        return orjson.loads(self.content)
+        """The content as JSON, integers of any length included. Raises ValueError where it is not JSON, or nested too deep."""
+        try:
+            return load_json(self.content)
+        except RecursionError:
+            raise ValueError("The content is nested too deep") from None
 
     def problem(self, *, json_needed: bool = False) -> str | None:
         """Why the body cannot be read, None where it can. json_needed: a body without a content type must be JSON."""

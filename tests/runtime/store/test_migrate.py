@@ -27,7 +27,7 @@ from khotan_cli.runtime.store.tables import metadata
 from khotan_cli.runtime.store.vars import DatabaseVarStore
 from tests.runtime.store.conftest import Spawn
 
-REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006"]
+REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007"]
 HEAD = REVISIONS[-1]
 
 _UPGRADE = """

@@ -1,0 +1,23 @@
+"""GET /workers."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from khotan_cli.runtime.api.access import CurrentServices
+from khotan_cli.runtime.api.authorize import GuardedRoute
+from khotan_cli.runtime.api.plugs import Limit, Offset
+from khotan_cli.runtime.api.schemas import Listing, listing
+from khotan_cli.runtime.api.schemas_flows import WorkerInfo
+
+router = APIRouter(prefix="/workers", tags=["workers"], route_class=GuardedRoute)
+
+
+@router.get("")
+async def list_workers(services: CurrentServices, limit: Limit = 100, offset: Offset = 0) -> Listing[WorkerInfo]:
+    """The processes that run flows now, the oldest first."""
+    found = [
+        WorkerInfo(id=row.id, code=row.code, started_at=row.started_at, outdated=await services.outdated(row.code))
+        for row in await services.workers()
+    ]
+    return listing(found, limit, offset)
