@@ -56,7 +56,7 @@ class FileSeat:
 
     def living(self, executors: Sequence[str]) -> set[str]:
         """Which of these executors live."""
-        return set(executors) if self._file is not None or self.others() else set()
+        return set(executors) if self._lock is not None or self.others() else set()
 
     def adopt(self, recover: Callable[[str], None]) -> None:
         """The engine itself recovers what the one executor left."""
