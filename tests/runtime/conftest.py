@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import pytest
 
 from khotan_cli.runtime import Khotan
-from khotan_cli.runtime.store import migrate
 from khotan_cli.settings import load_settings
+from tests.support.migrated import upgrade
 from tests.support.project import SECRET, write_project
 
 
@@ -59,7 +59,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
             monkeypatch.setenv(name, value)
         settings = load_settings(folder)
         if migrated:
-            migrate.upgrade(settings.database_url, settings.root)
+            upgrade(settings.database_url, settings.root)
         return Khotan("khotan", authorize=authorize, settings=settings)
 
     return build

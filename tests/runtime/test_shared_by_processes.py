@@ -10,9 +10,9 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from khotan_cli.runtime.store import migrate
 from tests.support.children import end_with_parent
 from tests.support.loopback import Answer, Asked, as_json, threaded_loopback
+from tests.support.migrated import upgrade
 from tests.support.project import SECRET
 
 PROCESSES = 3
@@ -72,7 +72,7 @@ def run_workers(work: str, database_url: str, base: str, *, processes: int = PRO
 
 @pytest.fixture
 def migrated(database_url: str, tmp_path: Path) -> str:
-    migrate.upgrade(database_url, tmp_path)
+    upgrade(database_url, tmp_path)
     return database_url
 
 

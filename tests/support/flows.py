@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 
-from khotan_cli.runtime.store import migrate
+from tests.support import migrated
 from tests.support.loopback import Answer, Asked, as_json
 from tests.support.project import Project, start_forked
 
@@ -142,7 +142,7 @@ def flows_project(
     (package / "flows" / "items.py").write_text(FLOWS + flows)
     for name, text in (extra or {}).items():
         (package / name).write_text(text)
-    migrate.upgrade(database_url, folder)
+    migrated.upgrade(database_url, folder)
     with connection(database_url) as run:
         run(TABLE)
     secret = "flows-only-5f1c0b0d9a4e4f7d8b6a2c3e1f0a9b8c"

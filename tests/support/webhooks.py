@@ -16,9 +16,9 @@ from typing import Any
 
 import httpx
 
-from khotan_cli.runtime.store import migrate
 from khotan_cli.runtime.webhooks import signatures
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
+from tests.support import migrated
 from tests.support.children import end_with_parent
 from tests.support.flows import connection
 from tests.support.project import Project
@@ -97,7 +97,7 @@ def webhook_project(
     (package / "app.py").write_text(app)
     (package / "plugs" / "shop.py").write_text(PLUG.format(base_url=base_url))
     (package / "wires" / "shop.py").write_text((whole or WIRE) + wire)
-    migrate.upgrade(database_url, folder)
+    migrated.upgrade(database_url, folder)
     with connection(database_url) as run:
         run("CREATE TABLE seen (id TEXT NOT NULL, amount INTEGER)")
     env = {

@@ -19,7 +19,7 @@ OPTION = "pgbouncer"
 """Parameter of DATABASE_URL that says it without a look: `?pgbouncer=true`, or `false`. The driver does not get it."""
 _TRUE, _FALSE = frozenset(("true", "1", "yes", "on")), frozenset(("false", "0", "no", "off"))
 _ATTEMPTS = 3
-_SECONDS = 3.0
+_SECONDS = 10.0
 
 
 def declared(url: URL) -> bool | None:

@@ -19,11 +19,11 @@ from khotan_cli.runtime.flows.execution import execute
 from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.records.caches import Cache
 from khotan_cli.runtime.records.resources import Resource
-from khotan_cli.runtime.store import migrate
 from khotan_cli.runtime.store.crypto import Cipher
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.runs import RunData
 from khotan_cli.runtime.store.vars import DatabaseVarStore
+from tests.support import migrated
 from tests.support.flows import Source
 from tests.support.loopback import Loopback, loopback
 
@@ -97,7 +97,7 @@ async def host(database_url: str, tmp_path: Path, shop: Shop) -> AsyncIterator[H
 @asynccontextmanager
 async def host_at(database_url: str, tmp_path: Path, shop: Shop) -> AsyncIterator[Host]:
     """A host on a database that is migrated for it."""
-    migrate.upgrade(database_url, tmp_path)
+    migrated.upgrade(database_url, tmp_path)
     database = Database(database_url, tmp_path)
     store = DatabaseVarStore(database, Cipher(SECRET))
     shop.bind(store, ttl=60.0)

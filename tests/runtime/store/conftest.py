@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from khotan_cli.runtime.store import migrate
 from khotan_cli.runtime.store.crypto import Cipher
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.vars import DatabaseVarStore
+from tests.support import migrated
 from tests.support.children import end_with_parent
 
 Spawn = Callable[..., "subprocess.Popen[str]"]
@@ -21,7 +21,7 @@ Spawn = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def migrated_url(database_url: str, tmp_path: Path) -> str:
-    migrate.upgrade(database_url, tmp_path)
+    migrated.upgrade(database_url, tmp_path)
     return database_url
 
 

@@ -248,10 +248,10 @@ async def test_a_connection_that_the_server_dropped_is_replaced(postgres_url: st
     migrate.upgrade(postgres_url, tmp_path)
     database = Database(postgres_url, tmp_path)
     await database.ping()
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+        connection.execute(f"SELECT pg_terminate_backend(pid) {others}")
+        while connection.execute(f"SELECT 1 {others}").fetchone():  # the backend says so to its client, then it is gone
+            await asyncio.sleep(0.01)
     await database.ping()
     await database.dispose()

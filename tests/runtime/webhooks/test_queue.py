@@ -12,20 +12,20 @@ from typing import Any
 import psycopg
 import pytest
 
-from khotan_cli.runtime.store import migrate
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.deliveries import ORDERED_LOCK, DeliveryStore
 from khotan_cli.runtime.store.events import Delivery, EventStore, Incoming
 from khotan_cli.runtime.store.runs import RunStore
 from khotan_cli.runtime.webhooks.places import chosen
+from tests.support import migrated
 from tests.support.flows import connection, worker
 from tests.support.webhooks import order, send, served_app, wait_for, webhook_project
 
 
 @pytest.fixture
 async def database(database_url: str, tmp_path: Path) -> AsyncIterator[Database]:
-    migrate.upgrade(database_url, tmp_path)
+    migrated.upgrade(database_url, tmp_path)
     database = Database(database_url, tmp_path)
     yield database
     await database.dispose()
@@ -78,7 +78,7 @@ async def test_of_several_runs_of_one_event_and_key_one_runs_at_a_time(database:
 
 
 async def test_many_workers_begin_one_run_of_a_key_at_a_time(postgres_url: str, tmp_path: Path) -> None:
-    migrate.upgrade(postgres_url, tmp_path)
+    migrated.upgrade(postgres_url, tmp_path)
     database = Database(postgres_url, tmp_path)
     runs, queue, active = RunStore(database), DeliveryStore(database), set[str]()
     await store(database, *[keyed("K")] * 12)
@@ -103,7 +103,7 @@ async def test_many_workers_begin_one_run_of_a_key_at_a_time(postgres_url: str, 
 
 
 async def test_what_another_worker_is_about_to_begin_counts_as_running(postgres_url: str, tmp_path: Path) -> None:
-    migrate.upgrade(postgres_url, tmp_path)
+    migrated.upgrade(postgres_url, tmp_path)
     database = Database(postgres_url, tmp_path)
     await store(database, keyed("K"), keyed("K"))
     with psycopg.connect(postgres_url) as other, connection(postgres_url) as run:

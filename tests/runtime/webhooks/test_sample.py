@@ -13,7 +13,6 @@ import pytest
 from khotan_cli.errors import UsageError
 from khotan_cli.runtime import Plug, Wire, signatures
 from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.store import migrate
 from khotan_cli.runtime.store.crypto import Cipher
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.vars import DatabaseVarStore
@@ -22,6 +21,7 @@ from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule
 from khotan_cli.runtime.webhooks.sample import signed_sample
 from khotan_cli.runtime.webhooks.schemes import Refused, Scheme
+from tests.support import migrated
 
 BASE = "https://shop.example.test/api/khotan"
 
@@ -35,7 +35,7 @@ shop = Shop(name="shop")
 
 @pytest.fixture
 async def webhooks(sqlite_url: str, tmp_path: Path) -> AsyncIterator[WebhookHost]:
-    migrate.upgrade(sqlite_url, tmp_path)
+    migrated.upgrade(sqlite_url, tmp_path)
     database = Database(sqlite_url, tmp_path)
     store = DatabaseVarStore(database, Cipher("samples-only-5f1c0b0d9a4e4f7d8b6a2c3e1f0a9b8c"))
     host = Host(database, store, {"shop": shop}, {}, {}, {})

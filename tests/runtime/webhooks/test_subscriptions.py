@@ -12,13 +12,13 @@ import pytest
 from khotan_cli.errors import KhotanError
 from khotan_cli.runtime import Plug, SubscribeContext, Subscription, Var, Wire, signatures
 from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.store import migrate
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.crypto import Cipher
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.vars import DatabaseVarStore
 from khotan_cli.runtime.webhooks.host import WebhookHost
 from khotan_cli.runtime.webhooks.subscriptions import Subscriptions
+from tests.support import migrated
 
 URL = "https://shop.example.test/api/khotan/webhook/shop"
 SECRETS = ("whsec_of_the_wire_0123456789", "key_of_the_wire_0123456789")
@@ -59,7 +59,7 @@ def wire() -> Wire:
 
 @pytest.fixture
 async def webhooks(wire: Wire, sqlite_url: str, tmp_path: Path) -> AsyncIterator[WebhookHost]:
-    migrate.upgrade(sqlite_url, tmp_path)
+    migrated.upgrade(sqlite_url, tmp_path)
     database = Database(sqlite_url, tmp_path)
     store = DatabaseVarStore(database, Cipher("subscriptions-5f1c0b0d9a4e4f7d8b6a2c3e1f0a9b"))
     host = Host(database, store, {"shop": wire.plug}, {}, {}, {})
