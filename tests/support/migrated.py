@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import psycopg
+from psycopg import sql
 from sqlalchemy.engine import make_url
 
 from khotan_cli.runtime.store import migrate
@@ -53,8 +54,9 @@ def _from_template(url: str) -> bool:
     with connection as admin:
         _make_template(admin, url)
         with contextlib.suppress(psycopg.errors.ObjectInUse):
-            admin.execute(f'DROP DATABASE "{parsed.database}"')
-            admin.execute(f'CREATE DATABASE "{parsed.database}" TEMPLATE {_TEMPLATE}')
+            name, template = sql.Identifier(str(parsed.database)), sql.Identifier(_TEMPLATE)
+            admin.execute(sql.SQL("DROP DATABASE {}").format(name))
+            admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, template))
             return True
     return False
 
