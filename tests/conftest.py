@@ -11,9 +11,10 @@ import pytest
 
 from tests.support.postgres import PostgresMissing, PostgresServer, running_server
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # Run in the background: a shell has Ctrl-C ignored there, and programs that tests start would inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for _ignored, _default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    # Run in the background or under nohup: a shell has these ignored there, and programs that tests start would inherit that.
+    if signal.getsignal(_ignored) is signal.SIG_IGN:
+        signal.signal(_ignored, _default)
 
 
 @pytest.fixture(autouse=True)
