@@ -1,8 +1,9 @@
 """Runs of flows that this process does not have: they go back to the queue, for a worker that has the flow.
 
 During a rolling deploy, workers with old and new code take runs from one queue. A worker that lacks a run's flow does not
-begin the run: it enqueues a successor of the queue's entry, after a pause that doubles from 1 s to 60 s. A run that has
-waited for a day fails with `unknown_flow`, as the runs of missing handlers do (`webhooks/deliver.py`).
+begin the run: it enqueues a successor of the queue's entry, after a pause that doubles from 1 s to 60 s. While a worker with
+other code is listed, the pause is at most 4 s for the first minutes. A run that has waited for a day fails with `unknown_flow`,
+as the runs of missing handlers do (`webhooks/deliver.py`).
 """
 
 from __future__ import annotations
@@ -20,13 +21,20 @@ from khotan_cli.runtime.store.runs import ACTIVE, RunData
 PATIENCE = timedelta(days=1)
 """For how long a run waits for a worker that has its flow."""
 _LONGEST_PAUSE = 60.0
+_DEPLOY_PAUSE = 4.0
+_DEPLOY_PAUSES = 60
+"""How many of the short pauses a run gets: four minutes, in which old and new code work side by side."""
 
 logger = logging.getLogger("khotan.flows")
 
 
-def pause_after(number: int) -> float:
-    """Seconds before the successor of that number, counted from 1, is taken from the queue: 1, 2, 4, … 60."""
-    return min(_LONGEST_PAUSE, 2.0 ** min(number - 1, 10))
+def pause_after(number: int, *, deploying: bool = False) -> float:
+    """Seconds before the successor of that number, counted from 1, is taken from the queue: 1, 2, 4, … 60.
+
+    deploying: whether a worker with other code works beside this one; then 1, 2, 4, 4, … for the first 60 successors.
+    """
+    longest = _DEPLOY_PAUSE if deploying and number <= _DEPLOY_PAUSES else _LONGEST_PAUSE
+    return min(longest, 2.0 ** min(number - 1, 10))
 
 
 def lacking(host: Host, row: RunData) -> bool:
@@ -60,7 +68,9 @@ async def handed_back(host: Host, workflow_id: str, run_id: str) -> bool:
     row = await patiently(lambda: host.runs.get(run_id))
     if row is None or row.status not in ACTIVE or row.cancel_requested or not lacking(host, row) or overdue(row):
         return False
-    pause = pause_after(successor_number(workflow_id) + 1)
+    workers = await patiently(host.workers.all)
+    deploying = any(worker.code != host.code for worker in workers)
+    pause = pause_after(successor_number(workflow_id) + 1, deploying=deploying)
 
     async def back() -> None:
         async with host.database.writing() as session:

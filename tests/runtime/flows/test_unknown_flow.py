@@ -114,6 +114,11 @@ def test_pauses_double_up_to_a_minute(number: int, seconds: int) -> None:
     assert pause_after(number) == seconds
 
 
+@pytest.mark.parametrize(("number", "seconds"), [(1, 1), (2, 2), (3, 4), (4, 4), (60, 4), (61, 60)])
+def test_pauses_are_short_for_some_minutes_while_other_code_works_beside(number: int, seconds: int) -> None:
+    assert pause_after(number, deploying=True) == seconds
+
+
 async def test_cancel_and_sweep_take_the_successors_along(host: Host, shop: Shop, declare: Any) -> None:
     dispatcher, run_id = await handed_back(host, shop, declare)
     assert await states(host) == {run_id: "SUCCESS", f"{run_id}~1": "DELAYED"}
