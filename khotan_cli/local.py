@@ -15,6 +15,7 @@ import httpx
 
 from khotan_cli.client import CALL_SECONDS, ApiClient, CliSignature
 from khotan_cli.errors import AppImportError, ConfigError, KhotanError
+from khotan_cli.runtime.event_loop import new_event_loop
 from khotan_cli.settings import Settings, require_project
 
 T = TypeVar("T")
@@ -164,7 +165,7 @@ class _Loop:
     """An event loop in a thread of its own, for as long as the command runs."""
 
     def __enter__(self) -> _Loop:
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="khotan", daemon=True)
         self._thread.start()
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 import khotan_cli
+from khotan_cli.runtime import event_loop
 
 POSIX_ONLY = ["fcntl", "grp", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty"]
 """Modules that the standard library's documentation lists as available on Unix only."""
@@ -108,3 +110,21 @@ def test_no_keys_are_read_where_there_is_no_termios(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "termios", None)
     with Keys() as keys:
         assert list(keys.pressed(0)) == []
+
+
+def test_every_event_loop_of_khotan_is_one_that_psycopg_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = Path(khotan_cli.__file__).parent
+    own = package / "runtime" / "event_loop.py"
+    started = {"run", "new_event_loop", "Runner"}
+    offenders = [
+        f"{path}:{node.lineno}"
+        for path in package.rglob("*.py")
+        if path != own
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        if node.value.id == "asyncio" and node.attr in started
+    ]
+    assert offenders == []
+    monkeypatch.setattr("sys.platform", "win32")
+    with asyncio.Runner(loop_factory=event_loop.new_event_loop) as runner:
+        assert isinstance(runner.get_loop(), asyncio.SelectorEventLoop)

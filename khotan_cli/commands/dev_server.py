@@ -71,6 +71,8 @@ def serve(app: str, *, reload: bool, **options: Any) -> None:
 
     Raises SystemExit where the app cannot be served. No server process is left when this function returns or raises.
     """
+    if sys.platform == "win32":
+        options["loop"] = "khotan_cli.runtime.event_loop:new_event_loop"
     if not reload:
         uvicorn.run(app, **options)
         return

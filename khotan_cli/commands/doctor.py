@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from khotan_cli.commands.show_times import when
 from khotan_cli.console import console
 from khotan_cli.errors import KhotanError, SecretMissing
 from khotan_cli.options import options
+from khotan_cli.runtime import event_loop
 
 Outcome = Literal["ok", "warning", "failed"]
 _MARKS: dict[Outcome, tuple[str, str]] = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "bold red")}
@@ -121,11 +121,11 @@ def _pooler(settings: Any) -> Iterator[Check]:
             await database.dispose()
 
     try:
-        if not asyncio.run(look(settings.database_url)):
+        if not event_loop.run(look(settings.database_url)):
             return
         found = "DATABASE_URL leads to a connection pooler in transaction mode: prepared statements are off"
         own = settings.worker_database_url
-        if own and not asyncio.run(look(own)):
+        if own and not event_loop.run(look(own)):
             yield Check("pooler", "ok", f"{found}; workers use KHOTAN_WORKER_DATABASE_URL")
             return
     except KhotanError as exc:
@@ -149,7 +149,7 @@ def _pauses(settings: Any) -> Iterator[Check]:
             await database.dispose()
 
     try:
-        paused = asyncio.run(look())
+        paused = event_loop.run(look())
     except KhotanError as exc:
         yield _failed("pauses", exc)
         return
@@ -175,7 +175,7 @@ def _stored_values(settings: Any) -> Check:
             await database.dispose()
 
     try:
-        total, broken = asyncio.run(look())
+        total, broken = event_loop.run(look())
     except KhotanError as exc:
         return _failed("stored values", exc)
     if not broken:

@@ -14,6 +14,7 @@ import typer
 from khotan_cli.console import console
 from khotan_cli.errors import KhotanError
 from khotan_cli.options import options
+from khotan_cli.runtime import event_loop
 
 
 def worker(
@@ -36,7 +37,7 @@ def worker(
     logging.getLogger("khotan").setLevel(logging.INFO)
     khotan = load_khotan(settings)
     _tune()
-    asyncio.run(_work(khotan, grace))
+    event_loop.run(_work(khotan, grace))
 
 
 def _tune() -> None:

@@ -18,7 +18,7 @@ from khotan_cli.sandbox.data import PRODUCTS
 from khotan_cli.sandbox.listings import corrected, documented
 from khotan_cli.sandbox.tour import sandbox
 from tests.support.children import end_with_parent
-from tests.support.services import free_port
+from tests.support.ports import free_port
 
 # One worker tells the whole story once: it starts two dozen processes, which on a busy machine take their time.
 pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(600)]

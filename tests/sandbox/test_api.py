@@ -13,7 +13,7 @@ import pytest
 from khotan_cli.sandbox import access
 from khotan_cli.sandbox.data import CUSTOMERS, ORDERS, PRODUCTS, catalogue
 from khotan_cli.sandbox.tour import sandbox
-from tests.support.services import free_port
+from tests.support.ports import free_port
 
 BEARER = {"Authorization": f"Bearer {access.BEARER_TOKEN}"}
 

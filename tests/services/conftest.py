@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ports import free_port
 from tests.support.services import (
     NODE_FOLDER,
     ROOT,
     SHARED,
     Service,
-    free_port,
     java,
     node,
     node_module,

@@ -188,7 +188,7 @@ class Registry(threading.Thread):
     def _heard(self, body: bytes, fields: dict[str, str]) -> bool:
         self.tries += 1
         try:
-            return httpx.post(self._url(), content=body, headers=fields, timeout=5).is_success
+            return httpx.post(self._url(), content=body, headers=fields, timeout=60).is_success
         except httpx.TransportError:
             return False
 

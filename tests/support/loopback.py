@@ -157,9 +157,9 @@ def threaded_loopback(handler: Handler) -> Iterator[Loopback]:
         ended.set()
 
     threading.Thread(target=thread, daemon=True).start()
-    ready.wait(60)
+    ready.wait()
     try:
         yield holder[0]
     finally:
         loop.call_soon_threadsafe(stop.set)
-        ended.wait(60)
+        ended.wait()

@@ -15,7 +15,8 @@ from typing import Any
 import psycopg
 from sqlalchemy.engine import make_url
 
-from tests.support.services import free_port, missing
+from tests.support.ports import free_port
+from tests.support.services import missing
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -45,14 +44,6 @@ def missing(what: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(f"{what}; with CI=true that is a failure", pytrace=False)
     pytest.skip(what)
-
-
-def free_port() -> int:
-    """A loopback port that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def node() -> str:
@@ -103,7 +94,7 @@ def running(command: Sequence[str], port: int, *, path: str = "/") -> Iterator[S
         finally:
             assert guard.stdin is not None
             guard.stdin.close()
-            guard.wait(60)
+            guard.wait()
 
 
 def _wait(guard: subprocess.Popen[bytes], url: str, command: Sequence[str], log: object) -> None:

@@ -22,7 +22,8 @@ from pathlib import Path
 from khotan_cli.runtime.store import migrate
 from tests.support.flows import flows_project, worker
 from tests.support.project import dev_server, write_project
-from tests.support.services import free_port, running
+from tests.support.ports import free_port
+from tests.support.services import running
 from tests.support.webhooks import served_app, webhook_project
 
 def main(folder):

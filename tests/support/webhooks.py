@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
 from tests.support import migrated
 from tests.support.children import end_with_parent
 from tests.support.flows import connection
+from tests.support.ports import free_port
 from tests.support.project import Project
 
 SIGNING_SECRET = "whsec_signing_only_0123456789"
@@ -113,9 +113,7 @@ class Served:
     """The project's app behind uvicorn in a process of its own."""
 
     def __init__(self, project: Project, **env: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         words = [sys.executable, "-m", "uvicorn", "khotan.app:app", "--port", str(self.port), "--log-level", "warning"]
         words += ["--h11-max-incomplete-event-size", "262144"]  # so that large header fields are the app's to refuse

@@ -18,6 +18,7 @@ import psycopg
 from sqlalchemy import Engine as SyncEngine
 
 from khotan_cli.errors import ConfigError, KhotanError
+from khotan_cli.runtime import event_loop
 from khotan_cli.runtime.flows.execution import execute, tell
 from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.lanes import Lanes
@@ -245,7 +246,7 @@ class Engine:
             finally:
                 await self._host.database.dispose()
 
-        asyncio.run(done())
+        event_loop.run(done())
 
     async def _sign_in(self) -> None:
         """List this worker with the code that it runs; forget those that are gone."""

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from khotan_cli.runtime.event_loop import new_event_loop
 from khotan_cli.runtime.flows.contain import contained, leaving
 
 T = TypeVar("T")
@@ -23,7 +24,7 @@ class Lane:
     """A thread and its event loop. `leave` is awaited in it before it ends, to close what belongs to the loop."""
 
     def __init__(self, number: int, leave: Callable[[], Awaitable[None]]) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_event_loop()
         self._leave = leave
         self._stopping = self._ended = False
         self._thread = threading.Thread(target=self._run, name=f"khotan-lane-{number}", daemon=True)

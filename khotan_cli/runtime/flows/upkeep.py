@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 
 from khotan_cli.errors import KhotanError
+from khotan_cli.runtime import event_loop
 from khotan_cli.runtime.flows.dispatch import Dispatcher
 from khotan_cli.runtime.store.base import utc_now
 
@@ -41,7 +42,7 @@ class Upkeep:
 
     def run(self, stopping: threading.Event) -> None:
         """Until told to stop, in a thread of its own."""
-        asyncio.run(self._loop(stopping))
+        event_loop.run(self._loop(stopping))
 
     async def _loop(self, stopping: threading.Event) -> None:
         reconciled = swept = time.monotonic() - _SWEEP_SECONDS

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from khotan_cli.errors import DatabaseBusy, DatabaseUnreachable, KhotanError
+from khotan_cli.runtime import event_loop
 from khotan_cli.runtime.flows.contain import contained
 from khotan_cli.runtime.flows.context import FlowContext
 from khotan_cli.runtime.flows.execution import run_function, tell
@@ -66,7 +67,7 @@ class Deliverer:
 
     def run(self, worker: str, lanes: Lanes, stopping: threading.Event) -> None:
         """In a thread of its own."""
-        asyncio.run(self._run(worker, lanes, stopping))
+        event_loop.run(self._run(worker, lanes, stopping))
 
     async def _run(self, worker: str, lanes: Lanes, stopping: threading.Event) -> None:
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()

@@ -36,7 +36,7 @@ async def test_hooks_are_told_of_a_flow_that_never_yields(host: Host, shop: Shop
 
     @inflow(shop, timeout=0.1, hooks=noted(told))
     async def blocks(ctx: FlowContext) -> None:
-        go_on.wait(60)
+        go_on.wait()
 
     host.flows["blocks"] = blocks  # type: ignore[index]
     engine = Engine(host, concurrency=1)

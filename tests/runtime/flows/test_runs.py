@@ -481,7 +481,7 @@ async def test_a_result_that_is_none_fails_at_once(run: Run, shop: Shop, result:
     async def flow(ctx: FlowContext) -> RunResult:
         return RunResult(**result)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(90):
         row = await run(flow)
     assert (row.status, row.error["error"], counts(row)) == ("failed", "flow_failed", {})
     assert words in row.error["message"] and "'flow'" in row.error["message"]

@@ -124,7 +124,7 @@ async def test_an_event_that_comes_as_another_is_committed_is_committed_too(data
     inbox = Inbox(EventStore(database), lambda: None)
     for number in range(5):  # each at the very moment the one before is done
         event = Incoming("shop", f"evt_{number}", "order.paid", "POST", {}, "", b"{}")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(90):
             assert (await inbox.put(event)).new
     await database.dispose()
 
