@@ -67,7 +67,7 @@ def _base_url(text: str) -> httpx.URL:
 def _in_process(settings: Settings, engine: bool) -> Iterator[ApiClient]:
     # What the user's code prints must not mix with the one document on stdout.
     with redirect_stdout(sys.stderr), _said_once():
-        khotan = load_khotan(settings)
+        khotan = load_khotan(settings.for_worker() if engine else settings)
         with _Loop() as loop:
             loop.run(khotan.__aenter__())
             try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
@@ -50,7 +50,7 @@ class Settings(BaseSettings):
         default=DEFAULT_DATABASE_URL, validation_alias=AliasChoices("DATABASE_URL", "database_url")
     )
     worker_database_url: str = ""
-    """URL of the same database for `khotan worker`, where `database_url` leads to a pooler in transaction mode."""
+    """URL of the same database for processes that run flows, where `database_url` leads to a pooler in transaction mode."""
     env: Environment = "production"
     debug: bool = False
     output: Literal["", "json", "text"] = ""
@@ -100,6 +100,10 @@ class Settings(BaseSettings):
         if value and not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/")
+
+    def for_worker(self) -> Self:
+        """The settings of a process that runs flows: its database is `worker_database_url` where that is set."""
+        return self.model_copy(update={"database_url": self.worker_database_url or self.database_url})
 
     @property
     def app_import(self) -> str:

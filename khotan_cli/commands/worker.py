@@ -28,9 +28,7 @@ def worker(
     """Run flows and their schedules until stopped (SIGTERM, Ctrl-C). On PostgreSQL any number of workers share the work."""
     if concurrency is not None:
         os.environ["KHOTAN_CONCURRENCY"] = str(concurrency)
-    settings = options.settings()
-    if settings.worker_database_url:
-        settings = settings.model_copy(update={"database_url": settings.worker_database_url})
+    settings = options.settings().for_worker()
     from khotan_cli.local import load_khotan
 
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")

@@ -96,8 +96,12 @@ def test_a_project_behind_a_pooler(postgres_url: str, tmp_path: Path) -> None:
             waited = project.khotan("flows", "trigger", "items", "--wait").json
             listed = project.khotan("flows", "runs").json
             running.stop()
+        alone = project.khotan("flows", "trigger", "items", "--wait")
+        alone_past_it = project.khotan("flows", "trigger", "items", "--wait", env=direct)
         dry = project.khotan("flows", "trigger", "items", "--dry-run").json
     assert [row["status"] for row in rows] == ["completed"] * 3
+    assert (alone.code, alone.json["error"]) == (2, "pooled_database"), "no worker is there, and none can be here"
+    assert alone_past_it.json["status"] == "completed"
     assert (waited["status"], listed["total"], dry["counts"]["extracted"]) == ("completed", 4, 30)
 
 
