@@ -11,6 +11,7 @@ import pytest
 
 from khotan_cli.scaffold.plug import auth_kinds
 from tests.commands.test_init import actions, files, khotan
+from tests.support.checkers import checker_environment
 from tests.support.terminal import at_terminal
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -132,10 +133,9 @@ def test_the_tree_is_the_golden_one(every_kind: Path) -> None:
     ],
     ids=lambda words: " ".join(words[:2]),
 )
-def test_generated_code_is_clean_as_it_comes(every_kind: Path, tool: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", *tool], check=False, cwd=every_kind, capture_output=True, text=True, timeout=300
-    )
+def test_generated_code_is_clean_as_it_comes(every_kind: Path, tmp_path: Path, tool: list[str]) -> None:
+    command, env = [sys.executable, "-m", *tool], checker_environment(tmp_path)
+    done = subprocess.run(command, check=False, cwd=every_kind, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import khotan_cli.runtime as runtime
+from tests.support.checkers import checker_environment
 
 PINNED = """
 ApiKeyAuth AuthError AuthorizationRequest BasicAuth BearerAuth Cache CallContext CursorPaginator CustomAuth Endpoint
@@ -112,7 +113,8 @@ def test_type_checkers_see_what_a_call_returns(tmp_path: Path, tool: list[str], 
     good.write_text(SAMPLE + more)
     wrong.write_text(SAMPLE + WRONG)
     command = [sys.executable, "-m", *tool, good.name, wrong.name]
-    done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
+    env = checker_environment(tmp_path)
+    done = subprocess.run(command, check=False, cwd=tmp_path, env=env, capture_output=True, text=True)
     last = len(wrong.read_text().splitlines())
     errors = [line for line in done.stdout.splitlines() if "error:" in line]
     assert done.returncode == 1 and len(errors) == 1, done.stdout
