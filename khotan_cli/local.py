@@ -71,11 +71,11 @@ def _in_process(settings: Settings, engine: bool) -> Iterator[ApiClient]:
         with _Loop() as loop:
             loop.run(khotan.__aenter__())
             try:
-                from khotan_cli.runtime.api import build_api
+                from khotan_cli.runtime.api.asgi import ManagementApi
 
                 if engine:
                     loop.run(khotan.services.ensure_engine())
-                api = httpx.ASGITransport(_trusted(build_api(lambda: khotan.services)), raise_app_exceptions=False)
+                api = httpx.ASGITransport(_trusted(ManagementApi(lambda: khotan.services)), raise_app_exceptions=False)
                 with httpx.Client(
                     transport=_LocalTransport(api, loop), base_url="http://khotan.local", timeout=CALL_SECONDS
                 ) as http:

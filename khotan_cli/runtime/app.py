@@ -124,11 +124,11 @@ class Khotan:
 
     def install(self, app: FastAPI) -> None:
         """Add the management API to an application of yours; its own lifespan goes on running inside khotan's."""
-        from khotan_cli.runtime.api import build_api
+        from khotan_cli.runtime.api.asgi import ManagementApi
         from khotan_cli.runtime.api.startup import StartUpErrors
 
         failed: list[KhotanError] = []
-        app.mount(API_PATH, build_api(lambda: self.services))
+        app.mount(API_PATH, ManagementApi(lambda: self.services))
         app.add_middleware(StartUpErrors, failed=failed)
         inner = app.router.lifespan_context
 

@@ -1,38 +1,56 @@
-"""What routes ask of a request: its services, and whether it came from this process."""
+"""Who may call the management API, and what operations ask of a call. Nobody may, unless something says so."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Annotated
 
-from fastapi import Depends, Request
-
 from khotan_cli.errors import Unauthorized
+from khotan_cli.runtime.api.calls import Call
+from khotan_cli.runtime.api.operations import Depends
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.services import Services
+from khotan_cli.signing import SCHEME
 
 LOCAL_SCOPE = "khotan.local"
 """Key that the in-process transport puts into the ASGI scope. A server builds the scope itself: no HTTP client can set it."""
 
 
-async def get_services(request: Request) -> Services:
-    services: Services = request.app.state.services()
-    if not services.bound:
-        await services.bind()
-    return services
+async def require_access(call: Call) -> None:
+    """Raises Unauthorized, unless the caller is in-process, signed in development, or accepted by `authorize`."""
+    services = call.services
+    if call.local or await _signed(call):
+        return
+    if services.authorize is False and services.settings.env != "production":
+        return
+    if callable(services.authorize):
+        answer = services.authorize(call.request())
+        if (await answer if inspect.isawaitable(answer) else answer) is True:
+            return
+        raise Unauthorized("The application's authorize refused the request", hint="Sign in, or send its credential.")
+    raise Unauthorized(
+        "The management API refuses requests that nothing authorizes",
+        hint="Give Khotan() an authorize=function_of_the_request. In development the khotan command signs its requests: "
+        "it needs the server's KHOTAN_SECRET.",
+    )
 
 
-def is_local(request: Request) -> bool:
-    """Whether the caller is the command line in this very process, which holds database and secret anyway."""
-    return request.scope.get(LOCAL_SCOPE) is True
+async def _signed(call: Call) -> bool:
+    header = call.headers.get("authorization", "")
+    verifier = call.services.verifier
+    if not header.startswith(SCHEME + " ") or not call.services.development or verifier is None:
+        return False
+    return verifier.verify(header, call.method, call.target, await call.read())
 
 
-def may_debug(request: Request, services: Services) -> bool:
-    return is_local(request) or (services.settings.debug and services.settings.env != "production")
+def may_debug(call: Call) -> bool:
+    settings = call.services.settings
+    return call.local or (settings.debug and settings.env != "production")
 
 
-def require_debug(request: Request) -> None:
+def require_debug(call: Call) -> None:
     """Raises Unauthorized where debugging is off."""
-    if not may_debug(request, request.app.state.services()):
+    if not may_debug(call):
         raise Unauthorized(
             "Debug routes are off",
             code="debug_disabled",
@@ -40,10 +58,18 @@ def require_debug(request: Request) -> None:
         )
 
 
-CurrentServices = Annotated[Services, Depends(get_services)]
+async def bound_services(call: Call) -> Services:
+    """The app's services, plugs bound to the database where it is there. Raises KhotanError."""
+    if not call.services.bound:
+        await call.services.bind()
+    return call.services
+
+
+CurrentServices = Annotated[Services, Depends(bound_services)]
 
 
 def named_plug(plug: str, services: CurrentServices) -> Plug:
+    """Raises UnknownName with the nearest."""
     return services.registry.plug(plug)
 
 

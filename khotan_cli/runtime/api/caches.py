@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from fastapi import APIRouter
-
 from khotan_cli.errors import KhotanError, UnknownName
 from khotan_cli.runtime.api.access import CurrentServices
-from khotan_cli.runtime.api.authorize import GuardedRoute
+from khotan_cli.runtime.api.operations import Router
 from khotan_cli.runtime.api.plugs import Limit, Offset
 from khotan_cli.runtime.api.schemas import Listing, listing
 from khotan_cli.runtime.api.schemas_records import CacheInfo, CacheListing, Deleted, EntryInfo, EntryShown, EntryValue
@@ -17,7 +15,7 @@ from khotan_cli.runtime.flows.state import CURSORS
 from khotan_cli.runtime.records.caches import CacheHandle
 from khotan_cli.runtime.services import Services
 
-router = APIRouter(prefix="/caches", tags=["caches"], route_class=GuardedRoute)
+router = Router("/caches", tags=["caches"])
 
 
 @router.get("")

@@ -8,13 +8,11 @@ import time
 from typing import Any
 
 import httpx
-from fastapi import APIRouter, Depends
 
 from khotan_cli.errors import KhotanError, PlugError, UsageError
 from khotan_cli.runtime.api.access import CurrentPlug, CurrentServices, require_debug
-from khotan_cli.runtime.api.authorize import GuardedRoute
 from khotan_cli.runtime.api.describe import plug_info, plug_summary
-from khotan_cli.runtime.api.errors import masked
+from khotan_cli.runtime.api.operations import Router
 from khotan_cli.runtime.api.plugs import Limit, Offset
 from khotan_cli.runtime.api.schemas import (
     BodyKind,
@@ -40,7 +38,7 @@ from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.registry import described
 
-router = APIRouter(prefix="/debug", tags=["debug"], route_class=GuardedRoute, dependencies=[Depends(require_debug)])
+router = Router("/debug", tags=["debug"], needs=[require_debug])
 
 
 @router.get("")
@@ -213,3 +211,10 @@ def _readable(response: httpx.Response, masker: Masker) -> tuple[Any, str | None
         except (UnicodeDecodeError, LookupError):
             text = masker.text(response.content.decode("utf-8", "surrogateescape"))
             return None, base64.b64encode(text.encode("utf-8", "surrogateescape")).decode(), "base64"
+
+
+def masked(error: KhotanError, masker: Masker) -> KhotanError:
+    """The error with secrets masked, in place: a message may quote a URL or the start of a body."""
+    error.message, error.hint = masker.text(error.message), masker.text(error.hint)
+    error.details = masker.value(error.details)
+    return error

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
+from typing import Any
 
-from khotan_cli.runtime.api.authorize import GuardedRoute
+from khotan_cli.runtime.api.calls import Call
+from khotan_cli.runtime.api.operations import Router
 
-router = APIRouter(route_class=GuardedRoute)
+router = Router()
 
 
-@router.get("/openapi.json", include_in_schema=False)
-async def openapi(request: Request) -> JSONResponse:
+@router.get("/openapi.json", documented=False)
+async def openapi(call: Call) -> dict[str, Any]:
     """The API's OpenAPI document. Access follows `authorize`, as for every other route: the document names all of them.
 
     `servers` holds the path that the API is mounted at, as in FastAPI's own document.
     """
-    document = dict(request.app.openapi())
-    if mounted := request.scope.get("root_path", "").rstrip("/"):
-        document["servers"] = [{"url": mounted}]
-    return JSONResponse(document)
+    from khotan_cli.runtime.api.openapi import document
+
+    return {**document(), **({"servers": [{"url": call.mount}]} if call.mount else {})}

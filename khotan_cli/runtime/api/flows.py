@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from pydantic import Field
 
 from khotan_cli.runtime.api.access import CurrentServices
-from khotan_cli.runtime.api.authorize import GuardedRoute
+from khotan_cli.runtime.api.operations import Depends, Router
 from khotan_cli.runtime.api.plugs import Limit, Offset
 from khotan_cli.runtime.api.schemas import Listing, listing
 from khotan_cli.runtime.api.schemas_flows import (
@@ -29,7 +29,7 @@ from khotan_cli.runtime.flows.dryrun import dry_run
 from khotan_cli.runtime.flows.kept import KeptState
 from khotan_cli.runtime.records.caches import json_value
 
-router = APIRouter(prefix="/flows", tags=["flows"], route_class=GuardedRoute)
+router = Router("/flows", tags=["flows"])
 
 
 def named_flow(flow: str, services: CurrentServices) -> Flow:
@@ -78,7 +78,7 @@ async def show_state(
 
 @router.delete("/{flow}/state")
 async def reset_state(
-    flow: CurrentFlow, services: CurrentServices, reset: Annotated[list[str], Query(min_length=1)]
+    flow: CurrentFlow, services: CurrentServices, reset: Annotated[list[str], Field(min_length=1)]
 ) -> StateReset:
     """Delete parts of the state: `cursor:NAME`, `sent:DESTINATION`, `sent:DESTINATION:KEY`, `all`."""
     removed = await KeptState(services.host, flow).reset(reset)

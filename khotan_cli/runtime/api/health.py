@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
-
 from khotan_cli import __version__
 from khotan_cli.errors import DatabaseNotMigrated, KhotanError
+from khotan_cli.runtime.api.calls import Call
+from khotan_cli.runtime.api.operations import Router
 from khotan_cli.runtime.api.schemas import DatabaseHealth, Health
-from khotan_cli.runtime.services import Services
 
-router = APIRouter(tags=["health"])
+router = Router(tags=["health"], guarded=False)
 
 
 @router.get("/health")
-async def health(request: Request) -> Health:
+async def health(call: Call) -> Health:
     """Whether the app runs and its database is there. Always 200: `status` says "ok" or "degraded"."""
-    services: Services = request.app.state.services()
+    services = call.services
     reachable = migrated = False
     try:
         await services.database.check_migrated()

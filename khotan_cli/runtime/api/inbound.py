@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
-from urllib.parse import quote, unquote
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import orjson
-from starlette.types import Message, Receive, Scope, Send
 
 from khotan_cli.errors import KhotanError
 from khotan_cli.runtime.api.access import LOCAL_SCOPE
-from khotan_cli.runtime.api.errors import RETRY_SECONDS, note_unexpected
-from khotan_cli.runtime.api.limits import hang_up
+from khotan_cli.runtime.api.body import declared_length, hang_up, read_body
+from khotan_cli.runtime.api.calls import RETRY_SECONDS
+from khotan_cli.runtime.api.scope import note_unexpected, path_below, raw_path
 from khotan_cli.runtime.services import Services
 from khotan_cli.runtime.webhooks.receive import Receipt, refused_method
 from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
 
 HEADER_BYTES = 32_768
 """Of all header fields together; more is refused (RFC 6585 5)."""
@@ -62,7 +64,7 @@ class Inbound:
     async def _handle(self, scope: Scope, receive: Receive) -> tuple[int, Any]:
         services = self._services()
         rest = scope["path"].removeprefix(scope.get("root_path", "")).strip("/")
-        wire, path = self._wire(services.registry.wires, _segments(scope))
+        wire, path = self._wire(services.registry.wires, path_below(scope).strip("/").split("/"))
         if wire is None:
             form = "/ingest/<path>" if self._mount == INGEST else "/webhook/<plug>[/<name>]"
             raise KhotanError(
@@ -74,7 +76,7 @@ class Inbound:
             raise KhotanError(
                 "The header fields are too large", code="headers_too_large", hint="Send fewer, or shorter."
             )
-        body = await read_body(scope, receive, services.settings.webhook_max_bytes)
+        body = await _body(scope, receive, services.settings.webhook_max_bytes)
         request = WebhookRequest(
             scope["method"], public_url(scope, services.settings.public_url), _headers(scope), body, path=path
         )
@@ -94,16 +96,6 @@ class Inbound:
                 if path is not None:
                     return wire, path
         return None, {}
-
-
-def _segments(scope: Scope) -> list[str]:
-    """The path below the mount as it was sent: a percent-encoded slash belongs to a segment."""
-    root: str = scope.get("root_path", "")
-    raw = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1").partition("?")[0]
-    for known in (quote(root), root):
-        if raw.startswith(known):
-            return raw[len(known) :].strip("/").split("/")
-    return quote(scope["path"].removeprefix(root)).strip("/").split("/")
 
 
 def _refusal(scope: Scope, exc: KhotanError) -> tuple[int, dict[str, Any], dict[str, str]]:
@@ -130,31 +122,12 @@ def _answer(receipt: Receipt) -> tuple[int, Any]:
     return 202, {"ok": True, "id": str(stored.id), "duplicate": not stored.new}
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+async def _body(scope: Scope, receive: Receive, limit: int) -> bytes:
     """The body. Raises KhotanError: body_too_large as soon as that is known, request_timeout, body_incomplete."""
-    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
     too_large = KhotanError(f"The body is larger than {limit:,} bytes", code="body_too_large", hint="Send less.")
-    if declared.isdigit() and int(declared) > limit:
+    if declared_length(scope) > limit:
         raise too_large
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(READ_SECONDS):
-            while True:
-                message: Message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise KhotanError("The body did not come to its end", code="body_incomplete", hint="Send it again.")
-                part = message.get("body", b"")
-                size += len(part)
-                if size > limit:
-                    raise too_large
-                parts.append(part)
-                if not message.get("more_body", False):
-                    return b"".join(parts)
-    except TimeoutError:
-        raise KhotanError(
-            f"The body did not come within {READ_SECONDS:g} s", code="request_timeout", hint="Send it faster."
-        ) from None
+    return await read_body(receive, limit, READ_SECONDS, too_large)
 
 
 def _headers(scope: Scope) -> Headers:
@@ -163,8 +136,7 @@ def _headers(scope: Scope) -> Headers:
 
 def public_url(scope: Scope, base: str) -> str:
     """The URL that the sender used: under `base` where the app is told it, else as the request says."""
-    raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
-    path, query = raw.decode("latin-1").partition("?")[0], scope.get("query_string", b"").decode("latin-1")
+    path, query = raw_path(scope), scope.get("query_string", b"").decode("latin-1")
     if not base:
         fields: Mapping[bytes, bytes] = dict(scope["headers"])
         host = fields.get(b"host", b"").decode("latin-1")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from khotan_cli.errors import KhotanError, UsageError
 from khotan_cli.runtime.api.access import CurrentServices
-from khotan_cli.runtime.api.authorize import GuardedRoute
+from khotan_cli.runtime.api.operations import Router
 from khotan_cli.runtime.api.resources import mapping_info, mappings_of
 from khotan_cli.runtime.api.schemas_records import (
     Deleted,
@@ -21,7 +19,7 @@ from khotan_cli.runtime.records.resources import Mappings
 from khotan_cli.runtime.services import Services
 from khotan_cli.runtime.store.mappings import MappingEntry
 
-router = APIRouter(prefix="/mappings", tags=["mappings"], route_class=GuardedRoute)
+router = Router("/mappings", tags=["mappings"])
 
 
 @router.post("")

@@ -7,11 +7,9 @@ import json
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
-from fastapi import APIRouter
-
 from khotan_cli.errors import PlugError, UsageError
 from khotan_cli.runtime.api.access import CurrentPlug, CurrentServices
-from khotan_cli.runtime.api.authorize import GuardedRoute
+from khotan_cli.runtime.api.operations import Router
 from khotan_cli.runtime.api.schemas import OAuthFinish, OAuthStart, OAuthStarted, Ok
 from khotan_cli.runtime.plugs.oauth import AuthorizationRequest, OAuth2AuthorizationCode
 from khotan_cli.runtime.plugs.plug import Plug
@@ -19,7 +17,7 @@ from khotan_cli.runtime.plugs.send import send_once
 from khotan_cli.runtime.plugs.vars import HIDDEN_PREFIX
 from khotan_cli.runtime.services import Services
 
-router = APIRouter(prefix="/plugs", tags=["oauth"], route_class=GuardedRoute)
+router = Router("/plugs", tags=["oauth"])
 
 LOGIN_TIME = timedelta(minutes=10)
 """How long an answer is waited for; RFC 6749 4.1.2 gives a code as long."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from pydantic import Field
 
 from khotan_cli.runtime.api.access import CurrentPlug, CurrentServices
-from khotan_cli.runtime.api.authorize import GuardedRoute
 from khotan_cli.runtime.api.describe import plug_info, plug_summary
+from khotan_cli.runtime.api.operations import Router
 from khotan_cli.runtime.api.schemas import Listing, PlugInfo, PlugPatch, PlugResumed, PlugSummary, listing
 
-router = APIRouter(prefix="/plugs", tags=["plugs"], route_class=GuardedRoute)
+router = Router("/plugs", tags=["plugs"])
 
-Limit = Annotated[int, Query(ge=1, le=1000)]
-Offset = Annotated[int, Query(ge=0, le=2**63 - 1)]
+Limit = Annotated[int, Field(ge=1, le=1000)]
+Offset = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
 @router.get("")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
-
 from khotan_cli.errors import UnknownName
 from khotan_cli.runtime.api.access import CurrentServices
-from khotan_cli.runtime.api.authorize import GuardedRoute
+from khotan_cli.runtime.api.operations import Router
 from khotan_cli.runtime.api.plugs import Limit, Offset
 from khotan_cli.runtime.api.schemas import Listing, listing
 from khotan_cli.runtime.api.schemas_records import MappingInfo, ResourceInfo, ResourceShown
@@ -16,7 +14,7 @@ from khotan_cli.runtime.records.resources import Mappings, Resource
 from khotan_cli.runtime.services import Services
 from khotan_cli.runtime.store.mappings import MappingEntry
 
-router = APIRouter(prefix="/resources", tags=["resources"], route_class=GuardedRoute)
+router = Router("/resources", tags=["resources"])
 
 
 @router.get("")

@@ -7,12 +7,10 @@ import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Header, Query
-from fastapi.responses import StreamingResponse
-
 from khotan_cli.errors import UsageError
 from khotan_cli.runtime.api.access import CurrentServices
-from khotan_cli.runtime.api.authorize import GuardedRoute
+from khotan_cli.runtime.api.calls import EventStream
+from khotan_cli.runtime.api.operations import Depends, Header, Router
 from khotan_cli.runtime.api.plugs import Limit, Offset
 from khotan_cli.runtime.api.schemas import Listing
 from khotan_cli.runtime.api.schemas_flows import Cancelled, Reconciled, RejectInfo, Retried, Retry, RunInfo, RunShown
@@ -20,7 +18,7 @@ from khotan_cli.runtime.api.show_runs import reject_info, run_info, run_shown, u
 from khotan_cli.runtime.services import Services
 from khotan_cli.runtime.store.runs import ENDED, RunData
 
-router = APIRouter(prefix="/runs", tags=["runs"], route_class=GuardedRoute)
+router = Router("/runs", tags=["runs"])
 
 Status = Literal["pending", "running", "completed", "partial", "failed", "cancelled"]
 _LOOK_SECONDS = 0.3
@@ -47,7 +45,7 @@ CurrentRun = Annotated[RunData, Depends(named_run)]
 async def list_runs(
     services: CurrentServices,
     flow: str | None = None,
-    status: Annotated[list[Status] | None, Query()] = None,
+    status: list[Status] | None = None,
     limit: Limit = 20,
     offset: Offset = 0,
 ) -> Listing[RunInfo]:
@@ -99,12 +97,11 @@ async def retry(run: CurrentRun, services: CurrentServices, asked: Retry | None 
 
 @router.get("/{run}/stream")
 async def stream(
-    run: CurrentRun, services: CurrentServices, last_event_id: Annotated[str | None, Header()] = None
-) -> StreamingResponse:
+    run: CurrentRun, services: CurrentServices, last_event_id: Annotated[str | None, Header] = None
+) -> EventStream:
     """Server-sent events: `run` whenever it changes, `log` for each line of its log, `end` when it has ended."""
     after = int(last_event_id) if last_event_id and last_event_id.isdigit() else 0
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_events(services, run.id, after), media_type="text/event-stream", headers=headers)
+    return EventStream(_events(services, run.id, after))
 
 
 async def _events(services: Services, run: str, after: int) -> AsyncIterator[str]:

@@ -20,6 +20,20 @@ class Ok(Wire):
     ok: bool = True
 
 
+class ErrorDocument(BaseModel):
+    """What a failed request is answered with; some errors have more members, which their docs name."""
+
+    model_config = ConfigDict(extra="allow")
+
+    ok: Literal[False] = False
+    error: str
+    """Code of the error."""
+    message: str
+    hint: str
+    next: list[str] = []
+    """Commands that can be run as they stand."""
+
+
 class Listing(Wire, Generic[T]):
     """A page of a list: `total` counts all there are."""
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query, Request
-
 from khotan_cli.errors import SecretMissing, Unauthorized, UnknownName
 from khotan_cli.runtime.api.access import CurrentPlug, CurrentServices, may_debug
-from khotan_cli.runtime.api.authorize import GuardedRoute
+from khotan_cli.runtime.api.calls import Call
 from khotan_cli.runtime.api.describe import plug_vars
+from khotan_cli.runtime.api.operations import Router
 from khotan_cli.runtime.api.plugs import Limit, Offset
 from khotan_cli.runtime.api.schemas import (
     Listing,
@@ -24,15 +21,15 @@ from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.services import Services
 from khotan_cli.runtime.store.crypto import MAKE_SECRET
 
-router = APIRouter(prefix="/variables", tags=["variables"], route_class=GuardedRoute)
+router = Router("/variables", tags=["variables"])
 
 
 @router.get("")
 async def list_variables(
-    services: CurrentServices, request: Request, reveal: bool = False, limit: Limit = 100, offset: Offset = 0
+    services: CurrentServices, call: Call, reveal: bool = False, limit: Limit = 100, offset: Offset = 0
 ) -> Listing[VarInfo]:
     """Variables of every plug."""
-    _check_reveal(request, services, reveal)
+    _check_reveal(call, reveal)
     found: list[VarInfo] = []
     for plug in services.registry.plugs.values():
         found += await plug_vars(plug, services, reveal=reveal, strict=True)
@@ -53,13 +50,13 @@ async def rotate_variables(services: CurrentServices) -> VarsRotated:
 async def show_variables(
     plug: CurrentPlug,
     services: CurrentServices,
-    request: Request,
+    call: Call,
     reveal: bool = False,
     limit: Limit = 100,
     offset: Offset = 0,
 ) -> Listing[VarInfo]:
     """A plug's variables, values masked; `reveal=true` shows them in-process, or in development with debugging on."""
-    _check_reveal(request, services, reveal)
+    _check_reveal(call, reveal)
     return listing(await plug_vars(plug, services, reveal=reveal, strict=True), limit, offset)
 
 
@@ -73,9 +70,7 @@ async def set_variables(plug: CurrentPlug, given: VarValues, services: CurrentSe
 
 
 @router.delete("/{plug}")
-async def clear_variables(
-    plug: CurrentPlug, services: CurrentServices, key: Annotated[list[str] | None, Query()] = None
-) -> VarsCleared:
+async def clear_variables(plug: CurrentPlug, services: CurrentServices, key: list[str] | None = None) -> VarsCleared:
     """Remove stored values: those named by `key`, or all of the plug."""
     _known(plug, key or [])
     cleared = await services.vars.delete(plug.name, key or list(plug.declared_vars()))
@@ -95,8 +90,8 @@ def _known(plug: Plug, keys: list[str]) -> None:
             raise UnknownName("var", key, plug.declared_vars(), where=f"plug {plug.name!r}")
 
 
-def _check_reveal(request: Request, services: Services, reveal: bool) -> None:
-    if reveal and not may_debug(request, services):
+def _check_reveal(call: Call, reveal: bool) -> None:
+    if reveal and not may_debug(call):
         raise Unauthorized(
             "Values are shown in development only",
             code="debug_disabled",

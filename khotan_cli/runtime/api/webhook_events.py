@@ -6,21 +6,21 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from pydantic import Field
 
 from khotan_cli.errors import KhotanError, UnknownName, UsageError
 from khotan_cli.runtime.api.access import CurrentServices
-from khotan_cli.runtime.api.authorize import GuardedRoute
+from khotan_cli.runtime.api.operations import Router
 from khotan_cli.runtime.api.plugs import Limit, Offset
 from khotan_cli.runtime.api.schemas import Listing
 from khotan_cli.runtime.api.schemas_webhooks import EventInfo, EventShown, Replay, Replayed, ReplayMany
 from khotan_cli.runtime.api.show_webhooks import event_info, event_shown
 from khotan_cli.runtime.services import Services
 
-router = APIRouter(prefix="/webhook-events", tags=["webhook events"], route_class=GuardedRoute)
+router = Router("/webhook-events", tags=["webhook events"])
 
 STATUSES = ["pending", "running", "completed", "failed", "cancelled", "parked", "unhandled"]
-Status = Annotated[str | None, Query(json_schema_extra={"enum": [*STATUSES]})]
+Status = Annotated[str | None, Field(json_schema_extra={"enum": [*STATUSES]})]
 
 
 @router.get("")
@@ -31,7 +31,7 @@ async def list_events(
     status: Status = None,
     parked: bool | None = None,
     since: datetime | None = None,
-    after: Annotated[int | None, Query(ge=0, le=2**63 - 1)] = None,
+    after: Annotated[int | None, Field(ge=0, le=2**63 - 1)] = None,
     limit: Limit = 20,
     offset: Offset = 0,
 ) -> Listing[EventInfo]:

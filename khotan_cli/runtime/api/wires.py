@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
-
 from khotan_cli.errors import UnknownName, UsageError
 from khotan_cli.runtime.api.access import CurrentServices, require_debug
-from khotan_cli.runtime.api.authorize import GuardedRoute
+from khotan_cli.runtime.api.calls import Call
+from khotan_cli.runtime.api.operations import Depends, Router
 from khotan_cli.runtime.api.plugs import Limit, Offset
 from khotan_cli.runtime.api.schemas import Listing, Ok, listing
 from khotan_cli.runtime.api.schemas_webhooks import (
@@ -29,7 +28,7 @@ from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
 from khotan_cli.runtime.webhooks.sample import signed_sample
 from khotan_cli.runtime.webhooks.wire import Wire
 
-router = APIRouter(tags=["wires"], route_class=GuardedRoute)
+router = Router(tags=["wires"])
 
 
 def named_wire(wire: str, services: CurrentServices) -> ReceivingEndpoint:
@@ -65,10 +64,10 @@ async def renew(wire: SubscribableWire, services: CurrentServices) -> WireShown:
     return await wire_shown(services, wire)
 
 
-@router.post("/wires/{wire:path}/sample", dependencies=[Depends(require_debug)])
-async def sample(wire: CurrentWire, asked: Sample, services: CurrentServices, request: Request) -> SampleShown:
+@router.post("/wires/{wire:path}/sample", needs=[require_debug])
+async def sample(wire: CurrentWire, asked: Sample, services: CurrentServices, call: Call) -> SampleShown:
     """A request as the service would send it, signed with the wire's secret. For development: it forges."""
-    base = services.settings.public_url or f"{request.url.scheme}://{request.url.netloc}"
+    base = services.settings.public_url or call.base_url
     made = await signed_sample(services.webhooks, wire, asked.type, asked.body, base + API_PATH, forged=asked.forged)
     return SampleShown(**made)
 
@@ -83,9 +82,7 @@ async def set_vars(wire: CurrentWire, given: WireVars, services: CurrentServices
 
 
 @router.delete("/wires/{wire:path}/vars")
-async def clear_vars(
-    wire: CurrentWire, services: CurrentServices, key: Annotated[list[str] | None, Query()] = None
-) -> WireVarsChanged:
+async def clear_vars(wire: CurrentWire, services: CurrentServices, key: list[str] | None = None) -> WireVarsChanged:
     _known(wire, key or [])
     cleared = await services.vars.delete(wire.owner, key or list(wire.vars))
     services.webhooks.forget(wire)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from khotan_cli.runtime.api.access import CurrentServices
-from khotan_cli.runtime.api.authorize import GuardedRoute
+from khotan_cli.runtime.api.operations import Router
 from khotan_cli.runtime.api.plugs import Limit, Offset
 from khotan_cli.runtime.api.schemas import Listing, listing
 from khotan_cli.runtime.api.schemas_flows import WorkerInfo
 
-router = APIRouter(prefix="/workers", tags=["workers"], route_class=GuardedRoute)
+router = Router("/workers", tags=["workers"])
 
 
 @router.get("")

@@ -1,0 +1,36 @@
+"""What an ASGI scope says of its request."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from khotan_cli.runtime.blame import place_of
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
+
+logger = logging.getLogger("khotan.api")
+
+
+def raw_path(scope: Scope) -> str:
+    """The whole path, percent-encoded, without the query."""
+    raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    return raw.decode("latin-1").partition("?")[0]
+
+
+def path_below(scope: Scope) -> str:
+    """The path below the mount, percent-encoded as it was sent: an encoded slash belongs to its segment."""
+    root: str = scope.get("root_path", "")
+    raw = raw_path(scope)
+    for known in (quote(root), root):
+        if raw.startswith(known):
+            return raw[len(known) :] or "/"
+    return quote(scope["path"].removeprefix(root)) or "/"
+
+
+def note_unexpected(scope: Scope, exc: Exception) -> None:
+    """A line in the log of what nothing caught, without what it says."""
+    where = place_of(exc) or "an unknown place"
+    logger.error("%s %s raised %s at %s", scope["method"], scope["path"], type(exc).__name__, where)
