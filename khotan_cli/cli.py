@@ -213,4 +213,6 @@ def _unexpected(exc: Exception) -> int:
 
 def main() -> None:
     """Entry point of the `khotan` command."""
+    # httpx imports the module of its own command, with click and Rich, unless that cannot be imported.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     sys.exit(run(sys.argv[1:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self
@@ -21,6 +22,7 @@ from khotan_cli.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from starlette.types import Receive, Scope, Send
 
 
 class Khotan:
@@ -114,13 +116,9 @@ class Khotan:
             raise UnknownName("cache", name, known)
         return CacheHandle(known[name], self.services.caches, owner)
 
-    def asgi(self) -> FastAPI:
+    def asgi(self) -> Application:
         """An ASGI application that serves the management API at /api/khotan."""
-        from fastapi import FastAPI
-
-        app = FastAPI(title="khotan", openapi_url=None, docs_url=None, redoc_url=None)
-        self.install(app)
-        return app
+        return Application(self)
 
     def install(self, app: FastAPI) -> None:
         """Add the management API to an application of yours; its own lifespan goes on running inside khotan's."""
@@ -168,6 +166,32 @@ class Khotan:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.services.stop()
+
+
+class Application:
+    """An ASGI application that serves the management API, made with FastAPI when it is first used.
+
+    A command that imports the module of the app so needs no web framework. Attributes are those of the FastAPI application.
+    """
+
+    def __init__(self, khotan: Khotan) -> None:
+        self._khotan = khotan
+
+    @cached_property
+    def _app(self) -> FastAPI:
+        from fastapi import FastAPI
+
+        app = FastAPI(title="khotan", openapi_url=None, docs_url=None, redoc_url=None)
+        self._khotan.install(app)
+        return app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._app, name)
 
 
 def _folder(package: ModuleType) -> Path:

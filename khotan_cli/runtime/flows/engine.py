@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-import psycopg
 from sqlalchemy import Engine as SyncEngine
 
 from khotan_cli.errors import ConfigError, KhotanError
@@ -220,8 +219,6 @@ class Engine:
         while not stopping.wait(ADOPT_SECONDS):
             try:
                 self._seat.adopt(recover)
-            except psycopg.Error as exc:
-                logger.warning("The database cannot be asked for dead workers: %s", type(exc).__name__)
             except Exception as exc:
                 logger.warning("Looking for dead workers raised %s", type(exc).__name__)
 

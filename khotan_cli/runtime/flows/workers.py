@@ -12,13 +12,15 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
 from filelock import FileLock, Timeout
 
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.outbox import SCHEMA
+
+if TYPE_CHECKING:
+    import psycopg
 
 SQLITE_EXECUTOR = "khotan"
 
@@ -81,6 +83,8 @@ class LockSeat:
         arguments: dict[str, Any] = {**self._database.driver_arguments(), "application_name": "khotan-worker"}
         if "application_name" in self._database.url.query:
             del arguments["application_name"]
+        import psycopg
+
         return psycopg.connect(url, autocommit=True, **arguments)
 
     def take(self) -> bool:

@@ -15,7 +15,6 @@ from pathlib import Path
 from select import select as select_ready
 from typing import Any
 
-from psycopg import Error as PsycopgError
 from sqlalchemy import ColumnElement, Float, Table, event, false, func, literal, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Engine
@@ -197,11 +196,13 @@ class Database:
         The URL's `?pgbouncer=…` spares the question. Call it before other threads use the database. Raises StoreError.
         """
         if self.pooled is None and not self.sqlite:
+            from psycopg import Error
+
             with explained(self.url):
                 try:
                     url = self.url.render_as_string(hide_password=False)
                     self.pooled = await changes_sessions(url, postgres_arguments(self.url))
-                except PsycopgError as exc:
+                except Error as exc:
                     raise explain(exc, self.url) from None
             if self.pooled:
                 await self.dispose()

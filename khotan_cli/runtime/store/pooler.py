@@ -8,12 +8,14 @@ statements that a client prepared may be missing in its next transaction. Prepar
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
 from sqlalchemy.engine import URL
 
 from khotan_cli.errors import ConfigError
+
+if TYPE_CHECKING:
+    import psycopg
 
 OPTION = "pgbouncer"
 """Parameter of DATABASE_URL that says it without a look: `?pgbouncer=true`, or `false`. The driver does not get it."""
@@ -48,6 +50,8 @@ async def changes_sessions(url: str, arguments: dict[str, Any]) -> bool:
     is the server's, there is none. Else the number is compared between two clients: where both meet one server process, or a
     client meets two, sessions do not stay. Raises psycopg.Error.
     """
+    import psycopg
+
     async with await psycopg.AsyncConnection.connect(url, autocommit=True, **arguments) as first:
         process = await _process(first)
         if process == first.info.backend_pid:
@@ -60,6 +64,8 @@ async def changes_sessions(url: str, arguments: dict[str, Any]) -> bool:
 
 
 async def _differs(url: str, arguments: dict[str, Any], first: psycopg.AsyncConnection[Any], process: int) -> bool:
+    import psycopg
+
     async with await psycopg.AsyncConnection.connect(url, **arguments) as second:
         for _ in range(_ATTEMPTS):
             met = await _process(second)  # in a transaction, which keeps its server process
