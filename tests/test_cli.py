@@ -11,6 +11,7 @@ import pytest
 
 from khotan_cli import __version__
 from khotan_cli.cli import COMMANDS
+from tests.support import migrated
 from tests.support.loopback import Answer, as_json, threaded_loopback
 from tests.support.project import Project, run_forked, write_project
 from tests.support.terminal import at_terminal
@@ -22,14 +23,18 @@ copier jinja2 yaml httpx aiohttp authlib cryptography deepdiff orjson dbos doten
 """
 
 
-def loaded(*args: str) -> set[str]:
+def loaded(*args: str, project: Project | None = None) -> set[str]:
     """Top-level modules that `khotan ARGS` has imported when it ends."""
     code = (
-        "import sys\nfrom khotan_cli.cli import run\n"
-        f"code = run({list(args)!r})\n"
-        "sys.stderr.write(' '.join({name.partition('.')[0] for name in sys.modules}))\nsys.exit(code)"
+        "import sys\nfrom khotan_cli.cli import main\n"
+        f"sys.argv = ['khotan', *{list(args)!r}]\n"
+        "try:\n    main()\nexcept SystemExit as exc:\n    code = exc.code\n"
+        "sys.stderr.write(' '.join({name.partition('.')[0] for name, module in sys.modules.items() if module}))\nsys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    folder, env = (project.folder, project.environment({})) if project else (None, None)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=env, check=False, capture_output=True, text=True
+    )
     assert done.returncode in (0, 2), done.stderr
     return set(done.stderr.split())
 
@@ -43,11 +48,24 @@ def test_rich_comes_only_when_something_is_drawn() -> None:
     assert "rich" not in loaded("--version")
 
 
-def test_help_lists_every_command_and_the_way() -> None:
+NOT_IN_A_COMMAND = """
+fastapi starlette uvicorn psycopg aiohttp alembic dbos rich click copier jinja2 deepdiff authlib
+"""
+
+
+@pytest.mark.parametrize("command", ["plug --list", "plug shop", "vars shop", "flows list", "wire list"])
+def test_a_command_imports_only_what_it_uses(tmp_path: Path, command: str) -> None:
+    project = write_project(tmp_path, "http://127.0.0.1:9")
+    migrated.upgrade(f"sqlite:///{tmp_path / '.khotan' / 'khotan.db'}", tmp_path)
+    assert loaded(*command.split(), project=project) & set(NOT_IN_A_COMMAND.split()) == set()
+
+
+def test_help_lists_every_command_and_the_way(tmp_path: Path) -> None:
     done = subprocess.run([*KHOTAN, "--help"], check=True, capture_output=True, text=True)
     assert all(name in done.stdout for name in COMMANDS) and "--compare" in done.stdout
+    environment = Project(tmp_path).environment({})
     for name in COMMANDS:
-        shown = subprocess.run([*KHOTAN, name, "--help"], check=True, capture_output=True, text=True)
+        shown = run_forked([name, "--help"], tmp_path, environment)
         assert f" {name} " in shown.stdout and "Traceback" not in shown.stderr, name
 
 
