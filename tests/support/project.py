@@ -125,12 +125,23 @@ _PRELOADED = [
     "khotan_cli.commands.wire",
     "khotan_cli.commands.worker",
     "khotan_cli.local",
-    "khotan_cli.runtime.api",
+    "khotan_cli.runtime.api.asgi",
+    "khotan_cli.runtime.api.flows",
+    "khotan_cli.runtime.api.plugs",
+    "khotan_cli.runtime.api.runs",
+    "khotan_cli.runtime.api.webhook_events",
+    "khotan_cli.runtime.api.wires",
     "khotan_cli.runtime.app",
     "khotan_cli.scaffold.plug",
     "khotan_cli.scaffold.project",
     "rich.table",
     "tests.support.project",
+    "fastapi",
+    "uvicorn.main",
+    "uvicorn.lifespan.on",
+    "uvicorn.loops.auto",
+    "uvicorn.protocols.http.auto",
+    "uvicorn.protocols.websockets.auto",
 ]
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(_PRELOADED)
@@ -150,16 +161,18 @@ def run_forked(args: Sequence[str], folder: Path, env: Mapping[str, str], stdin:
         return Done(process.exitcode, *read)
 
 
-def start_forked(args: Sequence[str], folder: Path, env: Mapping[str, str], scratch: Path) -> BaseProcess:
-    """Start `khotan ARGS` in such a process, and do not wait; its output goes to files in `scratch`."""
+def start_forked(
+    args: Sequence[str], folder: Path, env: Mapping[str, str], scratch: Path, program: str = "khotan"
+) -> BaseProcess:
+    """Start `khotan ARGS`, or `uvicorn ARGS`, in such a process, and do not wait; its output goes to files in `scratch`."""
     (scratch / "stdin").write_text("")
-    process = _forks.Process(target=_command, args=(list(args), str(folder), dict(env), str(scratch)))
+    process = _forks.Process(target=_command, args=(list(args), str(folder), dict(env), str(scratch), program))
     process.start()
     return process
 
 
-def _command(args: list[str], folder: str, env: dict[str, str], scratch: str) -> None:
-    """In the forked process: become the khotan command."""
+def _command(args: list[str], folder: str, env: dict[str, str], scratch: str, program: str = "khotan") -> None:
+    """In the forked process: become the program."""
     threading.Thread(target=_end_with_tests, daemon=True).start()
     for number, (name, flags) in enumerate(
         [("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY | os.O_CREAT), ("stderr", os.O_WRONLY | os.O_CREAT)]
@@ -167,13 +180,18 @@ def _command(args: list[str], folder: str, env: dict[str, str], scratch: str) ->
         opened = os.open(Path(scratch) / name, flags)
         os.dup2(opened, number)
         os.close(opened)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(env)
-    from khotan_cli.cli import run
+    if program == "uvicorn":
+        from uvicorn.main import main
 
-    code = run(args)
+        code = main(args, standalone_mode=False) or 0
+    else:
+        from khotan_cli.cli import run
+
+        code = run(args)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

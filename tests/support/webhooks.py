@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,10 +14,9 @@ import httpx
 from khotan_cli.runtime.webhooks import signatures
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
 from tests.support import migrated
-from tests.support.children import end_with_parent
 from tests.support.flows import connection
 from tests.support.ports import free_port
-from tests.support.project import Project
+from tests.support.project import Project, start_forked
 
 SIGNING_SECRET = "whsec_signing_only_0123456789"
 HOOK = "/api/khotan/webhook/shop"
@@ -115,36 +110,33 @@ class Served:
     def __init__(self, project: Project, **env: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        words = [sys.executable, "-m", "uvicorn", "khotan.app:app", "--port", str(self.port), "--log-level", "warning"]
+        words = ["khotan.app:app", "--port", str(self.port), "--log-level", "warning"]
         words += ["--h11-max-incomplete-event-size", "262144"]  # so that large header fields are the app's to refuse
-        root = str(Path(__file__).resolve().parents[2])
-        environment = {**project.environment(env), "PYTHONPATH": root}
-        self._log = (project.folder / f"served-{self.port}.log").open("wb")
-        self.process = subprocess.Popen(
-            words, cwd=project.folder, env=environment, stdout=self._log, stderr=self._log, preexec_fn=end_with_parent
-        )
+        self._scratch = project.folder / f"served-{self.port}"
+        self._scratch.mkdir()
+        self.process = start_forked(words, project.folder, project.environment(env), self._scratch, "uvicorn")
         deadline = time.monotonic() + 120
         while True:
             try:
                 httpx.get(f"{self.url}/api/khotan/health", timeout=30)
                 return
             except httpx.TransportError:
-                if self.process.poll() is not None or time.monotonic() > deadline:
+                if not self.process.is_alive() or time.monotonic() > deadline:
                     raise AssertionError(f"the app did not start: {self.output}") from None
                 time.sleep(0.05)  # another process starts
 
     @property
     def output(self) -> str:
-        return Path(self._log.name).read_text()
+        return "".join((self._scratch / name).read_text() for name in ("stdout", "stderr"))
 
     def kill(self) -> None:
-        os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait(120)
+        self.process.kill()
+        self.process.join(120)
 
     def stop(self) -> None:
-        if self.process.poll() is None:
+        if self.process.is_alive():
             self.process.terminate()
-            self.process.wait(120)
+            self.process.join(120)
 
 
 @contextmanager
@@ -153,7 +145,7 @@ def served_app(project: Project, **env: str) -> Iterator[Served]:
     try:
         yield started
     finally:
-        if started.process.poll() is None:
+        if started.process.is_alive():
             started.kill()
 
 

@@ -215,7 +215,7 @@ def test_an_event_that_kills_the_process_is_given_up(database_url: str, tmp_path
     project = webhook_project(tmp_path, database_url, wire=DEADLY)
     with served_app(project) as app:
         send(app.url, {"id": "p", "type": "poison"})
-        app.process.wait(120)
+        app.process.join(120)
     with connection(database_url) as run:
         assert run("SELECT status, epoch FROM khotan_runs") == [("running", 1)]
         run("UPDATE khotan_runs SET epoch = 20")  # it was begun again and again
@@ -223,7 +223,7 @@ def test_an_event_that_kills_the_process_is_given_up(database_url: str, tmp_path
         shown = wait_for(
             lambda: (found := project.khotan("wire", "show", "1").json)["status"] == "failed" and found, "the end"
         )
-        assert app.process.poll() is None
+        assert app.process.is_alive()
     (run_,) = shown["runs"]
     assert run_["error"]["error"] == "handler_deadly" and "again and again" in run_["error"]["message"]
     assert run_["error"]["next"] == ["khotan wire replay 1 --handler shop.deadly"]

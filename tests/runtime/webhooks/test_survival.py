@@ -87,9 +87,11 @@ async def test_a_database_that_is_away_means_503_and_never_202(tmp_path: Path) -
 
 
 IMPATIENT = """
-from khotan_cli.runtime.flows import recorder
+from khotan_cli.runtime.flows import execution, recorder
+from khotan_cli.runtime.webhooks import deliver
 
-recorder.OUTAGE_SECONDS = 0.5
+for module in (deliver, execution, recorder):
+    module.OUTAGE_SECONDS = 0.5
 """
 WAITING = """
 from pathlib import Path
