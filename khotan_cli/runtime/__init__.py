@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from khotan_cli.runtime.app import Khotan
     from khotan_cli.runtime.contract.check import Finding, Report
     from khotan_cli.runtime.flows.context import FlowContext
-    from khotan_cli.runtime.flows.definition import Flow, RunResult, Step, Variant, inflow, outflow, relay, step
+    from khotan_cli.runtime.flows.decorators import inflow, outflow, relay, step
+    from khotan_cli.runtime.flows.definition import Flow, RunResult, Step, Variant
     from khotan_cli.runtime.flows.destination import SentRecord
     from khotan_cli.runtime.flows.hooks import EventInfo, Hooks, RunInfo
     from khotan_cli.runtime.flows.push import PushResult
@@ -126,17 +127,8 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "khotan_cli.runtime.plugs.url_paginators": ("JsonApiPaginator", "LinkHeaderPaginator", "NextUrlPaginator"),
     "khotan_cli.runtime.plugs.vars": ("Var",),
     "khotan_cli.runtime.flows.context": ("FlowContext",),
-    "khotan_cli.runtime.flows.definition": (
-        "Flow",
-        "RunResult",
-        "Step",
-        "Variant",
-        "inflow",
-        "ingest",
-        "outflow",
-        "relay",
-        "step",
-    ),
+    "khotan_cli.runtime.flows.decorators": ("inflow", "outflow", "relay", "step"),
+    "khotan_cli.runtime.flows.definition": ("Flow", "RunResult", "Step", "Variant"),
     "khotan_cli.runtime.flows.destination": ("SentRecord",),
     "khotan_cli.runtime.flows.hooks": ("EventInfo", "Hooks", "RunInfo"),
     "khotan_cli.runtime.flows.push": ("PushResult",),

@@ -1,4 +1,4 @@
-"""What a user declares: flows with their variants, and steps."""
+"""What a user declares: flows with their variants, and steps. Names no context: `decorators.py` types the functions."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import inspect
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar
 
 from khotan_cli.errors import ConfigError, FlowError, UnknownName
 from khotan_cli.runtime.flows.hooks import Hooks
 from khotan_cli.runtime.flows.schedule import Schedule
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.plugs.retry import Retry
-
-if TYPE_CHECKING:
-    from khotan_cli.runtime.flows.context import FlowContext
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,7 +44,8 @@ class RunResult:
         return {name: getattr(self, name) for name in COUNTERS if getattr(self, name)}
 
 
-FlowFunction = Callable[["FlowContext"], Awaitable[RunResult | None]]
+FlowFunction = Callable[[Any], Awaitable[RunResult | None]]
+"""A flow's function, of its context."""
 
 
 @dataclass(frozen=True)
@@ -136,102 +134,30 @@ class Flow:
         """The plugs that the flow is declared with."""
         return tuple(plug for plug in (self._plug, self.to) if plug is not None)
 
-    def __call__(self, ctx: FlowContext) -> Awaitable[RunResult | None]:
+    def __call__(self, ctx: Any) -> Awaitable[RunResult | None]:
         return self.function(ctx)
 
     def __repr__(self) -> str:
         return f"<Flow {self.name} ({self.kind})>"
 
 
-def _declare(
-    kind: FlowKind,
-    plug: Plug,
-    to: Plug | None,
-    resource: str | None,
-    variants: Mapping[str, Variant] | None,
-    schedule: str | None,
-    options: Mapping[str, Any],
-) -> Callable[[FlowFunction], Flow]:
-    for given in (plug, *([] if to is None else [to])):
-        if not isinstance(given, Plug):
-            raise ConfigError(
-                f"@{kind} needs a plug, not {type(given).__name__}", hint=f"Import the plug and write @{kind}(shop)."
-            )
-    if schedule is not None and variants:
-        raise ConfigError(
-            f"@{kind} has a schedule and variants",
-            hint='Give the schedule to a variant: {"full": Variant(schedule=…)}.',
-        )
-    if schedule is not None:
-        variants = {DEFAULT_VARIANT: Variant(schedule=schedule)}
+class StepRunner(Protocol):
+    """What runs a step, or takes its kept result: the context of a run."""
 
-    def decorate(function: FlowFunction) -> Flow:
-        return Flow(function, kind, plug, to=to, resource=resource, variants=variants, **options)
-
-    return decorate
-
-
-def inflow(
-    plug: Plug,
-    *,
-    resource: str | None = None,
-    variants: Mapping[str, Variant] | None = None,
-    schedule: str | None = None,
-    concurrency: int = 1,
-    timeout: float | None = None,
-    hooks: Hooks | None = None,
-) -> Callable[[FlowFunction], Flow]:
-    """Declare a flow that brings records of a service into the application.
-
-    resource: name of a Resource; its mappings are then kept by `ctx.sync` and `ctx.push`. schedule: of the flow's one
-    variant; several modes are `variants`. Raises ConfigError where the declaration cannot hold.
-    """
-    options = {"concurrency": concurrency, "timeout": timeout, "hooks": hooks}
-    return _declare("inflow", plug, None, resource, variants, schedule, options)
-
-
-def outflow(
-    plug: Plug,
-    *,
-    resource: str | None = None,
-    variants: Mapping[str, Variant] | None = None,
-    schedule: str | None = None,
-    concurrency: int = 1,
-    timeout: float | None = None,
-    hooks: Hooks | None = None,
-) -> Callable[[FlowFunction], Flow]:
-    """Declare a flow that sends records of the application to a service. Options as for `inflow`."""
-    options = {"concurrency": concurrency, "timeout": timeout, "hooks": hooks}
-    return _declare("outflow", plug, None, resource, variants, schedule, options)
-
-
-def relay(
-    plug: Plug,
-    *,
-    to: Plug,
-    resource: str | None = None,
-    variants: Mapping[str, Variant] | None = None,
-    schedule: str | None = None,
-    concurrency: int = 1,
-    timeout: float | None = None,
-    hooks: Hooks | None = None,
-) -> Callable[[FlowFunction], Flow]:
-    """Declare a flow from one service to another. Options as for `inflow`."""
-    options = {"concurrency": concurrency, "timeout": timeout, "hooks": hooks}
-    return _declare("relay", plug, to, resource, variants, schedule, options)
+    async def run_step(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
 
 
 class Step(Generic[P, R]):
     """A function of a flow whose result is kept: a resumed run takes the result and does not call it again."""
 
     def __init__(
-        self, function: Callable[Concatenate[FlowContext, P], Awaitable[R]], retry: Retry, timeout: float | None
+        self, function: Callable[Concatenate[Any, P], Awaitable[R]], retry: Retry, timeout: float | None
     ) -> None:
         functools.update_wrapper(self, function)
         self.function, self.retry, self.timeout = function, retry, timeout
         self.name = function.__name__
 
-    async def __call__(self, ctx: FlowContext, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def __call__(self, ctx: StepRunner, /, *args: P.args, **kwargs: P.kwargs) -> R:
         result: R = await ctx.run_step(self, args, kwargs)
         return result
 
@@ -247,24 +173,3 @@ class Step(Generic[P, R]):
             except Exception:  # a name that only a type checker sees
                 declared = Any
         return declared
-
-
-def step(
-    *, attempts: int = 1, backoff: float = 0.5, max_backoff: float = 30.0, timeout: float | None = None
-) -> Callable[[Callable[Concatenate[FlowContext, P], Awaitable[R]]], Step[P, R]]:
-    """Declare a step: `async def load(ctx, …) -> JSON, or a Pydantic model`.
-
-    attempts: how often it is tried in all where it raises. backoff: seconds before the second try, doubled each time up to
-    max_backoff, with full jitter. timeout: seconds for one try. A step is at-least-once: what it does outside of `ctx` may
-    be done again after a crash. Raises ConfigError for options that cannot hold.
-    """
-    if attempts < 1 or backoff < 0 or max_backoff < 0 or (timeout is not None and timeout <= 0):
-        raise ConfigError("@step needs attempts of 1 or more, and times above 0")
-    retry = Retry(attempts=attempts, backoff=backoff, max_backoff=max_backoff)
-
-    def decorate(function: Callable[Concatenate[FlowContext, P], Awaitable[R]]) -> Step[P, R]:
-        if not inspect.iscoroutinefunction(function):
-            raise ConfigError(f"Step {function.__name__!r} is not an async function", hint="Declare it: async def …")
-        return Step(function, retry, timeout)
-
-    return decorate
