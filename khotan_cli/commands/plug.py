@@ -7,17 +7,16 @@ from typing import Annotated, Any
 import typer
 
 from khotan_cli.commands.login import login
+from khotan_cli.commands.plug_options import PlugOptions
 from khotan_cli.commands.show_plug import show_call, show_contract, show_plug, show_plugs
-from khotan_cli.commands.values import read_json, read_object
 from khotan_cli.console import console
-from khotan_cli.errors import ContractMismatch, UsageError
+from khotan_cli.errors import ContractMismatch
 from khotan_cli.options import options
 
 _FROM = "Compare a kept response; call nothing."
-_DEFAULT_PAGES = 2
 _FAIL_ON = "Grade from which findings give exit code 3: breaking, warning, info or never. Default: warning."
 _PAGES = "With --compare: walk through up to N pages of a paginated endpoint. 1 judges one response."
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+LOGIN_SECONDS = 300
 
 
 def plug(
@@ -55,86 +54,34 @@ def plug(
 
     khotan plug shop --endpoint list_orders --compare · khotan plug vars shop set token --stdin
     """
-    call = bool(endpoint or method)
-    login_options = port is not None or timeout is not None or no_browser or bool(redirect_uri)
-    calling = {"--params": params, "--body": body, "--headers": headers, "--save": save}
-    comparing = {"--compare": compare, "--from": source, "--fail-on": fail_on}
-    actions = {"--list": list_all, "--info": info, "--enable": enable, "--disable": disable, "--resume": resume}
-    _exclusive({**actions, "--login": sign_in}, call)
-    _belongs(calling, call and not source, "a call", "khotan plug NAME --endpoint E, or NAME METHOD PATH.")
-    _belongs(comparing, bool(endpoint), "an endpoint", "khotan plug NAME --endpoint E --compare")
-    _check_comparison(compare, source, fail_on, pages)
-    _belongs(
-        {"--port, --timeout, --no-browser or --redirect-uri": login_options},
-        sign_in,
-        "--login",
-        "khotan plug NAME --login",
-    )
-    _check_call(name, method, path, endpoint)
-    if list_all and name:
-        raise UsageError("--list shows every plug", hint=f"For one: khotan plug {name}")
-    if not name:
-        _list(call or info or sign_in or enable or disable or resume)
-    elif enable or disable:
-        _switch(name, enable)
-    elif resume:
-        _resume(name)
-    elif sign_in:
-        seconds = 300 if timeout is None else timeout
-        login(name, port=port or 0, seconds=seconds, browser=not no_browser, redirect_uri=redirect_uri)
-    elif call:
-        given = {
-            "params": read_object("--params", params),
-            "headers": {key: str(value) for key, value in read_object("--headers", headers).items()},
-            "body": read_json("--body", body) if body else None,
-        }
-        target = {"endpoint": endpoint} if endpoint else {"method": method.upper(), "path": path}
-        payload = {**target, **given, "compare": compare or bool(source), "pages": pages or _DEFAULT_PAGES}
-        _call(name, payload, fail_on=fail_on, save=save, source=source)
+    asked = PlugOptions(**locals())
+    asked.check()
+    if not asked.name:
+        _list()
+    elif asked.enable or asked.disable:
+        _switch(asked.name, asked.enable)
+    elif asked.resume:
+        _resume(asked.name)
+    elif asked.sign_in:
+        seconds = LOGIN_SECONDS if asked.timeout is None else asked.timeout
+        browser, back = not asked.no_browser, asked.redirect_uri
+        login(asked.name, port=asked.port or 0, seconds=seconds, browser=browser, redirect_uri=back)
+    elif asked.calls:
+        _call(asked.name, asked.call(), save=asked.save, source=asked.source)
     else:
-        with options.client() as client:
-            described = client.plug(name)
-        console.result(described, lambda: show_plug(described))
+        _show(asked.name)
 
 
-def _list(needs_name: bool) -> None:
-    if needs_name:
-        raise UsageError("Missing the name of a plug", hint="khotan plug NAME …", next=["khotan plug --list"])
+def _show(name: str) -> None:
+    with options.client() as client:
+        described = client.plug(name)
+    console.result(described, lambda: show_plug(described))
+
+
+def _list() -> None:
     with options.client() as client:
         document = client.plugs()
     console.result(document, lambda: show_plugs(document["items"]))
-
-
-def _check_comparison(compare: bool, source: str, fail_on: str, pages: int | None) -> None:
-    if pages and source:
-        raise UsageError("--pages and --from exclude each other", hint="--from judges the one saved response.")
-    _belongs({"--fail-on": fail_on}, compare or bool(source), "--compare", "Add --compare.")
-    _belongs({"--pages": pages}, compare, "--compare", "Add --compare.")
-
-
-def _exclusive(actions: dict[str, bool], call: bool) -> None:
-    """One thing at a time."""
-    given = [option for option, is_given in actions.items() if is_given] + (["a call"] if call else [])
-    if len(given) > 1:
-        raise UsageError(f"{given[0]} and {given[1]} exclude each other", hint="Give one of them.")
-
-
-def _belongs(given: dict[str, Any], there: bool, to: str, hint: str) -> None:
-    """Options that have no meaning without something else are refused, not dropped."""
-    for option, value in given.items():
-        if value and not there:
-            raise UsageError(f"{option} needs {to}", hint=hint)
-
-
-def _check_call(name: str, method: str, path: str, endpoint: str) -> None:
-    if method and endpoint:
-        raise UsageError("--endpoint and a method exclude each other", hint="Give one of them.")
-    if method and method.upper() not in METHODS:
-        raise UsageError(
-            f"{method!r} is not an HTTP method", hint=f"khotan plug NAME METHOD PATH, with one of {', '.join(METHODS)}."
-        )
-    if method and not path:
-        raise UsageError(f"{method.upper()} needs a path", hint=f"khotan plug {name} {method.upper()} /path")
 
 
 def _switch(name: str, enable: bool) -> None:
@@ -160,12 +107,11 @@ def _resume(name: str) -> None:
         console.result(document, lambda: console.line(document["message"]))
 
 
-def _call(name: str, payload: dict[str, Any], *, fail_on: str, save: str, source: str) -> None:
+def _call(name: str, payload: dict[str, Any], *, save: str, source: str) -> None:
     if source:
         from khotan_cli.runtime.contract.saved import load_saved
 
         payload["response"] = load_saved(source).to_json()
-    payload["failOn"] = fail_on or None
     with options.client() as client, console.status(f"Calling {name} …"):
         document = client.debug(name, payload)
     if save:
