@@ -35,46 +35,60 @@ def replay(
     ] = False,
 ) -> None:
     """Run handlers again on stored events: on one, on all that failed, or on all that are parked."""
-    if [bool(event), failed, parked].count(True) != 1:
-        raise UsageError("Name an event, or give --failed or --parked", hint="khotan wire events --status failed")
-    if (wire or since) and event:
-        raise UsageError(
-            "--wire and --since go with --failed or --parked", hint="khotan wire replay --failed --since 2h"
-        )
-    if (handler or organisation) and not event:
-        raise UsageError(
-            "--handler and --organisation go with one event", hint="khotan wire replay EVENT --handler NAME"
-        )
+    _check(
+        event,
+        failed,
+        parked,
+        {"--wire": wire, "--since": since},
+        {"--handler": handler, "--organisation": organisation},
+    )
     begin = moment(since)
     with options.client(engine=wait) as client:
-        done = (
-            client.replay_event(event, handler or None, organisation or None)
-            if event
-            else client.replay_many(wire or None, begin, parked=parked)
-        )
-        ended = [_ended(client, run) for run in done["runs"]] if wait else []
-        if any(run["status"] != "completed" for run in ended):
-            raise run_failed(next(run for run in ended if run["status"] != "completed"))
-        if ended and not failed:
-            _none_parked(client, event, wire, begin)
+        if event:
+            done = client.replay_event(event, handler or None, organisation or None)
+        else:
+            done = client.replay_many(wire or None, begin, parked=parked)
+        if wait:
+            done["ended"] = _wait_for(client, done["runs"])
+            if done["ended"] and not failed:
+                _none_parked(client, event, wire, begin)
     if done["runs"] and not wait and not done["worker"]:
         done |= {"message": NO_WORKER, "next": ["khotan worker"]}
+    console.result(done, lambda: _show(done, parked))
 
-    def render() -> None:
-        for name, count in done.get("gone", {}).items():
-            console.line(f"{count} failed of {name}, which this app has no more: not run again.", "yellow")
-        if not done["runs"] and done.get("gone"):
-            return
-        if not done["runs"]:
-            console.line("Nothing is parked: nothing to do." if parked else "No run has failed: nothing to do.")
-            return
-        console.success(
-            f"{len(done['runs'])} {'run' if len(done['runs']) == 1 else 'runs'} {'done' if wait else 'started'}."
+
+def _check(event: str, failed: bool, parked: bool, of_many: dict[str, str], of_one: dict[str, str]) -> None:
+    """Raises UsageError unless one thing is to be replayed, with the options that go with it."""
+    if [bool(event), failed, parked].count(True) != 1:
+        raise UsageError("Name an event, or give --failed or --parked", hint="khotan wire events --status failed")
+    if event and any(of_many.values()):
+        raise UsageError(
+            f"{' and '.join(of_many)} go with --failed or --parked", hint="khotan wire replay --failed --since 2h"
         )
-        if not wait and not done["worker"]:
-            console.line(f"{NO_WORKER} (or give --wait).", "yellow")
+    if not event and any(of_one.values()):
+        raise UsageError(f"{' and '.join(of_one)} go with one event", hint="khotan wire replay EVENT --handler NAME")
 
-    console.result({**done, **({"ended": ended} if wait else {})}, render)
+
+def _wait_for(client: ApiClient, runs: list[str]) -> list[dict[str, Any]]:
+    """The runs once they have ended. Raises KhotanError for the first that did not complete."""
+    ended = [_ended(client, run) for run in runs]
+    for run in ended:
+        if run["status"] != "completed":
+            raise run_failed(run)
+    return ended
+
+
+def _show(done: dict[str, Any], parked: bool) -> None:
+    runs, gone = done["runs"], done.get("gone", {})
+    for name, count in gone.items():
+        console.line(f"{count} failed of {name}, which this app has no more: not run again.", "yellow")
+    if runs:
+        noun = "run" if len(runs) == 1 else "runs"
+        console.success(f"{len(runs)} {noun} {'done' if 'ended' in done else 'started'}.")
+        if "message" in done:
+            console.line(f"{NO_WORKER} (or give --wait).", "yellow")
+    elif not gone:
+        console.line("Nothing is parked: nothing to do." if parked else "No run has failed: nothing to do.")
 
 
 def _ended(client: ApiClient, run_id: str) -> dict[str, Any]:
