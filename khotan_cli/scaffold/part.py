@@ -41,8 +41,29 @@ def add_flow(
     """Write a flow. Raises UnknownName for what the code does not declare, WouldOverwrite with nothing written."""
     check_plug_name(asked.name)
     _check_schedule(asked.schedule)
-    plug = found_plug(source, asked.plug)
+    if asked.resource and asked.resource not in source.resources:
+        raise UnknownName("resource", asked.resource, source.resources, where="this project")
     notes: list[str] = []
+    answers = {
+        "package_path": package_path,
+        "kind": asked.kind,
+        "name": asked.name,
+        "module": module_name(asked.name),
+        "update": asked.update,
+        "resource": asked.resource,
+        "schedule": asked.schedule,
+    }
+    endpoint = _source_answers(source, asked, answers, notes)
+    _table_answers(source, asked, endpoint, answers, notes)
+    steps = [f"khotan flows trigger {asked.name} --dry-run", f"khotan flows trigger {asked.name} --wait"]
+    return write_part(
+        root, "flow", asked.kind, asked.name, answers, notes, ["khotan migrate", *steps], force=force, dry_run=dry_run
+    )
+
+
+def _source_answers(source: Source, asked: FlowOptions, answers: dict[str, Any], notes: list[str]) -> FoundEndpoint:
+    """Add the plugs and endpoints that the flow reads from and writes to. Returns the endpoint that it reads from."""
+    plug = found_plug(source, asked.plug)
     endpoint = found_endpoint(plug, asked.endpoint, notes)
     target, target_endpoint = plug, endpoint
     if asked.kind == "relay":
@@ -50,48 +71,46 @@ def add_flow(
         target_endpoint = found_endpoint(target, asked.to_endpoint, notes)
     if asked.update:
         found_endpoint(target, asked.update, notes)
-    if asked.resource and asked.resource not in source.resources:
-        raise UnknownName("resource", asked.resource, source.resources, where="this project")
     if asked.kind != "outflow" and not endpoint.paginated:
         notes.append(
             f"{plug.name}.{endpoint.name} has no paginator in sight: give the plug or the endpoint one, "
             "SinglePagePaginator() where all comes in one response."
         )
-    row, there, columns, left_out = _row(source, asked, endpoint)
-    if there and not asked.into:
-        notes.append(f"{row} is declared in {there.module or 'the package'} already: it is imported from there.")
-    key = asked.key or ("id" if not columns or any(c.name == "id" for c in columns) else columns[0].name)
-    if columns and key not in {column.name for column in columns}:
-        raise UnknownName("field", key, [column.name for column in columns], code="invalid_input", where=row)
-    answers = {
-        "package_path": package_path,
-        "kind": asked.kind,
-        "name": asked.name,
-        "module": module_name(asked.name),
+    answers |= {
         "plug": plug.name,
         "plug_module": plug.module,
         "endpoint": endpoint.name,
         "to": target.name if asked.kind == "relay" else "",
         "to_module": target.module,
         "to_endpoint": target_endpoint.name,
-        "update": asked.update,
-        "resource": asked.resource,
+        "deletion": _deletion(endpoint),
+    }
+    return endpoint
+
+
+def _table_answers(
+    source: Source, asked: FlowOptions, endpoint: FoundEndpoint, answers: dict[str, Any], notes: list[str]
+) -> None:
+    """Add the table of the rows: its columns, or the module that declares it already. Raises UnknownName for the key."""
+    row, there, columns, left_out = _row(source, asked, endpoint)
+    if there and not asked.into:
+        notes.append(f"{row} is declared in {there.module or 'the package'} already: it is imported from there.")
+    names = [column.name for column in columns]
+    key = asked.key or ("id" if not names or "id" in names else names[0])
+    if names and key not in names:
+        raise UnknownName("field", key, names, code="invalid_input", where=row)
+    types = set() if there else {column.type for column in columns}
+    answers |= {
         "row": row,
         "row_from": _import_path(there.module) if there else "",
         "table": module_name(asked.name),
         "columns": [_column(column, key) for column in columns] or [f"{key}: str = Field(primary_key=True)"],
         "imports": _imports(columns),
-        "zoned": any(column.type == "datetime" for column in columns) and there is None,
+        "zoned": "datetime" in types,
+        "wide": "int" in types,
         "left_out": list(left_out) if columns else ["the fields of the item's model, which could not be read"],
-        "wide": any(column.type == "int" for column in columns) and there is None,
-        "deletion": _deletion(endpoint),
         "key": key,
-        "schedule": asked.schedule,
     }
-    steps = [f"khotan flows trigger {asked.name} --dry-run", f"khotan flows trigger {asked.name} --wait"]
-    return write_part(
-        root, "flow", asked.kind, asked.name, answers, notes, ["khotan migrate", *steps], force=force, dry_run=dry_run
-    )
 
 
 def found_plug(source: Source, name: str) -> FoundPlug:
