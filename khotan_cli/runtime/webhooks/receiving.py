@@ -15,6 +15,7 @@ from khotan_cli.runtime.plugs.vars import Var
 from khotan_cli.runtime.store.events import Incoming
 from khotan_cli.runtime.webhooks.challenges import VERIFY_TOKEN, Challenge, MetaChallenge
 from khotan_cli.runtime.webhooks.handlers import Handler
+from khotan_cli.runtime.webhooks.items import check_items
 from khotan_cli.runtime.webhooks.request import WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule
 from khotan_cli.runtime.webhooks.schemes import Scheme, Unsigned
@@ -38,7 +39,8 @@ class BodyInvalid(KhotanError):
 class ReceivingEndpoint(ABC):
     """A place that others send requests to, each of which becomes an event.
 
-    `methods`: those that are answered; `event_methods`: those that events come with.
+    `methods`: those that are answered; `event_methods`: those that events come with. `items`: path of the list in the body
+    whose elements are the events; empty where a body is one event.
     """
 
     kind = "wire"
@@ -56,6 +58,7 @@ class ReceivingEndpoint(ABC):
         vars: Mapping[str, Var] | None,
         below: Sequence[str] = (),
         duplicates_within: float | None = None,
+        items: str = "",
     ) -> None:
         if not methods or isinstance(methods, str):
             raise ConfigError(f"No event comes with the methods {methods!r}", hint='methods=["POST"]')
@@ -64,10 +67,12 @@ class ReceivingEndpoint(ABC):
                 f"duplicates_within={duplicates_within!r} is not a number of seconds",
                 hint="0: equal bodies are never duplicates. None: they always are.",
             )
+        check_items(items)
         challenge = challenge or getattr(verify, "challenge", None)
         self.module, self.scheme, self.challenge = module, verify, challenge
         self.below = [_template(one) for one in below]
         self.duplicates_within = duplicates_within
+        self.items = items
         self.type_rule, self.id_rule = type_rule, id_rule
         self.event_methods = frozenset(method.upper() for method in methods)
         self.methods = self.event_methods | (challenge.methods if challenge else frozenset())
