@@ -29,6 +29,7 @@ from khotan_cli.runtime.webhooks.event import StoredEvent
 from khotan_cli.runtime.webhooks.handlers import SHORTEST_PAUSE, Handler, pause_of
 from khotan_cli.runtime.webhooks.host import WebhookHost
 from khotan_cli.runtime.webhooks.places import chosen, lost
+from khotan_cli.runtime.webhooks.receiving import KeyReused
 
 POLL_SECONDS = 0.2
 """How often the queue is looked at where nobody in this process says that there is something in it."""
@@ -226,7 +227,10 @@ async def _attempt(host: WebhookHost, handler: Handler, row: RunData, stored: Ev
     except Exception as exc:
         error = await failure_of(exc, base, handler)
         logger.warning("Handler %s failed: %s", handler.name, error["message"])
-        await _again_or_never(host, handler, row, error)
+        if isinstance(exc, KeyReused):  # no later try could end otherwise
+            await _never(host, handler, row, _of_event(error, row))
+        else:
+            await _again_or_never(host, handler, row, error)
         return
     if ended is not None:
         await tell(base, handler, ended, started=False)

@@ -14,7 +14,7 @@ from khotan_cli.runtime.webhooks.challenges import Answer
 from khotan_cli.runtime.webhooks.host import WebhookHost
 from khotan_cli.runtime.webhooks.identify import events_of
 from khotan_cli.runtime.webhooks.inbox import Inbox
-from khotan_cli.runtime.webhooks.receiving import SECRET, ReceivingEndpoint
+from khotan_cli.runtime.webhooks.receiving import SECRET, KeyReused, ReceivingEndpoint
 from khotan_cli.runtime.webhooks.request import WebhookRequest
 from khotan_cli.runtime.webhooks.schemes import Refused
 
@@ -70,10 +70,8 @@ class Receiver:
         outcomes = await self._inbox.put_all(events)
         stored = next((one for one in outcomes if one.new), outcomes[0])
         if stored.altered and wire.strict_ids:
-            raise KhotanError(
-                "This idempotency key came before, with another body",
-                code="idempotency_key_reused",  # draft-ietf-httpapi-idempotency-key-header 2.7
-                hint="Send another record with another key.",
+            raise KeyReused(
+                "The idempotency key was used before with another body", hint="Send another record with another key."
             )
         for event, outcome in zip(events, outcomes, strict=True):
             if outcome.new:

@@ -36,6 +36,12 @@ class BodyInvalid(KhotanError):
     default_code = "body_invalid"
 
 
+class KeyReused(KhotanError):
+    """A key that names another record already (draft-ietf-httpapi-idempotency-key-header 2.7): 422, or a run that fails."""
+
+    default_code = "idempotency_key_reused"
+
+
 class ReceivingEndpoint(ABC):
     """A place that others send requests to, each of which becomes an event.
 
