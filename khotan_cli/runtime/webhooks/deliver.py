@@ -227,18 +227,18 @@ async def _attempt(host: WebhookHost, handler: Handler, row: RunData, stored: Ev
     except Exception as exc:
         error = await failure_of(exc, base, handler)
         logger.warning("Handler %s failed: %s", handler.name, error["message"])
-        if isinstance(exc, KeyReused):  # no later try could end otherwise
-            await _never(host, handler, row, _of_event(error, row))
-        else:
-            await _again_or_never(host, handler, row, error)
+        await _again_or_never(host, handler, row, error, final=isinstance(exc, KeyReused))
         return
     if ended is not None:
         await tell(base, handler, ended, started=False)
 
 
-async def _again_or_never(host: WebhookHost, handler: Handler, row: RunData, error: dict[str, Any]) -> None:
+async def _again_or_never(
+    host: WebhookHost, handler: Handler, row: RunData, error: dict[str, Any], *, final: bool = False
+) -> None:
+    """Have the run tried again, or end it. final: no later try could end otherwise."""
     failures, retry, error = row.failures + 1, handler.retry, _of_event(error, row)
-    if failures < retry.attempts:
+    if failures < retry.attempts and not final:
         pause = pause_of(retry, failures)
         until = utc_now() + timedelta(seconds=random.uniform(SHORTEST_PAUSE * pause, pause))
         await patiently(lambda: host.deliveries.postpone(row.id, row.epoch, failures, error, until))

@@ -201,8 +201,8 @@ class IngestHandler(Handler):
 
     async def _run(self, ctx: FlowContext) -> RunResult | None:
         event: Event[Any] = self.event_of(ctx)
-        if self.wire.organisation is not None and event.organisation is None:
-            found = await self.wire.organisation(event)
+        if self.wire.organisation is not None and not event._settled:
+            found = event.organisation or await self.wire.organisation(event)
             if found and not isinstance(found, str):
                 raise ConfigError(
                     f"The organisation of {self.name} is {type(found).__name__}, not a text or None",
