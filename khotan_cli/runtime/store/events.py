@@ -35,6 +35,8 @@ Key = tuple[str, str, str]
 _FAILED = ("failed", "partial")
 _KEY = (EVENTS.c.wire, EVENTS.c.tenant, EVENTS.c.remote_id)
 _NOTHING = dict.fromkeys(COUNTERS, 0)
+_SELDOM = ("parked", "organisation", "tenant", "problem", "path")
+"""Columns that most events leave empty: then the database fills them in, and no value is sent for them."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,8 @@ class EventStore:
             }
             for event in events
         ]
+        empty = [name for name in _SELDOM if all(not row[name] for row in rows)]
+        rows = [{name: value for name, value in row.items() if name not in empty} for row in rows] if empty else rows
         new = self.database.insert(EVENTS).on_conflict_do_nothing()
         made = await session.execute(new.returning(EVENTS.c.id, *_KEY), rows)
         return {(row.wire, row.tenant, row.remote_id): row.id for row in made}

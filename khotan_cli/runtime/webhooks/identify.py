@@ -7,6 +7,7 @@ import uuid
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from khotan_cli.runtime.plugs.masking import Masker, mask_secret
@@ -14,11 +15,11 @@ from khotan_cli.runtime.store.events import Delivery, Incoming
 from khotan_cli.runtime.webhooks.items import Item, split_items
 from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
-from khotan_cli.runtime.webhooks.schemes import PublicKey, Scheme, Token
 
 _CREDENTIALS = ("authorization", "cookie", "token", "secret", "signature", "api-key", "apikey", "hmac", "password")
 _OF_THE_BODY = ("content-encoding", "content-length", "content-type")
 """Header fields that describe the whole body, not an item of it."""
+_NOTHING = Masker()
 
 
 def events_of(wire: ReceivingEndpoint, request: WebhookRequest, secrets: Sequence[str] = ()) -> list[Incoming]:
@@ -27,7 +28,7 @@ def events_of(wire: ReceivingEndpoint, request: WebhookRequest, secrets: Sequenc
     A body without the wire's list of items is one event with a problem. An empty list is one event without a handler: a
     service asks so whether the endpoint answers.
     """
-    headers = masked_headers(request.headers.items(), _read_by(wire.scheme), Masker(secrets))
+    headers = masked_headers(request.headers.items(), wire.credentials, Masker(secrets) if secrets else _NOTHING)
     if not wire.items:
         return [_event(wire, request, headers)]
     try:
@@ -67,7 +68,7 @@ def _of_items(
 
 
 def _event(wire: ReceivingEndpoint, request: WebhookRequest, headers: Mapping[str, str]) -> Incoming:
-    problem = request.problem(json_needed=any(rule.of_json for rule in (wire.type_rule, wire.id_rule) if rule))
+    problem = request.problem(json_needed=wire.reads_json)
     event_type, remote_id = _found(wire, request)
     window: float | None = None
     if remote_id is None:
@@ -113,20 +114,16 @@ def _found(wire: ReceivingEndpoint, request: WebhookRequest) -> tuple[str, str |
     return wire.type_of(request, event_type), remote_id
 
 
-def _read_by(scheme: Scheme | None) -> Collection[str]:
-    """Where a scheme finds what lets a sender in: names of header fields, in lower case."""
-    if isinstance(scheme, Token):
-        return [scheme.rule.header.lower()] if scheme.rule.header else []
-    if isinstance(scheme, PublicKey):
-        return [scheme.header.lower()]
-    return [name.lower() for name in getattr(scheme, "headers", ())]
-
-
 def masked_headers(fields: Any, credentials: Collection[str], masker: Masker) -> dict[str, str]:
     """Header fields to be stored: what lets somebody in, or signs, is masked. PostgreSQL's JSON holds no NUL."""
     return {
         name: mask_secret(value)
-        if name in credentials or any(part in name for part in _CREDENTIALS)
+        if name in credentials or _is_credential(name)
         else masker.text(value).replace("\x00", "")
         for name, value in fields
     }
+
+
+@lru_cache(1024)
+def _is_credential(name: str) -> bool:
+    return any(part in name for part in _CREDENTIALS)

@@ -49,7 +49,8 @@ class Receiver:
 
         Raises SignatureInvalid; BodyInvalid for an ingest; SecretMissing, StoreError where nothing can be stored.
         """
-        request = replace(request, envelope=wire.envelope)
+        if wire.envelope is not None:
+            request = replace(request, envelope=wire.envelope)
         challenge = wire.challenge
         if challenge is not None and not challenge.signed:
             answer = challenge.answer(request, await self._host.values(wire))

@@ -6,6 +6,7 @@ import inspect
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
@@ -18,7 +19,7 @@ from khotan_cli.runtime.webhooks.handlers import Handler
 from khotan_cli.runtime.webhooks.items import check_items
 from khotan_cli.runtime.webhooks.request import WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule
-from khotan_cli.runtime.webhooks.schemes import Scheme, Unsigned
+from khotan_cli.runtime.webhooks.schemes import PublicKey, Scheme, Token, Unsigned
 
 if TYPE_CHECKING:
     from khotan_cli.runtime.webhooks.host import WebhookHost
@@ -119,6 +120,21 @@ class ReceivingEndpoint(ABC):
     def needed(self) -> list[str]:
         """The variables without which it receives nothing."""
         return [name for name, var in self.vars.items() if var.required or name in (SECRET, VERIFY_TOKEN)]
+
+    @cached_property
+    def credentials(self) -> frozenset[str]:
+        """Names, in lower case, of the header fields in which the scheme finds what lets a sender in."""
+        if isinstance(self.scheme, Token):
+            header = self.scheme.rule.header
+            return frozenset([header.lower()] if header else [])
+        if isinstance(self.scheme, PublicKey):
+            return frozenset([self.scheme.header.lower()])
+        return frozenset(name.lower() for name in getattr(self.scheme, "headers", ()))
+
+    @cached_property
+    def reads_json(self) -> bool:
+        """Whether type or id of an event are in its JSON body."""
+        return any(rule.of_json for rule in (self.type_rule, self.id_rule) if rule)
 
     @property
     def envelope(self) -> str | None:
