@@ -26,7 +26,7 @@ from khotan_cli.runtime.contract.nodes import (
     takes,
 )
 from khotan_cli.runtime.contract.places import NOTHING, Place, child, same
-from khotan_cli.runtime.contract.walker import BREAKING, WEIGHTS, WRONG_TAG
+from khotan_cli.runtime.contract.walker import BREAKING, CHANGED, WEIGHTS, WRONG_TAG
 
 
 class Walk(ContainerWalk):
@@ -119,7 +119,7 @@ class Walk(ContainerWalk):
         if not refused and cost >= BREAKING:
             # Its function makes of it what the inner type wants: nothing can be said below.
             if place is not None:
-                place.leave_open("not judged: its validator changes the value first")
+                place.leave_open(CHANGED)
             return 0
         if refused and (cost < BREAKING or not self._same_errors(node, value)):
             return self._wrong(place, Verdict("constraint", "breaking", node.rule.broken(value)), value)

@@ -11,11 +11,13 @@ import pytest
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     Json,
     OnErrorOmit,
     ValidationInfo,
+    WrapValidator,
     field_validator,
     model_validator,
 )
@@ -65,6 +67,20 @@ class Unwrapped(BaseModel):
         return data.get("data", data)
 
 
+def cents(value: Any) -> Any:
+    return int(value.removeprefix("€ ")) if isinstance(value, str) else value
+
+
+def or_none(value: Any, handler: Any) -> Any:
+    return None if value == "never" else handler(value)
+
+
+class Cents(BaseModel):
+    price: Annotated[int, BeforeValidator(cents)]
+    tags: Annotated[list[str], BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)]
+    seen: Annotated[int | None, WrapValidator(or_none)] = None
+
+
 @pytest.mark.parametrize(
     ("model", "body", "paths", "finding"),
     [
@@ -74,6 +90,10 @@ class Unwrapped(BaseModel):
         (dict[str, Any], {"a": 1}, ["$.*"], False),
         (Details, {"number": 1}, [], False),
         (Json, "[1]", ["$"], False),
+        (Cents, {"price": "€ 5", "tags": ["a"]}, ["$.price"], True),
+        (Cents, {"price": 5, "tags": "a,b"}, ["$.tags"], True),
+        (Cents, {"price": 5, "tags": [], "seen": "never"}, ["$.seen"], True),
+        (list[Cents], [{"price": "€ 5", "tags": []}, {"price": 1, "tags": ["a"], "seen": 3}], ["$[*].price"], True),
     ],
 )
 def test_what_is_not_judged_is_reported(model: Any, body: Any, paths: list[str], finding: bool) -> None:
