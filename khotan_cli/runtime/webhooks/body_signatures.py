@@ -69,6 +69,8 @@ class BodyHmac:
             given = dig(item, self.signature)
             if not isinstance(given, str) or not given:
                 raise Refused(f"item {number} has no signature at {self.signature}")
+            if self.encoding == "hex":
+                given = given.lower()
             matched = False
             for key in keys:
                 matched |= hmac.compare_digest(self._made(key, item), given.encode("utf-8", "replace"))

@@ -66,6 +66,7 @@ class ReceivingEndpoint(ABC):
         below: Sequence[str] = (),
         duplicates_within: float | None = None,
         items: str = "",
+        envelope: str | None = None,
     ) -> None:
         if not methods or isinstance(methods, str):
             raise ConfigError(f"No event comes with the methods {methods!r}", hint='methods=["POST"]')
@@ -80,6 +81,8 @@ class ReceivingEndpoint(ABC):
         self.below = [_template(one) for one in below]
         self.duplicates_within = duplicates_within
         self.items = items
+        self.envelope: str | None = envelope or getattr(verify, "envelope", None)
+        """The form field in which the service sends the JSON document; None where it sends none."""
         self.type_rule, self.id_rule = type_rule, id_rule
         self.event_methods = frozenset(method.upper() for method in methods)
         self.methods = self.event_methods | (challenge.methods if challenge else frozenset())
@@ -135,11 +138,6 @@ class ReceivingEndpoint(ABC):
     def reads_json(self) -> bool:
         """Whether type or id of an event are in its JSON body."""
         return any(rule.of_json for rule in (self.type_rule, self.id_rule) if rule)
-
-    @property
-    def envelope(self) -> str | None:
-        """The form field in which the service sends the JSON document, where its scheme knows one."""
-        return getattr(self.scheme, "envelope", None)
 
     def path_values(self, segments: Sequence[str]) -> dict[str, str] | None:
         """What `below` finds in the path segments after the wire's own path, by name. None where they do not match.

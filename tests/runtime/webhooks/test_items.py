@@ -8,7 +8,9 @@ import gzip
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -126,6 +128,27 @@ def test_a_compressed_body_is_taken_apart_and_the_items_are_plain() -> None:
     assert "content-encoding" not in second.headers and second.content_type == "application/json"
     assert not first.deliveries
     assert [one.order_key for one in second.deliveries] == ["shop.on_b|ü"]
+
+
+def test_a_list_in_the_field_of_a_form_is_taken_apart() -> None:
+    """As Mandrill sends its events (mailchimp.com/developer/transactional, Webhooks): `mandrill_events` holds a list."""
+    wire = Wire(
+        Shop(), verify=signatures.unsigned(), envelope="mandrill_events", items="*", event_type="event", event_id="_id"
+    )
+    listed = json.dumps([{"event": "send", "_id": "a", "n": 1.50}, {"event": "open", "_id": "ü&"}], ensure_ascii=False)
+    body = urlencode({"other": "1", "mandrill_events": listed}).encode()
+    request = replace(asked(body, Content_Type="application/x-www-form-urlencoded"), envelope=wire.envelope)
+    events = events_of(wire, request)
+    assert [(event.type, event.remote_id, event.problem) for event in events] == [
+        ("send", "a", None),
+        ("open", "ü&", None),
+    ]
+    broken = replace(
+        asked(b"mandrill_events=%5B", Content_Type="application/x-www-form-urlencoded"), envelope=wire.envelope
+    )
+    assert [event.problem for event in events_of(wire, broken)] == [
+        "The form field 'mandrill_events' is not valid JSON, or is nested too deep"
+    ]
 
 
 @pytest.mark.parametrize(

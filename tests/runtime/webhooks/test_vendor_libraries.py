@@ -16,8 +16,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import razorpay
-from paddle_billing.Notifications import Secret, Verifier
+import razorpay  # type: ignore[import-untyped]
+from paddle_billing.Notifications import Secret, Verifier  # type: ignore[import-untyped]
 from square.utils.webhooks_helper import verify_signature
 
 from khotan_cli.errors import ConfigError

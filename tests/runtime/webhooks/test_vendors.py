@@ -99,7 +99,11 @@ def test_a_signature_in_any_body() -> None:
     digest = hmac.new(b"s", b"7|1.50|true|", "sha256").hexdigest()
     body = f'{{"events":[{{"id":7,"total":1.50,"paid":true,"none":null,"sig":"{digest}"}}]}}'.encode()
     assert accepts(scheme, asked(body), ["s"]), "numbers count as they are written"
+    assert accepts(scheme, asked(body.replace(digest.encode(), digest.upper().encode())), ["s"]), "hex has no case"
     assert not accepts(scheme, asked(body.replace(b"1.50", b"1.5")), ["s"])
+    whole = signatures.body_hmac(fields=["id"], signature="sig", items="events", encoding="hex")
+    made = json.dumps(whole.signed({"events": [{"id": "a"}, {"id": "b"}]}, "s")).encode()
+    assert accepts(whole, asked(made), ["s"]) and not accepts(whole, asked(made.replace(b'"b"', b'"c"')), ["s"])
     made = scheme.signed({"events": [{"id": "a"}, {"id": "b"}]}, "s")
     assert accepts(scheme, asked(json.dumps(made).encode()), ["s"])
 
