@@ -113,7 +113,10 @@ class Walk(ContainerWalk):
         if not node.translates:
             cost = self._member(node.inner, value, place)
             if refused and (takes(node.inner, kind_of(value)) if node.alone else cost < BREAKING):
-                cost += self._wrong(place, Verdict("constraint", "breaking", node.rule.broken(value)), value)
+                # Where only something below is refused, by a validator that reads its siblings, the verdicts say where.
+                own = node.alone or any(not location for location, _ in node.rule.locations(value))
+                verdict = Verdict("constraint", "breaking", node.rule.broken(value))
+                cost += self._wrong(place if own else None, verdict, value)
             return cost
         cost = self._cost(node.inner, value)
         if not refused and cost >= BREAKING:

@@ -362,3 +362,56 @@ def test_a_key_that_is_always_null_is_information() -> None:
     report = check(list[Noted], [{"note": None}, {"note": None}])
     assert [(f.issue, f.grade, f.count, f.of) for f in report.findings] == [("null", "info", 2, 2)]
     assert report.matches and not report.fails("warning") and report.fails("info")
+
+
+class Span(BaseModel):
+    low: int
+    high: int
+
+    @field_validator("high")
+    @classmethod
+    def ordered(cls, value: int, info: ValidationInfo) -> int:
+        if info.data.get("low", 0) > value:
+            raise ValueError("high is below low")
+        return value
+
+    @model_validator(mode="after")
+    def lucky(self) -> Span:
+        if self.low == 13:
+            raise ValueError("unlucky")
+        return self
+
+
+class Spans(BaseModel):
+    by_name: dict[str, Span]
+
+
+WRONG, UNLUCKY, FINE = {"low": 5, "high": 1}, {"low": 13, "high": 14}, {"low": 1, "high": 2}
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "expected"),
+    [
+        (Span, WRONG, ["breaking constraint $.high 1/1"]),
+        (list[Span], [WRONG, FINE], ["breaking constraint $[*].high 1/2"]),
+        (list[Span], [WRONG, WRONG, UNLUCKY], ["breaking constraint $[*] 1/3", "breaking constraint $[*].high 2/3"]),
+        (
+            list[Span],
+            [UNLUCKY, UNLUCKY, WRONG, FINE],
+            ["breaking constraint $[*] 2/4", "breaking constraint $[*].high 1/4"],
+        ),
+        (
+            list[Span],
+            [WRONG, UNLUCKY, {"low": "x", "high": 1}],
+            [
+                "breaking constraint $[*] 1/3",
+                "breaking constraint $[*].high 1/3",
+                "breaking type_mismatch $[*].low 1/3",
+            ],
+        ),
+        (Spans, {"by_name": {"a": WRONG, "b": FINE}}, ["breaking constraint $.by_name.*.high 1/2"]),
+        (Span | None, WRONG, ["breaking constraint $.high 1/1"]),
+    ],
+)
+def test_a_validator_that_reads_its_siblings_is_told_at_its_field(model: Any, body: Any, expected: list[str]) -> None:
+    assert seen(model, body) == expected

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import razorpay  # type: ignore[import-untyped]
 from paddle_billing.Notifications import Secret, Verifier  # type: ignore[import-untyped]
+from razorpay.errors import SignatureVerificationError  # type: ignore[import-untyped]
 from square.utils.webhooks_helper import verify_signature
 
 from khotan_cli.errors import ConfigError
@@ -44,7 +45,7 @@ def razorpay_accepts(secret: str, body: bytes, fields: dict[str, str]) -> bool:
     client: Any = razorpay.Client(auth=("key", "secret"))
     try:
         client.utility.verify_webhook_signature(body.decode(), fields["X-Razorpay-Signature"], secret)
-    except razorpay.errors.SignatureVerificationError:
+    except SignatureVerificationError:
         return False
     return True
 
