@@ -26,9 +26,9 @@ class Item:
     problem: str | None = None
 
 
-def check_items(path: str) -> None:
-    """Raises ConfigError for a path with an empty segment."""
-    if path and not all(path.split(".")):
+def check_items(path: Any) -> None:
+    """Raises ConfigError for what is no text, and for a path with an empty segment."""
+    if not isinstance(path, str) or (path and not all(path.split("."))):
         raise ConfigError(
             f"items={path!r} is not a path to a list",
             hint='Like "events", "events.*.item", or "*" where the body itself is the list.',

@@ -70,7 +70,8 @@ class ReceivingEndpoint(ABC):
     ) -> None:
         if not methods or isinstance(methods, str):
             raise ConfigError(f"No event comes with the methods {methods!r}", hint='methods=["POST"]')
-        if duplicates_within is not None and not 0 <= duplicates_within < float("inf"):
+        number = isinstance(duplicates_within, (int, float)) and not isinstance(duplicates_within, bool)
+        if duplicates_within is not None and not (number and 0 <= duplicates_within < float("inf")):
             raise ConfigError(
                 f"duplicates_within={duplicates_within!r} is not a number of seconds",
                 hint="0: equal bodies are never duplicates. None: they always are.",
