@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic_core import SchemaValidator
 
-from khotan_cli.runtime.contract.leaf import Leaf
+from khotan_cli.runtime.contract.leaf import TRANSLATING, Leaf
 from khotan_cli.runtime.contract.nodes import (
     Field,
     Guard,
@@ -39,7 +39,6 @@ Core = Mapping[str, Any]
 _LISTS = frozenset({"list", "set", "frozenset", "deque", "generator"})
 _MAPS = frozenset({"dict", "ordered-dict", "counter", "defaultdict"})
 _WRAPPERS = frozenset({"function-after", "function-before", "function-wrap", "custom-error"})
-_TRANSLATING = frozenset({"function-before", "function-wrap"})
 
 
 @dataclass
@@ -69,7 +68,7 @@ class Declared:
         if kind == "definition-ref":
             return self._reference(core["schema_ref"], config)
         if kind in _WRAPPERS:
-            return self._guarded(core["schema"], core, config, kind in _TRANSLATING)
+            return self._guarded(core["schema"], core, config, kind in TRANSLATING)
         if kind == "chain":
             return self._guarded(core["steps"][0], core, config, len(core["steps"]) > 1)
         if kind == "json-or-python":
@@ -166,7 +165,7 @@ class Declared:
             node = self._node(inner, config)
         if not rules and not core.get("custom_init"):
             return node
-        translates = bool(core.get("custom_init")) or any(rule["type"] in _TRANSLATING for rule in rules)
+        translates = bool(core.get("custom_init")) or any(rule["type"] in TRANSLATING for rule in rules)
         return Guard(node, self._leaf(core, {}), translates)
 
     def _object(self, core: Core, config: Core, name: str) -> ObjectNode:

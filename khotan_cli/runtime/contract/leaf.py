@@ -29,6 +29,8 @@ Issue = Literal[
 ]
 Grade = Literal["breaking", "warning", "info"]
 
+TRANSLATING = frozenset({"function-before", "function-wrap"})
+"""Validators that may change a value before the declared type sees it."""
 KINDS = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
 _NUMBERS = frozenset({"integer", "number"})
 _REMEMBERED = 4096
@@ -101,6 +103,21 @@ class Leaf:
         except Exception:  # a user's validator that reads its siblings, or fails in its own way
             return None
         return True
+
+    def changed(self, value: Any) -> bool:
+        """Whether an accepted value is none of the declared type: a validator that runs before the type made it one."""
+        inner = self._before
+        return inner is not None and inner.accepts(value) is False
+
+    @cached_property
+    def _before(self) -> Leaf | None:
+        """The type behind the outermost validator that may change a value before the type sees it."""
+        core = self._core
+        while isinstance(inner := core.get("schema"), Mapping):
+            if core["type"] in TRANSLATING:
+                return Leaf(inner, self._config, self._definitions)
+            core = inner
+        return None
 
     def broken(self, value: Any) -> str:
         """The rule that a refused value breaks, in words that name nothing of the value; "" for a user's own."""

@@ -26,7 +26,7 @@ from khotan_cli.runtime.contract.nodes import (
     takes,
 )
 from khotan_cli.runtime.contract.places import NOTHING, Place, child, same
-from khotan_cli.runtime.contract.walker import BREAKING, WEIGHTS, WRONG_TAG
+from khotan_cli.runtime.contract.walker import BREAKING, CHANGED, WEIGHTS, WRONG_TAG
 
 
 class Walk(ContainerWalk):
@@ -113,13 +113,16 @@ class Walk(ContainerWalk):
         if not node.translates:
             cost = self._member(node.inner, value, place)
             if refused and (takes(node.inner, kind_of(value)) if node.alone else cost < BREAKING):
-                cost += self._wrong(place, Verdict("constraint", "breaking", node.rule.broken(value)), value)
+                # Where only something below is refused, by a validator that reads its siblings, the verdicts say where.
+                own = node.alone or any(not location for location, _ in node.rule.locations(value))
+                verdict = Verdict("constraint", "breaking", node.rule.broken(value))
+                cost += self._wrong(place if own else None, verdict, value)
             return cost
         cost = self._cost(node.inner, value)
         if not refused and cost >= BREAKING:
             # Its function makes of it what the inner type wants: nothing can be said below.
             if place is not None:
-                place.leave_open("not judged: its validator changes the value first")
+                place.leave_open(CHANGED)
             return 0
         if refused and (cost < BREAKING or not self._same_errors(node, value)):
             return self._wrong(place, Verdict("constraint", "breaking", node.rule.broken(value)), value)

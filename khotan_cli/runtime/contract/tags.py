@@ -25,9 +25,20 @@ def by_key(paths: Sequence[KeyPath], choices: Mapping[Any, Node]) -> Callable[[A
             if present:
                 member = choices.get(found) if isinstance(found, (str, int, float)) else None
                 return Tag(member, path, True, found, known, kinds)
-        return Tag(None, paths[0], False, None, known, kinds)
+        return Tag(None, _awaited(paths, choices), False, None, known, kinds)
 
     return find
+
+
+def _awaited(paths: Sequence[KeyPath], choices: Mapping[Any, Node]) -> KeyPath:
+    """Where the tag is awaited: Pydantic names its field first, but the document has the field's alias."""
+    for member in choices.values():
+        inner = _plain(settled_or_none(member))
+        fields = inner.fields if isinstance(inner, ObjectNode) else ()
+        found = next((one.keys[0] for one in fields if one.keys[0] in paths), None)
+        if found is not None:
+            return found
+    return paths[0]
 
 
 def _plain(member: Node) -> Node:

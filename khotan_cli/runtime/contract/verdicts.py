@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -55,9 +56,10 @@ class Verdicts:
             else finding.softened()
             for finding in findings
         ]
+        wide = self._wide(findings)
         known = {place.path: place for place in reversed(places) if place.declared}
         for path, errors in self._by_path().items():
-            if not _covered(errors[0], paths):
+            if not _covered(errors[0], paths, wide):
                 kept += [_added(one, one.count, known.get(path), masker) for one in errors]
             elif path in paths and not any(one.spot.union for one in errors):
                 # The walk found something at this place, and Pydantic may have found more there.
@@ -67,6 +69,17 @@ class Verdicts:
                 if more > 0:
                     kept = _with(kept, _added(one, min(more, one.count), known.get(path), masker))
         return kept
+
+    def _wide(self, findings: Sequence[Finding]) -> set[str]:
+        """Paths of breaking findings that stand for more than the errors at their own place: for errors below it, too."""
+        counts = Counter[str]()
+        for finding in findings:
+            if finding.grade == "breaking":
+                counts[finding.path] += finding.count
+        for (path, _), one in self._at.items():
+            if path in counts:
+                counts[path] -= one.count
+        return {path for path, count in counts.items() if count > 0}
 
     def _by_path(self) -> dict[str, list[_Refused]]:
         found: dict[str, list[_Refused]] = {}
@@ -88,10 +101,12 @@ def _with(findings: list[Finding], more: Finding) -> list[Finding]:
     return [*findings, more]
 
 
-def _covered(one: _Refused, paths: set[str]) -> bool:
-    """Whether a breaking finding stands for an error: one at its place, or around it; below it only where a tag is wrong."""
+def _covered(one: _Refused, paths: set[str], wide: set[str]) -> bool:
+    """Whether a breaking finding stands for an error: one at its place, or a wide one around it; below it only where a tag is
+    wrong."""
     path, union = one.spot.path, one.spot.union
-    if path in paths or any(same(path, other) or below(path, other) for other in paths):
+    around = paths if union else wide
+    if path in paths or any(same(path, other) for other in paths) or any(below(path, other) for other in around):
         return True
     if one.error["type"].startswith("union_tag"):
         return any(below(other, path) for other in paths)

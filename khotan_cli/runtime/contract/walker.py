@@ -17,6 +17,10 @@ WEIGHTS: Mapping[str, int] = {"breaking": BREAKING + 3, "warning": 2, "info": 1}
 WRONG_TAG = 50
 
 
+CHANGED = "not judged: its validator changes the value first"
+"""Why a value of a declared type stays open."""
+
+
 class Walker:
     """What every judge of a document needs: costs, places and blame.
 
@@ -102,8 +106,11 @@ class Walker:
     def _leaf(self, node: Leaf, value: Any, place: Place | None) -> int:
         verdict = self._verdict(node, value)
         if verdict is None:
-            if node.anything and place is not None and value is not None:
-                place.accepts_any += 1
+            if place is not None and value is not None:
+                if node.anything:
+                    place.accepts_any += 1
+                elif node.changed(value):
+                    place.leave_open(CHANGED)
             return 0
         tag = WRONG_TAG if verdict.issue == "enum" else 0  # an object with another literal is hardly meant
         return self._wrong(place, verdict, value) + tag

@@ -5,16 +5,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Row,
     Select,
-    Text,
     case,
-    cast,
     delete,
     exists,
     func,
@@ -27,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.store.event_identity import make_room
 from khotan_cli.runtime.store.runs import ACTIVE, COUNTERS
 from khotan_cli.runtime.store.tables import RUNS
 from khotan_cli.runtime.store.tables_webhooks import EVENTS
@@ -36,6 +35,8 @@ Key = tuple[str, str, str]
 _FAILED = ("failed", "partial")
 _KEY = (EVENTS.c.wire, EVENTS.c.tenant, EVENTS.c.remote_id)
 _NOTHING = dict.fromkeys(COUNTERS, 0)
+_SELDOM = ("parked", "organisation", "tenant", "problem", "path")
+"""Columns that most events leave empty: then the database fills them in, and no value is sent for them."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class EventStore:
             first.setdefault(event.key, event)
         now = utc_now()
         async with self.database.writing(durable=True) as session:
-            await self._make_room(session, list(first.values()), now)
+            await make_room(session, list(first.values()), now)
             ids = await self._insert(session, list(first.values()), now)
             new = [(ids[key], one) for key, event in first.items() if key in ids for one in event.deliveries]
             await self._deliver(session, new, "webhook", now)
@@ -135,31 +136,11 @@ class EventStore:
             }
             for event in events
         ]
+        empty = [name for name in _SELDOM if all(not row[name] for row in rows)]
+        rows = [{name: value for name, value in row.items() if name not in empty} for row in rows] if empty else rows
         new = self.database.insert(EVENTS).on_conflict_do_nothing()
         made = await session.execute(new.returning(EVENTS.c.id, *_KEY), rows)
         return {(row.wire, row.tenant, row.remote_id): row.id for row in made}
-
-    async def _make_room(self, session: AsyncSession, events: Sequence[Incoming], now: datetime) -> None:
-        """Free the ids that are taken for no longer than a window, and give a tenant's record, which came while nobody could
-        say whose it was, its identity.
-
-        The row lock decides between two processes: the second finds nothing to update, and then meets the first one's row.
-        """
-        for event in sorted(events, key=lambda one: one.key):
-            same = (EVENTS.c.wire == event.wire) & (EVENTS.c.remote_id == event.remote_id)
-            if event.window is not None and event.window > 0:
-                over = EVENTS.c.received_at < now - timedelta(seconds=event.window)
-                freed = EVENTS.c.remote_id + "~" + cast(EVENTS.c.id, Text)
-                await session.execute(
-                    update(EVENTS).where(same, EVENTS.c.tenant == event.tenant, over).values(remote_id=freed)
-                )
-            if event.tenant:
-                other = EVENTS.alias()
-                taken = exists().where(
-                    other.c.wire == event.wire, other.c.tenant == event.tenant, other.c.remote_id == event.remote_id
-                )
-                mine = (EVENTS.c.tenant == "") & (EVENTS.c.body == event.body) & EVENTS.c.organisation.is_(None)
-                await session.execute(update(EVENTS).where(same, mine, ~taken).values(tenant=event.tenant))
 
     async def _deliver(
         self, session: AsyncSession, deliveries: Sequence[tuple[int, Delivery]], source: str, now: datetime
@@ -206,7 +187,10 @@ class EventStore:
         waits = (RUNS.c.event_id.in_(list(deliveries)), RUNS.c.status == "pending")
         asked = select(RUNS.c.id, RUNS.c.event_id, RUNS.c.flow).where(*waits)
         async with self.database.writing() as session:
-            values = {"parked": None, **({"organisation": organisation} if organisation else {})}
+            values = {
+                "parked": None,
+                **({"organisation": organisation, "tenant": organisation} if organisation else {}),
+            }
             await session.execute(update(EVENTS).where(EVENTS.c.id.in_(list(deliveries))).values(values))
             pending = {(row.event_id, row.flow): row.id for row in await session.execute(asked)}
             # One that is claimed in this moment begins anyway: then nothing is changed, and it is run again.

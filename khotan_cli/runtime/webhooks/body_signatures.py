@@ -15,9 +15,7 @@ from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.plugs.paths import dig
 from khotan_cli.runtime.plugs.vars import Var
 from khotan_cli.runtime.webhooks.challenges import Challenge
-from khotan_cli.runtime.webhooks.request import WebhookRequest
-from khotan_cli.runtime.webhooks.rules import Rule
-from khotan_cli.runtime.webhooks.schemes import (
+from khotan_cli.runtime.webhooks.checks import (
     Encoding,
     Refused,
     SecretEncoding,
@@ -25,6 +23,9 @@ from khotan_cli.runtime.webhooks.schemes import (
     required,
     usable,
 )
+from khotan_cli.runtime.webhooks.items import EACH, check_items
+from khotan_cli.runtime.webhooks.request import WebhookRequest
+from khotan_cli.runtime.webhooks.rules import Rule
 from khotan_cli.runtime.webhooks.signed_content import Content, after_prefix, template
 
 
@@ -49,6 +50,7 @@ class BodyHmac:
 
     def __post_init__(self) -> None:
         check_algorithm(self.algorithm)
+        check_items(self.items)
         if not self.fields or not self.signature:
             raise ConfigError(
                 f"{self.name} needs fields=… and signature=…", hint="Both are dotted paths in the JSON body."
@@ -67,6 +69,8 @@ class BodyHmac:
             given = dig(item, self.signature)
             if not isinstance(given, str) or not given:
                 raise Refused(f"item {number} has no signature at {self.signature}")
+            if self.encoding == "hex":
+                given = given.lower()
             matched = False
             for key in keys:
                 matched |= hmac.compare_digest(self._made(key, item), given.encode("utf-8", "replace"))
@@ -99,14 +103,19 @@ class BodyHmac:
         return self.secret_prefix + text
 
     def _items(self, document: Any) -> list[Any]:
-        """The signed parts: `a.*.b` is b of each element of the list a; an empty path is the whole document."""
+        """The signed parts: `a.*.b` is b of each element of the list a, `a` each of its elements; an empty path is the whole
+        document."""
         found = [document]
         for part in self.items.split(".") if self.items else []:
             if part == "*":
                 found = [one for many in found if isinstance(many, list) for one in many]
             else:
                 found = [dig(one, part) for one in found]
-        return [] if any(one is None for one in found) else found
+        if any(one is None for one in found):
+            return []
+        if not self.items or self.items.split(".")[-1] == EACH:
+            return found
+        return [item for one in found for item in (one if isinstance(one, list) else [one])]
 
     def _made(self, key: bytes, item: Any) -> bytes:
         content = self.separator.join(_text(dig(item, path)) for path in self.fields)
@@ -129,6 +138,7 @@ class PlainHash:
     event_type: Rule | None = None
     envelope: str | None = None
     challenge: Challenge | None = None
+    items: str = ""
     _parts: tuple[Content, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ import codecs
 import json
 import zlib
 from email.message import Message
+from functools import lru_cache
 
 MOST_DECODED = 64 * 1024 * 1024
 """Bytes that a compressed body may expand to. More is not decoded: the body is kept as it came."""
@@ -24,11 +25,13 @@ class Undecodable(ValueError):
     """A body that cannot be decoded. The text names the coding or the character set, not the content."""
 
 
+@lru_cache(256)
 def media_type(content_type: str) -> str:
     """The media type in lower case, without parameters."""
     return content_type.partition(";")[0].strip().lower()
 
 
+@lru_cache(256)
 def charset_of(content_type: str) -> str:
     """The charset parameter (RFC 9110 8.3.2), empty where there is none."""
     message = Message()
@@ -39,6 +42,7 @@ def charset_of(content_type: str) -> str:
         return ""
 
 
+@lru_cache(256)
 def is_json(content_type: str) -> bool:
     """Whether the media type is JSON: `application/json`, `text/json` or `…+json` (RFC 6839)."""
     return media_type(content_type).endswith("json")

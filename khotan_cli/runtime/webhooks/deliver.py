@@ -30,6 +30,7 @@ from khotan_cli.runtime.webhooks.event import StoredEvent
 from khotan_cli.runtime.webhooks.handlers import SHORTEST_PAUSE, Handler, pause_of
 from khotan_cli.runtime.webhooks.host import WebhookHost
 from khotan_cli.runtime.webhooks.places import chosen, lost
+from khotan_cli.runtime.webhooks.receiving import KeyReused
 
 POLL_SECONDS = 0.2
 """How often the queue is looked at where nobody in this process says that there is something in it."""
@@ -227,15 +228,18 @@ async def _attempt(host: WebhookHost, handler: Handler, row: RunData, stored: Ev
     except Exception as exc:
         error = await failure_of(exc, base, handler)
         logger.warning("Handler %s failed: %s", handler.name, error["message"])
-        await _again_or_never(host, handler, row, error)
+        await _again_or_never(host, handler, row, error, final=isinstance(exc, KeyReused))
         return
     if ended is not None:
         await tell(base, handler, ended, started=False)
 
 
-async def _again_or_never(host: WebhookHost, handler: Handler, row: RunData, error: dict[str, Any]) -> None:
+async def _again_or_never(
+    host: WebhookHost, handler: Handler, row: RunData, error: dict[str, Any], *, final: bool = False
+) -> None:
+    """Have the run tried again, or end it. final: no later try could end otherwise."""
     failures, retry, error = row.failures + 1, handler.retry, _of_event(error, row)
-    if failures < retry.attempts:
+    if failures < retry.attempts and not final:
         pause = pause_of(retry, failures)
         until = utc_now() + timedelta(seconds=random.uniform(SHORTEST_PAUSE * pause, pause))
         await patiently(lambda: host.deliveries.postpone(row.id, row.epoch, failures, error, until))

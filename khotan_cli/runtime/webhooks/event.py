@@ -44,6 +44,8 @@ class Event(Generic[M]):
     body: bytes = field(default=b"", repr=False)
     _ctx: FlowContext | None = field(default=None, repr=False)
     path: Mapping[str, str] = field(default_factory=dict[str, str])
+    _settled: bool = field(default=True, repr=False)
+    """Whether the organisation is part of the record's identity already."""
 
     @property
     def ctx(self) -> FlowContext:
@@ -105,6 +107,7 @@ class StoredEvent:
             row.body,
             ctx,
             dict(self.request.path),
+            row.organisation is not None and getattr(row, "tenant", row.organisation) == row.organisation,
         )
 
     @cached_property

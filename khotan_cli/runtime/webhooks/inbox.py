@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 from khotan_cli.errors import DatabaseBusy, DatabaseUnreachable, KhotanError
 from khotan_cli.runtime.store.events import EventStore, Incoming, Stored
@@ -12,20 +13,27 @@ MOST = 64
 """Events in one transaction."""
 _WRITERS = 2
 
+_Group = tuple[Sequence[Incoming], asyncio.Future[list[Stored]]]
+"""Events that are stored together, and who waits for them."""
+
 
 class Inbox:
     """One per event loop and app. `stored` is called after a commit that brought handlers work."""
 
     def __init__(self, events: EventStore, stored: Callable[[], None]) -> None:
         self._events, self._stored = events, stored
-        self._waiting: list[tuple[Incoming, asyncio.Future[Stored]]] = []
+        self._waiting: list[_Group] = []
         self._most_writers = 1 if events.database.sqlite else _WRITERS
         self._writers: set[asyncio.Task[None]] = set()
 
     async def put(self, event: Incoming) -> Stored:
         """Store an event; returns when it is committed. Raises StoreError, with nothing stored."""
-        future: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
-        self._waiting.append((event, future))
+        return (await self.put_all([event]))[0]
+
+    async def put_all(self, events: Sequence[Incoming]) -> list[Stored]:
+        """Store several events, all of them or none; returns when they are committed. Raises StoreError."""
+        future: asyncio.Future[list[Stored]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((events, future))
         if len(self._writers) < self._most_writers:
             self._writers.add(asyncio.create_task(self._write()))
         return await future
@@ -36,15 +44,25 @@ class Inbox:
         await asyncio.sleep(0)  # those that arrived in this very moment come along
         try:
             while self._waiting:
-                batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
-                await self._commit(batch)
+                await self._commit(self._next())
         finally:
             # Here, not when the task is done: what arrives in between would count on a writer that looks no more.
             self._writers.discard(me)
 
-    async def _commit(self, batch: list[tuple[Incoming, asyncio.Future[Stored]]]) -> None:
+    def _next(self) -> list[_Group]:
+        """The groups of the next transaction: up to MOST events, but at least one group, whole."""
+        count = size = 0
+        for events, _ in self._waiting:
+            size += len(events)
+            if count and size > MOST:
+                break
+            count += 1
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        return batch
+
+    async def _commit(self, batch: list[_Group]) -> None:
         try:
-            stored = await self._events.store([event for event, _ in batch])
+            stored = iter(await self._events.store([event for events, _ in batch for event in events]))
         except (DatabaseUnreachable, DatabaseBusy) as exc:
             _fail(batch, exc)
         except KhotanError as exc:
@@ -58,14 +76,15 @@ class Inbox:
             if not isinstance(exc, Exception):
                 raise
         else:
-            for (_, future), outcome in zip(batch, stored, strict=True):
+            for events, future in batch:
+                outcome = list(islice(stored, len(events)))
                 if not future.done():
                     future.set_result(outcome)
-            if any(event.deliveries for event, _ in batch):
+            if any(event.deliveries for events, _ in batch for event in events):
                 self._stored()
 
 
-def _fail(batch: list[tuple[Incoming, asyncio.Future[Stored]]], exc: BaseException) -> None:
+def _fail(batch: list[_Group], exc: BaseException) -> None:
     for _, future in batch:
         if not future.done():
             future.set_exception(exc if isinstance(exc, Exception) else KhotanError("The server is stopping"))

@@ -23,12 +23,13 @@ from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.plugs.retry import Retry
 from khotan_cli.runtime.records.resources import Resource
 from khotan_cli.runtime.store.base import utc_now
+from khotan_cli.runtime.store.event_identity import undecided_tenant
 from khotan_cli.runtime.store.events import Incoming
 from khotan_cli.runtime.store.parking import Settled, set_parked
 from khotan_cli.runtime.webhooks.decoding import Undecodable
 from khotan_cli.runtime.webhooks.event import Event, StoredEvent
 from khotan_cli.runtime.webhooks.handlers import DEFAULT_RETRY, DEFAULT_TIMEOUT, Handler, HandlerFunction
-from khotan_cli.runtime.webhooks.receiving import BodyInvalid, ReceivingEndpoint, coroutine
+from khotan_cli.runtime.webhooks.receiving import BodyInvalid, KeyReused, ReceivingEndpoint, coroutine
 from khotan_cli.runtime.webhooks.request import WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule, rule_of
 from khotan_cli.runtime.webhooks.schemes import Scheme
@@ -115,9 +116,11 @@ class Ingest(ReceivingEndpoint):
         return True
 
     async def completed(self, event: Incoming, host: WebhookHost) -> Incoming:
-        """Ask whose the record is: that is part of its identity. Where nobody can say it yet, it is asked again later."""
+        """Ask whose the record is: that is part of its identity. Where nobody can say it yet, it is asked again later; until
+        then the same key with another body may be another organisation's, and is another record."""
         if self.organisation is None:
             return event
+        undecided = replace(event, tenant=undecided_tenant(event.body))
         handler = next(iter(self.handlers.values()))
         recorder = Recorder(host.host, handler, "", 0)  # of no run: what is written with it is refused
         ctx = FlowContext(host.host, handler, recorder, variant="", source="webhook")
@@ -127,9 +130,9 @@ class Ingest(ReceivingEndpoint):
                 found = await self.organisation(StoredEvent(cast("Any", row)).event(self.adapter, ctx, 1))
         except Exception as exc:  # the user's code; its run says more, with secrets masked
             logger.warning("Ingest %s: the organisation is asked again later: %s", self.id, type(exc).__name__)
-            return event
+            return undecided
         if not found or not isinstance(found, str):
-            return event
+            return undecided
         return replace(event, tenant=found, organisation=found)
 
     def type_of(self, request: WebhookRequest, found: str | None) -> str:
@@ -198,8 +201,8 @@ class IngestHandler(Handler):
 
     async def _run(self, ctx: FlowContext) -> RunResult | None:
         event: Event[Any] = self.event_of(ctx)
-        if self.wire.organisation is not None and event.organisation is None:
-            found = await self.wire.organisation(event)
+        if self.wire.organisation is not None and not event._settled:
+            found = event.organisation or await self.wire.organisation(event)
             if found and not isinstance(found, str):
                 raise ConfigError(
                     f"The organisation of {self.name} is {type(found).__name__}, not a text or None",
@@ -207,6 +210,11 @@ class IngestHandler(Handler):
                 )
             known = await self._settle(ctx, event, found or None)
             settled = known.organisation
+            if known.twin is not None and known.altered:
+                raise KeyReused(
+                    f"{settled} used this idempotency key before with another body, for event {known.twin}",
+                    hint="Have the sender send another record with another key.",
+                )
             if known.twin is not None:
                 return RunResult(
                     message=f"A duplicate: {settled} sent the same key before, as event {known.twin}", skipped=1

@@ -13,14 +13,12 @@ from khotan_cli.runtime.webhooks.schemes import Hmac, PublicKey, Token
 from khotan_cli.runtime.webhooks.signed_content import template
 from khotan_cli.runtime.webhooks.timestamps import TOLERANCE
 
-_ADYEN = "notificationItems.0.NotificationRequestItem"
-
 
 def adyen(*, secret: Var | None = None) -> BodyHmac:
     """Adyen standard webhooks (docs.adyen.com, Verify HMAC signatures): `additionalData.hmacSignature` of each item, base64
     HMAC-SHA256 of eight of its fields; the secret is the hexadecimal HMAC key.
 
-    Adyen has no event id: one event is known by pspReference, eventCode and success.
+    Each NotificationRequestItem is an event. Adyen has no event id: one event is known by pspReference, eventCode and success.
     """
     fields = (
         "pspReference",
@@ -32,7 +30,7 @@ def adyen(*, secret: Var | None = None) -> BodyHmac:
         "eventCode",
         "success",
     )
-    places = tuple(Rule(json=f"{_ADYEN}.{name}") for name in ("pspReference", "eventCode", "success"))
+    places = tuple(Rule(json=name) for name in ("pspReference", "eventCode", "success"))
     return BodyHmac(
         "adyen",
         fields,
@@ -69,9 +67,12 @@ def hubspot(
     decoded URL, body and timestamp in milliseconds; v1 and v2 are X-HubSpot-Signature, a plain SHA-256 that starts with the
     client secret.
 
+    A body is a list of notifications (developers.hubspot.com, Webhooks API), each of which is an event. eventId is not unique
+    there, and attemptNumber changes with each attempt: an event is known by eventId, subscriptionId, objectId and occurredAt.
     v2 and v3 sign the public URL: behind a proxy, set KHOTAN_PUBLIC_URL. Raises ConfigError for another version.
     """
-    event_type = Rule(json="0.subscriptionType")
+    event_type = Rule(json="subscriptionType")
+    event_id = joined("eventId", "subscriptionId", "objectId", "occurredAt", separator=":")
     if version == "v3":
         return Hmac(
             "hubspot",
@@ -82,26 +83,37 @@ def hubspot(
             timestamp_format="milliseconds",
             tolerance=tolerance,
             secret=secret,
+            event_id=event_id,
             event_type=event_type,
+            items="*",
         )
     contents = {"v1": "{secret}{body}", "v2": "{secret}{method}{url}{body}"}
     if version not in contents:
         raise ConfigError(f"Unknown HubSpot signature version {version!r}", hint="One of v1, v2, v3.")
     header = ("X-HubSpot-Signature",)
-    return PlainHash(f"hubspot-{version}", header, contents[version], secret=secret, event_type=event_type)
+    return PlainHash(
+        f"hubspot-{version}",
+        header,
+        contents[version],
+        secret=secret,
+        event_id=event_id,
+        event_type=event_type,
+        items="*",
+    )
 
 
 def line(*, secret: Var | None = None) -> Hmac:
     """X-Line-Signature (developers.line.biz, Verify webhook signature): base64 HMAC-SHA256 of the body with the channel
-    secret. Id and type are those of the first event in the body."""
+    secret. Each element of `events` is an event (developers.line.biz, Receive messages: Webhook event objects)."""
     return Hmac(
         "line",
         ("X-Line-Signature",),
         template("{body}"),
         encoding="base64",
         secret=secret,
-        event_id=Rule(json="events.0.webhookEventId"),
-        event_type=Rule(json="events.0.type"),
+        event_id=Rule(json="webhookEventId"),
+        event_type=Rule(json="type"),
+        items="events",
     )
 
 
@@ -135,7 +147,8 @@ def razorpay(*, secret: Var | None = None) -> Hmac:
 
 def sendgrid(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> PublicKey:
     """X-Twilio-Email-Event-Webhook-Signature (twilio.com/docs/sendgrid, Event Webhook Security Features): ECDSA over timestamp
-    and body. The secret is the verification key. The type is that of the first event; a body holds several."""
+    and body. The secret is the verification key. A body is a list of events; `sg_event_id` is the id of each
+    (twilio.com/docs/sendgrid, Event Webhook Reference)."""
     return PublicKey(
         "sendgrid",
         "X-Twilio-Email-Event-Webhook-Signature",
@@ -145,7 +158,9 @@ def sendgrid(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Publ
         timestamp_header="X-Twilio-Email-Event-Webhook-Timestamp",
         tolerance=tolerance,
         secret=secret,
-        event_type=Rule(json="0.event"),
+        event_id=Rule(json="sg_event_id"),
+        event_type=Rule(json="event"),
+        items="*",
     )
 
 
@@ -188,13 +203,17 @@ def gitlab(*, secret: Var | None = None) -> Token:
     )
 
 
-def linear(*, secret: Var | None = None) -> Hmac:
-    """Linear-Signature (linear.app/developers/webhooks): hex HMAC-SHA256 of the body. The type is `type.action`."""
+def linear(*, secret: Var | None = None, tolerance: float = 60.0) -> Hmac:
+    """Linear-Signature (linear.app/developers/webhooks, Securing webhooks): hex HMAC-SHA256 of the body. The body's
+    `webhookTimestamp`, in milliseconds, must be within a minute, as in Linear's own SDK. The type is `type.action`."""
     return Hmac(
         "linear",
         ("Linear-Signature",),
         template("{body}"),
         secret=secret,
+        timestamp_field="webhookTimestamp",
+        timestamp_format="milliseconds",
+        tolerance=tolerance,
         event_id=Rule(header="Linear-Delivery"),
         event_type=joined("type", "action"),
     )

@@ -6,6 +6,7 @@ import inspect
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
@@ -15,9 +16,10 @@ from khotan_cli.runtime.plugs.vars import Var
 from khotan_cli.runtime.store.events import Incoming
 from khotan_cli.runtime.webhooks.challenges import VERIFY_TOKEN, Challenge, MetaChallenge
 from khotan_cli.runtime.webhooks.handlers import Handler
+from khotan_cli.runtime.webhooks.items import check_items
 from khotan_cli.runtime.webhooks.request import WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule
-from khotan_cli.runtime.webhooks.schemes import Scheme, Unsigned
+from khotan_cli.runtime.webhooks.schemes import PublicKey, Scheme, Token, Unsigned
 
 if TYPE_CHECKING:
     from khotan_cli.runtime.webhooks.host import WebhookHost
@@ -35,10 +37,17 @@ class BodyInvalid(KhotanError):
     default_code = "body_invalid"
 
 
+class KeyReused(KhotanError):
+    """A key that names another record already (draft-ietf-httpapi-idempotency-key-header 2.7): 422, or a run that fails."""
+
+    default_code = "idempotency_key_reused"
+
+
 class ReceivingEndpoint(ABC):
     """A place that others send requests to, each of which becomes an event.
 
-    `methods`: those that are answered; `event_methods`: those that events come with.
+    `methods`: those that are answered; `event_methods`: those that events come with. `items`: path of the list in the body
+    whose elements are the events; empty where a body is one event.
     """
 
     kind = "wire"
@@ -56,18 +65,25 @@ class ReceivingEndpoint(ABC):
         vars: Mapping[str, Var] | None,
         below: Sequence[str] = (),
         duplicates_within: float | None = None,
+        items: str = "",
+        envelope: str | None = None,
     ) -> None:
         if not methods or isinstance(methods, str):
             raise ConfigError(f"No event comes with the methods {methods!r}", hint='methods=["POST"]')
-        if duplicates_within is not None and not 0 <= duplicates_within < float("inf"):
+        number = isinstance(duplicates_within, (int, float)) and not isinstance(duplicates_within, bool)
+        if duplicates_within is not None and not (number and 0 <= duplicates_within < float("inf")):
             raise ConfigError(
                 f"duplicates_within={duplicates_within!r} is not a number of seconds",
                 hint="0: equal bodies are never duplicates. None: they always are.",
             )
+        check_items(items)
         challenge = challenge or getattr(verify, "challenge", None)
         self.module, self.scheme, self.challenge = module, verify, challenge
         self.below = [_template(one) for one in below]
         self.duplicates_within = duplicates_within
+        self.items = items
+        self.envelope: str | None = envelope or getattr(verify, "envelope", None)
+        """The form field in which the service sends the JSON document; None where it sends none."""
         self.type_rule, self.id_rule = type_rule, id_rule
         self.event_methods = frozenset(method.upper() for method in methods)
         self.methods = self.event_methods | (challenge.methods if challenge else frozenset())
@@ -109,10 +125,20 @@ class ReceivingEndpoint(ABC):
         """The variables without which it receives nothing."""
         return [name for name, var in self.vars.items() if var.required or name in (SECRET, VERIFY_TOKEN)]
 
-    @property
-    def envelope(self) -> str | None:
-        """The form field in which the service sends the JSON document, where its scheme knows one."""
-        return getattr(self.scheme, "envelope", None)
+    @cached_property
+    def credentials(self) -> frozenset[str]:
+        """Names, in lower case, of the header fields in which the scheme finds what lets a sender in."""
+        if isinstance(self.scheme, Token):
+            header = self.scheme.rule.header
+            return frozenset([header.lower()] if header else [])
+        if isinstance(self.scheme, PublicKey):
+            return frozenset([self.scheme.header.lower()])
+        return frozenset(name.lower() for name in getattr(self.scheme, "headers", ()))
+
+    @cached_property
+    def reads_json(self) -> bool:
+        """Whether type or id of an event are in its JSON body."""
+        return any(rule.of_json for rule in (self.type_rule, self.id_rule) if rule)
 
     def path_values(self, segments: Sequence[str]) -> dict[str, str] | None:
         """What `below` finds in the path segments after the wire's own path, by name. None where they do not match.

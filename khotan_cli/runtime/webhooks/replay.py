@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from khotan_cli.errors import UsageError
+from khotan_cli.runtime.store.event_identity import twin_of
 from khotan_cli.runtime.store.events import Delivery, EventData
 from khotan_cli.runtime.webhooks.event import StoredEvent
 from khotan_cli.runtime.webhooks.handlers import Handler
@@ -42,6 +43,8 @@ class Replays:
         """
         row = await self.event(event_id)
         self._check(row, handler, organisation)
+        if organisation:
+            await self._check_key(row, organisation)
         wanted = [self._host.handler(handler)] if handler else self._takers(row)
         if not wanted:
             raise UsageError(
@@ -50,6 +53,18 @@ class Replays:
                 hint=f"Declare one: @wire.catch({row.type!r}).",
             )
         return await self._again([(row, wanted)], organisation)
+
+    async def _check_key(self, row: EventData, organisation: str) -> None:
+        """Raises UsageError where the organisation has another record with the same key."""
+        async with self._host.host.database.session() as session:
+            twin = await twin_of(session, row, organisation)
+        if twin is not None:
+            raise UsageError(
+                f"{organisation} used the key {row.remote_id!r} before, for event {twin}",
+                code="idempotency_key_reused",
+                hint="One organisation has one record for a key. Replay that event, or name another organisation.",
+                next=[f"khotan wire show {twin}"],
+            )
 
     def _check(self, row: EventData, handler: str | None, organisation: str | None) -> None:
         if handler and self._host.handler(handler).wire.id != row.wire:

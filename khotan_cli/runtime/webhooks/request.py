@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
@@ -33,8 +33,14 @@ class Headers(Mapping[str, str]):
     def __getitem__(self, name: str) -> str:
         return self._fields[name.lower()]
 
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._fields
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._fields)
+
+    def items(self) -> ItemsView[str, str]:
+        return self._fields.items()
 
     def __len__(self) -> int:
         return len(self._fields)

@@ -16,23 +16,26 @@ from khotan_cli.runtime.plugs.paths import dig
 from khotan_cli.runtime.records.caches import json_value
 from khotan_cli.runtime.webhooks.body_signatures import BodyHmac
 from khotan_cli.runtime.webhooks.host import WebhookHost
+from khotan_cli.runtime.webhooks.items import first_item
 from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule
-from khotan_cli.runtime.webhooks.schemes import Refused, Token
+from khotan_cli.runtime.webhooks.schemes import Hmac, PublicKey, Refused, Token
+from khotan_cli.runtime.webhooks.timestamps import TimestampFormat, timestamp_of
 
 
 async def signed_sample(
     host: WebhookHost, wire: ReceivingEndpoint, event_type: str, body: Any, base: str, *, forged: bool = False
 ) -> dict[str, Any]:
     """Method, path, headers and body (base64) of a request that the wire accepts. body: its JSON document, or the fields of a
-    form where the service sends forms. base: URL of the API, which may be signed.
+    form where the service sends forms; for a wire with items one item, or a document with some. base: URL of the API, which
+    may be signed.
     forged: sign with a new secret, which is not the wire's.
 
     Raises UsageError where only the service can sign, or the body has no room for what goes into it; SecretMissing.
     """
     event_id = f"evt_{uuid.uuid4().hex[:16]}"
-    sample = _Sample({} if body is None else json_value("body", body))
+    sample = _Sample({} if body is None else json_value("body", body), wire.items)
     sample.place(wire.type_rule, event_type)
     sample.place(wire.id_rule, event_id)
     method = "POST" if "POST" in wire.event_methods else min(wire.event_methods)
@@ -40,7 +43,9 @@ async def signed_sample(
         try:
             secret = wire.scheme.make_secret() if forged else (await host.secrets(wire, fresh=True))[0]
             if isinstance(wire.scheme, Token):
-                sample.place(wire.scheme.rule, wire.scheme.prefix + secret)
+                sample.place(wire.scheme.rule, wire.scheme.prefix + secret, whole=True)
+            if isinstance(wire.scheme, (Hmac, PublicKey)) and wire.scheme.timestamp_field:
+                sample.place_time(wire.scheme.timestamp_field, wire.scheme.timestamp_format)
             if isinstance(wire.scheme, BodyHmac):
                 sample.sign_body(wire.scheme, secret)
             request = WebhookRequest(method, base + sample.path(wire), Headers(sample.headers), sample.content)
@@ -56,20 +61,21 @@ async def signed_sample(
 class _Sample:
     """A request that takes shape: values are put where rules look for them, unless something is there."""
 
-    def __init__(self, document: Any) -> None:
-        self._document = document
+    def __init__(self, document: Any, items: str) -> None:
+        self._document, self._first = first_item(document, items)
         self._query: dict[str, str] = {}
         self._form: dict[str, str] = {}
         self._path: dict[str, str] = {}
         self.headers = {"Content-Type": "application/json", "User-Agent": "khotan"}
 
-    def place(self, rule: Rule | None, value: str) -> None:
+    def place(self, rule: Rule | None, value: str, *, whole: bool = False) -> None:
+        """Put a value where the rule looks for it. whole: the rule reads the whole body, not the first item."""
         if rule is None:
             return
         if len(rule.parts) > 1:
             values = value.split(getattr(rule, "separator", "."), len(rule.parts) - 1)
             for part, one in zip(rule.parts, [*values, *[values[-1]] * len(rule.parts)], strict=False):
-                self.place(part, one)
+                self.place(part, one, whole=whole)
             return
         if rule.path is not None:
             self._path.setdefault(rule.path, value)
@@ -83,9 +89,17 @@ class _Sample:
             self.headers["Content-Type"] = "application/x-www-form-urlencoded"
             self._form[rule.form] = value
         elif rule.json is not None:
-            self._document = _set(self._document, rule.json.split("."), value)
-            if isinstance(dig(self._document, rule.json), (dict, list, NoneType)):
+            path = [*(() if whole else self._first), *rule.json.split(".")]
+            self._document = _set(self._document, path, value)
+            if isinstance(dig(self._document, ".".join(path)), (dict, list, NoneType)):
                 raise _no_room(rule)
+
+    def place_time(self, path: str, form: TimestampFormat) -> None:
+        """Put the present into the body, as the service does for each attempt."""
+        moment = timestamp_of(time.time(), form)
+        self._document = _set(self._document, path.split("."), moment if form == "iso" else int(moment))
+        if isinstance(dig(self._document, path), (dict, list, NoneType)):
+            raise _no_room(Rule(json=path))
 
     def sign_body(self, scheme: BodyHmac, secret: str) -> None:
         """Put the signatures into the document. Raises Refused where it has no place for them."""
@@ -117,7 +131,7 @@ def _no_room(rule: Rule) -> UsageError:
     )
 
 
-def _set(place: Any, path: list[str], value: str) -> Any:
+def _set(place: Any, path: list[str], value: str | int) -> Any:
     """The document with the value at the path; what is there already stays."""
     if not path:
         return value if place is None or place == "" else place

@@ -5,43 +5,40 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.plugs.vars import Var
 from khotan_cli.runtime.webhooks.challenges import Challenge
-from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
+from khotan_cli.runtime.webhooks.checks import (
+    Encoding,
+    SecretEncoding,
+    check_body_time,
+    check_time,
+    decoded_secret,
+    required,
+    usable,
+)
+from khotan_cli.runtime.webhooks.checks import Refused as Refused  # noqa: PLC0414 - callers know it from here
+from khotan_cli.runtime.webhooks.request import WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule
 from khotan_cli.runtime.webhooks.signed_content import Content, after_prefix
 from khotan_cli.runtime.webhooks.timestamps import (
     TOLERANCE,
     TimestampFormat,
     check_tolerance,
-    moment_of,
     timestamp_of,
 )
-
-Encoding = Literal["hex", "base64"]
-SecretEncoding = Literal["utf-8", "base64", "hex"]
-K = TypeVar("K")
-
-logger = logging.getLogger("khotan.webhooks")
-
-
-class Refused(Exception):
-    """A request that its wire does not accept. The text says why, for the owner's log; it is not sent to the caller."""
 
 
 class Scheme(Protocol):
     """A way to sign requests. `event_id`: where the sender puts an id that is the same for every attempt.
 
-    A scheme may also have `envelope`, the form field in which its vendor sends the JSON document, and `challenge`, the
-    vendor's question whether the endpoint is ours.
+    A scheme may also have `envelope`, the form field in which its vendor sends the JSON document; `items`, the path of the list
+    in the body whose elements are the events; and `challenge`, the vendor's question whether the endpoint is ours.
     """
 
     @property
@@ -64,61 +61,6 @@ class Scheme(Protocol):
     def make_secret(self) -> str:
         """A new secret, for services that are told one."""
         ...
-
-
-def decoded_secret(secret: str, encoding: SecretEncoding, prefix: str) -> bytes:
-    """The key that a secret stands for. Raises Refused for an empty one, or one that is not encoded so: the wire is set up
-    wrong."""
-    text = secret.removeprefix(prefix) if prefix else secret
-    if not text:
-        raise Refused("the wire's secret is empty but for its prefix: anybody could sign with it")
-    if encoding == "utf-8":
-        return text.encode()
-    try:
-        if encoding == "hex":
-            return bytes.fromhex(text)
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (ValueError, binascii.Error):
-        raise Refused(f"the wire's secret is not {encoding}") from None
-
-
-def usable(scheme: str, secrets: Sequence[str], read: Callable[[str], K]) -> list[K]:
-    """What `read` makes of each secret. One that it refuses is passed over while there is another; else raises Refused."""
-    found: list[K] = []
-    problems: dict[int, Refused] = {}
-    for number, secret in enumerate(secrets, 1):
-        try:
-            found.append(read(secret))
-        except Refused as exc:
-            problems[number] = exc
-    for number, problem in problems.items():
-        if not found:
-            raise problem
-        _warn(f"{scheme}: secret {number} of {len(secrets)} is passed over: {problem}")
-    return found
-
-
-@cache
-def _warn(text: str) -> None:
-    """Once in a process: it would be said again for each event."""
-    logger.warning(text)
-
-
-def check_time(timestamp: str, now: float, tolerance: float | None, form: TimestampFormat = "seconds") -> None:
-    """Raises Refused for what is no moment in that form, or one further away than the tolerance, in either direction."""
-    moment = moment_of(timestamp, form)
-    if moment is None:
-        raise Refused(f"the timestamp is missing, or not written as {form}")
-    if tolerance is not None and abs(now - moment) > tolerance:
-        raise Refused(f"the timestamp is {now - moment:+.0f} s from now, more than {tolerance:g} s")
-
-
-def required(headers: Headers, *names: str) -> str:
-    """The first of the headers that is there. Raises Refused."""
-    for name in names:
-        if name in headers:
-            return headers[name]
-    raise Refused(f"the header {names[0]} is missing")
 
 
 @dataclass(frozen=True)
@@ -148,6 +90,8 @@ class Hmac:
     event_type: Rule | None = None
     envelope: str | None = None
     challenge: Challenge | None = None
+    items: str = ""
+    timestamp_field: str = ""
     timed: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -178,6 +122,8 @@ class Hmac:
                     matched |= hmac.compare_digest(made, one.encode("utf-8", "replace"))
         if not matched:
             raise Refused("the signature does not match the body under any of the wire's secrets")
+        if self.timestamp_field:
+            check_body_time(request, self.timestamp_field, now, self.tolerance, self.timestamp_format)
 
     def _given(self, header: str) -> tuple[list[str], str]:
         """The signatures of this scheme in the header, and the timestamp where it is in the same one."""
@@ -240,6 +186,8 @@ class PublicKey:
     event_id: Rule | None = None
     event_type: Rule | None = None
     challenge: Challenge | None = None
+    items: str = ""
+    timestamp_field: str = ""
 
     def __post_init__(self) -> None:
         check_tolerance(self.name, self.tolerance)
@@ -262,6 +210,8 @@ class PublicKey:
         keys = usable(self.name, secrets, lambda one: public_key(one, self.kind))
         for content in self.content(request, timestamp, ""):
             if any(matches(key, signature, content, self.algorithm, raw=self.raw_signature) for key in keys):
+                if self.timestamp_field:
+                    check_body_time(request, self.timestamp_field, now, self.tolerance, self.timestamp_format)
                 return
         raise Refused("the signature does not match the body under any of the wire's keys")
 

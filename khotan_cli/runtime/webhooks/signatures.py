@@ -13,6 +13,7 @@ from typing import Literal
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.plugs.vars import Var
 from khotan_cli.runtime.webhooks.body_signatures import BodyHmac, PlainHash
+from khotan_cli.runtime.webhooks.checks import Encoding, SecretEncoding
 from khotan_cli.runtime.webhooks.presets import (
     adyen,
     discord,
@@ -29,14 +30,7 @@ from khotan_cli.runtime.webhooks.presets import (
     zoom,
 )
 from khotan_cli.runtime.webhooks.rules import Rule
-from khotan_cli.runtime.webhooks.schemes import (
-    Encoding,
-    Hmac,
-    PublicKey,
-    SecretEncoding,
-    Token,
-    Unsigned,
-)
+from khotan_cli.runtime.webhooks.schemes import Hmac, PublicKey, Token, Unsigned
 from khotan_cli.runtime.webhooks.signed_content import template
 from khotan_cli.runtime.webhooks.standard import BrandedHeader, standard_webhooks, svix
 from khotan_cli.runtime.webhooks.timestamps import TOLERANCE, TimestampFormat
@@ -115,6 +109,7 @@ def hmac(
     separator: str | None = None,
     timestamp_header: str | None = None,
     timestamp_key: str | None = None,
+    timestamp_field: str | None = None,
     timestamp_format: TimestampFormat = "seconds",
     id_header: str | None = None,
     tolerance: float | None = TOLERANCE,
@@ -127,7 +122,8 @@ def hmac(
     prefix: what stands before the signature (`sha256=`); one without it is not taken. content: what is signed, a text with
     {body}, {timestamp}, {id}, {url}, {decoded_url} and {method}. separator: between several signatures in one header; any of
     them may match, and blanks around one do not matter. timestamp_header: when it was signed; or timestamp_key, where that is
-    in the signature's own header (`ts=…;h1=…`: timestamp_key="ts", prefix="h1=", separator=";"). timestamp_format: Unix time in
+    in the signature's own header (`ts=…;h1=…`: timestamp_key="ts", prefix="h1=", separator=";"), or timestamp_field, its dotted
+    path in the JSON body, where the body's signature covers it. timestamp_format: Unix time in
     seconds or milliseconds, or iso (RFC 3339); accepted within `tolerance` seconds; None: any. secret_encoding: how the
     secret is written down, after `secret_prefix` has been taken off. Raises ConfigError for options that cannot hold.
     """
@@ -137,6 +133,7 @@ def hmac(
             hint='Like timestamp_key="t", prefix="v1=", separator=",", without timestamp_header.',
         )
     _check_content(content, timestamp=timestamp_header or timestamp_key, id=id_header)
+    _check_field(timestamp_field, timestamp_header or timestamp_key)
     return Hmac(
         "hmac",
         (header,),
@@ -147,6 +144,7 @@ def hmac(
         separator=separator,
         timestamp_key=timestamp_key or "",
         timestamp_headers=(timestamp_header,) if timestamp_header else (),
+        timestamp_field=timestamp_field or "",
         timestamp_format=timestamp_format,
         id_headers=(id_header,) if id_header else (),
         tolerance=tolerance,
@@ -211,12 +209,14 @@ def ed25519(
     prefix: str = "",
     content: str = "{timestamp}{body}",
     timestamp_header: str | None = None,
+    timestamp_field: str | None = None,
     timestamp_format: TimestampFormat = "seconds",
     tolerance: float | None = TOLERANCE,
     secret: Var | None = None,
 ) -> PublicKey:
     """An Ed25519 signature (RFC 8032), as Discord's; the secret is the public key in PEM, hex or base64. See `hmac`."""
     _check_content(content, timestamp=timestamp_header)
+    _check_field(timestamp_field, timestamp_header)
     return PublicKey(
         "ed25519",
         header,
@@ -226,6 +226,7 @@ def ed25519(
         prefix=prefix,
         timestamp_header=timestamp_header,
         timestamp_format=timestamp_format,
+        timestamp_field=timestamp_field or "",
         tolerance=tolerance,
         secret=secret,
     )
@@ -238,6 +239,7 @@ def ecdsa(
     prefix: str = "",
     content: str = "{timestamp}{body}",
     timestamp_header: str | None = None,
+    timestamp_field: str | None = None,
     timestamp_format: TimestampFormat = "seconds",
     tolerance: float | None = TOLERANCE,
     algorithm: Literal["sha256", "sha384", "sha512"] = "sha256",
@@ -249,6 +251,7 @@ def ecdsa(
     raw_signature: r and s side by side (IEEE P1363) instead of DER.
     """
     _check_content(content, timestamp=timestamp_header)
+    _check_field(timestamp_field, timestamp_header)
     return PublicKey(
         "ecdsa",
         header,
@@ -258,11 +261,20 @@ def ecdsa(
         prefix=prefix,
         timestamp_header=timestamp_header,
         timestamp_format=timestamp_format,
+        timestamp_field=timestamp_field or "",
         tolerance=tolerance,
         algorithm=algorithm,
         raw_signature=raw_signature,
         secret=secret,
     )
+
+
+def _check_field(timestamp_field: str | None, elsewhere: str | None) -> None:
+    """Raises ConfigError for a timestamp in the body beside one in a header."""
+    if timestamp_field and elsewhere:
+        raise ConfigError(
+            f"A timestamp is both in the body, at {timestamp_field!r}, and in a header", hint="Name one of the two."
+        )
 
 
 def _check_content(content: str, *, timestamp: str | None, id: str | None = None) -> None:

@@ -36,6 +36,18 @@ def decoded_urls(url: str) -> list[str]:
     return list(dict.fromkeys([listed, unquote(url), url]))
 
 
+def _value(name: str, request: WebhookRequest, timestamp: str, event_id: str, decoded_url: str) -> bytes:
+    if name == "body":
+        return request.body
+    if name == "timestamp":
+        return timestamp.encode()
+    if name == "id":
+        return event_id.encode()
+    if name == "method":
+        return request.method.encode()
+    return (decoded_url if name == "decoded_url" else request.url).encode()
+
+
 def after_prefix(text: str, prefix: str) -> str | None:
     """The text after the prefix, None where it starts with another one. The name of an authentication scheme, a prefix that
     ends with a space, is compared without regard to case (RFC 9110 11.1)."""
@@ -54,20 +66,17 @@ def template(text: str) -> Content:
             f"{text!r} is not a valid template of signed content",
             hint="Placeholders: {body}, {timestamp}, {id}, {url}, {decoded_url} and {method}.",
         )
-    decodes = b"{decoded_url}" in raw
+    parts = _PLACE.split(raw)  # texts, with the names of the places between them
+    texts, names = parts[::2], [name.decode() for name in parts[1::2]]
+    decodes = "decoded_url" in names
 
     def content(request: WebhookRequest, timestamp: str, event_id: str) -> Sequence[bytes]:
         forms: list[bytes] = []
         for url in decoded_urls(request.url) if decodes else [request.url]:
-            values = {
-                b"body": request.body,
-                b"timestamp": timestamp.encode(),
-                b"id": event_id.encode(),
-                b"url": request.url.encode(),
-                b"decoded_url": url.encode(),
-                b"method": request.method.encode(),
-            }
-            forms.append(_PLACE.sub(lambda found, values=values: values[found[1]], raw))  # type: ignore[misc]
+            pieces = [texts[0]]
+            for name, after in zip(names, texts[1:], strict=True):
+                pieces += (_value(name, request, timestamp, event_id, url), after)
+            forms.append(b"".join(pieces))
         return forms
 
     return content

@@ -70,6 +70,9 @@ class Wire(ReceivingEndpoint):
     event_id: where these are in a request (dotted path in the JSON body, a Rule, or a sequence that is joined with dots), where
     the scheme does not say; without an id the body's digest is it. below: templates of the paths below the wire's own at which
     it receives (`"transactions/{id}"`; `Rule(path="id")` reads the placeholder); without it, it receives at its own path only.
+    items: where a body holds several events: the path of their list (`"events"`, `"events.*.item"`, `"*"` where the body is the
+    list). Each item is an event of its own, which models, rules and ordered_by read; None: what the scheme says. envelope: the
+    field of a form in which the service sends the JSON document (`"payload"`); None: what the scheme says.
     duplicates_within: seconds in which an event without an id is a duplicate of one with an equal body; None: always, 0: never.
     challenge: how the service asks for the endpoint. methods: what events come with. vars:
     further variables. renew_before: seconds before its end that a subscription is renewed. Raises ConfigError.
@@ -85,6 +88,8 @@ class Wire(ReceivingEndpoint):
         event_type: str | Rule | Sequence[str | Rule] | None = None,
         event_id: str | Rule | Sequence[str | Rule] | None = None,
         below: str | Sequence[str] = (),
+        items: str | None = None,
+        envelope: str | None = None,
         duplicates_within: float | None = None,
         challenge: Challenge | None = None,
         methods: Sequence[str] = ("POST", "PUT"),
@@ -105,6 +110,8 @@ class Wire(ReceivingEndpoint):
             vars=vars,
             below=[below] if isinstance(below, str) else below,
             duplicates_within=duplicates_within,
+            items=getattr(verify, "items", "") if items is None else items,
+            envelope=envelope,
         )
         self._check_path_rules()
         self._plug, self.suffix, self.events = plug, name, list(events)

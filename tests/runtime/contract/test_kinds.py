@@ -11,11 +11,13 @@ import pytest
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     Json,
     OnErrorOmit,
     ValidationInfo,
+    WrapValidator,
     field_validator,
     model_validator,
 )
@@ -65,6 +67,20 @@ class Unwrapped(BaseModel):
         return data.get("data", data)
 
 
+def cents(value: Any) -> Any:
+    return int(value.removeprefix("€ ")) if isinstance(value, str) else value
+
+
+def or_none(value: Any, handler: Any) -> Any:
+    return None if value == "never" else handler(value)
+
+
+class Cents(BaseModel):
+    price: Annotated[int, BeforeValidator(cents)]
+    tags: Annotated[list[str], BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)]
+    seen: Annotated[int | None, WrapValidator(or_none)] = None
+
+
 @pytest.mark.parametrize(
     ("model", "body", "paths", "finding"),
     [
@@ -74,6 +90,10 @@ class Unwrapped(BaseModel):
         (dict[str, Any], {"a": 1}, ["$.*"], False),
         (Details, {"number": 1}, [], False),
         (Json, "[1]", ["$"], False),
+        (Cents, {"price": "€ 5", "tags": ["a"]}, ["$.price"], True),
+        (Cents, {"price": 5, "tags": "a,b"}, ["$.tags"], True),
+        (Cents, {"price": 5, "tags": [], "seen": "never"}, ["$.seen"], True),
+        (list[Cents], [{"price": "€ 5", "tags": []}, {"price": 1, "tags": ["a"], "seen": 3}], ["$[*].price"], True),
     ],
 )
 def test_what_is_not_judged_is_reported(model: Any, body: Any, paths: list[str], finding: bool) -> None:
@@ -342,3 +362,56 @@ def test_a_key_that_is_always_null_is_information() -> None:
     report = check(list[Noted], [{"note": None}, {"note": None}])
     assert [(f.issue, f.grade, f.count, f.of) for f in report.findings] == [("null", "info", 2, 2)]
     assert report.matches and not report.fails("warning") and report.fails("info")
+
+
+class Span(BaseModel):
+    low: int
+    high: int
+
+    @field_validator("high")
+    @classmethod
+    def ordered(cls, value: int, info: ValidationInfo) -> int:
+        if info.data.get("low", 0) > value:
+            raise ValueError("high is below low")
+        return value
+
+    @model_validator(mode="after")
+    def lucky(self) -> Span:
+        if self.low == 13:
+            raise ValueError("unlucky")
+        return self
+
+
+class Spans(BaseModel):
+    by_name: dict[str, Span]
+
+
+WRONG, UNLUCKY, FINE = {"low": 5, "high": 1}, {"low": 13, "high": 14}, {"low": 1, "high": 2}
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "expected"),
+    [
+        (Span, WRONG, ["breaking constraint $.high 1/1"]),
+        (list[Span], [WRONG, FINE], ["breaking constraint $[*].high 1/2"]),
+        (list[Span], [WRONG, WRONG, UNLUCKY], ["breaking constraint $[*] 1/3", "breaking constraint $[*].high 2/3"]),
+        (
+            list[Span],
+            [UNLUCKY, UNLUCKY, WRONG, FINE],
+            ["breaking constraint $[*] 2/4", "breaking constraint $[*].high 1/4"],
+        ),
+        (
+            list[Span],
+            [WRONG, UNLUCKY, {"low": "x", "high": 1}],
+            [
+                "breaking constraint $[*] 1/3",
+                "breaking constraint $[*].high 1/3",
+                "breaking type_mismatch $[*].low 1/3",
+            ],
+        ),
+        (Spans, {"by_name": {"a": WRONG, "b": FINE}}, ["breaking constraint $.by_name.*.high 1/2"]),
+        (Span | None, WRONG, ["breaking constraint $.high 1/1"]),
+    ],
+)
+def test_a_validator_that_reads_its_siblings_is_told_at_its_field(model: Any, body: Any, expected: list[str]) -> None:
+    assert seen(model, body) == expected

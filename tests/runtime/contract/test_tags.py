@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import (
     BaseModel,
+    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -141,3 +142,35 @@ TEXT = {"object": "block", "type": "text", "text": [{"number": 1}, {"number": "x
 )
 def test_tags_and_literals(model: Any, body: Any, expected: list[str]) -> None:
     assert seen(model, body) == expected
+
+
+class AliasedCat(BaseModel):
+    kind: Literal["cat"] = Field(alias="@kind")
+    age: int
+
+
+class AliasedDog(BaseModel):
+    kind: Literal["dog"] = Field(alias="@kind")
+    age: int
+
+
+class Named1(BaseModel):
+    model_config = ConfigDict(alias_generator=str.capitalize, populate_by_name=True)
+    kind: Literal["one"]
+
+
+class Named2(Named1):
+    kind: Literal["two"]  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "path"),
+    [
+        (Annotated[AliasedCat | AliasedDog, Field(discriminator="kind")], {"age": 1}, "$['@kind']"),
+        (dict[str, Annotated[AliasedCat | AliasedDog, Field(discriminator="kind")]], {"a": {}}, "$.*['@kind']"),
+        (Annotated[Named1 | Named2, Field(discriminator="kind")], {}, "$.Kind"),
+        (Paid, {"card": {"number": 1}}, "$.type"),
+    ],
+)
+def test_a_missing_tag_is_awaited_where_the_document_has_it(model: Any, body: Any, path: str) -> None:
+    assert f"breaking missing {path} 1/1" in seen(model, body)

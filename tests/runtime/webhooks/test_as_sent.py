@@ -45,7 +45,11 @@ async def leak(event: Event[Any]) -> None:
 
 
 async def of(event: Event[Order]) -> str | None:
-    return event.headers.get("x-org")
+    # What the header says; X-Late is what only the run can say.
+    late = event.headers.get("x-late")
+    if late and event.id == "":
+        raise RuntimeError("the directory is away")
+    return late or event.headers.get("x-org")
 
 
 @ingest("/orders", model=Order, verify=signatures.unsigned(), organisation=of)
@@ -111,8 +115,86 @@ def test_a_key_of_two_organisations_is_two_records(target: tuple[Served, Project
     # What came while nobody could say whose it was, is then the first organisation's that sends the same record.
     assert [a.json().get("duplicate") for a in answers] == [False, False, True, None, False, True]
     with connection(url) as run:
-        found = run("SELECT tenant, remote_id FROM khotan_webhook_events WHERE wire = 'ingest/orders' ORDER BY id")
+        found = run("SELECT tenant, remote_id FROM khotan_webhook_events WHERE remote_id = 'k' ORDER BY id")
     assert found == [("acme", "k"), ("corner", "k"), ("late", "k")]
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("early", [True, False])
+def test_a_used_key_is_judged_in_the_run_as_it_is_at_the_door(
+    target: tuple[Served, Project, str], same: bool, early: bool
+) -> None:
+    """early: whose the first record is was known when it came, else its run found it out."""
+    app, project, url = target
+    key = f"late-{same}-{early}"
+
+    def post(amount: int, **fields: str) -> httpx.Response:
+        headers = {"Idempotency-Key": key, **{name.replace("_", "-"): value for name, value in fields.items()}}
+        return httpx.post(f"{app.url}{ORDERS}", json={"id": "1", "type": "t", "amount": amount}, headers=headers)
+
+    def ended(event: str) -> tuple[str, object]:
+        asked = (
+            "SELECT status, error, message FROM khotan_runs WHERE event_id = $ AND status IN ('completed', 'failed')"
+        )
+        with connection(url) as run:
+            status, error, message = wait_for(lambda: run(asked, int(event)), "the end of the run")[0]
+        document = json.loads(error) if isinstance(error, str) else error
+        return status, document["error"] if document else message
+
+    first = post(1, **{"X_Org" if early else "X_Late": "acme"})
+    assert first.status_code == 202
+    assert ended(first.json()["id"]) == ("completed", None)
+    other = post(1 if same else 2, X_Late="acme")
+    assert (other.status_code, other.json()["duplicate"]) == (202, False), "nobody could say yet whose it is"
+    status, said = ended(other.json()["id"])
+    if same:
+        assert status == "completed" and str(said).startswith("A duplicate: acme sent the same key before")
+    else:
+        assert (status, said) == ("failed", "idempotency_key_reused")
+    # At the door, once that can be said, the same rule.
+    known = post(1 if same else 2, X_Org="acme")
+    assert known.status_code == (202 if same else 422)
+    corner = post(2, X_Org="corner")
+    assert (corner.status_code, corner.json()["duplicate"]) == (202, False), "another organisation's key is another one"
+    again = project.khotan("wire", "replay", other.json()["id"], "--wait")
+    assert (again.code == 0) == same, "a replay is judged by the same rule"
+    refused = project.khotan("wire", "replay", other.json()["id"], "--organisation", "corner")
+    assert (refused.code != 0, refused.json["error"]) == (True, "idempotency_key_reused")
+    with connection(url) as run:
+        amounts = "SELECT organisation, count(*) FROM khotan_webhook_events WHERE remote_id = $ GROUP BY 1 ORDER BY 1"
+        assert run(amounts, key) == [("acme", 2), ("corner", 1)]
+
+
+def test_two_organisations_may_use_one_key_while_nobody_can_say_whose_it_is(
+    target: tuple[Served, Project, str],
+) -> None:
+    app, _, url = target
+    ids = []
+    for number, name in enumerate(("north", "south")):
+        fields = {"Idempotency-Key": "shared", "X-Late": name}
+        body = {"id": "1", "type": "t", "amount": number}
+        answer = httpx.post(f"{app.url}{ORDERS}", json=body, headers=fields)
+        assert (answer.status_code, answer.json()["duplicate"]) == (202, False)
+        ids.append(int(answer.json()["id"]))
+    with connection(url) as run:
+        done = "SELECT organisation, tenant FROM khotan_webhook_events WHERE remote_id = 'shared' ORDER BY id"
+        wanted = [("north", "north"), ("south", "south")]
+        wait_for(lambda: run(done) == wanted, "both are settled")
+
+
+def test_an_organisation_that_is_said_by_hand_belongs_to_the_identity(target: tuple[Served, Project, str]) -> None:
+    app, project, url = target
+
+    def post(**fields: str) -> httpx.Response:
+        body = {"id": "1", "type": "t", "amount": 5}
+        return httpx.post(f"{app.url}{ORDERS}", json=body, headers={"Idempotency-Key": "by-hand", **fields})
+
+    event = post().json()["id"]
+    with connection(url) as run:
+        parked = "SELECT parked FROM khotan_webhook_events WHERE id = $ AND parked IS NOT NULL"
+        wait_for(lambda: run(parked, int(event)), "it is parked")
+    assert project.khotan("wire", "replay", event, "--organisation", "hand").code == 0
+    assert post(**{"X-Org": "hand"}).json() == {"ok": True, "id": event, "duplicate": True}
 
 
 def test_a_body_that_cannot_be_decoded_is_shown_and_a_compressed_one_is_read(

@@ -17,7 +17,7 @@ from khotan_cli.runtime import Plug, Wire
 from khotan_cli.runtime.webhooks import signatures
 from khotan_cli.runtime.webhooks.decoding import Undecodable
 from khotan_cli.runtime.webhooks.event import StoredEvent
-from khotan_cli.runtime.webhooks.receive import incoming
+from khotan_cli.runtime.webhooks.identify import events_of
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule, joined
 
@@ -103,7 +103,7 @@ def test_what_cannot_be_decoded_is_kept_with_the_reason(
 ) -> None:
     wire = Wire(Shop(), verify=signatures.github())
     asked = request(body, content_type, encoding, envelope=wire.envelope)
-    event = incoming(wire, asked)
+    [event] = events_of(wire, asked)
     assert (event.body, event.problem) == (body, problem)
 
 
@@ -127,7 +127,7 @@ def test_the_vendors_form_is_unwrapped(scheme: Any, charset: str) -> None:
     handler = wire.catch(model=Order, ordered_by="id")(_handler)
     body = urlencode({"payload": TEXT}, encoding="latin-1" if "latin" in charset else "utf-8").encode()
     asked = request(body, FORM + charset, envelope=wire.envelope)
-    event = incoming(wire, asked)
+    [event] = events_of(wire, asked)
     assert (event.type, event.remote_id, event.problem) == ("order.paid", "é-1", None)
     assert [one.order_key for one in event.deliveries] == [f"{handler.name}|é-1"]
     again = stored(asked, wire.envelope)
@@ -154,7 +154,7 @@ def test_a_form_without_the_vendors_field_stays_a_form() -> None:
 def test_a_type_is_composed_of_two_fields(document: dict[str, Any], kind: str) -> None:
     for declared in (joined("entity", "action"), ["entity", "action"]):
         wire = Wire(Shop(), verify=signatures.unsigned(), event_type=declared)
-        assert incoming(wire, request(json.dumps(document).encode())).type == kind
+        assert events_of(wire, request(json.dumps(document).encode()))[0].type == kind
 
 
 def test_a_separator_and_other_places_can_be_joined() -> None:
@@ -201,7 +201,7 @@ def test_a_rule_of_the_path_needs_its_placeholder() -> None:
 def test_equal_bodies_can_be_events_of_their_own() -> None:
     def ids(within: float | None) -> set[str]:
         wire = Wire(Shop(), verify=signatures.unsigned(), duplicates_within=within)
-        return {incoming(wire, request(b"{}")).remote_id for _ in range(3)}
+        return {events_of(wire, request(b"{}"))[0].remote_id for _ in range(3)}
 
     assert (len(ids(None)), len(ids(0)), len(ids(60))) == (1, 3, 1)
     with pytest.raises(ConfigError, match="duplicates_within"):

@@ -55,6 +55,8 @@ async def webhooks(sqlite_url: str, tmp_path: Path) -> AsyncIterator[WebhookHost
         signatures.standard_webhooks(),
         signatures.svix(),
         signatures.hmac(header="X-Sig", content="{method} {url} {body}"),
+        signatures.linear(),
+        signatures.hmac(header="X-Sig", timestamp_field="meta.at", timestamp_format="iso"),
         signatures.token(header="X-Gitlab-Token"),
         signatures.token(query="key"),
         signatures.token(json="value.0.clientState"),
