@@ -23,6 +23,7 @@ from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
 from khotan_cli.runtime.plugs.error_body import ErrorBody
 from khotan_cli.runtime.plugs.failures import service_error, status_error
 from khotan_cli.runtime.plugs.hold import HeldAnswer, held
+from khotan_cli.runtime.plugs.known import known
 from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.outgoing import outgoing, query_text, shown_body, with_query
 from khotan_cli.runtime.plugs.paginate import Paginator
@@ -273,7 +274,9 @@ class Plug:
 
     async def resolve(self) -> ResolvedVars:
         """The variables in force: override, database, environment, default."""
-        return resolve(self.name, self._vars, await self.shared.stored(self.name), self._overrides)
+        found = resolve(self.name, self._vars, await self.shared.stored(self.name), self._overrides)
+        known.add(found.secrets())
+        return found
 
     def context(self, endpoint: str, resolved: ResolvedVars) -> CallContext:
         """The context of one call."""
