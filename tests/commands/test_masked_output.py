@@ -86,7 +86,13 @@ def project(tmp_path: Path) -> Iterator[Project]:
 def check(output: str) -> None:
     for secret in (VARIABLE, LITERAL, ACCESS, REFRESH, SIGNING_SECRET, "plug/variable"):
         assert secret not in output
-    for line in ("begins", "ValueError: refused ••••", "printed ••••", "own ERROR handler ••••", "configured anew ••••"):
+    for line in (
+        "begins",
+        "ValueError: refused ••••",
+        "printed ••••",
+        "own ERROR handler ••••",
+        "configured anew ••••",
+    ):
         assert line in output
     assert output.count("••••") >= 12 and "ends" in output
 

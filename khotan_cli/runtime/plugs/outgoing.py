@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -24,6 +25,9 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 """A header's name (RFC 9110 5.6.2)."""
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 """What a header's value cannot contain (RFC 9110 5.5): control characters other than a tab."""
+_SENDABLE_NAME = re.compile(_NAME.pattern.encode())
+_SENDABLE_VALUE = re.compile(rb"[\t\x20-\x7e]*\Z")
+"""The same in bytes, with ASCII as the only text."""
 
 
 @dataclass(slots=True)
@@ -105,12 +109,24 @@ def check_headers(headers: Mapping[str, str], plug: str, endpoint: str) -> None:
             )
 
 
+def check_raw_headers(headers: Sequence[tuple[bytes, bytes]], plug: str, endpoint: str) -> None:
+    """The same for headers as they go on the wire."""
+    for name, value in headers:
+        if _SENDABLE_NAME.match(name) is None or _SENDABLE_VALUE.match(value) is None:
+            check_headers({name.decode("latin-1"): value.decode("latin-1")}, plug, endpoint)
+
+
 def unsendable(name: str, value: Any) -> str:
     """Why HTTP cannot carry a header (RFC 9110 5.1, 5.5); empty where it can."""
-    if not _NAME.match(name):
-        return "its name is not a token of letters, digits and -"
     if not isinstance(value, str):
         return f"its value is a {type(value).__name__}, not text"
+    return _unsendable(name, value)
+
+
+@lru_cache(maxsize=2048)
+def _unsendable(name: str, value: str) -> str:
+    if not _NAME.match(name):
+        return "its name is not a token of letters, digits and -"
     found = _FORBIDDEN.search(value)
     if found:
         return f"its value contains the control character U+{ord(found.group()):04X}"

@@ -54,8 +54,7 @@ class Plug:
     base_url: http(s) URL, may hold {var}. timeout: seconds for one attempt, first to last byte, or an httpx.Timeout.
     headers: sent with each request to the plug's own origin, values may hold {var}. encoding: how bodies are sent.
     query_arrays: `a=1&a=2` ("repeat"), `a[]=1&a[]=2` ("brackets") or `a=1,2` ("comma"). query_json: parameters that are sent as
-    JSON text. quota: the service's rate-limit headers. error_body: which
-    successful answers are errors. transport: "aiohttp", or "httpx" for httpx's own; http2 implies the
+    JSON text. quota: the service's rate-limit headers. error_body: which successful answers are errors. transport: "aiohttp", or "httpx" for httpx's own; http2 implies the
     latter. verify: False, a CA file, or an SSLContext. proxy: a URL, None for the environment's, "" for none. parsers: content
     type → function(response); CSV and XML have one. max_response_bytes: after decompression.
     cookies: True keeps the cookies of the plug's own origin between calls, in memory and apart for each credential.
@@ -296,7 +295,7 @@ class Plug:
     def bucket_key(self, ctx: CallContext) -> str:
         """Name of the account that this call uses: the plug and a keyed digest of its credential."""
         source = self.auth.source(ctx) if isinstance(self.auth, PlugAuth) else ""
-        return f"{self.name}:{ctx.store.fingerprint(source)}" if source else self.name
+        return f"{self.name}:{self.shared.fingerprint(source)}" if source else self.name
 
     def masker(self, ctx: CallContext) -> Masker:
         """Masks every secret that a call of this plug can carry."""

@@ -207,7 +207,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             response = await session.request(
                 request.method,
                 URL(str(url), encoded=True),
-                headers=request.headers.multi_items(),
+                headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
                 data=(await request.aread()) or None,
                 allow_redirects=False,
                 ssl=self._ssl_context() if url.scheme == "https" else True,
