@@ -66,8 +66,8 @@ if TYPE_CHECKING:
     from khotan_cli.runtime.plugs.vars import Var
     from khotan_cli.runtime.records.caches import Cache
     from khotan_cli.runtime.records.resources import Resource
-    from khotan_cli.runtime.store.mappings import MappingEntry
     from khotan_cli.runtime.redact import MaskSecrets
+    from khotan_cli.runtime.store.mappings import MappingEntry
     from khotan_cli.runtime.store.row_plan import Upserted
     from khotan_cli.runtime.store.upsert import upsert
     from khotan_cli.runtime.webhooks import challenges, signatures

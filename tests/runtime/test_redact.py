@@ -98,5 +98,5 @@ def test_a_stream_masks_and_otherwise_is_the_stream_before_it() -> None:
     stream = MaskedStream(raw)
     print("a", SECRET, file=stream)
     stream.flush()
-    assert raw.buffer.getvalue().decode().startswith("a ••••")  # type: ignore[attr-defined]
+    assert raw.buffer.getvalue().decode().startswith("a ••••")
     assert stream.encoding == "utf-8" and not stream.isatty()

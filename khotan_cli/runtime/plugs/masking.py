@@ -98,15 +98,31 @@ def _forms(secret: str) -> frozenset[str]:
     """How a secret stands in texts: as it is, in URLs, forms, JSON (also JSON inside of JSON), repr and HTML."""
     data = secret.encode("utf-8", "surrogatepass")
     percent = {quote(data, safe=safe) for safe in ("", "/", "~", ":@!$&'()*+,;=/?")} | {quote_plus(data)}
-    forms = {secret, html.escape(secret), html.escape(secret, quote=False), *percent}
+    percent |= {quote(text, safe="") for text in percent}  # a URL inside of a URL
+    markup = html.escape(secret)
+    forms = {secret, markup, html.escape(secret, quote=False), *percent}
+    forms |= {markup.replace("&#x27;", "&#39;").replace("&quot;", mark) for mark in ("&quot;", "&#34;")}
+    forms |= {markup.replace("&#x27;", "&apos;")}
     forms |= {re.sub("%..", lambda found: found.group().lower(), text) for text in percent}
     for plain in (True, False):
         inside = json.dumps(secret, ensure_ascii=plain)[1:-1]
         slashes = inside.replace("/", "\\/")  # as PHP writes it
         forms |= {inside, slashes, json.dumps(inside, ensure_ascii=plain)[1:-1]}
+        # HTML-safe JSON: Go escapes some characters, .NET more and with capital digits; and JSON as repr shows it.
+        forms |= {_escaped(inside, "&<>", "04x"), _escaped(inside.replace('\\"', '"'), "&<>+`'\"", "04X")}
+        forms |= {
+            repr(f"'{inside}\"")[3:-2].removesuffix("\\"),
+            repr(inside)[1:-1],
+            repr(f"'{inside}\"".encode())[4:-2],
+        }
     forms |= {repr(secret)[1:-1], ascii(secret)[1:-1], repr(data)[2:-1], repr([secret, "'\""])[2:].split(", ")[0][:-1]}
     forms |= {secret.replace("'", "\\'"), secret.replace('"', '\\"'), _unicode_escapes(secret)}
     return frozenset(form for form in forms if len(form) >= SHORTEST_REPLACED)
+
+
+def _escaped(inside: str, characters: str, digits: str) -> str:
+    """JSON text with the characters written as `\\u0026`."""
+    return "".join(f"\\u{ord(char):{digits}}" if char in characters else char for char in inside)
 
 
 def _unicode_escapes(secret: str) -> str:

@@ -10,11 +10,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import httpx
+from pydantic import BaseModel
 
 from khotan_cli.errors import PlugError
 from khotan_cli.runtime.plugs.codec import Encoding, encode_body
 from khotan_cli.runtime.plugs.context import CallContext
-from khotan_cli.runtime.plugs.query import encode_query
+from khotan_cli.runtime.plugs.present import query_fields
+from khotan_cli.runtime.plugs.query import encode_query, refuse_nulls
 from khotan_cli.runtime.plugs.retry import Retry
 
 if TYPE_CHECKING:
@@ -46,10 +48,20 @@ class Outgoing:
 
 def query_text(plug: Plug, query: Mapping[str, Any] | None, endpoint: Endpoint[Any] | None = None) -> str:
     """The encoded query of a call, in the plug's style. Raises ParameterError for a value that it cannot carry."""
-    if not query:
-        return ""
-    as_json = plug.query_json if endpoint is None or endpoint.query_json is None else endpoint.query_json
-    return encode_query(query, plug.query_arrays, frozenset(as_json))
+    return encode_query(query, plug.query_arrays, json_parameters(plug, endpoint)) if query else ""
+
+
+def json_parameters(plug: Plug, endpoint: Endpoint[Any] | None) -> frozenset[str]:
+    """Names of the query parameters that are sent as JSON: the endpoint's, else the plug's."""
+    return frozenset(plug.query_json if endpoint is None or endpoint.query_json is None else endpoint.query_json)
+
+
+def params_text(plug: Plug, params: Mapping[str, Any] | BaseModel | None) -> str:
+    """The encoded query of an untyped call. Raises ParameterError for None in a mapping, and as query_text does."""
+    if isinstance(params, BaseModel):
+        params = query_fields(params)
+    refuse_nulls(params or {}, plug.query_json)
+    return query_text(plug, params)
 
 
 def with_query(url: str, query: str) -> str:
