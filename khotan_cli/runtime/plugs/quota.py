@@ -111,7 +111,8 @@ def _numbers(member: str) -> Mapping[str, int | None]:
 def retry_after(response: httpx.Response, *, now: Callable[[], datetime] | None = None) -> float | None:
     """Seconds that `Retry-After` asks for: delay-seconds or an HTTP-date (RFC 9110 10.2.3), or a plausible epoch.
 
-    Of several values, as a proxy adds them, the longest. None where there is no usable value: 0, a negative number, and a date that has passed are as good as absent.
+    Of several values, as a proxy adds them, the longest counts.
+    None where there is no usable value: 0, a negative number, and a date that has passed are as good as absent.
     """
     if "retry-after" not in response.headers:
         return None

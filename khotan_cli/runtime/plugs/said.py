@@ -18,8 +18,10 @@ from khotan_cli.runtime.plugs.parsers import start_of
 
 LONGEST = 300
 """Characters of an excerpt."""
-_WORDS = ("message", "errordescription", "detail", "details", "longmessage", "title", "description", "reason", "error", "errors", "msg", "fault",
-          "faultstring", "errormessage", "errordetails")  # fmt: skip
+_WORDS = (
+    "message", "errordescription", "detail", "details", "longmessage", "title", "description", "reason", "error", "errors",
+    "msg", "fault", "faultstring", "errormessage", "errordetails",
+)  # fmt: skip
 """Members that hold words, the most telling first; compared in lower case and without `_`, `-` and a prefix such as `o:`."""
 _PARTS = re.compile(r"error|fault|detail|issue|violation|invalid|problem|messages\Z")
 """Members that hold further reasons."""

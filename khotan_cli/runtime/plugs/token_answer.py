@@ -24,10 +24,8 @@ _ERROR_MEMBERS = frozenset({"error", "error_description", "error_uri", "state"})
 _CODES = ("code", "type", "status", "error")
 _WORDS = ("error_description", "error_message", "errorMessage", "message", "detail", "description", "reason", "msg",
           "faultstring", "title")  # fmt: skip
-_OPAQUE = re.compile(
-    r"[A-Za-z0-9+/=._~-]*(?:[A-Za-z][A-Za-z0-9+/=._~-]*\d|\d[A-Za-z0-9+/=._~-]*[A-Za-z])[A-Za-z0-9+/=._~-]{6,}"
-    r"|[A-Za-z]{24,}|\d{12,}"
-)
+_WORD = "[A-Za-z0-9+/=._~-]"
+_OPAQUE = re.compile(rf"(?<!{_WORD})(?={_WORD}*\d)(?={_WORD}*[A-Za-z]){_WORD}{{8,}}|[A-Za-z]{{24,}}|\d{{12,}}")
 """A word that may be a token or a part of one: letters and digits of some length, many letters, or many digits."""
 _NUMBERED = re.compile(r"[A-Z]{2,8}[-_]?\d{2,8}\Z")
 """An error code such as `AADSTS7000215` (Microsoft identity platform, "Error codes"), which is no token."""

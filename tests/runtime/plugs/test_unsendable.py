@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from khotan_cli.errors import ConfigError, PlugError, PlugUnreachable
-from khotan_cli.runtime import ApiKeyAuth, BasicAuth, BearerAuth, CustomAuth, Plug, Retry, get
+from khotan_cli.errors import ConfigError, ParameterError, PlugError, PlugUnreachable
+from khotan_cli.runtime import ApiKeyAuth, BasicAuth, BearerAuth, CustomAuth, Plug, Retry, Var, get
 from tests.support.loopback import Answer, Asked, as_json, loopback
 
 
@@ -93,3 +93,36 @@ async def test_a_ca_file_that_cannot_be_used(api: Api, kind: str, tmp_path: Path
     with pytest.raises(ConfigError) as caught:
         await api.with_options(base_url="https://127.0.0.1:9", verify=str(path)).read()
     assert str(path) in caught.value.message and "'api'" in caught.value.message and caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("call", "place"),
+    [
+        (lambda api: api.with_options(encoding="form").post("/x", body={"a": b"x", "b": ["\ud800"]}), ""),
+        (lambda api: api.with_options(encoding="form").post("/x", body="half \udfff"), "The body"),
+        (lambda api: api.get_one(item="half \ud800"), "path parameter 'item'"),
+        (lambda api: api.get("/x", params={"a": {"b": "\ud800"}}), "Query parameter 'a[b]'"),
+        (lambda api: api.post("/x", body={"a": "\ud800"}), "cannot be written as JSON"),
+    ],
+)
+async def test_lone_surrogates_are_named_wherever_they_stand(call: Any, place: str) -> None:
+    class Items(Api):
+        get_one = get("/items/{item}")
+
+    async with loopback(lambda asked: as_json({})) as server:
+        with pytest.raises(ParameterError, match="lone surrogate, which UTF-8 cannot encode") as caught:
+            await call(Items().with_options(base_url=server.url))
+        assert place in caught.value.message and server.asked == []
+
+
+async def test_a_variable_that_is_not_text_is_named_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment gives bytes that are not UTF-8 as lone surrogates (PEP 383)."""
+
+    class Account(Api):
+        tenant = Var(env="ACCOUNT_TENANT_NAME")
+        auth = BasicAuth(tenant)
+
+    monkeypatch.setenv("ACCOUNT_TENANT_NAME", "caf\udce9")
+    with pytest.raises(ConfigError, match="'tenant' of plug 'account' is not UTF-8 text") as caught:
+        await Account().read()
+    assert "ACCOUNT_TENANT_NAME" in caught.value.hint
