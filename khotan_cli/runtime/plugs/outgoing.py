@@ -131,7 +131,7 @@ def check_raw_headers(headers: Sequence[tuple[bytes, bytes]], plug: str, endpoin
 def unsendable(name: str, value: Any) -> str:
     """Why HTTP cannot carry a header (RFC 9110 5.1, 5.5); empty where it can."""
     if not isinstance(value, str):
-        return f"its value is a {type(value).__name__}, not text"
+        return f"its value is of type {type(value).__name__}, not text"
     return _unsendable(name, value)
 
 

@@ -24,7 +24,6 @@ from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
 from khotan_cli.runtime.plugs.error_body import ErrorBody
 from khotan_cli.runtime.plugs.failures import service_error, status_error
 from khotan_cli.runtime.plugs.hold import HeldAnswer, held
-from khotan_cli.runtime.plugs.known import known
 from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.outgoing import outgoing, params_text, query_text, shown_body, with_query
 from khotan_cli.runtime.plugs.paginate import Paginator
@@ -137,7 +136,7 @@ class Plug:
             "User-Agent": f"khotan/{__version__}",
             **self.headers,
         }
-        self._templated = any("{" in value for value in self._own_headers.values())
+        self._templated = any("{" in str(value) for value in self._own_headers.values())
 
     # -- what the plug declares --------------------------------------------------------------------------------------
 
@@ -259,7 +258,9 @@ class Plug:
         """The plug's headers, with variables filled in."""
         if not self._templated:
             return dict(self._own_headers)
-        return {key: ctx.template(value) for key, value in self._own_headers.items()}
+        return {
+            key: ctx.template(value) if isinstance(value, str) else value for key, value in self._own_headers.items()
+        }
 
     def _absolute(self, path: str, values: Mapping[str, str]) -> str:
         if "://" in path.partition("?")[0]:
@@ -274,9 +275,7 @@ class Plug:
 
     async def resolve(self) -> ResolvedVars:
         """The variables in force: override, database, environment, default."""
-        found = resolve(self.name, self._vars, await self.shared.stored(self.name), self._overrides)
-        known.add(found.secrets())
-        return found
+        return resolve(self.name, self._vars, await self.shared.stored(self.name), self._overrides)
 
     def context(self, endpoint: str, resolved: ResolvedVars) -> CallContext:
         """The context of one call."""

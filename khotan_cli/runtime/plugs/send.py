@@ -289,7 +289,8 @@ async def _exchange(
 async def _read(plug: Plug, response: httpx.Response, ctx: CallContext) -> None:
     """Read the body, counting after decompression, so that a small answer cannot fill the memory.
 
-    Raises ResponseInvalid for a body that is too large or cannot be decompressed.
+    Raises ResponseInvalid for a body that is too large or cannot be decompressed. Of an error status what could be read is
+    kept: the status is the news, and it may be one that is repeated.
     """
     if response.is_stream_consumed:  # a transport of the user's own, such as httpx.MockTransport, gave it whole
         return
@@ -299,6 +300,9 @@ async def _read(plug: Plug, response: httpx.Response, ctx: CallContext) -> None:
         async for chunk in _chunks(response):
             size += len(chunk)
             if size > limit:
+                if response.is_error:
+                    chunks.append(chunk[: limit - size])  # limit - size is negative: it counts from the end
+                    break
                 raise ResponseInvalid(
                     f"The answer {response.status_code} of {_where(response)} is larger than {limit:,} bytes",
                     plug=plug.name,
@@ -309,13 +313,14 @@ async def _read(plug: Plug, response: httpx.Response, ctx: CallContext) -> None:
                 )
             chunks.append(chunk)
     except CodingError as exc:
-        raise ResponseInvalid(
-            f"The answer {response.status_code} of {_where(response)} cannot be decompressed: {exc}",
-            plug=plug.name,
-            endpoint=ctx.endpoint,
-            status=response.status_code,
-            hint="Compare its Content-Encoding with its body; it may have been cut short.",
-        ) from exc
+        if not response.is_error:
+            raise ResponseInvalid(
+                f"The answer {response.status_code} of {_where(response)} cannot be decompressed: {exc}",
+                plug=plug.name,
+                endpoint=ctx.endpoint,
+                status=response.status_code,
+                hint="Compare its Content-Encoding with its body; it may have been cut short.",
+            ) from exc
     response._content = b"".join(chunks)  # what aread() does, with the bound above
 
 

@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 from weakref import WeakKeyDictionary
 
 from khotan_cli.errors import ConfigError
+from khotan_cli.runtime.plugs.known import known
 
 Source = Literal["override", "database", "environment", "default", "missing"]
 
@@ -134,7 +135,7 @@ def resolve(
 ) -> ResolvedVars:
     """Pick each declared var's value: override, database, environment, default, in this order.
 
-    Raises ConfigError for a value that is not text in UTF-8.
+    Secrets among them are masked from now on. Raises ConfigError for a value that is not text in UTF-8.
     """
     values: dict[str, str] = {}
     sources: dict[str, Source] = {}
@@ -153,7 +154,9 @@ def resolve(
                     _check_text(plug, var, source, value)
                 sources[name], values[name] = source, value
                 break
-    return ResolvedVars(values, sources, frozenset(n for n, v in declared.items() if v.secret))
+    found = ResolvedVars(values, sources, frozenset(n for n, v in declared.items() if v.secret))
+    known.add(found.secrets())
+    return found
 
 
 def _check_text(plug: str, var: Var, source: Source, value: str) -> None:
