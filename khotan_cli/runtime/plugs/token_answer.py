@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import parse_qsl
 
 import httpx
@@ -17,6 +17,7 @@ from khotan_cli.runtime.plugs.jsontext import NotJson, load_json
 from khotan_cli.runtime.plugs.masking import BULLETS
 
 ExpiryUnit = Literal["seconds", "milliseconds", "absolute"]
+EXPIRY_UNITS = get_args(ExpiryUnit)
 _FORM = re.compile(r"[^=&\s]+=[^&\s]*(&[^=&\s]+=[^&\s]*)*\Z")
 _ERROR_CODE = re.compile(r"[a-z][a-z0-9_.-]{0,60}\Z", re.IGNORECASE)
 _ERROR_MEMBERS = frozenset({"error", "error_description", "error_uri", "state"})
@@ -90,6 +91,13 @@ def refusal_of(response: httpx.Response) -> Refusal:
 
 def _shown(word: re.Match[str]) -> str:
     return word.group() if _NUMBERED.match(word.group()) else BULLETS
+
+
+def token_type(document: Any) -> str:
+    """The `token_type` of an answer (RFC 6749 7.1); empty where it has none. What may be a token is masked."""
+    found = document.get("token_type") if isinstance(document, Mapping) else None
+    text = str(found) if found else ""
+    return BULLETS if (not _ERROR_CODE.match(text) and text) or _OPAQUE.search(text) else text
 
 
 def _nested(body: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from khotan_cli.errors import AuthError, PlugError, ResponseInvalid
-from khotan_cli.runtime import Plug, Retry, TokenAuth
+from khotan_cli.runtime import OAuth2ClientCredentials, Plug, Retry, TokenAuth
 from tests.support.loopback import Answer, as_json, loopback
 
 SECRET = "tok-secret-abc-123"
@@ -84,3 +84,20 @@ async def test_reasons_of_token_endpoints(status: int, body: Any, said: str) -> 
             await api.get("/x")
     assert caught.value.message.endswith(said) and f"answers {status}" in caught.value.message
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("issued", "shown"), [("DPoP", "DPoP"), ("mac", "mac"), (SECRET, "••••"), ("two words", "••••"), (["x"], "••••")]
+)
+async def test_the_type_of_a_token_is_named_in_the_hint(issued: Any, shown: str) -> None:
+    async with loopback(lambda asked: as_json({"access_token": "x", "token_type": issued})) as server:
+        api = Api().with_options(base_url=server.url, auth=OAuth2ClientCredentials("/token", "id", "s"))
+        with pytest.raises(AuthError, match=f"of type '{shown}'") as caught:
+            await api.get("/x")
+    assert f"token_type='{shown}'" in caught.value.hint and SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [{"expires_unit": "minutes"}, {"method": "G ET"}, {"method": ""}])
+def test_options_of_token_auth_are_checked_where_they_are_declared(options: Any) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(options))}="):
+        TokenAuth("/token", {"k": "v"}, **options)
