@@ -65,8 +65,10 @@ def _base_url(text: str) -> httpx.URL:
 
 @contextmanager
 def _in_process(settings: Settings, engine: bool) -> Iterator[ApiClient]:
+    from khotan_cli.runtime.redact import masked_stderr
+
     # What the user's code prints must not mix with the one document on stdout.
-    with redirect_stdout(sys.stderr), _said_once():
+    with masked_stderr(), redirect_stdout(sys.stderr), _said_once():
         khotan = load_khotan(settings.for_worker() if engine else settings)
         with _Loop() as loop:
             loop.run(khotan.__aenter__())

@@ -14,10 +14,18 @@ from typing import Any
 import uvicorn
 from uvicorn.supervisors.watchfilesreload import WatchFilesReload
 
+from khotan_cli.runtime.redact import mask_stream
+
 STOP_SECONDS = 10.0
 """How long a server may take to answer open requests and shut the app down. After that its process is killed."""
 
 logger = logging.getLogger("uvicorn.error")
+
+
+def _mask_output() -> None:
+    """Mask the secrets that the process knows in what the app writes and logs."""
+    mask_stream("stdout")
+    mask_stream("stderr")
 
 
 class ChildServer(uvicorn.Server):
@@ -32,6 +40,8 @@ class ChildServer(uvicorn.Server):
         parent = multiprocessing.parent_process()
         if parent is not None:
             threading.Thread(target=self._follow, args=(parent.sentinel,), daemon=True).start()
+        _mask_output()
+        self.config.configure_logging()  # once more: its handlers write to the streams that are there now
         super().run(sockets)
 
     def _follow(self, sentinel: int) -> None:
@@ -74,6 +84,7 @@ def serve(app: str, *, reload: bool, **options: Any) -> None:
     if sys.platform == "win32":
         options["loop"] = "khotan_cli.runtime.event_loop:new_event_loop"
     if not reload:
+        _mask_output()
         uvicorn.run(app, **options)
         return
     config = uvicorn.Config(app, reload=True, **options)

@@ -30,7 +30,9 @@ def worker(
         os.environ["KHOTAN_CONCURRENCY"] = str(concurrency)
     settings = options.settings().for_worker()
     from khotan_cli.local import load_khotan
+    from khotan_cli.runtime.redact import mask_stream
 
+    mask_stream("stderr")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("khotan").setLevel(logging.INFO)
     khotan = load_khotan(settings)
@@ -51,6 +53,8 @@ def _tune() -> None:
 
 
 async def _work(khotan: Any, grace: float) -> None:
+    from khotan_cli.runtime.redact import mask_stream
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     _stop_on_signals(loop, stop)
@@ -74,6 +78,7 @@ async def _work(khotan: Any, grace: float) -> None:
         concurrency = services.settings.concurrency
         document = {"ok": True, "flows": flows, "handlers": handlers, "concurrency": concurrency}
         console.result(document, lambda: console.success(f"Running {', '.join([*flows, *handlers])}. Ctrl-C stops."))
+        mask_stream("stdout")  # from here on only the user's code writes there
         await stop.wait()
         console.note("Stopping …")
         await services.engine.stop(grace=grace)

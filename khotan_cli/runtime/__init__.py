@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from khotan_cli.runtime.plugs.vars import Var
     from khotan_cli.runtime.records.caches import Cache
     from khotan_cli.runtime.records.resources import Resource
+    from khotan_cli.runtime.redact import MaskSecrets
     from khotan_cli.runtime.store.mappings import MappingEntry
     from khotan_cli.runtime.store.row_plan import Upserted
     from khotan_cli.runtime.store.upsert import upsert
@@ -126,6 +127,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "khotan_cli.runtime.plugs.tokens": ("Token",),
     "khotan_cli.runtime.plugs.url_paginators": ("JsonApiPaginator", "LinkHeaderPaginator", "NextUrlPaginator"),
     "khotan_cli.runtime.plugs.vars": ("Var",),
+    "khotan_cli.runtime.redact": ("MaskSecrets",),
     "khotan_cli.runtime.flows.context": ("FlowContext",),
     "khotan_cli.runtime.flows.decorators": ("inflow", "outflow", "relay", "step"),
     "khotan_cli.runtime.flows.definition": ("Flow", "RunResult", "Step", "Variant"),
@@ -176,6 +178,7 @@ __all__ = [
     "LinkHeaderPaginator",
     "MappingConflict",
     "MappingEntry",
+    "MaskSecrets",
     "NextUrlPaginator",
     "OAuth2AuthorizationCode",
     "OAuth2ClientCredentials",

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,6 +18,8 @@ from khotan_cli.runtime.flows.engine import Engine
 from khotan_cli.runtime.flows.hooks import EventInfo, Hooks, RunInfo
 from khotan_cli.runtime.flows.host import Host
 from khotan_cli.runtime.flows.upkeep import Upkeep
+from khotan_cli.runtime.plugs.auth import PlugAuth
+from khotan_cli.runtime.plugs.known import known
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.registry import Registry
 from khotan_cli.runtime.store.caches import CacheStore
@@ -171,6 +174,20 @@ class Services:
                     logger.warning("%s", entry.error.message)
         except KhotanError as exc:
             logger.warning("%s %s", exc.message, exc.hint)
+        else:
+            await self.learn_secrets()
+
+    async def learn_secrets(self) -> None:
+        """Have this process mask the secrets of plugs, wires and settings. What cannot be read is learnt when it is read."""
+        settings = self.settings
+        for secret in (settings.secret, settings.token, settings.cron_secret):
+            known.add([secret.get_secret_value()])
+        known.add(settings.previous_secrets)
+        for plug in self.registry.plugs.values():
+            with suppress(KhotanError):
+                ctx = plug.context("", await plug.resolve())
+                known.add(plug.auth.secrets(ctx) if isinstance(plug.auth, PlugAuth) else ())
+        await self.webhooks.all_secrets()
 
     async def bind(self) -> None:
         """Let plugs read their variables from the database.

@@ -13,7 +13,7 @@ from tests.support.checkers import checker_environment
 
 PINNED = """
 ApiKeyAuth AuthError AuthorizationRequest BasicAuth BearerAuth Cache CallContext CursorPaginator CustomAuth Endpoint
-ErrorBody Finding Flow FlowContext FlowError Hooks MappingConflict MappingEntry PushResult Resource RunInfo RunResult
+ErrorBody Finding Flow FlowContext FlowError Hooks MappingConflict MappingEntry MaskSecrets PushResult Resource RunInfo RunResult
 SlackNotifier Step Token TimestampFormat SyncResult Upserted Variant inflow ingest outflow relay step upsert
 FunctionPaginator HmacAuth JsonApiPaginator KeysetPaginator Khotan KhotanError LinkHeaderPaginator
 NextUrlPaginator OAuth2AuthorizationCode OAuth2ClientCredentials OffsetPaginator PageNumberPaginator PageView

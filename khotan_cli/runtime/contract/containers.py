@@ -101,7 +101,7 @@ class ContainerWalk(Walker):
             place.extras += 1
             one = place.extras <= MAX_EXTRAS
             path, expected = (child(place.path, key), expected) if one else (f"{place.path}.*", "")
-            made = Place(path, expected, declared=False, parent=place)
+            made = Place(path, expected, declared=False, secret=place.hides, hides=place.hides, parent=place)
             known = place.children.setdefault(("extra", key) if one else ("extras", ""), made)
         known.present += 1
         known.blame("extra", grade, value)

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic_core import SchemaValidator
 
-from khotan_cli.runtime.contract.leaf import TRANSLATING, Leaf
+from khotan_cli.runtime.contract.leaf import TRANSLATING, Leaf, hides_itself
 from khotan_cli.runtime.contract.nodes import (
     Field,
     Guard,
@@ -72,7 +72,10 @@ class Declared:
         if kind == "chain":
             return self._guarded(core["steps"][0], core, config, len(core["steps"]) > 1)
         if kind == "json-or-python":
-            return self._unless_leaf(core, self._node(core["json_schema"], config), config)
+            inside = self._node(core["json_schema"], config)
+            if isinstance(inside, Guard):
+                inside.hides = hides_itself(core)
+            return self._unless_leaf(core, inside, config)
         if kind == "lax-or-strict":
             return self._unless_leaf(core, self._node(core["lax_schema"], config), config)
         if kind == "default":

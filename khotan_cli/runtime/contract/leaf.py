@@ -73,11 +73,14 @@ def _hides(core: Any) -> bool:
     """Whether a core schema is written by the serializer of Pydantic's secret types; Secret[int] has no format."""
     if not isinstance(core, Mapping):
         return any(_hides(inner) for inner in core) if isinstance(core, (list, tuple)) else False
+    return hides_itself(core) or any(_hides(inner) for name, inner in core.items() if name != "metadata")
+
+
+def hides_itself(core: Mapping[str, Any]) -> bool:
+    """Whether a core schema is one of Pydantic's secret types, and not only holds one."""
     written = core.get("serialization")
     function = written.get("function") if isinstance(written, Mapping) else None
-    if getattr(function, "__module__", "") == "pydantic.types" and "secret" in getattr(function, "__name__", ""):
-        return True
-    return any(_hides(inner) for name, inner in core.items() if name != "metadata")
+    return getattr(function, "__module__", "") == "pydantic.types" and "secret" in getattr(function, "__name__", "")
 
 
 class Leaf:

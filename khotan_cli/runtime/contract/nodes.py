@@ -115,13 +115,14 @@ class Guard:
     """A container with a rule that its parts do not show: a validator function, a bound on its length.
 
     `translates`: the rule may change what comes before the inner node sees it. `alone`: the rule judges the container
-    whatever its parts are.
+    whatever its parts are. `hides`: nothing inside is to be shown, as in Secret[list[int]].
     """
 
     inner: Node
     rule: Leaf
     translates: bool
     alone: bool = False
+    hides: bool = False
 
 
 @dataclass(slots=True, eq=False)

@@ -55,6 +55,8 @@ class Place:
     declared: bool = True
     required: bool = False
     secret: bool = False
+    hides: bool = False
+    """Whether everything below is secret too."""
     around: int = 0
     present: int = 0
     nulls: int = 0

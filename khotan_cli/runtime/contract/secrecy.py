@@ -25,13 +25,13 @@ def holds_secret(node: Node, known: dict[int, bool]) -> bool:
     node = settled(node)
     if id(node) not in known:
         known[id(node)] = False  # meanwhile, for a type that holds itself
-        known[id(node)] = (
-            node.secret if isinstance(node, Leaf) else any(holds_secret(inner, known) for inner in _inside(node))
-        )
+        hidden = node.secret if isinstance(node, Leaf) else isinstance(node, Guard) and node.hides
+        known[id(node)] = hidden or any(holds_secret(inner, known) for inner in _inside(node))
     return known[id(node)]
 
 
 def _inside(node: Node) -> list[Node]:
+    """What a node is made of; nothing for a leaf."""
     found: list[Node | None] = []
     if isinstance(node, (JsonNode, Lenient)):
         found = [node.inner]

@@ -80,7 +80,9 @@ class Walk(ContainerWalk):
             path = place.path
             for key in tag.key:
                 path = child(path, key)
-            below = place.children.setdefault(("tag", tag.key), Place(path, tag.known, required=True, parent=place))
+            below = place.children.setdefault(
+                ("tag", tag.key), Place(path, tag.known, required=True, secret=place.hides, parent=place)
+            )
             below.present += tag.present
             issue: Issue = "enum" if kind_of(tag.found) in tag.kinds else "type_mismatch"
             found = tag.found if tag.present else NOTHING

@@ -75,6 +75,7 @@ class Walker:
         place = Place(path, self._declared.label(target))
         inner = target
         while isinstance(inner, (Guard, Lenient)):
+            place.hides = place.hides or (isinstance(inner, Guard) and inner.hides)
             inner = settled(inner.inner)
         place.nullable = isinstance(inner, UnionNode) and inner.nullable
         place.secret = holds_secret(target, self._secret)
@@ -86,6 +87,8 @@ class Walker:
         found = place.children.get((key, id(target)))
         if found is None:
             found = place.children[key, id(target)] = self._place(path, target)
+            found.hides = found.hides or place.hides
+            found.secret = found.secret or place.hides
         return found
 
     def _grade(self, grade: Grade) -> Grade:

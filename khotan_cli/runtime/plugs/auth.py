@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import httpx
 
+from khotan_cli.errors import AuthError
 from khotan_cli.runtime.plugs.context import CallContext, context_of
 from khotan_cli.runtime.plugs.vars import Var
 
@@ -75,7 +76,17 @@ class BearerAuth(PlugAuth):
         if isinstance(self.token, (str, Var)):
             return ctx.value(self.token)
         found = self.token()
-        return await found if inspect.isawaitable(found) else found
+        text: Any = await found if inspect.isawaitable(found) else found
+        if not isinstance(text, str) or not text:
+            what = "an empty text" if text == "" else f"a value of type {type(text).__name__}"
+            raise AuthError(
+                f"The token function of plug {ctx.plug!r} returned {what}, not a token",
+                plug=ctx.plug,
+                endpoint=ctx.endpoint,
+                hint="Return the token as text, or raise an error that says why there is none.",
+            )
+        ctx.tokens.remember(text)
+        return text
 
     def source(self, ctx: CallContext) -> str:
         return ctx.value(self.token) if isinstance(self.token, (str, Var)) else f"callable:{id(self.token)}"

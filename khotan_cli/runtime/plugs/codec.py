@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Literal
@@ -11,7 +12,7 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from khotan_cli.errors import ParameterError, ResponseInvalid
-from khotan_cli.runtime.plugs.jsontext import NotJson, check_json, dump_json, load_json, reason, without_bom
+from khotan_cli.runtime.plugs.jsontext import NotJson, check_json, dump_json, encodable, load_json, reason, without_bom
 from khotan_cli.runtime.plugs.masking import masker_of
 from khotan_cli.runtime.plugs.parsers import Parser, decoded, is_xml, parser_for, with_lists
 from khotan_cli.runtime.plugs.query import scalar_text
@@ -25,7 +26,7 @@ def encode_body(body: Any, encoding: Encoding) -> tuple[bytes, str | None]:
     if isinstance(body, (bytes, bytearray)):
         return bytes(body), None
     if isinstance(body, str) and encoding != "json":
-        return body.encode(), None
+        return encodable(body, "The body").encode(), None
     if encoding == "form":
         if not isinstance(body, Mapping):
             raise ParameterError("A form body must be a mapping", hint="Give names and values.")
@@ -35,7 +36,10 @@ def encode_body(body: Any, encoding: Encoding) -> tuple[bytes, str | None]:
 
 def encode_form(fields: Mapping[str, Any]) -> str:
     """application/x-www-form-urlencoded; nested values in brackets: `a[b]=1`, `items[0][price]=x` (Stripe, PHP, Rails)."""
-    return "&".join(f"{quote_plus(name, safe='[]')}={quote_plus(text)}" for name, text in _flat(fields, ""))
+    pairs = _flat(fields, "")
+    for name, text in pairs:
+        encodable(text, f"Field {encodable(name, 'The name of a field')!r}")
+    return "&".join(f"{quote_plus(name, safe='[]')}={quote_plus(text)}" for name, text in pairs)
 
 
 def _flat(value: Any, prefix: str) -> list[tuple[str, str]]:
@@ -197,7 +201,17 @@ def _parsed(parser: Parser, response: httpx.Response) -> Any:
     except ResponseInvalid:
         raise
     except Exception as exc:  # a parser is the user's code: whatever it raises is a body it could not read
+        if isinstance(exc, LookupError) and not _known_charset(response):
+            raise _invalid(response, f"names the charset {response.charset_encoding!r}, which is not known") from exc
         raise _invalid(response, f"could not be read by its parser: {type(exc).__name__}") from exc
+
+
+def _known_charset(response: httpx.Response) -> bool:
+    try:
+        codecs.lookup(response.charset_encoding or "utf-8")
+    except (LookupError, ValueError):
+        return False
+    return True
 
 
 def _json(response: httpx.Response) -> Any:

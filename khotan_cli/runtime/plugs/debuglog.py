@@ -14,9 +14,15 @@ from khotan_cli.runtime.plugs.masking import BULLETS, Masker
 logger = logging.getLogger("khotan.plugs")
 _SHOWN_BODY = 500
 """Characters of a body that are logged."""
-_TOKENS = "access_?token|refresh_?token|id_?token|client_?secret|client_?assertion|password|api_?key|device_?code|code_?verifier"
+_TOKENS = (
+    r"(?!(?:\w*(?:page|continuation|sync|cursor)_?token|token_?type))(?:[\w-]*(?:token|secret)|jwt|client_?assertion|password|"
+    r"api_?key|device_?code|code_?verifier)"
+)
+"""Names of members, parameters and elements that hold tokens. Tokens that name a page are shown: a person looks for them."""
+_TOKEN_HEADER = re.compile(r"(?:token|secret|api-?key|session)\Z", re.IGNORECASE)
 _IN_JSON = re.compile(rf'("(?:{_TOKENS})"\s*:\s*)"(?:[^"\\]|\\.)*"?', re.IGNORECASE)
 _IN_FORM = re.compile(rf"((?:^|[?&#\s])(?:{_TOKENS})=)[^&#\s\"']+", re.IGNORECASE)
+_IN_XML = re.compile(rf"(<(?:\w+:)?(?:{_TOKENS})(?:\s[^<>]*)?>)[^<]+", re.IGNORECASE)
 
 
 def enabled() -> bool:
@@ -43,7 +49,10 @@ def log_request(request: httpx.Request, masker: Masker, *, secret: bool = False)
 def log_response(response: httpx.Response, masker: Masker, milliseconds: float, *, secret: bool = False) -> None:
     """Log a response; `secret`: its body holds tokens that nobody knows yet, and only its size is logged."""
     body = _body(response.content, masker, secret=secret)
-    headers = {name: _text(value, masker) for name, value in masker.headers(response.headers).items()}
+    headers = {
+        name: BULLETS if _TOKEN_HEADER.search(name) else _text(value, masker)
+        for name, value in masker.headers(response.headers).items()
+    }
     logger.debug("← %s in %.0f ms %s%s", response.status_code, milliseconds, headers, body)
 
 
@@ -54,6 +63,7 @@ def log_failure(request: httpx.Request, error: Exception, masker: Masker) -> Non
 def _text(text: str, masker: Masker) -> str:
     """The text with known secrets masked, and the values of members and parameters that are named like tokens."""
     text = _IN_JSON.sub(lambda found: f'{found.group(1)}"{BULLETS}"', masker.text(text))
+    text = _IN_XML.sub(lambda found: found.group(1) + BULLETS, text)
     return _IN_FORM.sub(lambda found: found.group(1) + BULLETS, text)
 
 

@@ -14,6 +14,7 @@ from khotan_cli.runtime.plugs.codec import Decoder, Encoding, decode_error, deco
 from khotan_cli.runtime.plugs.error_body import ErrorBody
 from khotan_cli.runtime.plugs.failures import service_error, status_error
 from khotan_cli.runtime.plugs.hold import HeldAnswer
+from khotan_cli.runtime.plugs.outgoing import json_parameters
 from khotan_cli.runtime.plugs.page_items import model_list
 from khotan_cli.runtime.plugs.paginate import Paginator
 from khotan_cli.runtime.plugs.paginator_check import contradictions
@@ -185,7 +186,9 @@ class BoundEndpoint(Generic[P_co]):
 
     async def raw(self, *models: Any, **params: Any) -> httpx.Response:
         """Call, and return the response whatever its status: authenticated, retried and read, not judged."""
-        bound = self.endpoint.binder.bind(models, params, self.plug.declared_vars())
+        bound = self.endpoint.binder.bind(
+            models, params, self.plug.declared_vars(), json_parameters(self.plug, self.endpoint)
+        )
         return await self.plug.exchange(self.endpoint, bound.path, bound.query, bound.body)
 
     async def pages(self, *models: Any, **params: Any) -> AsyncIterator[P_co]:

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -19,6 +20,8 @@ _STRING_OR_LONG_NUMBER = re.compile(rb'"(?:[^"\\]|\\.)*"|[0-9]{19,}', re.DOTALL)
 _DIGITS = bytes(ord("0") if chr(code).isdigit() and code < 128 else ord(" ") for code in range(256))
 _LONG_NUMBER = b"0" * 19
 """Digits of an integer that 64 bits may not hold, each turned into 0: a search for it is ten times faster than an expression."""
+_NO_NUMBERS = frozenset({"NaN", "-NaN", "sNaN", "-sNaN", "Infinity", "-Infinity"})
+"""What a decimal that is no number looks like as text."""
 _CONSTANT = re.compile(rb"-?\b(?:NaN|Infinity)\b")
 
 
@@ -113,10 +116,21 @@ def _dump_long_numbers(value: Any) -> bytes:
 def require_finite(values: Any, plain: Any) -> None:
     """Raises ParameterError where JSON values hold null for a number that has no JSON form; `plain` are the Python values.
 
-    Pydantic writes NaN and infinite numbers as null.
+    Pydantic writes floats that are NaN or infinite as null, and such decimals as text.
     """
     if _has_null(values) and (place := _not_finite(plain, "")) is not None:
         raise _no_form(place)
+
+
+def encodable(text: str, what: str) -> str:
+    """The text. Raises ParameterError that names `what` where the text cannot be sent as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ParameterError(
+            f"{what} contains a lone surrogate, which UTF-8 cannot encode", hint="Correct the text."
+        ) from None
+    return text
 
 
 def _no_form(place: str) -> ParameterError:
@@ -129,7 +143,9 @@ def _no_form(place: str) -> ParameterError:
 def _has_null(value: Any) -> bool:
     if isinstance(value, dict):
         return any(_has_null(item) for item in value.values())
-    return any(_has_null(item) for item in value) if isinstance(value, list) else value is None
+    if isinstance(value, list):
+        return any(_has_null(item) for item in value)
+    return value is None or (isinstance(value, str) and value in _NO_NUMBERS)
 
 
 def _constant(content: bytes) -> str:
@@ -150,7 +166,7 @@ def _lone_surrogate(content: bytes) -> bool:
 
 
 def _not_finite(value: Any, path: str) -> str | None:
-    if isinstance(value, float):
+    if isinstance(value, (float, Decimal)):
         return None if math.isfinite(value) else path
     if isinstance(value, Mapping):
         inner: Any = value.items()

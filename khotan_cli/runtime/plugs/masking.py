@@ -7,6 +7,7 @@ import html
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -52,18 +53,16 @@ class Masker:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         known = {secret for secret in secrets if len(secret) >= SHORTEST_REPLACED}
         replaced: dict[str, str] = {}
-        self._encoded: list[tuple[str, re.Pattern[str]]] = []
+        self._encoded: list[str] = []
+        short = [secret for secret in known if len(secret) < _SHOWN_FROM]
         for secret in known:
             shown = mask_secret(secret)
             # The end of `user:pass` is the password: its last characters may be all of it.
-            if (
-                any(other != secret and len(other) < _SHOWN_FROM and other in secret for other in known)
-                or ":" in secret
-            ):
+            if ":" in secret or any(other != secret and other in secret for other in short):
                 shown = BULLETS
             for form in _forms(secret):
                 replaced.setdefault(form, shown)
-            self._encoded += [(core, _around(core)) for core in _base64_cores(secret)]
+            self._encoded += _base64_cores(secret)
         # Longest first, so that a secret that contains another is replaced whole.
         self._replaced = sorted(replaced.items(), key=lambda pair: -len(pair[0]))
 
@@ -71,9 +70,9 @@ class Masker:
         for form, shown in self._replaced:
             if form in text:
                 text = text.replace(form, shown)
-        for core, pattern in self._encoded:
+        for core in self._encoded:
             if core in text:
-                text = pattern.sub(BULLETS, text)
+                text = _around(core).sub(BULLETS, text)
         return text
 
     def value(self, value: Any) -> Any:
@@ -94,19 +93,36 @@ class Masker:
         }
 
 
-def _forms(secret: str) -> Iterable[str]:
+@lru_cache(maxsize=2048)
+def _forms(secret: str) -> frozenset[str]:
     """How a secret stands in texts: as it is, in URLs, forms, JSON (also JSON inside of JSON), repr and HTML."""
     data = secret.encode("utf-8", "surrogatepass")
     percent = {quote(data, safe=safe) for safe in ("", "/", "~", ":@!$&'()*+,;=/?")} | {quote_plus(data)}
-    forms = {secret, html.escape(secret), html.escape(secret, quote=False), *percent}
+    percent |= {quote(text, safe="") for text in percent}  # a URL inside of a URL
+    markup = html.escape(secret)
+    forms = {secret, markup, html.escape(secret, quote=False), *percent}
+    forms |= {markup.replace("&#x27;", "&#39;").replace("&quot;", mark) for mark in ("&quot;", "&#34;")}
+    forms |= {markup.replace("&#x27;", "&apos;")}
     forms |= {re.sub("%..", lambda found: found.group().lower(), text) for text in percent}
     for plain in (True, False):
         inside = json.dumps(secret, ensure_ascii=plain)[1:-1]
         slashes = inside.replace("/", "\\/")  # as PHP writes it
         forms |= {inside, slashes, json.dumps(inside, ensure_ascii=plain)[1:-1]}
+        # HTML-safe JSON: Go escapes some characters, .NET more and with capital digits; and JSON as repr shows it.
+        forms |= {_escaped(inside, "&<>", "04x"), _escaped(inside.replace('\\"', '"'), "&<>+`'\"", "04X")}
+        forms |= {
+            repr(f"'{inside}\"")[3:-2].removesuffix("\\"),
+            repr(inside)[1:-1],
+            repr(f"'{inside}\"".encode())[4:-2],
+        }
     forms |= {repr(secret)[1:-1], ascii(secret)[1:-1], repr(data)[2:-1], repr([secret, "'\""])[2:].split(", ")[0][:-1]}
     forms |= {secret.replace("'", "\\'"), secret.replace('"', '\\"'), _unicode_escapes(secret)}
-    return {form for form in forms if len(form) >= SHORTEST_REPLACED}
+    return frozenset(form for form in forms if len(form) >= SHORTEST_REPLACED)
+
+
+def _escaped(inside: str, characters: str, digits: str) -> str:
+    """JSON text with the characters written as `\\u0026`."""
+    return "".join(f"\\u{ord(char):{digits}}" if char in characters else char for char in inside)
 
 
 def _unicode_escapes(secret: str) -> str:
@@ -115,7 +131,8 @@ def _unicode_escapes(secret: str) -> str:
     return re.sub(r"\\u[0-9a-f]{4}", lambda found: "\\u" + found.group()[2:].upper(), escaped)
 
 
-def _base64_cores(secret: str) -> set[str]:
+@lru_cache(maxsize=2048)
+def _base64_cores(secret: str) -> frozenset[str]:
     """The characters that a secret makes in a Base64 text, wherever in the encoded bytes it begins (RFC 4648 4, 5)."""
     data = secret.encode("utf-8", "surrogatepass")
     cores: set[str] = set()
@@ -123,7 +140,7 @@ def _base64_cores(secret: str) -> set[str]:
         encoded = base64.b64encode(b"\0" * offset + data).decode()
         core = encoded[-(-offset * 8 // 6) : (offset + len(data)) * 8 // 6]
         cores |= {core, core.replace("+", "-").replace("/", "_")}
-    return {core for core in cores if len(core) >= SHORTEST_REPLACED}
+    return frozenset(core for core in cores if len(core) >= SHORTEST_REPLACED)
 
 
 def _around(core: str) -> re.Pattern[str]:

@@ -20,7 +20,7 @@ from khotan_cli.errors import AuthError
 from khotan_cli.runtime.plugs.auth import Text, shown
 from khotan_cli.runtime.plugs.context import CallContext
 from khotan_cli.runtime.plugs.token import RENEW_ON, RenewedAuth, endpoint_url
-from khotan_cli.runtime.plugs.token_answer import expiry, refusal_of
+from khotan_cli.runtime.plugs.token_answer import expiry, refusal_of, token_document, token_type
 from khotan_cli.runtime.plugs.token_body import check_statuses
 from khotan_cli.runtime.plugs.tokens import Token
 
@@ -87,9 +87,9 @@ class _OAuth2(RenewedAuth):
         if not isinstance(text, str) or not text:
             what = f"answers {response.status_code} without an access_token{refusal_of(response)}"
             raise self.token_error(ctx, response, what)
-        kind = body.get("token_type") or self.token_type
-        if str(kind).lower() != self.token_type.lower():
-            what = f"issues tokens of type {str(kind)[:40]!r}, but token_type={self.token_type!r} is declared"
+        kind = token_type(body) or self.token_type
+        if kind.lower() != self.token_type.lower():
+            what = f"issues tokens of type {kind!r}, but token_type={self.token_type!r} is declared"
             raise self.token_error(ctx, response, what)
         now = self.clock()
         refresh = body.get("refresh_token") or (old.refresh_token if old else None)
@@ -100,6 +100,9 @@ class _OAuth2(RenewedAuth):
         request.headers["Authorization"] = self.prefix + token.access_token
 
     def error_hint(self, response: httpx.Response) -> str:
+        kind = token_type(token_document(response)) if response.is_success else ""
+        if kind and kind.lower() != self.token_type.lower():
+            return f"Declare token_type={kind!r}, if that is how the service expects its tokens."
         code = refusal_of(response).code
         if code != "invalid_client" and (code or response.status_code != httpx.codes.UNAUTHORIZED):
             return super().error_hint(response)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import httpx
+from pydantic import BaseModel
 
 from khotan_cli.errors import PlugError
 from khotan_cli.runtime.plugs.codec import Encoding, encode_body
 from khotan_cli.runtime.plugs.context import CallContext
-from khotan_cli.runtime.plugs.query import encode_query
+from khotan_cli.runtime.plugs.present import query_fields
+from khotan_cli.runtime.plugs.query import encode_query, refuse_nulls
 from khotan_cli.runtime.plugs.retry import Retry
 
 if TYPE_CHECKING:
@@ -24,6 +27,9 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 """A header's name (RFC 9110 5.6.2)."""
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 """What a header's value cannot contain (RFC 9110 5.5): control characters other than a tab."""
+_SENDABLE_NAME = re.compile(_NAME.pattern.encode())
+_SENDABLE_VALUE = re.compile(rb"[\t\x20-\x7e]*\Z")
+"""The same in bytes, with ASCII as the only text."""
 
 
 @dataclass(slots=True)
@@ -42,10 +48,20 @@ class Outgoing:
 
 def query_text(plug: Plug, query: Mapping[str, Any] | None, endpoint: Endpoint[Any] | None = None) -> str:
     """The encoded query of a call, in the plug's style. Raises ParameterError for a value that it cannot carry."""
-    if not query:
-        return ""
-    as_json = plug.query_json if endpoint is None or endpoint.query_json is None else endpoint.query_json
-    return encode_query(query, plug.query_arrays, frozenset(as_json))
+    return encode_query(query, plug.query_arrays, json_parameters(plug, endpoint)) if query else ""
+
+
+def json_parameters(plug: Plug, endpoint: Endpoint[Any] | None) -> frozenset[str]:
+    """Names of the query parameters that are sent as JSON: the endpoint's, else the plug's."""
+    return frozenset(plug.query_json if endpoint is None or endpoint.query_json is None else endpoint.query_json)
+
+
+def params_text(plug: Plug, params: Mapping[str, Any] | BaseModel | None) -> str:
+    """The encoded query of an untyped call. Raises ParameterError for None in a mapping, and as query_text does."""
+    if isinstance(params, BaseModel):
+        params = query_fields(params)
+    refuse_nulls(params or {}, plug.query_json)
+    return query_text(plug, params)
 
 
 def with_query(url: str, query: str) -> str:
@@ -105,12 +121,24 @@ def check_headers(headers: Mapping[str, str], plug: str, endpoint: str) -> None:
             )
 
 
+def check_raw_headers(headers: Sequence[tuple[bytes, bytes]], plug: str, endpoint: str) -> None:
+    """The same for headers as they go on the wire."""
+    for name, value in headers:
+        if _SENDABLE_NAME.match(name) is None or _SENDABLE_VALUE.match(value) is None:
+            check_headers({name.decode("latin-1"): value.decode("latin-1")}, plug, endpoint)
+
+
 def unsendable(name: str, value: Any) -> str:
     """Why HTTP cannot carry a header (RFC 9110 5.1, 5.5); empty where it can."""
+    if not isinstance(value, str):
+        return f"its value is of type {type(value).__name__}, not text"
+    return _unsendable(name, value)
+
+
+@lru_cache(maxsize=2048)
+def _unsendable(name: str, value: str) -> str:
     if not _NAME.match(name):
         return "its name is not a token of letters, digits and -"
-    if not isinstance(value, str):
-        return f"its value is a {type(value).__name__}, not text"
     found = _FORBIDDEN.search(value)
     if found:
         return f"its value contains the control character U+{ord(found.group()):04X}"

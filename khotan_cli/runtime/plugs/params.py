@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -11,6 +11,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from khotan_cli.errors import ParameterError, nearest
+from khotan_cli.runtime.plugs.jsontext import encodable
 from khotan_cli.runtime.plugs.present import dump_set, jsonable, query_fields
 from khotan_cli.runtime.plugs.query import is_scalar, plain_query, refuse_nulls, scalar_text
 
@@ -72,13 +73,19 @@ class Binder:
         self.query_fields = _field_names(query)
         self.body_fields = _field_names(self.body_model)
 
-    def bind(self, models: Sequence[Any], params: Mapping[str, Any], variables: Iterable[str] = ()) -> Bound:
+    def bind(
+        self,
+        models: Sequence[Any],
+        params: Mapping[str, Any],
+        variables: Iterable[str] = (),
+        query_json: Collection[str] = (),
+    ) -> Bound:
         """Sort positional models and keywords.
 
         A keyword is a path parameter, else a field of the query model, else one of the body model; where the endpoint
         declares neither model, the rest goes into the query. `query=` and `body=` take a whole model or mapping unless
-        the endpoint has a parameter of that name. Raises ParameterError that names every unknown, missing or malformed
-        parameter.
+        the endpoint has a parameter of that name. Parameters in `query_json` can be null in a mapping. Raises
+        ParameterError that names every unknown, missing or malformed parameter.
         """
         query, body = self._whole(models, params)
         path: dict[str, str] = {}
@@ -109,7 +116,12 @@ class Binder:
                 details={"missing": absent},
             )
         from_vars = tuple(name for name in self.path.names if name not in path)
-        return Bound(path, self._query(query, query_fields), self._body(body, body_fields), from_vars)
+        nulls: dict[str, Any] = {}
+        if isinstance(query, Mapping):
+            refuse_nulls(query, query_json)
+            nulls = {self._query_name(name): None for name, value in query.items() if value is None}
+        sent = nulls | self._query(query, query_fields)
+        return Bound(path, sent, self._body(body, body_fields), from_vars)
 
     def names(self) -> list[str]:
         """Every parameter the endpoint declares."""
@@ -145,11 +157,16 @@ class Binder:
             raise ParameterError(
                 f"{self.label}: path parameter {name!r} is empty", hint=f"Its path is {self.path.text}."
             )
-        return text
+        return encodable(text, f"{self.label}: path parameter {name!r}")
+
+    def _query_name(self, name: Any) -> str:
+        """How the service calls a parameter."""
+        field = self.query_fields.get(str(name))
+        if field is None or self.query_model is None:
+            return str(name)
+        return str(_alias(field, self.query_model.model_fields[field]))
 
     def _query(self, whole: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
-        if isinstance(whole, Mapping):
-            refuse_nulls(whole)
         given = _as_mapping(whole, f"{self.label}: query")
         if self.query_model is None:
             return plain_query({key: value for key, value in {**given, **fields}.items() if value is not None})

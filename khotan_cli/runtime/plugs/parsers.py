@@ -31,6 +31,18 @@ def decoded(response: httpx.Response) -> str:
     return content.decode(response.charset_encoding or "utf-8")
 
 
+def start_of(response: httpx.Response, length: int) -> str:
+    """The first bytes of a body as text for people, in its charset or as UTF-8; what is not in it is replaced."""
+    content = response.content[:length]
+    for mark, encoding in _MARKS:
+        if content.startswith(mark):
+            return content[len(mark) :].decode(encoding, "replace")
+    try:
+        return content.decode(response.charset_encoding or "utf-8", "replace")
+    except (LookupError, ValueError):  # the service names a charset that Python does not know
+        return content.decode("utf-8", "replace")
+
+
 def parse_csv(response: httpx.Response) -> list[dict[str, str]]:
     """Rows of a CSV document with a header line (RFC 4180)."""
     return list(csv.DictReader(io.StringIO(decoded(response), newline="")))

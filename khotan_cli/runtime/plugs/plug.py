@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Collection, Mapping
 from typing import Any, ClassVar, Self
 
 import httpx
+from pydantic import BaseModel
 
 from khotan_cli import __version__
 from khotan_cli.errors import ConfigError, UnknownName
@@ -24,12 +25,12 @@ from khotan_cli.runtime.plugs.error_body import ErrorBody
 from khotan_cli.runtime.plugs.failures import service_error, status_error
 from khotan_cli.runtime.plugs.hold import HeldAnswer, held
 from khotan_cli.runtime.plugs.masking import Masker
-from khotan_cli.runtime.plugs.outgoing import outgoing, query_text, shown_body, with_query
+from khotan_cli.runtime.plugs.outgoing import outgoing, params_text, query_text, shown_body, with_query
 from khotan_cli.runtime.plugs.paginate import Paginator
 from khotan_cli.runtime.plugs.paginator_check import check_paginators
 from khotan_cli.runtime.plugs.parsers import Parser
 from khotan_cli.runtime.plugs.present import jsonable
-from khotan_cli.runtime.plugs.query import QueryArrays, refuse_nulls
+from khotan_cli.runtime.plugs.query import QueryArrays
 from khotan_cli.runtime.plugs.quota import Quota
 from khotan_cli.runtime.plugs.rate import RateLimit, RateStore
 from khotan_cli.runtime.plugs.retry import Retry
@@ -53,10 +54,10 @@ class Plug:
     base_url: http(s) URL, may hold {var}. timeout: seconds for one attempt, first to last byte, or an httpx.Timeout.
     headers: sent with each request to the plug's own origin, values may hold {var}. encoding: how bodies are sent.
     query_arrays: `a=1&a=2` ("repeat"), `a[]=1&a[]=2` ("brackets") or `a=1,2` ("comma"). query_json: parameters that are sent as
-    JSON text. quota: the service's rate-limit headers. error_body: which
-    successful answers are errors. transport: "aiohttp", or "httpx" for httpx's own; http2 implies the
-    latter. verify: False, a CA file, or an SSLContext. proxy: a URL, None for the environment's, "" for none. parsers: content
-    type → function(response); CSV and XML have one. max_response_bytes: after decompression.
+    JSON text. quota: the service's rate-limit headers. error_body: which successful answers are errors. transport:
+    "aiohttp", or "httpx" for httpx's own; http2 implies the latter. verify: False, a CA file, or an SSLContext. proxy: a URL,
+    None for the environment's, "" for none. parsers: content type → function(response); CSV and XML have one.
+    max_response_bytes: after decompression.
     cookies: True keeps the cookies of the plug's own origin between calls, in memory and apart for each credential.
     Override before_request / after_response (sync or async) to see or change every request and response.
     """
@@ -135,7 +136,7 @@ class Plug:
             "User-Agent": f"khotan/{__version__}",
             **self.headers,
         }
-        self._templated = any("{" in value for value in self._own_headers.values())
+        self._templated = any("{" in str(value) for value in self._own_headers.values())
 
     # -- what the plug declares --------------------------------------------------------------------------------------
 
@@ -171,7 +172,7 @@ class Plug:
         method: str,
         path: str,
         *,
-        params: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | BaseModel | None = None,
         body: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
@@ -195,13 +196,12 @@ class Plug:
         method: str,
         path: str,
         *,
-        params: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | BaseModel | None = None,
         body: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         """Like `request`, but returns the response whatever its status."""
-        refuse_nulls(params or {})
-        query, body = query_text(self, params), jsonable(body)
+        query, body = params_text(self, params), jsonable(body)
         held_back: httpx.Response | None = held(
             self.name, "", method.upper(), with_query(path, query), lambda: shown_body(self, body)
         )
@@ -258,7 +258,9 @@ class Plug:
         """The plug's headers, with variables filled in."""
         if not self._templated:
             return dict(self._own_headers)
-        return {key: ctx.template(value) for key, value in self._own_headers.items()}
+        return {
+            key: ctx.template(value) if isinstance(value, str) else value for key, value in self._own_headers.items()
+        }
 
     def _absolute(self, path: str, values: Mapping[str, str]) -> str:
         if "://" in path.partition("?")[0]:
@@ -293,7 +295,7 @@ class Plug:
     def bucket_key(self, ctx: CallContext) -> str:
         """Name of the account that this call uses: the plug and a keyed digest of its credential."""
         source = self.auth.source(ctx) if isinstance(self.auth, PlugAuth) else ""
-        return f"{self.name}:{ctx.store.fingerprint(source)}" if source else self.name
+        return f"{self.name}:{self.shared.fingerprint(source)}" if source else self.name
 
     def masker(self, ctx: CallContext) -> Masker:
         """Masks every secret that a call of this plug can carry."""

@@ -34,7 +34,17 @@ def dump_set(adapter: TypeAdapter[Any], value: Any) -> Any:
     whole = _completed(value)
     try:
         found = adapter.dump_python(whole, mode="json", by_alias=True, exclude_unset=True, warnings=False)
+    except UnicodeEncodeError:
+        raise ParameterError(
+            "The body cannot be written as JSON: it contains a lone surrogate, which UTF-8 cannot encode",
+            hint="Correct the text.",
+        ) from None
     except (PydanticSerializationError, ValueError) as exc:
+        if "surrogates not allowed" in str(exc):
+            raise ParameterError(
+                "The body cannot be written as JSON: it contains a lone surrogate, which UTF-8 cannot encode",
+                hint="Correct the text.",
+            ) from None
         raise ParameterError(f"The body cannot be written as JSON: {exc}", hint="Correct the value.") from None
     require_finite(found, adapter.dump_python(whole, by_alias=True, exclude_unset=True, warnings=False))
     return found

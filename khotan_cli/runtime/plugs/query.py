@@ -30,10 +30,13 @@ def plain_query(query: Mapping[str, Any]) -> dict[str, Any]:
     return {str(name): _plain(value, str(name)) for name, value in query.items()}
 
 
-def refuse_nulls(query: Mapping[str, Any]) -> None:
-    """Raises ParameterError for a parameter that a mapping gives as None: leaving it out would select other records."""
+def refuse_nulls(query: Mapping[str, Any], as_json: Collection[str] = ()) -> None:
+    """Raises ParameterError for a parameter that a mapping gives as None: leaving it out would select other records.
+
+    Parameters that are sent as JSON can be null.
+    """
     for name, value in query.items():
-        if value is None:
+        if value is None and name not in as_json:
             raise _refused(str(name), "is None")
 
 

@@ -17,6 +17,7 @@ _EPOCH = 1_000_000_000.0
 """A number from here on is a moment and no duration: as seconds it would be a wait of 31 years."""
 _EPOCH_MILLISECONDS = 100_000_000_000.0
 _MEMBER = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^,"])+')
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?\Z")
 _PARAMETER = re.compile(r"(?:^|[;\s])(r|t|w|remaining|reset)\s*=\s*(\d+)")
 
 
@@ -61,9 +62,26 @@ class Quota:
             found = _structured(headers[self.structured], headers.get(self.policy, "") if self.policy else "")
             if found is not None:
                 return found
-        if headers.get(self.remaining, "").strip() != "0" or self.reset not in headers:
+        lefts, resets = _values(headers, self.remaining), _values(headers, self.reset)
+        if not resets or not any(_nothing(left) for left in lefts):
             return None
-        return seconds_until(headers[self.reset], self.reset_as, now() if now else datetime.now(UTC))
+        moment = now() if now else datetime.now(UTC)
+        # A header that is there twice, for two windows, has its values side by side.
+        paired = zip(lefts, resets, strict=True) if len(lefts) == len(resets) else [("0", text) for text in resets]
+        waits = [seconds_until(text, self.reset_as, moment) for left, text in paired if _nothing(left)]
+        return max((wait for wait in waits if wait is not None), default=None)
+
+
+def _values(headers: httpx.Headers, name: str) -> list[str]:
+    """The values of a header. A date holds a comma of its own."""
+    found = headers.get_list(name)
+    split = [part.strip() for text in found for part in text.split(",")]
+    return split if all(_NUMBER.match(part) for part in split) else found
+
+
+def _nothing(text: str) -> bool:
+    """Whether a number says that nothing remains: 0, or less at services that count on."""
+    return bool(_NUMBER.match(text.strip())) and float(text) <= 0
 
 
 def _structured(text: str, policy: str) -> float | None:
@@ -93,10 +111,14 @@ def _numbers(member: str) -> Mapping[str, int | None]:
 def retry_after(response: httpx.Response, *, now: Callable[[], datetime] | None = None) -> float | None:
     """Seconds that `Retry-After` asks for: delay-seconds or an HTTP-date (RFC 9110 10.2.3), or a plausible epoch.
 
+    Of several values, as a proxy adds them, the longest counts.
     None where there is no usable value: 0, a negative number, and a date that has passed are as good as absent.
     """
-    text = response.headers.get("retry-after")
-    return None if text is None else seconds_until(text, "auto", now() if now else datetime.now(UTC))
+    if "retry-after" not in response.headers:
+        return None
+    moment = now() if now else datetime.now(UTC)
+    waits = [seconds_until(text, "auto", moment) for text in _values(response.headers, "retry-after")]
+    return max((wait for wait in waits if wait is not None), default=None)
 
 
 def seconds_until(text: str, kind: ResetAs, now: datetime) -> float | None:

@@ -19,7 +19,7 @@ from khotan_cli.runtime.plugs.decompress import CodingError, decoder_for
 from khotan_cli.runtime.plugs.failures import UNFINISHED, TokenNotFetched, explain
 from khotan_cli.runtime.plugs.masking import EXTENSION as MASKER
 from khotan_cli.runtime.plugs.masking import Masker
-from khotan_cli.runtime.plugs.outgoing import Outgoing, check_headers
+from khotan_cli.runtime.plugs.outgoing import Outgoing, check_raw_headers
 from khotan_cli.runtime.plugs.quota import retry_after
 from khotan_cli.runtime.plugs.retry import Attempt
 from khotan_cli.runtime.plugs.transport import HttpClient
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from khotan_cli.runtime.plugs.plug import Plug
 
 MAX_REDIRECTS = 20
+_NO_SECRETS = Masker()
 _HOLDING_STATUSES = frozenset({429, 503})
 
 
@@ -206,17 +207,8 @@ async def _follow(plug: Plug, client: HttpClient, request: httpx.Request, ctx: C
         if not own and (strip(request) or plug.auth is not None):
             request.extensions[WITHHELD] = why_withheld(request.url, ctx.base_url)
         # Auth changes its request; redirects start from the one without credentials.
-        bare = (
-            httpx.Request(
-                request.method,
-                request.url,
-                headers=request.headers,
-                content=request.content,
-                extensions=dict(request.extensions),
-            )
-            if plug.follow_redirects and own and (plug.auth is not None or plug.cookies)
-            else request
-        )
+        method, url, fields = request.method, request.url, request.headers.raw
+        content, extensions = request.content, dict(request.extensions)
         response = await _authenticated(plug, client, request, plug.auth if own else None, ctx)
         response.history = list(history)
         response.extensions[MASKER] = lambda: plug.masker(ctx)
@@ -226,6 +218,7 @@ async def _follow(plug: Plug, client: HttpClient, request: httpx.Request, ctx: C
         if len(history) >= MAX_REDIRECTS:
             raise httpx.RemoteProtocolError(f"more than {MAX_REDIRECTS} redirects", request=request)
         history.append(response)
+        bare = httpx.Request(method, url, headers=fields, content=content, extensions=extensions)
         request = redirected(bare, response)
 
 
@@ -261,14 +254,14 @@ async def _exchange(
 ) -> httpx.Response:
     """One request on the wire, its response read whole; `token`: it asks for a token."""
     log = debuglog.enabled()
-    masker = plug.masker(ctx) if log else Masker()
+    masker = plug.masker(ctx) if log else _NO_SECRETS
     started = time.monotonic()
     request.extensions.pop(UNFINISHED, None)
     jar = jar_for(plug, request, ctx)
     if jar is not None:
         jar.set_cookie_header(request)
     # Here and not before: the credential and the plug's hooks add headers.
-    check_headers({n.decode("latin-1"): v.decode("latin-1") for n, v in request.headers.raw}, plug.name, ctx.endpoint)
+    check_raw_headers(request.headers.raw, plug.name, ctx.endpoint)
     if log:
         debuglog.log_request(request, masker, secret=token)
     try:
@@ -296,19 +289,22 @@ async def _exchange(
 async def _read(plug: Plug, response: httpx.Response, ctx: CallContext) -> None:
     """Read the body, counting after decompression, so that a small answer cannot fill the memory.
 
-    Raises ResponseInvalid for a body that is too large or cannot be decompressed.
+    Raises ResponseInvalid for a body that is too large or cannot be decompressed. Of an error status what could be read is
+    kept: the status is the news, and it may be one that is repeated.
     """
     if response.is_stream_consumed:  # a transport of the user's own, such as httpx.MockTransport, gave it whole
         return
     chunks: list[bytes] = []
     size, limit = 0, plug.max_response_bytes
-    where = f"{response.request.method} {response.request.url.copy_with(query=None, userinfo=b'')}"
     try:
         async for chunk in _chunks(response):
             size += len(chunk)
             if size > limit:
+                if response.is_error:
+                    chunks.append(chunk[: limit - size])  # limit - size is negative: it counts from the end
+                    break
                 raise ResponseInvalid(
-                    f"The answer {response.status_code} of {where} is larger than {limit:,} bytes",
+                    f"The answer {response.status_code} of {_where(response)} is larger than {limit:,} bytes",
                     plug=plug.name,
                     endpoint=ctx.endpoint,
                     status=response.status_code,
@@ -317,14 +313,20 @@ async def _read(plug: Plug, response: httpx.Response, ctx: CallContext) -> None:
                 )
             chunks.append(chunk)
     except CodingError as exc:
-        raise ResponseInvalid(
-            f"The answer {response.status_code} of {where} cannot be decompressed: {exc}",
-            plug=plug.name,
-            endpoint=ctx.endpoint,
-            status=response.status_code,
-            hint="Compare its Content-Encoding with its body; it may have been cut short.",
-        ) from exc
+        if not response.is_error:
+            raise ResponseInvalid(
+                f"The answer {response.status_code} of {_where(response)} cannot be decompressed: {exc}",
+                plug=plug.name,
+                endpoint=ctx.endpoint,
+                status=response.status_code,
+                hint="Compare its Content-Encoding with its body; it may have been cut short.",
+            ) from exc
     response._content = b"".join(chunks)  # what aread() does, with the bound above
+
+
+def _where(response: httpx.Response) -> str:
+    """Method and URL of an answer, without what may be secret."""
+    return f"{response.request.method} {response.request.url.copy_with(query=None, userinfo=b'')}"
 
 
 async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:

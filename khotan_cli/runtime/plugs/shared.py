@@ -25,6 +25,7 @@ class Shared:
         self.tokens = TokenCache()
         self.jars = CookieJars()
         self.ttl = 0.0
+        self._digest: tuple[VarStore | None, str, str] = (None, "", "")
         self._stored: tuple[float, Mapping[str, str]] | None = None
 
     async def stored(self, plug: str) -> Mapping[str, str]:
@@ -32,6 +33,14 @@ class Shared:
         if self._stored is None or now >= self._stored[0]:
             self._stored = (now + self.ttl, await self.vars.load(plug))
         return self._stored[1]
+
+    def fingerprint(self, source: str) -> str:
+        """The store's digest of a credential. The last one is kept: most plugs have one credential."""
+        store, before, digest = self._digest
+        if store is not self.vars or before != source:
+            digest = self.vars.fingerprint(source)
+            self._digest = (self.vars, source, digest)
+        return digest
 
     def forget(self) -> None:
         """Read values and tokens afresh at the next call."""

@@ -9,7 +9,7 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -18,12 +18,18 @@ from typing import Any, Literal, get_args
 import httpx
 
 from khotan_cli.errors import AuthError
+from khotan_cli.runtime.plugs import canonical
 from khotan_cli.runtime.plugs.auth import PlugAuth, Text, shown, with_query_parameter
 from khotan_cli.runtime.plugs.context import CallContext
 
 TimestampFormat = Literal["seconds", "milliseconds", "iso8601", "iso8601-basic", "http-date"]
 _FORMATS = get_args(TimestampFormat)
-_DIGESTS = frozenset({"body_sha256", "body_sha256_base64", "body_md5_base64"})
+_COMPUTED = frozenset(
+    {
+        "body_sha256", "body_sha256_base64", "body_md5_base64", "date", "canonical_path", "canonical_query",
+        "canonical_headers", "signed_headers",
+    }
+)  # fmt: skip
 _PLACEHOLDER = re.compile(rb"\{(header:)?([^{}:]*)\}")
 
 
@@ -33,6 +39,7 @@ class SigningInput:
 
     path and query are percent-encoded, the query without `?`; body is the raw bytes; timestamp is already formatted.
     headers are those of the request, with the ones that HmacAuth adds, but for the signature; their names have no case.
+    day is the UTC date of the timestamp, `20231114`. signed_names are the names of HmacAuth's signed_headers.
     """
 
     method: str
@@ -44,6 +51,8 @@ class SigningInput:
     nonce: str
     vars: Mapping[str, str]
     headers: Mapping[str, str]
+    day: str = ""
+    signed_names: tuple[str, ...] = ()
 
     def body_sha256(self) -> str:
         """Hex SHA-256 of the body, as several schemes sign it."""
@@ -61,6 +70,29 @@ class SigningInput:
         """The value of a request header without spaces around it; empty where the request has none of that name."""
         return self.headers.get(name, "").strip()
 
+    def date(self) -> str:
+        """The UTC date of the timestamp, `20231114`."""
+        return self.day
+
+    def canonical_path(self) -> str:
+        """The path with each segment percent-encoded once more, as AWS signs it for every service but S3."""
+        return canonical.path(self.path)
+
+    def canonical_query(self) -> str:
+        """The parameters encoded anew (RFC 3986 2.3) and sorted by name and value, `a=` where one has no value."""
+        return canonical.query(self.query)
+
+    def canonical_headers(self) -> str:
+        """A line `name:value` for each of the signed headers, names in lower case and sorted, each with a line end."""
+        return canonical.fields(self._signed())
+
+    def signed_headers(self) -> str:
+        """The names of the signed headers in lower case, sorted: `host;x-amz-date`."""
+        return ";".join(name for name, _ in self._signed())
+
+    def _signed(self) -> list[tuple[str, str]]:
+        return canonical.chosen(self.headers, self.signed_names)
+
 
 class HmacAuth(PlugAuth):
     """Signs each request.
@@ -74,7 +106,13 @@ class HmacAuth(PlugAuth):
     along; headers adds more, templates over the same names (`{"X-Key": "{key_id}"}`), which are filled one after the
     other. timestamp_format: "seconds" or "milliseconds" since 1970, "iso8601" (`2023-11-14T22:13:20Z`), "iso8601-basic"
     (`20231114T221320Z`), or "http-date" (RFC 9110 5.6.7). secret_encoding: how the secret's text becomes the key.
-    clock: seconds since the epoch. Raises ValueError for an option with an unknown value.
+    clock: seconds since the epoch.
+    For schemes that sign a canonical form of the request, as AWS Signature Version 4 does: signed_headers are the names of
+    the headers it covers, where `name*` stands for all that begin so; one that a request does not have is left out.
+    Templates may hold {date} (`20231114`, UTC), {canonical_path} {canonical_query} {canonical_headers} {signed_headers},
+    and {canonical_sha256}, the hex SHA-256 of the template `canonical`. secret_prefix stands before the secret in the
+    key. derive: each template is signed with the key so far, and its digest is the next key.
+    Raises ValueError for an option with an unknown value, and for {canonical_sha256} without canonical.
     """
 
     def __init__(
@@ -94,13 +132,26 @@ class HmacAuth(PlugAuth):
         timestamp_format: TimestampFormat = "seconds",
         nonce_header: str | None = None,
         headers: Mapping[str, str] | None = None,
+        canonical: str = "",
+        signed_headers: Sequence[str] = (),
+        secret_prefix: str = "",
+        derive: Sequence[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         if header and query:
             raise ValueError("HmacAuth takes header=… or query=…, not both")
         if timestamp_format not in _FORMATS:
             raise ValueError(f"timestamp_format={timestamp_format!r} is not supported. Use {', '.join(_FORMATS)}.")
+        if isinstance(signed_headers, str) or isinstance(derive, str):
+            raise ValueError("HmacAuth takes signed_headers and derive as sequences of texts, such as ('host',)")
+        if secret_prefix and secret_encoding != "utf-8":
+            raise ValueError(f"secret_prefix={secret_prefix!r} needs secret_encoding='utf-8', not {secret_encoding!r}")
+        templates = [content if isinstance(content, str) else "", prefix, suffix, *(headers or {}).values()]
+        if not canonical and any("{canonical_sha256}" in text for text in templates):
+            raise ValueError("{canonical_sha256} needs the option canonical, the template that it is the digest of")
         self.secret, self.content = secret, content
+        self.canonical, self.signed_headers = canonical, tuple(name.lower() for name in signed_headers)
+        self.secret_prefix, self.derive = secret_prefix, tuple(derive)
         self.algorithm, self.encoding = algorithm, encoding
         self.prefix, self.suffix = prefix, suffix
         self.query = query
@@ -113,7 +164,8 @@ class HmacAuth(PlugAuth):
         self.clock = clock
 
     async def apply(self, request: httpx.Request, ctx: CallContext) -> None:
-        timestamp, nonce = self._timestamp(), secrets.token_hex(16)
+        now = self.clock()
+        timestamp, nonce = self._timestamp(now), secrets.token_hex(16)
         if self.timestamp_query:
             request.url = with_query_parameter(request.url, self.timestamp_query, timestamp)
         path, _, query = request.url.raw_path.decode().partition("?")
@@ -127,6 +179,8 @@ class HmacAuth(PlugAuth):
             nonce=nonce,
             vars=ctx.vars,
             headers=request.headers,
+            day=datetime.fromtimestamp(now, UTC).strftime("%Y%m%d"),
+            signed_names=self.signed_headers,
         )
         # Before the templates are filled: they may hold {header:…} of these.
         if self.timestamp_header:
@@ -146,7 +200,10 @@ class HmacAuth(PlugAuth):
         """The signature of the input, encoded, without prefix and suffix."""
         content = self._filled(self.content, signed) if isinstance(self.content, str) else self.content(signed)
         raw = content.encode() if isinstance(content, str) else content
-        digest = hmac.new(self._key(ctx), raw, self.algorithm).digest()
+        key = self._key(ctx)
+        for part in self.derive:
+            key = hmac.new(key, self._filled(part, signed), self.algorithm).digest()
+        digest = hmac.new(key, raw, self.algorithm).digest()
         return digest.hex() if self.encoding == "hex" else base64.b64encode(digest).decode()
 
     def source(self, ctx: CallContext) -> str:
@@ -172,10 +229,9 @@ class HmacAuth(PlugAuth):
                 plug=ctx.plug,
                 hint="Check that it was copied whole.",
             ) from None
-        return text.encode()
+        return (self.secret_prefix + text).encode()
 
-    def _timestamp(self) -> str:
-        now = self.clock()
+    def _timestamp(self, now: float) -> str:
         at = datetime.fromtimestamp(now, UTC)
         if self.timestamp_format == "http-date":
             return format_datetime(at, usegmt=True)
@@ -185,8 +241,7 @@ class HmacAuth(PlugAuth):
             return at.strftime("%Y%m%dT%H%M%SZ")
         return str(int(now * 1000) if self.timestamp_format == "milliseconds" else int(now))
 
-    @staticmethod
-    def _filled(template: str, signed: SigningInput) -> bytes:
+    def _filled(self, template: str, signed: SigningInput) -> bytes:
         names: dict[str, bytes] = {name: value.encode() for name, value in signed.vars.items()}
         names |= {name: str(getattr(signed, name)).encode() for name in ("method", "url", "path", "query")}
         names |= {"timestamp": signed.timestamp.encode(), "nonce": signed.nonce.encode(), "body": signed.body}
@@ -196,8 +251,10 @@ class HmacAuth(PlugAuth):
             name = found.group(2).decode("utf-8", "replace")
             if found.group(1):
                 return signed.header(name).encode()
-            if name in _DIGESTS:
+            if name in _COMPUTED and name not in signed.vars:
                 return str(getattr(signed, name)()).encode()
+            if name == "canonical_sha256" and self.canonical:
+                return hashlib.sha256(self._filled(self.canonical, signed)).hexdigest().encode()
             return names.get(name, found.group())
 
         # In one pass: a body that contains "{nonce}" must be signed as it is.

@@ -16,7 +16,14 @@ from khotan_cli.runtime.plugs.codec import Encoding, encode_body, media_type
 from khotan_cli.runtime.plugs.context import CallContext, context_of
 from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.paths import dig
-from khotan_cli.runtime.plugs.token_answer import ExpiryUnit, expiry, is_error_document, refusal_of, token_document
+from khotan_cli.runtime.plugs.token_answer import (
+    EXPIRY_UNITS,
+    ExpiryUnit,
+    expiry,
+    is_error_document,
+    refusal_of,
+    token_document,
+)
 from khotan_cli.runtime.plugs.token_body import check_body, check_statuses, described, filled, literal_secrets
 from khotan_cli.runtime.plugs.tokens import Token
 from khotan_cli.runtime.plugs.vars import HIDDEN_PREFIX
@@ -187,7 +194,8 @@ class TokenAuth(RenewedAuth):
     does not say. The token goes into `header` with `prefix`, or into the query as `query`. refresh_url and refresh_body
     (with `{refresh_token}`) are used instead where the last answer gave a refresh token. Where that refresh is refused, the
     token is forgotten and `body` is sent once. renew_on: statuses of the API that renew the token.
-    Raises ValueError for a body that cannot be sent and for a renew_on that is not made of error statuses.
+    Raises ValueError for a body that cannot be sent, an unknown expires_unit or method, and for a
+    renew_on that is not made of error statuses.
     """
 
     def __init__(
@@ -214,7 +222,11 @@ class TokenAuth(RenewedAuth):
         check_body("body", body, encoding)
         if refresh_body is not None:
             check_body("refresh_body", refresh_body, encoding)
-        self.url, self.body, self.method = url, body, method
+        if expires_unit not in EXPIRY_UNITS:
+            raise ValueError(f"expires_unit={expires_unit!r} is not supported. Use {', '.join(EXPIRY_UNITS)}.")
+        if not method.isascii() or not method.isalpha():
+            raise ValueError(f"method={method!r} is not a method of HTTP. Use 'POST', for example.")
+        self.url, self.body, self.method = url, body, method.upper()
         self.encoding: Encoding = encoding
         self.headers = dict(headers or {})
         self.token_path, self.expires_path, self.refresh_path = token, expires, refresh

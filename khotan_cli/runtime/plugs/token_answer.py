@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import parse_qsl
 
 import httpx
@@ -17,16 +17,19 @@ from khotan_cli.runtime.plugs.jsontext import NotJson, load_json
 from khotan_cli.runtime.plugs.masking import BULLETS
 
 ExpiryUnit = Literal["seconds", "milliseconds", "absolute"]
+EXPIRY_UNITS = get_args(ExpiryUnit)
 _FORM = re.compile(r"[^=&\s]+=[^&\s]*(&[^=&\s]+=[^&\s]*)*\Z")
 _ERROR_CODE = re.compile(r"[a-z][a-z0-9_.-]{0,60}\Z", re.IGNORECASE)
 _ERROR_MEMBERS = frozenset({"error", "error_description", "error_uri", "state"})
 """Members of an error document (RFC 6749 5.2): an answer with others may hold the token that was asked for."""
 _CODES = ("code", "type", "status", "error")
-_WORDS = ("error_description", "error_message", "errorMessage", "message", "detail", "description", "reason", "msg")
-_OPAQUE = re.compile(
-    r"[A-Za-z0-9+/=._~-]*(?:[A-Za-z][A-Za-z0-9+/=._~-]*\d|\d[A-Za-z0-9+/=._~-]*[A-Za-z])[A-Za-z0-9+/=._~-]{6,}"
-)
-"""A word that may be a token or a part of one: letters and digits, of some length."""
+_WORDS = ("error_description", "error_message", "errorMessage", "message", "detail", "description", "reason", "msg",
+          "faultstring", "title")  # fmt: skip
+_WORD = "[A-Za-z0-9+/=._~-]"
+_OPAQUE = re.compile(rf"(?<!{_WORD})(?={_WORD}*\d)(?={_WORD}*[A-Za-z]){_WORD}{{8,}}|[A-Za-z]{{24,}}|\d{{12,}}")
+"""A word that may be a token or a part of one: letters and digits of some length, many letters, or many digits."""
+_NUMBERED = re.compile(r"[A-Z]{2,8}[-_]?\d{2,8}\Z")
+"""An error code such as `AADSTS7000215` (Microsoft identity platform, "Error codes"), which is no token."""
 _LONGEST = 200
 """Characters of a reason."""
 _ABSOLUTE_MILLISECONDS = 10**11
@@ -76,14 +79,35 @@ def refusal_of(response: httpx.Response) -> Refusal:
     if not isinstance(body, Mapping) or "access_token" in body:
         return Refusal()
     error = body.get("error")
-    nested: Mapping[str, Any] = error if isinstance(error, Mapping) else {}
+    nested = _nested(body)
     code = error if isinstance(error, str) else _first(nested, _CODES) or _first(body, ("code", "errorCode"))
     text = _first(nested, _WORDS) or _first(body, _WORDS)
     if isinstance(error, str) and not _ERROR_CODE.match(error):  # a sentence, or something that may be a token
         code, text = "", text or (error if " " in error.strip() else "")
     # A service may put anything there, a token too.
     shown = code if _ERROR_CODE.match(code) and not _OPAQUE.search(code) else ""
-    return Refusal(shown, _OPAQUE.sub(BULLETS, " ".join(text.split()))[:_LONGEST])
+    return Refusal(shown, _OPAQUE.sub(_shown, " ".join(text.split()))[:_LONGEST])
+
+
+def _shown(word: re.Match[str]) -> str:
+    return word.group() if _NUMBERED.match(word.group()) else BULLETS
+
+
+def token_type(document: Any) -> str:
+    """The `token_type` of an answer (RFC 6749 7.1); empty where it has none. What may be a token is masked."""
+    found = document.get("token_type") if isinstance(document, Mapping) else None
+    text = str(found) if found else ""
+    return BULLETS if (not _ERROR_CODE.match(text) and text) or _OPAQUE.search(text) else text
+
+
+def _nested(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The object that holds the reason: in `error`, `fault` or `result`, or the first of a list such as `errors` (JSON:API)."""
+    for name in ("error", "errors", "fault", "result"):
+        found = body.get(name)
+        found = found[0] if isinstance(found, list) and found else found
+        if isinstance(found, Mapping) and (_first(found, _CODES) or _first(found, _WORDS)):
+            return found
+    return {}
 
 
 def _first(document: Mapping[str, Any], names: tuple[str, ...]) -> str:

@@ -85,7 +85,10 @@ def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
 
 
 def _unsendable(value: Any, encoding: Encoding) -> str:
-    if isinstance(value, (str, Var, bool)):
+    if isinstance(value, str):
+        lone = any("\ud800" <= char <= "\udfff" for char in value)
+        return "contains a lone surrogate, which UTF-8 cannot encode. Correct the text." if lone else ""
+    if isinstance(value, (Var, bool)):
         return ""
     if value is None:
         return "is None, which a form cannot carry. Leave it out, or use ''." if encoding == "form" else ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from khotan_cli.runtime.plugs.known import known
+
 _LEEWAY = 30.0
 """Seconds before its end at which a token is renewed; a tenth of its life where that is shorter."""
 
@@ -55,6 +57,7 @@ class TokenCache:
 
     def remember(self, *secrets: str | None) -> None:
         """Mask these texts from now on. The oldest of more than 200 are no longer remembered."""
+        known.add(secrets)
         for text in filter(None, secrets):
             self._seen.pop(text, None)
             self._seen[text] = None

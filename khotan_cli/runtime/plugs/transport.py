@@ -13,6 +13,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
@@ -29,6 +30,7 @@ MAX_CONNECTIONS = 100
 KEEPALIVE = 15.0
 """Seconds that an idle connection is kept."""
 _MAX_HEADER = 65536
+_PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ class HttpClient:
 
     def _make(self, proxy: str | None) -> httpx.AsyncBaseTransport:
         options = self._options
+        if proxy is not None:
+            _check_proxy(proxy)
         # aiohttp speaks neither HTTP/2 nor SOCKS.
         if options.kind == "httpx" or options.http2 or (proxy or "").startswith("socks"):
             return httpx.AsyncHTTPTransport(
@@ -118,6 +122,26 @@ class HttpClient:
             else:
                 self._context = httpx.create_ssl_context(verify=verify)
         return self._context
+
+
+def _check_proxy(proxy: str) -> None:
+    """Raises ConfigError for a proxy that cannot be used. Its URL is not quoted: it may hold a password."""
+    try:
+        url = httpx.URL(proxy)
+        scheme, host = url.scheme, url.host
+    except (httpx.InvalidURL, ValueError):
+        scheme = host = ""
+    if scheme not in _PROXY_SCHEMES or not host:
+        what = f"has the scheme {scheme!r}, which is not supported" if host and scheme else "is not a URL"
+        raise ConfigError(
+            f"the proxy {what}",
+            hint=f"Use a URL with one of {', '.join(_PROXY_SCHEMES)}, such as http://proxy.example.com:3128, in proxy= or in "
+            "the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY).",
+        )
+    if scheme.startswith("socks") and find_spec("socksio") is None:
+        raise ConfigError(
+            "a SOCKS proxy needs the package socksio, which is not installed", hint="pip install 'httpx[socks]'"
+        )
 
 
 def _trusting(path: str) -> ssl.SSLContext:
@@ -207,7 +231,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             response = await session.request(
                 request.method,
                 URL(str(url), encoded=True),
-                headers=request.headers.multi_items(),
+                headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
                 data=(await request.aread()) or None,
                 allow_redirects=False,
                 ssl=self._ssl_context() if url.scheme == "https" else True,

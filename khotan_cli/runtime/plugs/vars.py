@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 from weakref import WeakKeyDictionary
 
+from khotan_cli.errors import ConfigError
+from khotan_cli.runtime.plugs.known import known
+
 Source = Literal["override", "database", "environment", "default", "missing"]
 
 HIDDEN_PREFIX = "_"
@@ -130,7 +133,10 @@ class ResolvedVars:
 def resolve(
     plug: str, declared: Mapping[str, Var], stored: Mapping[str, str], overrides: Mapping[str, str]
 ) -> ResolvedVars:
-    """Pick each declared var's value: override, database, environment, default, in this order."""
+    """Pick each declared var's value: override, database, environment, default, in this order.
+
+    Secrets among them are masked from now on. Raises ConfigError for a value that is not text in UTF-8.
+    """
     values: dict[str, str] = {}
     sources: dict[str, Source] = {}
     for name, var in declared.items():
@@ -144,6 +150,22 @@ def resolve(
         sources[name] = "missing"
         for source, value in candidates:
             if value is not None:
+                if not value.isascii():
+                    _check_text(plug, var, source, value)
                 sources[name], values[name] = source, value
                 break
-    return ResolvedVars(values, sources, frozenset(n for n, v in declared.items() if v.secret))
+    found = ResolvedVars(values, sources, frozenset(n for n, v in declared.items() if v.secret))
+    known.add(found.secrets())
+    return found
+
+
+def _check_text(plug: str, var: Var, source: Source, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        place = f"environment variable {var.env_name(plug)}" if source == "environment" else source
+        raise ConfigError(
+            f"The variable {var.name!r} of plug {plug!r} is not UTF-8 text",
+            code="var_invalid",
+            hint=f"Correct it. Its value comes from the {place}.",
+        ) from None

@@ -14,7 +14,7 @@ from khotan_cli.runtime.plugs.codec import decode_document, decode_error
 from khotan_cli.runtime.plugs.failures import status_error
 from khotan_cli.runtime.plugs.hold import reading
 from khotan_cli.runtime.plugs.loop_guard import Paging
-from khotan_cli.runtime.plugs.outgoing import query_text
+from khotan_cli.runtime.plugs.outgoing import json_parameters, query_text
 from khotan_cli.runtime.plugs.paginate import Next, PageView, Paginator, Where
 from khotan_cli.runtime.plugs.paths import type_name
 
@@ -85,7 +85,9 @@ class PageWalk:
         self.bound = bound
         self.paginator = paginator_of(bound)
         bound.endpoint.check_paginator(self.paginator, bound.plug.name)
-        self._call = bound.endpoint.binder.bind(models, params, bound.plug.declared_vars())
+        self._call = bound.endpoint.binder.bind(
+            models, params, bound.plug.declared_vars(), json_parameters(bound.plug, bound.endpoint)
+        )
         self._first = self.paginator.starting(self._call.query, self._call.body)
         self._base = self._first.apply(self._call.query, self._call.body)
         self._paging = Paging(self.paginator)

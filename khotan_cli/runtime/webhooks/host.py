@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from khotan_cli.errors import DatabaseNotMigrated, KhotanError, SecretMissing, UnknownName
 from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.plugs.known import known
 from khotan_cli.runtime.store.deliveries import DeliveryStore
 from khotan_cli.runtime.store.events import EventStore
 from khotan_cli.runtime.store.wires import WireStore
@@ -61,18 +62,18 @@ class WebhookHost:
 
     def handler(self, name: str) -> Handler:
         """Raises UnknownName with the nearest."""
-        known = self.handlers
-        if name not in known:
-            raise UnknownName("handler", name, known)
-        return known[name]
+        handlers = self.handlers
+        if name not in handlers:
+            raise UnknownName("handler", name, handlers)
+        return handlers[name]
 
     # -- variables ---------------------------------------------------------------------------------------------------
 
     async def values(self, wire: ReceivingEndpoint, *, fresh: bool = False) -> Mapping[str, str]:
         """The wire's variables: from the database, the environment, or the default. Raises StoreError, SecretMissing."""
-        known = self._values.get(wire.id)
-        if known is not None and not fresh and time.monotonic() - known[0] < FRESH_SECONDS:
-            return known[1]
+        held = self._values.get(wire.id)
+        if held is not None and not fresh and time.monotonic() - held[0] < FRESH_SECONDS:
+            return held[1]
         try:
             stored = await self.host.vars.load(wire.owner)
         except DatabaseNotMigrated:
@@ -83,6 +84,7 @@ class WebhookHost:
             if value:
                 found[name] = value
         self._values[wire.id] = (time.monotonic(), found)
+        known.add(text for name, value in found.items() if wire.vars[name].secret for text in (value, *_lines(value)))
         return found
 
     async def all_secrets(self) -> dict[str, str]:
@@ -106,8 +108,8 @@ class WebhookHost:
 
     def read_before(self, wire: ReceivingEndpoint, seconds: float) -> bool:
         """Whether the variables were read longer ago than that."""
-        known = self._values.get(wire.id)
-        return known is None or time.monotonic() - known[0] > seconds
+        held = self._values.get(wire.id)
+        return held is None or time.monotonic() - held[0] > seconds
 
     async def secrets(self, wire: ReceivingEndpoint, *, fresh: bool = False) -> list[str]:
         """The signing secrets, one line each while they are rotated. Raises SecretMissing where there is none."""

@@ -464,6 +464,9 @@ def test_breaking_comes_first() -> None:
         (tuple[SecretStr, int], {"a": "hidden-value"}),
         (SecretStr | None, ["hidden-value"]),
         (dict[str, list[SecretBytes]], {"a": {"b": "hidden-value"}}),
+        (Secret[list[int]], ["hidden-value"]),
+        (Secret[dict[str, dict[str, int]]], {"a": {"key": "hidden-value"}}),
+        (list[Secret[int | list[int]]], [["hidden-value"]]),
     ],
 )
 def test_examples_of_containers_show_no_secret(declared: Any, body: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any, Literal
 
 import pytest
@@ -82,7 +83,16 @@ async def test_what_is_set_is_sent_and_what_is_unset_is_left_out(given: dict[str
 
 
 @pytest.mark.parametrize(
-    "value", [float("nan"), [1, float("inf")], {"a": {"b": -float("inf")}}, "\ud800", {"\udfff": 1}]
+    "value",
+    [
+        float("nan"),
+        [1, float("inf")],
+        {"a": {"b": -float("inf")}},
+        "\ud800",
+        {"\udfff": 1},
+        Decimal("NaN"),
+        [Decimal("-Infinity")],
+    ],
 )
 async def test_what_json_has_no_form_for_is_refused_before_it_is_sent(value: Any) -> None:
     async with loopback(lambda asked: as_json({})) as server:

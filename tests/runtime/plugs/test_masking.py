@@ -66,3 +66,30 @@ def test_nothing_decodes_to_a_part_of_a_short_secret(user: str, secret: str) -> 
 )
 def test_a_masked_header_shows_at_most_its_scheme(value: str) -> None:
     assert mask_header(value) in (BULLETS, f"{value.partition(' ')[0]} {BULLETS}")
+
+
+@pytest.mark.parametrize("secret", [*SECRETS, "a+b'c\"d<e>`f&g-secret", "100%sure/now?x=1"])
+def test_forms_that_other_languages_and_nesting_make(secret: str) -> None:
+    document = json.dumps({"a": secret}, ensure_ascii=False)
+    go = json.dumps(secret, ensure_ascii=False)[1:-1]
+    for char in "&<>":
+        go = go.replace(char, f"\\u{ord(char):04x}")
+    net = json.dumps(secret)[1:-1].replace('\\"', '"')
+    for char in "&<>+`'\"":
+        net = net.replace(char, f"\\u{ord(char):04X}")
+    django = html.escape(secret).replace("&#x27;", "&#39;")
+    texts = {
+        "Go": go,
+        "System.Text.Json": net,
+        "a URL in a URL": quote(quote(secret, safe=""), safe=""),
+        "repr of JSON": repr(document),
+        "repr of JSON as bytes": repr(document.encode()),
+        "Django": django,
+        "Go's templates": django.replace("&quot;", "&#34;"),
+        "XML": html.escape(secret).replace("&#x27;", "&apos;"),
+    }
+    masker = Masker([secret])
+    for name, text in texts.items():
+        masked = masker.text(f"x {text} y")
+        assert BULLETS in masked, name
+        assert text not in masked, name

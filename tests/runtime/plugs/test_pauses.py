@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import httpx
 import pytest
 
 from khotan_cli.errors import PlugError
 from khotan_cli.runtime import Plug, Quota, Retry, get
+from khotan_cli.runtime.plugs.quota import retry_after
 from khotan_cli.runtime.plugs.rate import MAX_HOLD_SECONDS
 from tests.support.loopback import Answer, as_json, loopback
 
@@ -74,3 +76,26 @@ async def test_a_retry_after_that_names_no_future_is_absent(api: Api, value: str
         plug = api.with_options(base_url=server.url)
         assert await plug.read() == {"fine": True}
         assert await plug.shared.rates.holds("api") == 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"X-RateLimit-Remaining": "-1", "X-RateLimit-Reset": "40"}, 40),
+        ({"X-RateLimit-Remaining": "0.0", "X-RateLimit-Reset": "40"}, 40),
+        ({"X-RateLimit-Remaining": "0, 5", "X-RateLimit-Reset": "30, 90"}, 30),
+        ({"X-RateLimit-Remaining": "7, 0", "X-RateLimit-Reset": "30, 90"}, 90),
+        ({"X-RateLimit-Remaining": "3", "X-RateLimit-Reset": "40"}, None),
+        ({"X-RateLimit-Remaining": "none", "X-RateLimit-Reset": "40"}, None),
+        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "soon"}, None),
+    ],
+)
+def test_how_services_write_that_nothing_remains(headers: dict[str, str], seconds: float | None) -> None:
+    assert Quota().wait(httpx.Response(429, headers=headers)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("120, 60", 120), ("0, 60", 60), ("7", 7), ("1e2", 100), ("120s", None), ("0", None)]
+)
+def test_several_values_of_retry_after_are_as_long_as_the_longest(value: str, seconds: float | None) -> None:
+    assert retry_after(httpx.Response(503, headers={"Retry-After": value})) == seconds

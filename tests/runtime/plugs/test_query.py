@@ -131,3 +131,32 @@ async def test_a_path_parameter_is_a_single_value(value: Any) -> None:
 
     with pytest.raises(ParameterError, match="'id'"):
         await Shop().item(id=value)
+
+
+class Vendor(BaseModel):
+    vendor: str | None = None
+    region: str | None = None
+
+
+async def test_a_parameter_that_is_sent_as_json_can_be_null() -> None:
+    class Declared(Plug):
+        base_url = "http://127.0.0.1:9"
+        query_json = ("vendor",)
+        open = get("/open")
+        typed = get("/typed", query=Vendor)
+
+    async with loopback(lambda asked: as_json({})) as server:
+        api = Declared().with_options(base_url=server.url)
+        await api.get("/raw", params={"vendor": None})
+        await api.open(query={"vendor": None})
+        await api.typed(query={"vendor": None})
+        for call in (api.get("/raw", params={"region": None}), api.open(query={"region": None})):
+            with pytest.raises(ParameterError, match="'region' is None"):
+                await call
+    assert [asked.target for asked in server.asked] == ["/raw?vendor=null", "/open?vendor=null", "/typed?vendor=null"]
+
+
+async def test_an_untyped_call_takes_a_model_for_its_query() -> None:
+    async with loopback(lambda asked: as_json({})) as server:
+        await Api().with_options(base_url=server.url).get("/raw", params=Vendor(vendor="a b"))
+    assert server.asked[0].target == "/raw?vendor=a%20b"

@@ -320,6 +320,8 @@ async def test_a_refresh_token_is_filled_in_at_any_depth() -> None:
         ("user=a", "json", "body is str, not a mapping"),
         (["a"], "form", "body is list, not a mapping"),
         ({"a": lambda: "b"}, "json", "body.a is of type function"),
+        ({"a": ["half \ud800"]}, "json", "body.a.0. contains a lone surrogate"),
+        ({"a": "\udfff"}, "form", "body.a contains a lone surrogate"),
         ({"a": "b"}, "xml", "encoding='xml'"),
     ],
 )

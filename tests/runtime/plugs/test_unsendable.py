@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from khotan_cli.errors import ConfigError, PlugError, PlugUnreachable
-from khotan_cli.runtime import ApiKeyAuth, BasicAuth, BearerAuth, CustomAuth, Plug, Retry, get
+from khotan_cli.errors import AuthError, ConfigError, ParameterError, PlugError, PlugUnreachable
+from khotan_cli.runtime import ApiKeyAuth, BasicAuth, BearerAuth, CustomAuth, Plug, Retry, Var, get
 from tests.support.loopback import Answer, Asked, as_json, loopback
 
 
@@ -93,3 +93,76 @@ async def test_a_ca_file_that_cannot_be_used(api: Api, kind: str, tmp_path: Path
     with pytest.raises(ConfigError) as caught:
         await api.with_options(base_url="https://127.0.0.1:9", verify=str(path)).read()
     assert str(path) in caught.value.message and "'api'" in caught.value.message and caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("call", "place"),
+    [
+        (lambda api: api.with_options(encoding="form").post("/x", body={"a": b"x", "b": ["\ud800"]}), ""),
+        (lambda api: api.with_options(encoding="form").post("/x", body="half \udfff"), "The body"),
+        (lambda api: api.get_one(item="half \ud800"), "path parameter 'item'"),
+        (lambda api: api.get("/x", params={"a": {"b": "\ud800"}}), "Query parameter 'a[b]'"),
+        (lambda api: api.post("/x", body={"a": "\ud800"}), "cannot be written as JSON"),
+    ],
+)
+async def test_lone_surrogates_are_named_wherever_they_stand(call: Any, place: str) -> None:
+    class Items(Api):
+        get_one = get("/items/{item}")
+
+    async with loopback(lambda asked: as_json({})) as server:
+        with pytest.raises(ParameterError, match="lone surrogate, which UTF-8 cannot encode") as caught:
+            await call(Items().with_options(base_url=server.url))
+        assert place in caught.value.message and server.asked == []
+
+
+async def test_a_variable_that_is_not_text_is_named_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment gives bytes that are not UTF-8 as lone surrogates (PEP 383)."""
+
+    class Account(Api):
+        tenant = Var(env="ACCOUNT_TENANT_NAME")
+        auth = BasicAuth(tenant)
+
+    monkeypatch.setenv("ACCOUNT_TENANT_NAME", "caf\udce9")
+    with pytest.raises(ConfigError, match="'tenant' of plug 'account' is not UTF-8 text") as caught:
+        await Account().read()
+    assert "ACCOUNT_TENANT_NAME" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("proxy", "words"),
+    [
+        ("nonsense", "is not a URL"),
+        ("socks9://me:pass-word@x:1", "the scheme 'socks9'"),
+        ("ftp://x", "the scheme 'ftp'"),
+    ],
+)
+async def test_a_proxy_that_cannot_be_used(api: Api, proxy: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        await api.with_options(base_url="https://127.0.0.1:9", proxy=proxy).read()
+    assert caught.value.message.startswith("Plug 'api': the proxy ")
+    assert words in caught.value.message and "pass-word" not in str(caught.value) and "http" in caught.value.hint
+
+
+@pytest.mark.parametrize("value", [5, None, ["a"]])
+async def test_a_header_of_the_plug_that_is_not_text(api: Api, value: Any) -> None:
+    with pytest.raises(PlugError, match="the header 'X-Number' cannot be sent: its value is of type"):
+        await api.with_options(headers={"X-Number": value, "X-Name": "{nothing}"}).read()
+
+
+@pytest.mark.parametrize("value", [None, "", b"bytes", 5])
+async def test_a_token_function_that_gives_none_is_not_asked_in_vain(api: Api, value: Any) -> None:
+    async with loopback(lambda asked: as_json({})) as server:
+        with pytest.raises(AuthError, match="The token function of plug 'api' returned"):
+            await api.with_options(base_url=server.url, auth=BearerAuth(lambda: value)).read()
+    assert server.asked == []
+
+
+async def test_an_error_status_stays_one_though_its_body_cannot_be_read(api: Api) -> None:
+    broken = Answer(503, b"no gzip", {"Content-Encoding": "gzip"})
+    answers = [broken, as_json({"fine": True})]
+    async with loopback(lambda asked: answers.pop(0)) as server:
+        assert await api.with_options(base_url=server.url).read() == {"fine": True}
+    async with loopback(lambda asked: Answer(400, b"too long " * 500, {})) as server:
+        with pytest.raises(PlugError, match="too long too long") as caught:
+            await api.with_options(base_url=server.url, max_response_bytes=1000).read()
+    assert caught.value.status == 400 and caught.value.code == "unexpected_status"
