@@ -13,10 +13,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from khotan_cli.errors import ResponseInvalid
+from khotan_cli.runtime.plugs.client import Client
 from khotan_cli.runtime.plugs.declared_path import items_type
-from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
+from khotan_cli.runtime.plugs.operation import BoundOperation
 from khotan_cli.runtime.plugs.paths import Path, dig
-from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.plugs.walk import Fetched, PageWalk, Position
 
 _LONGEST_REASON = 500
@@ -98,7 +98,7 @@ def shown(record: Any) -> Any:
     return to_jsonable_python(record, fallback=repr)
 
 
-def item_model(bound: BoundEndpoint[Any], items_path: Path | None) -> type[BaseModel] | None:
+def item_model(bound: BoundOperation, items_path: Path | None) -> type[BaseModel] | None:
     """The Pydantic model of an item, as the endpoint's declaration says; None where it does not."""
     endpoint = bound.endpoint
     declared = endpoint.item if endpoint.item is not None else items_type(endpoint.returns, items_path)
@@ -138,7 +138,7 @@ def answer_value(answer: Any, path: Path) -> Any:
     return dig(answer.model_dump(mode="json", by_alias=True) if isinstance(answer, BaseModel) else answer, path)
 
 
-async def without_secrets(position: Position, plug: Plug) -> Position:
+async def without_secrets(position: Position, plug: Client) -> Position:
     """The position without a credential that the service put into its link: it is stored. The plug adds its own again."""
     if position.url is None:
         return position

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from khotan_cli.errors import ParameterError, PlugError
 from khotan_cli.runtime.plugs.present import jsonable
-
-if TYPE_CHECKING:
-    from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 
 R = TypeVar("R")
 
@@ -31,7 +28,7 @@ class BatchResult(Generic[R]):
 
 
 async def batch_post(
-    endpoint: BoundEndpoint[R],
+    call: Callable[..., Awaitable[R]],
     records: Sequence[Any],
     *,
     size: int,
@@ -51,7 +48,7 @@ async def batch_post(
         batch = records[start : start + size]
         body: Any = [jsonable(record) for record in batch]
         try:
-            return BatchResult(start, batch, await endpoint(body={key: body} if key else body, **params))
+            return BatchResult(start, batch, await call(body={key: body} if key else body, **params))
         except PlugError as exc:
             return BatchResult(start, batch, error=exc)
 

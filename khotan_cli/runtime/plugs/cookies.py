@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import TYPE_CHECKING
 
 import httpx
-
-from khotan_cli.runtime.plugs.auth import PlugAuth
-from khotan_cli.runtime.plugs.context import CallContext
-from khotan_cli.runtime.plugs.urls import same_origin
-from khotan_cli.runtime.plugs.withheld import origin
-
-if TYPE_CHECKING:
-    from khotan_cli.runtime.plugs.plug import Plug
 
 MOST_JARS = 1000
 """Jars that are kept; the one that was not used for the longest time goes first."""
@@ -33,16 +24,3 @@ class CookieJars:
         while len(self._jars) > MOST_JARS:
             self._jars.popitem(last=False)
         return jar
-
-
-def jar_for(plug: Plug, request: httpx.Request, ctx: CallContext) -> httpx.Cookies | None:
-    """The jar of a request: None where the plug keeps no cookies, and for every origin but the plug's own.
-
-    Variables count as a part of the credential: a session may have been opened with them.
-    """
-    if not plug.cookies or not same_origin(request.url, ctx.base_url):
-        return None
-    auth = plug.auth
-    source = auth.source(ctx) if isinstance(auth, PlugAuth) else ""
-    digest = ctx.store.fingerprint(f"cookies\0{source}\0{sorted(ctx.vars.items())!r}")
-    return plug.shared.jars.of((digest, origin(request.url), None if isinstance(auth, PlugAuth) else auth))

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 from pydantic import BaseModel
@@ -18,10 +18,7 @@ from khotan_cli.runtime.plugs.context import CallContext
 from khotan_cli.runtime.plugs.present import query_fields
 from khotan_cli.runtime.plugs.query import encode_query, refuse_nulls
 from khotan_cli.runtime.plugs.retry import Retry
-
-if TYPE_CHECKING:
-    from khotan_cli.runtime.plugs.endpoint import Endpoint
-    from khotan_cli.runtime.plugs.plug import Plug
+from khotan_cli.runtime.plugs.sender import CallOptions, Sender
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 """A header's name (RFC 9110 5.6.2)."""
@@ -46,17 +43,17 @@ class Outgoing:
     attempts: int = field(default=0)
 
 
-def query_text(plug: Plug, query: Mapping[str, Any] | None, endpoint: Endpoint[Any] | None = None) -> str:
+def query_text(plug: Sender, query: Mapping[str, Any] | None, endpoint: CallOptions | None = None) -> str:
     """The encoded query of a call, in the plug's style. Raises ParameterError for a value that it cannot carry."""
     return encode_query(query, plug.query_arrays, json_parameters(plug, endpoint)) if query else ""
 
 
-def json_parameters(plug: Plug, endpoint: Endpoint[Any] | None) -> frozenset[str]:
+def json_parameters(plug: Sender, endpoint: CallOptions | None) -> frozenset[str]:
     """Names of the query parameters that are sent as JSON: the endpoint's, else the plug's."""
     return frozenset(plug.query_json if endpoint is None or endpoint.query_json is None else endpoint.query_json)
 
 
-def params_text(plug: Plug, params: Mapping[str, Any] | BaseModel | None) -> str:
+def params_text(plug: Sender, params: Mapping[str, Any] | BaseModel | None) -> str:
     """The encoded query of an untyped call. Raises ParameterError for None in a mapping, and as query_text does."""
     if isinstance(params, BaseModel):
         params = query_fields(params)
@@ -69,7 +66,7 @@ def with_query(url: str, query: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}{query}" if query else url
 
 
-def shown_body(plug: Plug, body: Any, endpoint: Endpoint[Any] | None = None) -> Any:
+def shown_body(plug: Sender, body: Any, endpoint: CallOptions | None = None) -> Any:
     """The body as a dry run shows it: the JSON values that would be sent, or the text of a form.
 
     Raises ParameterError for a body that cannot be sent, as the real call does.
@@ -82,13 +79,13 @@ def shown_body(plug: Plug, body: Any, endpoint: Endpoint[Any] | None = None) -> 
 
 
 def outgoing(
-    plug: Plug,
+    plug: Sender,
     ctx: CallContext,
     method: str,
     url: str,
     body: Any,
     headers: Mapping[str, str] | None,
-    endpoint: Endpoint[Any] | None = None,
+    endpoint: CallOptions | None = None,
 ) -> Outgoing:
     """The request of a call. Raises ParameterError for a body, PlugError for a header, that cannot be sent."""
     sent = plug.own_headers(ctx)
@@ -145,6 +142,6 @@ def _unsendable(name: str, value: str) -> str:
     return "" if value.isascii() else "its value contains a character that is not ASCII"
 
 
-def _encoding(plug: Plug, endpoint: Endpoint[Any] | None) -> Encoding:
+def _encoding(plug: Sender, endpoint: CallOptions | None) -> Encoding:
     chosen = None if endpoint is None else endpoint.encoding
     return chosen or plug.encoding

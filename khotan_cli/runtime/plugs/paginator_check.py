@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 
@@ -12,14 +12,20 @@ from khotan_cli.runtime.plugs.declared_path import can_be_list, is_open, items_t
 from khotan_cli.runtime.plugs.paginate import Paginator, is_header
 from khotan_cli.runtime.plugs.paths import Path, path_text
 
-if TYPE_CHECKING:
-    from khotan_cli.runtime.plugs.endpoint import Endpoint
-
 _MAY_BE_OBJECT = frozenset({"path"})
 """Options whose value may be an object: a link with its `href`."""
 
 
-def check_paginators(plug: str, default: Paginator | None, endpoints: Mapping[str, Endpoint[Any]]) -> None:
+class Declared(Protocol):
+    """What a plug declares of an endpoint that may be paginated."""
+
+    paginator: Paginator | None
+    item: Any
+
+    def model_for(self, status: int) -> Any: ...
+
+
+def check_paginators(plug: str, default: Paginator | None, endpoints: Mapping[str, Declared]) -> None:
     """Raises ConfigError for a paginator that reads what its endpoint's response model cannot have.
 
     The plug's own paginator is for those endpoints that return lists, which their models do not say for certain: it is

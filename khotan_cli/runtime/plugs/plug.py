@@ -7,7 +7,7 @@ import keyword
 import re
 import ssl
 import sys
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Awaitable, Collection, Hashable, Mapping
 from typing import Any, ClassVar, Self
 
 import httpx
@@ -25,6 +25,7 @@ from khotan_cli.runtime.plugs.error_body import ErrorBody
 from khotan_cli.runtime.plugs.failures import service_error, status_error
 from khotan_cli.runtime.plugs.hold import HeldAnswer, held
 from khotan_cli.runtime.plugs.masking import Masker
+from khotan_cli.runtime.plugs.names import check_names
 from khotan_cli.runtime.plugs.outgoing import outgoing, params_text, query_text, shown_body, with_query
 from khotan_cli.runtime.plugs.paginate import Paginator
 from khotan_cli.runtime.plugs.paginator_check import check_paginators
@@ -92,17 +93,7 @@ class Plug:
         members = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
         cls._endpoints = {name: value for name, value in members.items() if isinstance(value, Endpoint)}
         cls._vars = {name: value for name, value in members.items() if isinstance(value, Var)}
-        for name in (*cls._endpoints, *cls._vars):
-            if hasattr(Plug, name):
-                raise ConfigError(
-                    f"{cls.__name__}.{name}: a plug has an attribute of that name already",
-                    hint=f"Call it otherwise, for example {name}_.",
-                )
-            if name.startswith("_"):
-                raise ConfigError(
-                    f"{cls.__name__}.{name}: names of endpoints and variables do not start with '_'",
-                    hint=f"Call it {name.lstrip('_') or 'value'}.",
-                )
+        check_names(cls.__name__, (*cls._endpoints, *cls._vars), reserved=Plug)
         check_paginators(cls.__name__, cls.paginator, cls._endpoints)
         cls._base = BaseUrl(cls.__name__, cls.base_url, cls._vars) if cls.base_url else None
 
@@ -294,8 +285,15 @@ class Plug:
 
     def bucket_key(self, ctx: CallContext) -> str:
         """Name of the account that this call uses: the plug and a keyed digest of its credential."""
-        source = self.auth.source(ctx) if isinstance(self.auth, PlugAuth) else ""
-        return f"{self.name}:{self.shared.fingerprint(source)}" if source else self.name
+        credential = self.credential(ctx)
+        text = credential if isinstance(credential, str) else ""
+        return f"{self.name}:{self.shared.fingerprint(text)}" if text else self.name
+
+    def credential(self, ctx: CallContext) -> Hashable:
+        """The text that identifies the credential; the strategy itself where it is not khotan's."""
+        if isinstance(self.auth, PlugAuth):
+            return self.auth.source(ctx)
+        return "" if self.auth is None else self.auth
 
     def masker(self, ctx: CallContext) -> Masker:
         """Masks every secret that a call of this plug can carry."""

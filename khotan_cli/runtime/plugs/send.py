@@ -7,14 +7,13 @@ import inspect
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 
 from khotan_cli.errors import AuthError, ConfigError, PlugError, PlugTimeout, ResponseInvalid
 from khotan_cli.runtime.plugs import debuglog
 from khotan_cli.runtime.plugs.context import EXTENSION, CallContext
-from khotan_cli.runtime.plugs.cookies import jar_for
 from khotan_cli.runtime.plugs.decompress import CodingError, decoder_for
 from khotan_cli.runtime.plugs.failures import UNFINISHED, TokenNotFetched, explain
 from khotan_cli.runtime.plugs.masking import EXTENSION as MASKER
@@ -22,19 +21,18 @@ from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.outgoing import Outgoing, check_raw_headers
 from khotan_cli.runtime.plugs.quota import retry_after
 from khotan_cli.runtime.plugs.retry import Attempt
+from khotan_cli.runtime.plugs.sender import Sender
+from khotan_cli.runtime.plugs.session_cookies import jar_for
 from khotan_cli.runtime.plugs.transport import HttpClient
 from khotan_cli.runtime.plugs.urls import check_url, parsed_url, redirected, same_origin
 from khotan_cli.runtime.plugs.withheld import WITHHELD, strip, why_withheld
-
-if TYPE_CHECKING:
-    from khotan_cli.runtime.plugs.plug import Plug
 
 MAX_REDIRECTS = 20
 _NO_SECRETS = Masker()
 _HOLDING_STATUSES = frozenset({429, 503})
 
 
-async def send(plug: Plug, out: Outgoing, ctx: CallContext) -> httpx.Response:
+async def send(plug: Sender, out: Outgoing, ctx: CallContext) -> httpx.Response:
     """Send until there is an answer or no further attempt; the response is read, whatever its status.
 
     Raises PlugUnreachable, PlugTimeout, ResponseInvalid (too large) and what the auth strategy raises.
@@ -74,7 +72,7 @@ async def send(plug: Plug, out: Outgoing, ctx: CallContext) -> httpx.Response:
         await asyncio.sleep(wait)
 
 
-async def _hold(plug: Plug, key: str, response: httpx.Response) -> float | None:
+async def _hold(plug: Sender, key: str, response: httpx.Response) -> float | None:
     """Hold the account as the answer asks; returns seconds where a declared quota is why it turned the request away."""
     status, quota = response.status_code, plug.quota
     exhausted = quota.wait(response) if quota is not None else None
@@ -85,7 +83,7 @@ async def _hold(plug: Plug, key: str, response: httpx.Response) -> float | None:
     return exhausted if turned_away else None
 
 
-async def send_once(plug: Plug, request: httpx.Request, ctx: CallContext) -> httpx.Response:
+async def send_once(plug: Sender, request: httpx.Request, ctx: CallContext) -> httpx.Response:
     """Send a token request to whatever origin: no auth, no redirect. 429 and 5xx are repeated under the plug's Retry.
 
     Raises PlugUnreachable and PlugTimeout.
@@ -117,7 +115,7 @@ async def send_once(plug: Plug, request: httpx.Request, ctx: CallContext) -> htt
             return response
 
 
-async def _wait_for_place(plug: Plug, out: Outgoing, key: str, started: float) -> None:
+async def _wait_for_place(plug: Sender, out: Outgoing, key: str, started: float) -> None:
     limit = plug.rate_limit
     rates = plug.shared.rates
     if limit is not None and limit.requests:
@@ -145,7 +143,7 @@ async def _wait_for_place(plug: Plug, out: Outgoing, key: str, started: float) -
     await asyncio.sleep(wait)
 
 
-def _slot(plug: Plug, key: str) -> AbstractAsyncContextManager[None]:
+def _slot(plug: Sender, key: str) -> AbstractAsyncContextManager[None]:
     limit = plug.rate_limit
     if limit is None or limit.concurrency is None:
         return nullcontext()
@@ -161,7 +159,7 @@ def _remaining(out: Outgoing, started: float) -> float | None:
 
 
 async def _attempt(
-    plug: Plug, client: HttpClient, out: Outgoing, ctx: CallContext, seconds: float | None
+    plug: Sender, client: HttpClient, out: Outgoing, ctx: CallContext, seconds: float | None
 ) -> httpx.Response:
     request = _request(out, ctx)
     try:
@@ -198,7 +196,7 @@ def _request(out: Outgoing, ctx: CallContext) -> httpx.Request:
     return httpx.Request(out.method, url, headers=out.headers, content=out.content, extensions=extensions)
 
 
-async def _follow(plug: Plug, client: HttpClient, request: httpx.Request, ctx: CallContext) -> httpx.Response:
+async def _follow(plug: Sender, client: HttpClient, request: httpx.Request, ctx: CallContext) -> httpx.Response:
     """Send, and follow redirects. The credential goes on a request only when it goes to the plug's own origin."""
     history: list[httpx.Response] = []
     while True:
@@ -223,7 +221,7 @@ async def _follow(plug: Plug, client: HttpClient, request: httpx.Request, ctx: C
 
 
 async def _authenticated(
-    plug: Plug, client: HttpClient, request: httpx.Request, auth: httpx.Auth | None, ctx: CallContext
+    plug: Sender, client: HttpClient, request: httpx.Request, auth: httpx.Auth | None, ctx: CallContext
 ) -> httpx.Response:
     if auth is None:
         return await _exchange(plug, client, request, ctx)
@@ -250,7 +248,7 @@ async def _authenticated(
 
 
 async def _exchange(
-    plug: Plug, client: HttpClient, request: httpx.Request, ctx: CallContext, *, token: bool = False
+    plug: Sender, client: HttpClient, request: httpx.Request, ctx: CallContext, *, token: bool = False
 ) -> httpx.Response:
     """One request on the wire, its response read whole; `token`: it asks for a token."""
     log = debuglog.enabled()
@@ -286,7 +284,7 @@ async def _exchange(
     return response
 
 
-async def _read(plug: Plug, response: httpx.Response, ctx: CallContext) -> None:
+async def _read(plug: Sender, response: httpx.Response, ctx: CallContext) -> None:
     """Read the body, counting after decompression, so that a small answer cannot fill the memory.
 
     Raises ResponseInvalid for a body that is too large or cannot be decompressed. Of an error status what could be read is

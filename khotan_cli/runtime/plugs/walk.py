@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import httpx
@@ -14,12 +14,10 @@ from khotan_cli.runtime.plugs.codec import decode_document, decode_error
 from khotan_cli.runtime.plugs.failures import status_error
 from khotan_cli.runtime.plugs.hold import reading
 from khotan_cli.runtime.plugs.loop_guard import Paging
+from khotan_cli.runtime.plugs.operation import BoundOperation
 from khotan_cli.runtime.plugs.outgoing import json_parameters, query_text
 from khotan_cli.runtime.plugs.paginate import Next, PageView, Paginator, Where
 from khotan_cli.runtime.plugs.paths import type_name
-
-if TYPE_CHECKING:
-    from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class Fetched:
 class PageWalk:
     """Pages of one endpoint under one set of parameters. Raises ParameterError, PaginationError where it is made."""
 
-    def __init__(self, bound: BoundEndpoint[Any], models: Sequence[Any], params: Mapping[str, Any]) -> None:
+    def __init__(self, bound: BoundOperation, models: Sequence[Any], params: Mapping[str, Any]) -> None:
         self.bound = bound
         self.paginator = paginator_of(bound)
         bound.endpoint.check_paginator(self.paginator, bound.plug.name)
@@ -189,7 +187,7 @@ class PageWalk:
         return urlunsplit(parts._replace(query=query))
 
 
-def paginator_of(bound: BoundEndpoint[Any]) -> Paginator:
+def paginator_of(bound: BoundOperation) -> Paginator:
     """Raises PaginationError where neither endpoint nor plug has a paginator."""
     found = bound.endpoint.paginator or bound.plug.paginator
     if found is None:

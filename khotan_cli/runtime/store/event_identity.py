@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Row, Text, cast, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from khotan_cli.runtime.store.incoming import Incoming
 from khotan_cli.runtime.store.tables_webhooks import EVENTS
-
-if TYPE_CHECKING:
-    from khotan_cli.runtime.store.events import Incoming
 
 
 def undecided_tenant(body: bytes) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -26,62 +25,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.event_identity import make_room
+from khotan_cli.runtime.store.incoming import Delivery, Incoming, Key, Stored
 from khotan_cli.runtime.store.runs import ACTIVE, COUNTERS
 from khotan_cli.runtime.store.tables import RUNS
 from khotan_cli.runtime.store.tables_webhooks import EVENTS
 
-Key = tuple[str, str, str]
-"""The identity of an event: wire, tenant, the sender's id."""
 _FAILED = ("failed", "partial")
 _KEY = (EVENTS.c.wire, EVENTS.c.tenant, EVENTS.c.remote_id)
 _NOTHING = dict.fromkeys(COUNTERS, 0)
 _SELDOM = ("parked", "organisation", "tenant", "problem", "path")
 """Columns that most events leave empty: then the database fills them in, and no value is sent for them."""
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """A handler that an event is for: the name and kind of its runs, and the key by which they are ordered, if any."""
-
-    handler: str
-    kind: str
-    order_key: str | None = None
-
-
-@dataclass(frozen=True)
-class Incoming:
-    """An event to be stored, with the handlers it is for."""
-
-    wire: str
-    remote_id: str
-    type: str
-    method: str
-    headers: Mapping[str, str]
-    content_type: str
-    body: bytes = field(repr=False)
-    deliveries: Sequence[Delivery] = ()
-    parked: str | None = None
-    organisation: str | None = None
-    tenant: str = ""
-    """Part of the identity: the same remote id of two tenants are two events."""
-    problem: str | None = None
-    """Why the body cannot be read."""
-    path: Mapping[str, str] = field(default_factory=dict[str, str])
-    window: float | None = None
-    """Seconds after which the same remote id is another event; None: it never is."""
-
-    @property
-    def key(self) -> Key:
-        return self.wire, self.tenant, self.remote_id
-
-
-@dataclass(frozen=True)
-class Stored:
-    """The id of an event; `new` is false for one that had come before, `altered` true where it then had another body."""
-
-    id: int
-    new: bool
-    altered: bool = False
 
 
 EventData = Row[Any]

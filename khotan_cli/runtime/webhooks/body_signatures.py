@@ -15,16 +15,9 @@ from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.plugs.paths import dig
 from khotan_cli.runtime.plugs.vars import Var
 from khotan_cli.runtime.webhooks.challenges import Challenge
-from khotan_cli.runtime.webhooks.checks import (
-    Encoding,
-    Refused,
-    SecretEncoding,
-    decoded_secret,
-    required,
-    usable,
-)
+from khotan_cli.runtime.webhooks.checks import Encoding, SecretEncoding, decoded_secret, required, usable
 from khotan_cli.runtime.webhooks.items import EACH, check_items
-from khotan_cli.runtime.webhooks.request import WebhookRequest
+from khotan_cli.runtime.webhooks.request import Refused, WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule
 from khotan_cli.runtime.webhooks.signed_content import Content, after_prefix, template
 

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Literal, TypeVar
 
 from khotan_cli.runtime.plugs.paths import dig
-from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
+from khotan_cli.runtime.webhooks.request import Headers, Refused, WebhookRequest
 from khotan_cli.runtime.webhooks.timestamps import TimestampFormat, moment_of
 
 Encoding = Literal["hex", "base64"]
@@ -18,10 +18,6 @@ SecretEncoding = Literal["utf-8", "base64", "hex"]
 K = TypeVar("K")
 
 logger = logging.getLogger("khotan.webhooks")
-
-
-class Refused(Exception):
-    """A request that its wire does not accept. The text says why, for the owner's log; it is not sent to the caller."""
 
 
 def decoded_secret(secret: str, encoding: SecretEncoding, prefix: str) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import TypeAdapter
 
@@ -18,9 +18,6 @@ from khotan_cli.runtime.plugs.retry import Retry
 from khotan_cli.runtime.webhooks.event import Event
 from khotan_cli.runtime.webhooks.request import WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule
-
-if TYPE_CHECKING:
-    from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
 
 HandlerFunction = Callable[[Event[Any]], Awaitable[Any]]
 DEFAULT_RETRY = Retry(attempts=43, backoff=2.0, max_backoff=3600.0)
@@ -40,6 +37,17 @@ def span_of(retry: Retry) -> float:
     return SHORTEST_PAUSE * sum(pause_of(retry, failures) for failures in range(1, retry.attempts))
 
 
+class EventSource(Protocol):
+    """What a handler needs of the wire or ingest whose events it takes."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def plug(self) -> Plug | None: ...
+    @property
+    def envelope(self) -> str | None: ...
+
+
 class Handler(Flow):
     """A function of an event. Calling it with an event runs the function, as the engine does; in tests, say.
 
@@ -50,7 +58,7 @@ class Handler(Flow):
     def __init__(
         self,
         function: HandlerFunction,
-        wire: ReceivingEndpoint,
+        wire: EventSource,
         kind: Literal["catch", "pass", "ingest"],
         types: tuple[str, ...],
         *,

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from khotan_cli.runtime.plugs.masking import Masker, mask_secret
-from khotan_cli.runtime.store.events import Delivery, Incoming
+from khotan_cli.runtime.store.incoming import Delivery, Incoming
 from khotan_cli.runtime.webhooks.items import Item, split_items
 from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest

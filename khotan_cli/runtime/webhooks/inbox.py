@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 
 from khotan_cli.errors import DatabaseBusy, DatabaseUnreachable, KhotanError
-from khotan_cli.runtime.store.events import EventStore, Incoming, Stored
+from khotan_cli.runtime.store.events import EventStore
+from khotan_cli.runtime.store.incoming import Incoming, Stored
 
 MOST = 64
 """Events in one transaction."""

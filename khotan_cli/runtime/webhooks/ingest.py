@@ -24,7 +24,7 @@ from khotan_cli.runtime.plugs.retry import Retry
 from khotan_cli.runtime.records.resources import Resource
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.event_identity import undecided_tenant
-from khotan_cli.runtime.store.events import Incoming
+from khotan_cli.runtime.store.incoming import Incoming
 from khotan_cli.runtime.store.parking import Settled, set_parked
 from khotan_cli.runtime.webhooks.decoding import Undecodable
 from khotan_cli.runtime.webhooks.event import Event, StoredEvent
@@ -35,7 +35,7 @@ from khotan_cli.runtime.webhooks.rules import Rule, rule_of
 from khotan_cli.runtime.webhooks.schemes import Scheme
 
 if TYPE_CHECKING:
-    from khotan_cli.runtime.webhooks.host import WebhookHost
+    from khotan_cli.runtime.flows.host import Host
 
 logger = logging.getLogger("khotan.webhooks")
 
@@ -115,15 +115,15 @@ class Ingest(ReceivingEndpoint):
     def strict_ids(self) -> bool:
         return True
 
-    async def completed(self, event: Incoming, host: WebhookHost) -> Incoming:
+    async def completed(self, event: Incoming, host: Host) -> Incoming:
         """Ask whose the record is: that is part of its identity. Where nobody can say it yet, it is asked again later; until
         then the same key with another body may be another organisation's, and is another record."""
         if self.organisation is None:
             return event
         undecided = replace(event, tenant=undecided_tenant(event.body))
         handler = next(iter(self.handlers.values()))
-        recorder = Recorder(host.host, handler, "", 0)  # of no run: what is written with it is refused
-        ctx = FlowContext(host.host, handler, recorder, variant="", source="webhook")
+        recorder = Recorder(host, handler, "", 0)  # of no run: what is written with it is refused
+        ctx = FlowContext(host, handler, recorder, variant="", source="webhook")
         row = SimpleNamespace(**vars(event), id="", received_at=utc_now())
         try:
             async with asyncio.timeout(_RESOLVE_SECONDS):

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from khotan_cli.runtime.webhooks.schemes import Refused
+from khotan_cli.runtime.webhooks.request import Refused
 
 PublicKey = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey
 _RAW_ED25519 = 32

@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 
 from khotan_cli.errors import KhotanError, SecretMissing
 from khotan_cli.runtime.flows.hooks import EventInfo
-from khotan_cli.runtime.store.events import Stored
+from khotan_cli.runtime.store.incoming import Stored
 from khotan_cli.runtime.webhooks.challenges import Answer
 from khotan_cli.runtime.webhooks.host import WebhookHost
 from khotan_cli.runtime.webhooks.identify import events_of
 from khotan_cli.runtime.webhooks.inbox import Inbox
 from khotan_cli.runtime.webhooks.receiving import SECRET, KeyReused, ReceivingEndpoint
-from khotan_cli.runtime.webhooks.request import WebhookRequest
-from khotan_cli.runtime.webhooks.schemes import Refused
+from khotan_cli.runtime.webhooks.request import Refused, WebhookRequest
 
 logger = logging.getLogger("khotan.webhooks")
 
@@ -67,7 +66,7 @@ class Receiver:
         # A scheme says which field it reads; a function of the user's may read any, and compares it with a variable.
         values = await self._host.values(wire) if wire.verify is not None else {}
         secrets = [line for name, value in values.items() if wire.vars[name].secret for line in value.splitlines()]
-        events = [await wire.completed(event, self._host) for event in events_of(wire, request, secrets)]
+        events = [await wire.completed(event, self._host.host) for event in events_of(wire, request, secrets)]
         outcomes = await self._inbox.put_all(events)
         stored = next((one for one in outcomes if one.new), outcomes[0])
         if stored.altered and wire.strict_ids:

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from khotan_cli.errors import ConfigError, KhotanError
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.plugs.vars import Var
-from khotan_cli.runtime.store.events import Incoming
+from khotan_cli.runtime.store.incoming import Incoming
 from khotan_cli.runtime.webhooks.challenges import VERIFY_TOKEN, Challenge, MetaChallenge
 from khotan_cli.runtime.webhooks.handlers import Handler
 from khotan_cli.runtime.webhooks.items import check_items
@@ -22,7 +22,7 @@ from khotan_cli.runtime.webhooks.rules import Rule
 from khotan_cli.runtime.webhooks.schemes import PublicKey, Scheme, Token, Unsigned
 
 if TYPE_CHECKING:
-    from khotan_cli.runtime.webhooks.host import WebhookHost
+    from khotan_cli.runtime.flows.host import Host
 
 SECRET = "secret"
 _SEGMENT = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}|[^{}/]+")
@@ -160,7 +160,7 @@ class ReceivingEndpoint(ABC):
                     return found
         return None
 
-    async def completed(self, event: Incoming, host: WebhookHost) -> Incoming:
+    async def completed(self, event: Incoming, host: Host) -> Incoming:
         """The event, with what has to be asked for before it is stored."""
         return event
 

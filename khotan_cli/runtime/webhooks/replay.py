@@ -8,7 +8,8 @@ from datetime import datetime
 
 from khotan_cli.errors import UsageError
 from khotan_cli.runtime.store.event_identity import twin_of
-from khotan_cli.runtime.store.events import Delivery, EventData
+from khotan_cli.runtime.store.events import EventData
+from khotan_cli.runtime.store.incoming import Delivery
 from khotan_cli.runtime.webhooks.event import StoredEvent
 from khotan_cli.runtime.webhooks.handlers import Handler
 from khotan_cli.runtime.webhooks.host import WebhookHost

@@ -127,3 +127,7 @@ class WebhookRequest:
                 where = f"The form field {self.envelope!r}" if unwrapped else "The body"
                 return f"{where} is not valid JSON, or is nested too deep"
         return None
+
+
+class Refused(Exception):
+    """A request that its wire does not accept. The text says why, for the owner's log; it is not sent to the caller."""

@@ -18,9 +18,9 @@ from khotan_cli.runtime.webhooks.body_signatures import BodyHmac
 from khotan_cli.runtime.webhooks.host import WebhookHost
 from khotan_cli.runtime.webhooks.items import first_item
 from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
-from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
+from khotan_cli.runtime.webhooks.request import Headers, Refused, WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule
-from khotan_cli.runtime.webhooks.schemes import Hmac, PublicKey, Refused, Token
+from khotan_cli.runtime.webhooks.schemes import Hmac, PublicKey, Token
 from khotan_cli.runtime.webhooks.timestamps import TimestampFormat, timestamp_of
 
 

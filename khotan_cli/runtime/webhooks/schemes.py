@@ -22,8 +22,7 @@ from khotan_cli.runtime.webhooks.checks import (
     required,
     usable,
 )
-from khotan_cli.runtime.webhooks.checks import Refused as Refused  # noqa: PLC0414 - callers know it from here
-from khotan_cli.runtime.webhooks.request import WebhookRequest
+from khotan_cli.runtime.webhooks.request import Refused, WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule
 from khotan_cli.runtime.webhooks.signed_content import Content, after_prefix
 from khotan_cli.runtime.webhooks.timestamps import (

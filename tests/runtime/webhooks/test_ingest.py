@@ -15,6 +15,7 @@ import pytest
 
 from khotan_cli.errors import ConfigError, KhotanError
 from khotan_cli.runtime import Plug, ingest, signatures
+from khotan_cli.runtime.webhooks.ingest import Ingest
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
 from tests.support.flows import connection
 from tests.support.project import Project
@@ -257,12 +258,14 @@ def test_a_key_in_the_body_that_is_required_is_insisted_on(body: str, code: str 
     async def take(event: Any) -> None: ...
 
     handler = ingest("/refs", model=dict, verify=signatures.unsigned(), key="ref", key_required=True)(take)
+    endpoint = handler.wire
+    assert isinstance(endpoint, Ingest)
     request = WebhookRequest("POST", "", Headers({"Content-Type": "application/json"}), body.encode())
     if code is None:
-        handler.wire.check_body(request)
+        endpoint.check_body(request)
         return
     with pytest.raises(KhotanError, match="ref") as raised:
-        handler.wire.check_body(request)
+        endpoint.check_body(request)
     assert (raised.value.code, raised.value.http_status) == (code, 422)
     assert raised.value.details["fields"] == [{"path": "ref", "message": "Field required"}]
 

@@ -15,7 +15,8 @@ import pytest
 from khotan_cli.runtime.store.base import utc_now
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.deliveries import ORDERED_LOCK, DeliveryStore
-from khotan_cli.runtime.store.events import Delivery, EventStore, Incoming
+from khotan_cli.runtime.store.events import EventStore
+from khotan_cli.runtime.store.incoming import Delivery, Incoming
 from khotan_cli.runtime.store.runs import RunStore
 from khotan_cli.runtime.webhooks.places import chosen
 from tests.support import migrated

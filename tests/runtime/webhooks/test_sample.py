@@ -17,10 +17,10 @@ from khotan_cli.runtime.store.crypto import Cipher
 from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.vars import DatabaseVarStore
 from khotan_cli.runtime.webhooks.host import WebhookHost
-from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
+from khotan_cli.runtime.webhooks.request import Headers, Refused, WebhookRequest
 from khotan_cli.runtime.webhooks.rules import Rule
 from khotan_cli.runtime.webhooks.sample import signed_sample
-from khotan_cli.runtime.webhooks.schemes import Refused, Scheme
+from khotan_cli.runtime.webhooks.schemes import Scheme
 from tests.support import migrated
 
 BASE = "https://shop.example.test/api/khotan"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from khotan_cli.runtime.webhooks import signatures
-from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
-from khotan_cli.runtime.webhooks.schemes import Refused, Scheme
+from khotan_cli.runtime.webhooks.request import Headers, Refused, WebhookRequest
+from khotan_cli.runtime.webhooks.schemes import Scheme
 from tests.support.services import SHARED
 from tests.support.vectors import VECTORS
 

@@ -25,8 +25,8 @@ from khotan_cli.errors import ConfigError
 from khotan_cli.runtime import Plug, Wire
 from khotan_cli.runtime.webhooks import signatures
 from khotan_cli.runtime.webhooks.identify import events_of
-from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
-from khotan_cli.runtime.webhooks.schemes import Refused, Scheme
+from khotan_cli.runtime.webhooks.request import Headers, Refused, WebhookRequest
+from khotan_cli.runtime.webhooks.schemes import Scheme
 
 URL = "https://hooks.example.test/in?shop=7"
 BODIES = [

@@ -1,0 +1,39 @@
+"""`Client`: what the calls of an endpoint need of a plug."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, Self
+
+import httpx
+
+from khotan_cli.runtime.plugs.error_body import ErrorBody
+from khotan_cli.runtime.plugs.paginate import Paginator
+from khotan_cli.runtime.plugs.parsers import Parser
+from khotan_cli.runtime.plugs.sender import Sender
+from khotan_cli.runtime.plugs.vars import ResolvedVars, Var
+
+
+class Client(Sender, Protocol):
+    """A sender that has variables, parsers and defaults for its endpoints, and exchanges bound calls for responses."""
+
+    @property
+    def paginator(self) -> Paginator | None: ...
+    @property
+    def error_body(self) -> ErrorBody | None: ...
+    @property
+    def parsers(self) -> Mapping[str, Parser]: ...
+
+    def with_options(self, **options: Any) -> Self: ...
+    async def resolve(self) -> ResolvedVars: ...
+    def declared_vars(self) -> Mapping[str, Var]: ...
+
+    async def exchange(
+        self,
+        endpoint: Any,
+        path: Mapping[str, str],
+        query: Mapping[str, Any],
+        body: Any,
+        *,
+        url: str | None = None,
+    ) -> httpx.Response: ...

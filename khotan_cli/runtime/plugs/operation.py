@@ -1,0 +1,148 @@
+"""`Operation`: one call of an API as a plug declares it, without the plug that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Generic, Protocol, TypeVar
+
+import httpx
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from khotan_cli.errors import PaginationError
+from khotan_cli.runtime.plugs.client import Client
+from khotan_cli.runtime.plugs.codec import Decoder, Encoding, invalid_model
+from khotan_cli.runtime.plugs.error_body import ErrorBody
+from khotan_cli.runtime.plugs.failures import service_error
+from khotan_cli.runtime.plugs.page_items import model_list
+from khotan_cli.runtime.plugs.paginate import Paginator
+from khotan_cli.runtime.plugs.paginator_check import contradictions
+from khotan_cli.runtime.plugs.params import Binder, Template
+from khotan_cli.runtime.plugs.retry import Retry
+
+M = TypeVar("M")
+UNDECLARED: Any = object()
+"""Default of `returns`: nothing is declared. None declares that a successful response has no body."""
+
+
+class Operation(Generic[M]):
+    """An operation of an API as it is declared: method, path, models by status, and its own options.
+
+    `returns` is the type of a successful answer; `responses` adds types by status (an int, "4XX", or "default"). None as one
+    of these types declares a response without a body. `query_json` names query parameters that are sent as JSON text; it
+    replaces the plug's. `error_body` says which successful answers are errors, instead of the plug's.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        *,
+        returns: Any = UNDECLARED,
+        query: type[BaseModel] | None = None,
+        body: Any = None,
+        responses: Mapping[int | str, Any] | None = None,
+        item: Any = None,
+        paginator: Paginator | None = None,
+        error_body: ErrorBody | None = None,
+        encoding: Encoding | None = None,
+        retry: Retry | None = None,
+        timeout: float | httpx.Timeout | None = None,
+        headers: Mapping[str, str] | None = None,
+        query_json: Collection[str] | None = None,
+    ) -> None:
+        if not path.startswith("/") and path != "":
+            raise ValueError(f"An endpoint's path starts with '/': {path!r}")
+        self.name = ""
+        self.doc = ""
+        self.owner: type[Any] | None = None
+        self.method, self.path = method.upper(), Template(path)
+        self.returns, self.query, self.body = _declared(returns), query, body
+        self.responses = {str(status).upper(): _declared(model) for status, model in (responses or {}).items()}
+        self.item, self.paginator, self.error_body = item, paginator, error_body
+        self._fitting: set[Paginator] = set()
+        self.encoding: Encoding | None = encoding
+        self.retry, self.timeout, self.headers = retry, timeout, dict(headers or {})
+        self.query_json = query_json
+        self._decoders: dict[int, Decoder | None] = {}
+        self._items: TypeAdapter[Any] | None = None if item is None else TypeAdapter(_list_of(item))
+        self._binder: Binder | None = None
+
+    @property
+    def binder(self) -> Binder:
+        if self._binder is None:
+            label = f"Endpoint {self.name!r}"
+            self._binder = Binder(label, self.method, self.path, self.query, self.body)
+        return self._binder
+
+    def model_for(self, status: int) -> Any:
+        """The type declared for a status: exact, `2XX`, `default`, then `returns` for a success.
+
+        The type of None stands for a response without a body, and None for a status that nothing is declared for.
+        """
+        for key in (str(status), f"{status // 100}XX", "DEFAULT"):
+            if key in self.responses and not (key == "DEFAULT" and status < 400 and self.returns is not None):
+                return self.responses[key]
+        return self.returns if 200 <= status < 300 else None
+
+    def decoder_for(self, status: int) -> Decoder | None:
+        """The compiled decoder of that type."""
+        if status not in self._decoders:
+            model = self.model_for(status)
+            self._decoders[status] = None if model is None else Decoder(model)
+        return self._decoders[status]
+
+    def items_of(self, page: Any, data: Any, paginator: Paginator, response: httpx.Response) -> list[Any]:
+        """The items of a page: as the declared item type, else as they are in the page's model, else as raw JSON."""
+        raw = paginator.items(data)
+        if self._items is not None:
+            try:
+                return list(self._items.validate_python(raw))
+            except ValidationError as exc:
+                raise invalid_model(response, exc, self.item) from None
+        if isinstance(page, list):
+            return page
+        found = model_list(page, paginator.items_path) if isinstance(page, BaseModel) else None
+        return raw if found is None else found
+
+    def check_paginator(self, paginator: Paginator, plug: str) -> None:
+        """Raises PaginationError where the paginator reads what the declared response cannot have."""
+        if paginator in self._fitting:
+            return
+        problems = contradictions(paginator, self.model_for(200), self.item)
+        if problems:
+            raise PaginationError(
+                f"The paginator of {plug}.{self.name} does not fit its response model: {'; '.join(problems)}",
+                plug=plug,
+                endpoint=self.name,
+                hint="Correct the paginator's paths, or declare what the service sends.",
+            )
+        self._fitting.add(paginator)
+
+    def raise_error_body(self, plug: Client, response: httpx.Response, data: Any) -> None:
+        """Raises PlugError where a successful answer says that it is an error (`error_body` of endpoint or plug)."""
+        rule = self.error_body or plug.error_body
+        found = None if rule is None else rule.find(data)
+        if found is not None:
+            raise service_error(plug.name, self.name, response, data, found)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} {self.method} {self.path.text}>"
+
+
+def _list_of(item: Any) -> Any:
+    return list[item]
+
+
+def _declared(model: Any) -> Any:
+    """A declared response type: None where nothing is declared, the type of None where no body is."""
+    return None if model is UNDECLARED else type(None) if model is None else model
+
+
+class BoundOperation(Protocol):
+    """An operation and the plug that makes its calls."""
+
+    @property
+    def endpoint(self) -> Operation[Any]: ...
+    @property
+    def plug(self) -> Client: ...
+    def result(self, response: httpx.Response) -> Any: ...
