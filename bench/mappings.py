@@ -21,9 +21,9 @@ import psycopg
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench._report import report
-from khotan_cli.runtime.records.resources import Mappings, Resource
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.resources.mappings import Mappings, Resource
 from khotan_cli.runtime.store import migrate
-from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.mappings import MappingStore
 from tests.support.postgres import running_server
 

@@ -28,19 +28,25 @@ class Entry(NamedTuple):
 
 
 COMMANDS: dict[str, Entry] = {
-    "init": Entry("khotan_cli.commands.init:init", "Write khotan's files into a project."),
-    "add": Entry("khotan_cli.commands.add:app", "Write a component into the project: a plug, a flow, …"),
-    "plug": Entry("khotan_cli.commands.plug:plug", "List plugs, call them, prove their contract against the live API."),
-    "vars": Entry("khotan_cli.commands.vars:variables", "Show, set, clear and rotate the variables of plugs."),
-    "migrate": Entry("khotan_cli.commands.migrate:migrate", "Apply khotan's migrations to DATABASE_URL."),
-    "flows": Entry("khotan_cli.commands.flows:app", "List flows, start them, watch and repair their runs."),
-    "wire": Entry("khotan_cli.commands.wire:app", "Set up webhooks, look at their events, send and replay them."),
-    "mappings": Entry("khotan_cli.commands.mappings:app", "Look up and change which systems' ids belong together."),
-    "caches": Entry("khotan_cli.commands.caches:app", "Look at and change what flows keep from run to run."),
-    "worker": Entry("khotan_cli.commands.worker:worker", "Run flows and their schedules, without a server."),
-    "dev": Entry("khotan_cli.commands.dev:dev", "Serve the app for development, with reload."),
-    "doctor": Entry("khotan_cli.commands.doctor:doctor", "Check the set-up, and say what to do."),
-    "demo": Entry("khotan_cli.commands.demo:demo", "See the main job run, on a bundled sandbox API."),
+    "init": Entry("khotan_cli.commands.project.init:init", "Write khotan's files into a project."),
+    "add": Entry("khotan_cli.commands.add.plug:app", "Write a component into the project: a plug, a flow, …"),
+    "plug": Entry(
+        "khotan_cli.commands.plugs.plug:plug", "List plugs, call them, prove their contract against the live API."
+    ),
+    "vars": Entry(
+        "khotan_cli.commands.variables.vars:variables", "Show, set, clear and rotate the variables of plugs."
+    ),
+    "migrate": Entry("khotan_cli.commands.project.migrate:migrate", "Apply khotan's migrations to DATABASE_URL."),
+    "flows": Entry("khotan_cli.commands.flows.flows:app", "List flows, start them, watch and repair their runs."),
+    "wire": Entry("khotan_cli.commands.wires.wire:app", "Set up webhooks, look at their events, send and replay them."),
+    "mappings": Entry(
+        "khotan_cli.commands.resources.mappings:app", "Look up and change which systems' ids belong together."
+    ),
+    "caches": Entry("khotan_cli.commands.resources.caches:app", "Look at and change what flows keep from run to run."),
+    "worker": Entry("khotan_cli.commands.project.worker:worker", "Run flows and their schedules, without a server."),
+    "dev": Entry("khotan_cli.commands.project.dev:dev", "Serve the app for development, with reload."),
+    "doctor": Entry("khotan_cli.commands.project.doctor:doctor", "Check the set-up, and say what to do."),
+    "demo": Entry("khotan_cli.commands.project.demo:demo", "See the main job run, on a bundled sandbox API."),
 }
 ALIASES = {"probe": "plug"}
 

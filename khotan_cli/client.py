@@ -10,7 +10,7 @@ from urllib.parse import quote
 import httpx
 
 from khotan_cli.errors import KhotanError, ServerUnreachable
-from khotan_cli.signing import sign
+from khotan_cli.request_signing import sign
 
 API_PATH = "/api/khotan"
 CALL_SECONDS = 300.0

@@ -31,7 +31,7 @@ class Options:
 
         engine: in this process run flows meanwhile, unless somebody else does.
         """
-        from khotan_cli.local import open_client
+        from khotan_cli.in_process import open_client
 
         return open_client(self.settings(), engine=engine)
 

@@ -101,11 +101,11 @@ def test_every_module_imports_without_the_posix_only_modules(tmp_path: Path) -> 
 
 
 def test_the_check_sees_a_module_that_is_missing(tmp_path: Path) -> None:
-    assert imported(tmp_path, "filelock")["failed"].keys() >= {"khotan_cli.runtime.flows.workers"}
+    assert imported(tmp_path, "filelock")["failed"].keys() >= {"khotan_cli.runtime.worker.worker_lock"}
 
 
 def test_no_keys_are_read_where_there_is_no_termios(monkeypatch: pytest.MonkeyPatch) -> None:
-    from khotan_cli.commands.keys import Keys
+    from khotan_cli.commands.wires.keyboard import Keys
 
     monkeypatch.setitem(sys.modules, "termios", None)
     with Keys() as keys:

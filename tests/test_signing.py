@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from khotan_cli.signing import WINDOW, Verifier, sign
+from khotan_cli.request_signing import WINDOW, Verifier, sign
 from tests.support.project import SECRET
 
 NOW = 1_000_000.0

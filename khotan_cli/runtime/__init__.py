@@ -22,17 +22,33 @@ if TYPE_CHECKING:
         ResponseInvalid,
     )
     from khotan_cli.runtime.app import Khotan
+    from khotan_cli.runtime.auth.hmac import HmacAuth, SigningInput, TimestampFormat
+    from khotan_cli.runtime.auth.oauth2 import AuthorizationRequest, OAuth2AuthorizationCode, OAuth2ClientCredentials
+    from khotan_cli.runtime.auth.schemes import ApiKeyAuth, BasicAuth, BearerAuth, CustomAuth, PlugAuth
+    from khotan_cli.runtime.auth.token_exchange import RenewedAuth, TokenAuth
+    from khotan_cli.runtime.bulk.row_plan import Upserted
+    from khotan_cli.runtime.bulk.upsert import upsert
     from khotan_cli.runtime.contract.check import Finding, Report
     from khotan_cli.runtime.flows.context import FlowContext
     from khotan_cli.runtime.flows.decorators import inflow, outflow, relay, step
-    from khotan_cli.runtime.flows.definition import Flow, RunResult, Step, Variant
-    from khotan_cli.runtime.flows.destination import SentRecord
-    from khotan_cli.runtime.flows.hooks import EventInfo, Hooks, RunInfo
-    from khotan_cli.runtime.flows.push import PushResult
-    from khotan_cli.runtime.flows.slack import SlackNotifier
-    from khotan_cli.runtime.flows.tally import SyncResult
-    from khotan_cli.runtime.plugs.auth import ApiKeyAuth, BasicAuth, BearerAuth, CustomAuth, PlugAuth
-    from khotan_cli.runtime.plugs.context import CallContext
+    from khotan_cli.runtime.http.call_context import CallContext
+    from khotan_cli.runtime.http.error_body import ErrorBody
+    from khotan_cli.runtime.http.parsers import parse_csv, parse_xml, xml_parser
+    from khotan_cli.runtime.http.quota import Quota
+    from khotan_cli.runtime.http.rate_limit import RateLimit
+    from khotan_cli.runtime.http.retry import Retry
+    from khotan_cli.runtime.http.token_cache import Token
+    from khotan_cli.runtime.http.variables import Var
+    from khotan_cli.runtime.paging.base import PageView, Paginator
+    from khotan_cli.runtime.paging.paginators import (
+        CursorPaginator,
+        FunctionPaginator,
+        KeysetPaginator,
+        OffsetPaginator,
+        PageNumberPaginator,
+        SinglePagePaginator,
+    )
+    from khotan_cli.runtime.paging.url_paginators import JsonApiPaginator, LinkHeaderPaginator, NextUrlPaginator
     from khotan_cli.runtime.plugs.endpoint import (
         Endpoint,
         delete,
@@ -44,38 +60,22 @@ if TYPE_CHECKING:
         post,
         put,
     )
-    from khotan_cli.runtime.plugs.error_body import ErrorBody
-    from khotan_cli.runtime.plugs.oauth import AuthorizationRequest, OAuth2AuthorizationCode, OAuth2ClientCredentials
-    from khotan_cli.runtime.plugs.paginate import PageView, Paginator
-    from khotan_cli.runtime.plugs.paginators import (
-        CursorPaginator,
-        FunctionPaginator,
-        KeysetPaginator,
-        OffsetPaginator,
-        PageNumberPaginator,
-        SinglePagePaginator,
-    )
-    from khotan_cli.runtime.plugs.parsers import parse_csv, parse_xml, xml_parser
     from khotan_cli.runtime.plugs.plug import Plug
-    from khotan_cli.runtime.plugs.quota import Quota
-    from khotan_cli.runtime.plugs.rate import RateLimit
-    from khotan_cli.runtime.plugs.retry import Retry
-    from khotan_cli.runtime.plugs.signing import HmacAuth, SigningInput, TimestampFormat
-    from khotan_cli.runtime.plugs.token import RenewedAuth, TokenAuth
-    from khotan_cli.runtime.plugs.tokens import Token
-    from khotan_cli.runtime.plugs.url_paginators import JsonApiPaginator, LinkHeaderPaginator, NextUrlPaginator
-    from khotan_cli.runtime.plugs.vars import Var
-    from khotan_cli.runtime.records.caches import Cache
-    from khotan_cli.runtime.records.resources import Resource
     from khotan_cli.runtime.redact import MaskSecrets
+    from khotan_cli.runtime.resources.caches import Cache
+    from khotan_cli.runtime.resources.mappings import Resource
+    from khotan_cli.runtime.runs.definition import Flow, RunResult, Step, Variant
+    from khotan_cli.runtime.runs.hooks import EventInfo, Hooks, RunInfo
+    from khotan_cli.runtime.runs.slack import SlackNotifier
     from khotan_cli.runtime.store.mappings import MappingEntry
-    from khotan_cli.runtime.store.row_plan import Upserted
-    from khotan_cli.runtime.store.upsert import upsert
-    from khotan_cli.runtime.webhooks import challenges, signatures
+    from khotan_cli.runtime.transfer.push import PushResult
+    from khotan_cli.runtime.transfer.sent_state import SentRecord
+    from khotan_cli.runtime.transfer.sync_result import SyncResult
     from khotan_cli.runtime.webhooks.event import Event
     from khotan_cli.runtime.webhooks.ingest import ingest
     from khotan_cli.runtime.webhooks.request import WebhookRequest
-    from khotan_cli.runtime.webhooks.rules import Rule, joined
+    from khotan_cli.runtime.webhooks.verify import challenges, signatures
+    from khotan_cli.runtime.webhooks.verify.locator import Rule, joined
     from khotan_cli.runtime.webhooks.wire import SubscribeContext, Subscription, Wire
 
 _HOMES: dict[str, tuple[str, ...]] = {
@@ -92,8 +92,8 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ResponseInvalid",
     ),
     "khotan_cli.runtime.app": ("Khotan",),
-    "khotan_cli.runtime.plugs.auth": ("ApiKeyAuth", "BasicAuth", "BearerAuth", "CustomAuth", "PlugAuth"),
-    "khotan_cli.runtime.plugs.context": ("CallContext",),
+    "khotan_cli.runtime.auth.schemes": ("ApiKeyAuth", "BasicAuth", "BearerAuth", "CustomAuth", "PlugAuth"),
+    "khotan_cli.runtime.http.call_context": ("CallContext",),
     "khotan_cli.runtime.contract.check": ("Finding", "Report"),
     "khotan_cli.runtime.plugs.endpoint": (
         "Endpoint",
@@ -106,10 +106,10 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "post",
         "put",
     ),
-    "khotan_cli.runtime.plugs.error_body": ("ErrorBody",),
-    "khotan_cli.runtime.plugs.oauth": ("AuthorizationRequest", "OAuth2AuthorizationCode", "OAuth2ClientCredentials"),
-    "khotan_cli.runtime.plugs.paginate": ("PageView", "Paginator"),
-    "khotan_cli.runtime.plugs.paginators": (
+    "khotan_cli.runtime.http.error_body": ("ErrorBody",),
+    "khotan_cli.runtime.auth.oauth2": ("AuthorizationRequest", "OAuth2AuthorizationCode", "OAuth2ClientCredentials"),
+    "khotan_cli.runtime.paging.base": ("PageView", "Paginator"),
+    "khotan_cli.runtime.paging.paginators": (
         "CursorPaginator",
         "FunctionPaginator",
         "KeysetPaginator",
@@ -117,38 +117,38 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "PageNumberPaginator",
         "SinglePagePaginator",
     ),
-    "khotan_cli.runtime.plugs.parsers": ("parse_csv", "parse_xml", "xml_parser"),
+    "khotan_cli.runtime.http.parsers": ("parse_csv", "parse_xml", "xml_parser"),
     "khotan_cli.runtime.plugs.plug": ("Plug",),
-    "khotan_cli.runtime.plugs.rate": ("RateLimit",),
-    "khotan_cli.runtime.plugs.quota": ("Quota",),
-    "khotan_cli.runtime.plugs.retry": ("Retry",),
-    "khotan_cli.runtime.plugs.signing": ("HmacAuth", "SigningInput", "TimestampFormat"),
-    "khotan_cli.runtime.plugs.token": ("RenewedAuth", "TokenAuth"),
-    "khotan_cli.runtime.plugs.tokens": ("Token",),
-    "khotan_cli.runtime.plugs.url_paginators": ("JsonApiPaginator", "LinkHeaderPaginator", "NextUrlPaginator"),
-    "khotan_cli.runtime.plugs.vars": ("Var",),
+    "khotan_cli.runtime.http.rate_limit": ("RateLimit",),
+    "khotan_cli.runtime.http.quota": ("Quota",),
+    "khotan_cli.runtime.http.retry": ("Retry",),
+    "khotan_cli.runtime.auth.hmac": ("HmacAuth", "SigningInput", "TimestampFormat"),
+    "khotan_cli.runtime.auth.token_exchange": ("RenewedAuth", "TokenAuth"),
+    "khotan_cli.runtime.http.token_cache": ("Token",),
+    "khotan_cli.runtime.paging.url_paginators": ("JsonApiPaginator", "LinkHeaderPaginator", "NextUrlPaginator"),
+    "khotan_cli.runtime.http.variables": ("Var",),
     "khotan_cli.runtime.redact": ("MaskSecrets",),
     "khotan_cli.runtime.flows.context": ("FlowContext",),
     "khotan_cli.runtime.flows.decorators": ("inflow", "outflow", "relay", "step"),
-    "khotan_cli.runtime.flows.definition": ("Flow", "RunResult", "Step", "Variant"),
-    "khotan_cli.runtime.flows.destination": ("SentRecord",),
-    "khotan_cli.runtime.flows.hooks": ("EventInfo", "Hooks", "RunInfo"),
-    "khotan_cli.runtime.flows.push": ("PushResult",),
-    "khotan_cli.runtime.flows.slack": ("SlackNotifier",),
-    "khotan_cli.runtime.flows.tally": ("SyncResult",),
-    "khotan_cli.runtime.records.caches": ("Cache",),
-    "khotan_cli.runtime.records.resources": ("Resource",),
+    "khotan_cli.runtime.runs.definition": ("Flow", "RunResult", "Step", "Variant"),
+    "khotan_cli.runtime.transfer.sent_state": ("SentRecord",),
+    "khotan_cli.runtime.runs.hooks": ("EventInfo", "Hooks", "RunInfo"),
+    "khotan_cli.runtime.transfer.push": ("PushResult",),
+    "khotan_cli.runtime.runs.slack": ("SlackNotifier",),
+    "khotan_cli.runtime.transfer.sync_result": ("SyncResult",),
+    "khotan_cli.runtime.resources.caches": ("Cache",),
+    "khotan_cli.runtime.resources.mappings": ("Resource",),
     "khotan_cli.runtime.store.mappings": ("MappingEntry",),
-    "khotan_cli.runtime.store.row_plan": ("Upserted",),
-    "khotan_cli.runtime.store.upsert": ("upsert",),
+    "khotan_cli.runtime.bulk.row_plan": ("Upserted",),
+    "khotan_cli.runtime.bulk.upsert": ("upsert",),
     "khotan_cli.runtime.webhooks.event": ("Event",),
     "khotan_cli.runtime.webhooks.ingest": ("ingest",),
     "khotan_cli.runtime.webhooks.request": ("WebhookRequest",),
-    "khotan_cli.runtime.webhooks.rules": ("Rule", "joined"),
+    "khotan_cli.runtime.webhooks.verify.locator": ("Rule", "joined"),
     "khotan_cli.runtime.webhooks.wire": ("SubscribeContext", "Subscription", "Wire"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-_MODULES = {name: f"khotan_cli.runtime.webhooks.{name}" for name in ("challenges", "signatures")}
+_MODULES = {name: f"khotan_cli.runtime.webhooks.verify.{name}" for name in ("challenges", "signatures")}
 
 __all__ = [
     "ApiKeyAuth",

@@ -10,13 +10,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self
 
 from khotan_cli.errors import ConfigError, KhotanError, UnknownName
-from khotan_cli.runtime.flows.definition import Flow
-from khotan_cli.runtime.flows.hooks import Hooks
-from khotan_cli.runtime.plugs.hold import DRY_RUN_ID, holds, noted
+from khotan_cli.runtime.http.dry_run import DRY_RUN_ID, holds, noted
 from khotan_cli.runtime.plugs.plug import Plug
-from khotan_cli.runtime.records.caches import CacheHandle, json_value
-from khotan_cli.runtime.records.resources import Mappings
 from khotan_cli.runtime.registry import Registry, import_module
+from khotan_cli.runtime.resources.caches import CacheHandle, json_value
+from khotan_cli.runtime.resources.mappings import Mappings
+from khotan_cli.runtime.runs.definition import Flow
+from khotan_cli.runtime.runs.hooks import Hooks
 from khotan_cli.runtime.services import API_PATH, Authorize, Services
 from khotan_cli.settings import Settings, load_settings
 

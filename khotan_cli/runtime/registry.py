@@ -12,16 +12,16 @@ from types import ModuleType
 from typing import TypeVar
 
 from khotan_cli.errors import AppImportError, ConfigError, KhotanError, UnknownName
-from khotan_cli.runtime.blame import place_of
 from khotan_cli.runtime.fingerprint import fingerprint_of
-from khotan_cli.runtime.flows.definition import Flow
-from khotan_cli.runtime.plugs.masking import Masker
+from khotan_cli.runtime.http.redaction import Masker
 from khotan_cli.runtime.plugs.plug import Plug
-from khotan_cli.runtime.records.caches import Cache
-from khotan_cli.runtime.records.resources import Resource
-from khotan_cli.runtime.webhooks.handlers import Handler
+from khotan_cli.runtime.resources.caches import Cache
+from khotan_cli.runtime.resources.mappings import Resource
+from khotan_cli.runtime.runs.definition import Flow
+from khotan_cli.runtime.user_traceback import place_of
+from khotan_cli.runtime.webhooks.endpoint import ReceivingEndpoint
+from khotan_cli.runtime.webhooks.handler import Handler
 from khotan_cli.runtime.webhooks.ingest import Ingest
-from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
 
 _SENSITIVE = re.compile(r"secret|token|passw|pwd|key|credential|database_url|dsn", re.IGNORECASE)
 

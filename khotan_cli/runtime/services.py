@@ -11,31 +11,31 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from khotan_cli.errors import DatabaseNotMigrated, KhotanError, UnknownName
+from khotan_cli.request_signing import Verifier
+from khotan_cli.runtime.auth.schemes import PlugAuth
+from khotan_cli.runtime.database.crypto import Cipher
+from khotan_cli.runtime.database.database import Database
 from khotan_cli.runtime.fingerprint import fingerprint_of
-from khotan_cli.runtime.flows.definition import Flow
-from khotan_cli.runtime.flows.dispatch import Dispatcher
-from khotan_cli.runtime.flows.engine import Engine
-from khotan_cli.runtime.flows.hooks import EventInfo, Hooks, RunInfo
-from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.flows.upkeep import Upkeep
-from khotan_cli.runtime.plugs.auth import PlugAuth
-from khotan_cli.runtime.plugs.known import known
+from khotan_cli.runtime.http.known_secrets import known
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.registry import Registry
+from khotan_cli.runtime.runs.definition import Flow
+from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.hooks import EventInfo, Hooks, RunInfo
 from khotan_cli.runtime.store.caches import CacheStore
-from khotan_cli.runtime.store.crypto import Cipher
-from khotan_cli.runtime.store.database import Database
 from khotan_cli.runtime.store.mappings import MappingStore
-from khotan_cli.runtime.store.rates import DatabaseRateStore
-from khotan_cli.runtime.store.vars import DatabaseVarStore
-from khotan_cli.runtime.webhooks.deliver import Deliverer
-from khotan_cli.runtime.webhooks.host import WebhookHost
-from khotan_cli.runtime.webhooks.inbox import Inbox
-from khotan_cli.runtime.webhooks.receive import Receiver
-from khotan_cli.runtime.webhooks.replay import Replays
+from khotan_cli.runtime.store.rate_limits import DatabaseRateStore
+from khotan_cli.runtime.store.variables import DatabaseVarStore
+from khotan_cli.runtime.webhooks.environment import WebhookHost
+from khotan_cli.runtime.webhooks.handling.replay import Replays
+from khotan_cli.runtime.webhooks.handling.worker import Deliverer
+from khotan_cli.runtime.webhooks.inbound.group_commit import Inbox
+from khotan_cli.runtime.webhooks.inbound.receive import Receiver
 from khotan_cli.runtime.webhooks.subscriptions import Subscriptions
+from khotan_cli.runtime.worker.dispatch import Dispatcher
+from khotan_cli.runtime.worker.engine import Engine
+from khotan_cli.runtime.worker.maintenance import Upkeep
 from khotan_cli.settings import Settings
-from khotan_cli.signing import Verifier
 
 API_PATH = "/api/khotan"
 """Where the management API and the webhooks are, below the application's own root."""

@@ -30,13 +30,13 @@ from khotan_cli.errors import UsageError
 from khotan_cli.runtime.contract.bodies import comparable
 from khotan_cli.runtime.contract.check import Report, check, model_for_status
 from khotan_cli.runtime.contract.saved import SavedResponse, load_saved
-from khotan_cli.runtime.plugs.context import EXTENSION, CallContext
+from khotan_cli.runtime.http.call_context import EXTENSION, CallContext
+from khotan_cli.runtime.http.redaction import BULLETS
+from khotan_cli.runtime.http.retry import Retry
+from khotan_cli.runtime.http.state import Shared
+from khotan_cli.runtime.http.variables import resolve
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
-from khotan_cli.runtime.plugs.masking import BULLETS
 from khotan_cli.runtime.plugs.plug import Plug
-from khotan_cli.runtime.plugs.retry import Retry
-from khotan_cli.runtime.plugs.shared import Shared
-from khotan_cli.runtime.plugs.vars import resolve
 
 P = TypeVar("P", bound=Plug)
 _PUT_ASIDE = ("transport", "auth", "retry", "rate_limit", "shared", "_overrides")

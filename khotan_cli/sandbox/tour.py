@@ -1,6 +1,6 @@
 """The demo's steps: the real commands, run one after the other in a fresh project beside a running sandbox.
 
-Nothing here draws: `commands/demo.py` tells the story, this runs it.
+Nothing here draws: `commands/project/demo.py` tells the story, this runs it.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from khotan_cli.scaffold.plug import auth_kinds
+from khotan_cli.scaffold.plug_component import auth_kinds
 from tests.commands.test_init import actions, files, khotan
 from tests.support.checkers import checker_environment
 from tests.support.terminal import at_terminal
@@ -282,8 +282,8 @@ def test_at_a_terminal_nothing_that_matters_is_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["wire", "ingest"])
 def test_every_signature_is_written_as_a_formatter_would(tmp_path: Path, kind: str) -> None:
-    from khotan_cli.scaffold.ingest import ingest_signatures
-    from khotan_cli.scaffold.wires import signature_kinds
+    from khotan_cli.scaffold.ingest_component import ingest_signatures
+    from khotan_cli.scaffold.webhook_components import signature_kinds
 
     khotan(tmp_path, "init")
     khotan(tmp_path, "add", "plug", "shop", "--base-url", URL)

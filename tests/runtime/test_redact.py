@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from khotan_cli.runtime import MaskSecrets
-from khotan_cli.runtime.plugs.known import KnownSecrets, known
+from khotan_cli.runtime.http.known_secrets import KnownSecrets, known
 from khotan_cli.runtime.redact import MaskedStream
 
 SECRET = 'sk_"quoted"\\näive_52'

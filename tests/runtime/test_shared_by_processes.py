@@ -20,12 +20,12 @@ WORKER = """
 import asyncio, sys, time
 from pathlib import Path
 from khotan_cli.runtime import OAuth2AuthorizationCode, OAuth2ClientCredentials, Plug, RateLimit, Retry, Var, get
-from khotan_cli.runtime.plugs.oauth import AuthorizationRequest
-from khotan_cli.runtime.plugs.send import send_once
-from khotan_cli.runtime.store.crypto import Cipher
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.rates import DatabaseRateStore
-from khotan_cli.runtime.store.vars import DatabaseVarStore
+from khotan_cli.runtime.auth.oauth2 import AuthorizationRequest
+from khotan_cli.runtime.http.pipeline import send_once
+from khotan_cli.runtime.database.crypto import Cipher
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.store.rate_limits import DatabaseRateStore
+from khotan_cli.runtime.store.variables import DatabaseVarStore
 
 database_url, base, secret = sys.argv[1:4]
 

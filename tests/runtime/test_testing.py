@@ -11,14 +11,14 @@ import pytest
 from pydantic import BaseModel
 
 from khotan_cli.errors import PlugError, ResponseInvalid, UsageError
+from khotan_cli.runtime.auth.schemes import BearerAuth
 from khotan_cli.runtime.contract.check import model_for_status
 from khotan_cli.runtime.contract.saved import SavedResponse, load_saved, parse_saved, write_saved
-from khotan_cli.runtime.plugs.auth import BearerAuth
+from khotan_cli.runtime.http.rate_limit import RateLimit
+from khotan_cli.runtime.http.variables import Var
+from khotan_cli.runtime.paging.paginators import CursorPaginator
 from khotan_cli.runtime.plugs.endpoint import get
-from khotan_cli.runtime.plugs.paginators import CursorPaginator
 from khotan_cli.runtime.plugs.plug import Plug
-from khotan_cli.runtime.plugs.rate import RateLimit
-from khotan_cli.runtime.plugs.vars import Var
 from khotan_cli.runtime.testing import assert_contract, replay
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from khotan_cli.errors import PlugError
 from khotan_cli.runtime import ApiKeyAuth, BasicAuth, BearerAuth, CustomAuth, Plug, Retry, Var, get, post
-from khotan_cli.runtime.plugs.context import CallContext
+from khotan_cli.runtime.http.call_context import CallContext
 from tests.support.services import Service
 
 pytestmark = pytest.mark.xdist_group("httpbin")

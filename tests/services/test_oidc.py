@@ -13,8 +13,8 @@ from pydantic import BaseModel
 
 from khotan_cli.errors import AuthError
 from khotan_cli.runtime import OAuth2AuthorizationCode, OAuth2ClientCredentials, Plug, Retry, Var, get
-from khotan_cli.runtime.plugs.send import send_once
-from khotan_cli.runtime.plugs.tokens import Token
+from khotan_cli.runtime.http.pipeline import send_once
+from khotan_cli.runtime.http.token_cache import Token
 from tests.support.services import Service
 
 pytestmark = pytest.mark.xdist_group("oidc")

@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 
-from khotan_cli.runtime.webhooks import signatures
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
+from khotan_cli.runtime.webhooks.verify import signatures
 from tests.support import migrated
 from tests.support.flows import connection
 from tests.support.ports import free_port

@@ -6,11 +6,11 @@ import inspect
 from typing import Annotated
 
 from khotan_cli.errors import Unauthorized
+from khotan_cli.request_signing import SCHEME
 from khotan_cli.runtime.api.calls import Call
 from khotan_cli.runtime.api.operations import Depends
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.services import Services
-from khotan_cli.signing import SCHEME
 
 LOCAL_SCOPE = "khotan.local"
 """Key that the in-process transport puts into the ASGI scope. A server builds the scope itself: no HTTP client can set it."""

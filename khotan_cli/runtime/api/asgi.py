@@ -10,8 +10,8 @@ from khotan_cli.errors import KhotanError
 from khotan_cli.runtime.api.access import LOCAL_SCOPE, require_access
 from khotan_cli.runtime.api.body import MAX_BODY_BYTES, Body, hang_up
 from khotan_cli.runtime.api.calls import Call, EventStream, Reply, error_reply, json_reply
-from khotan_cli.runtime.api.inbound import INGEST, WEBHOOK, Inbound
-from khotan_cli.runtime.api.routes import find
+from khotan_cli.runtime.api.routes.inbound import INGEST, WEBHOOK, Inbound
+from khotan_cli.runtime.api.routing import find
 from khotan_cli.runtime.api.scope import note_unexpected, path_below, raw_path
 from khotan_cli.runtime.services import Services
 

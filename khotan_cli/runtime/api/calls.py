@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from khotan_cli.errors import KhotanError
+from khotan_cli.request_signing import SCHEME
 from khotan_cli.runtime.services import Services
-from khotan_cli.signing import SCHEME
 
 RETRY_SECONDS = "5"
 """`Retry-After` of a 503."""

@@ -12,9 +12,9 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from khotan_cli import __version__
 from khotan_cli.runtime.api.calls import EventStream
+from khotan_cli.runtime.api.models.common import ErrorDocument
 from khotan_cli.runtime.api.operations import Operation, Parameter, Source, parameters
-from khotan_cli.runtime.api.routes import operations
-from khotan_cli.runtime.api.schemas import ErrorDocument
+from khotan_cli.runtime.api.routing import operations
 
 _MARKERS: dict[Source, Callable[[], Any]] = {
     Source.PATH: Path,

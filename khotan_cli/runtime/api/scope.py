@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from khotan_cli.runtime.blame import place_of
+from khotan_cli.runtime.user_traceback import place_of
 
 if TYPE_CHECKING:
     from starlette.types import Scope

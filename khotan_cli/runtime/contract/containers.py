@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from khotan_cli.runtime.contract.declared import Declared
-from khotan_cli.runtime.contract.leaf import Grade, Leaf, Verdict
+from khotan_cli.runtime.contract.json_paths import Place, child
 from khotan_cli.runtime.contract.nodes import (
     Field,
     JsonNode,
@@ -21,7 +21,7 @@ from khotan_cli.runtime.contract.nodes import (
     find,
     settled,
 )
-from khotan_cli.runtime.contract.places import Place, child
+from khotan_cli.runtime.contract.scalars import Grade, Leaf, Verdict
 from khotan_cli.runtime.contract.walker import WEIGHTS, Walker
 
 MAX_EXTRAS = 50

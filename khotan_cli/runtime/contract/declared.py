@@ -14,7 +14,6 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic_core import SchemaValidator
 
-from khotan_cli.runtime.contract.leaf import TRANSLATING, Leaf, hides_itself
 from khotan_cli.runtime.contract.nodes import (
     Field,
     Guard,
@@ -32,6 +31,7 @@ from khotan_cli.runtime.contract.nodes import (
     settled,
     settled_or_none,
 )
+from khotan_cli.runtime.contract.scalars import TRANSLATING, Leaf, hides_itself
 from khotan_cli.runtime.contract.tables import compiled, validated
 from khotan_cli.runtime.contract.tags import by_key, implied_tag, is_path_list
 

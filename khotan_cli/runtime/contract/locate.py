@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from khotan_cli.runtime.contract.leaf import kind_of
+from khotan_cli.runtime.contract.json_paths import NOTHING, child
 from khotan_cli.runtime.contract.nodes import (
     Field,
     Guard,
@@ -28,7 +28,7 @@ from khotan_cli.runtime.contract.nodes import (
     settled,
     takes,
 )
-from khotan_cli.runtime.contract.places import NOTHING, child
+from khotan_cli.runtime.contract.scalars import kind_of
 
 Parts = tuple[int | str, ...]
 _KEY = "[key]"

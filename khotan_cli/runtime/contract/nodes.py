@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from khotan_cli.runtime.contract.leaf import Leaf
+from khotan_cli.runtime.contract.scalars import Leaf
 
 KeyPath = tuple[str | int, ...]
 """Where a field's value stands in its object: usually one key, several for a Pydantic AliasPath."""

@@ -11,13 +11,13 @@ from typing import Any
 import httpx
 
 from khotan_cli.errors import KhotanError, PaginationError, PlugError, ResponseInvalid
-from khotan_cli.runtime.plugs.codec import decode_document
-from khotan_cli.runtime.plugs.declared_path import is_open, items_type
+from khotan_cli.runtime.http.codec import decode_document
+from khotan_cli.runtime.http.json_path import Path, dig
+from khotan_cli.runtime.paging.base import PageView, Paginator
+from khotan_cli.runtime.paging.declared_path import is_open, items_type
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
-from khotan_cli.runtime.plugs.paginate import PageView, Paginator
+from khotan_cli.runtime.plugs.page_iterator import Fetched, PageWalk, Position
 from khotan_cli.runtime.plugs.paginator_check import contradictions
-from khotan_cli.runtime.plugs.paths import Path, dig
-from khotan_cli.runtime.plugs.walk import Fetched, PageWalk, Position
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that ask for nothing to be changed (RFC 9110 9.2.1), besides TRACE."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from khotan_cli.runtime.contract.check import ordered
+from khotan_cli.runtime.contract.json_paths import child
 from khotan_cli.runtime.contract.paging import SeenPage, SeenWalk, repeated, total_of
-from khotan_cli.runtime.contract.places import child
 from khotan_cli.runtime.contract.report import Finding, Report
-from khotan_cli.runtime.plugs.masking import Masker
-from khotan_cli.runtime.plugs.paginate import PageView, is_header, page_value
-from khotan_cli.runtime.plugs.paths import Path, path_keys, path_text
-from khotan_cli.runtime.plugs.walk import Position
+from khotan_cli.runtime.http.json_path import Path, path_keys, path_text
+from khotan_cli.runtime.http.redaction import Masker
+from khotan_cli.runtime.paging.base import PageView, is_header, page_value
+from khotan_cli.runtime.plugs.page_iterator import Position
 
 _EXPECTED: Mapping[str, str] = {
     "list": "a list of items on each page",

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from khotan_cli.errors import UsageError, nearest
-from khotan_cli.runtime.contract.leaf import Grade, Issue
+from khotan_cli.runtime.contract.scalars import Grade, Issue
 
 GRADES: tuple[Grade, ...] = ("breaking", "warning", "info")
 FAIL_ON = (*GRADES, "never")

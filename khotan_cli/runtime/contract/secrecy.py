@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from khotan_cli.runtime.contract.leaf import Leaf
 from khotan_cli.runtime.contract.nodes import (
     Guard,
     JsonNode,
@@ -15,6 +14,7 @@ from khotan_cli.runtime.contract.nodes import (
     UnionNode,
     settled,
 )
+from khotan_cli.runtime.contract.scalars import Leaf
 
 
 def holds_secret(node: Node, known: dict[int, bool]) -> bool:

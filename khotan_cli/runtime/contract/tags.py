@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from khotan_cli.runtime.contract.leaf import Leaf, kind_of, literal_text
 from khotan_cli.runtime.contract.nodes import Guard, KeyPath, Node, ObjectNode, Tag, dig, settled_or_none
+from khotan_cli.runtime.contract.scalars import Leaf, kind_of, literal_text
 
 
 def is_path_list(alias: Any) -> bool:

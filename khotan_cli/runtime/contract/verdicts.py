@@ -9,12 +9,12 @@ from typing import Any
 
 from khotan_cli.runtime.contract.declared import Declared
 from khotan_cli.runtime.contract.examples import example_text
-from khotan_cli.runtime.contract.leaf import Issue, kind_of
+from khotan_cli.runtime.contract.json_paths import NOTHING, Place, below, related, same
 from khotan_cli.runtime.contract.locate import Spot, located
-from khotan_cli.runtime.contract.places import NOTHING, Place, below, related, same
 from khotan_cli.runtime.contract.report import Finding
 from khotan_cli.runtime.contract.rules import rule_words
-from khotan_cli.runtime.plugs.masking import Masker
+from khotan_cli.runtime.contract.scalars import Issue, kind_of
+from khotan_cli.runtime.http.redaction import Masker
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from khotan_cli.runtime.contract.declared import Declared
-from khotan_cli.runtime.contract.leaf import Grade, Leaf, Verdict
+from khotan_cli.runtime.contract.json_paths import NOTHING, Place
 from khotan_cli.runtime.contract.nodes import Guard, Lenient, Node, UnionNode, settled
-from khotan_cli.runtime.contract.places import NOTHING, Place
+from khotan_cli.runtime.contract.scalars import Grade, Leaf, Verdict
 from khotan_cli.runtime.contract.secrecy import holds_secret
 
 BREAKING = 1 << 40

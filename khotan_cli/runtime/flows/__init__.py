@@ -1,1 +1,1 @@
-"""Flows: durable movement of records, and everything that runs, schedules and watches it."""
+"""Flows: what does a user's function get? The context and the decorators."""

@@ -11,25 +11,25 @@ from typing import Any, TypeVar
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import FlowError, UnknownName
-from khotan_cli.runtime.flows.attempts import hopeless, named, restored
-from khotan_cli.runtime.flows.contain import contained
-from khotan_cli.runtime.flows.definition import Flow, Step
-from khotan_cli.runtime.flows.deletion import DeleteOptions
-from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.flows.push import Push, PushResult
-from khotan_cli.runtime.flows.push_options import Body, ByRecord, OnError, Outcomes, PushOptions
-from khotan_cli.runtime.flows.recorder import Outcome, Recorder, StepScope, Work, as_json, scope_now
-from khotan_cli.runtime.flows.state import Cursor, RunCache
-from khotan_cli.runtime.flows.sync import Dedupe, OnInvalid, Sync, Transform
-from khotan_cli.runtime.flows.tally import SyncResult
+from khotan_cli.runtime.bulk.upsert import Unset
+from khotan_cli.runtime.database.ambient_session import around, joined
+from khotan_cli.runtime.database.types import utc_now
+from khotan_cli.runtime.http.json_path import Path
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
-from khotan_cli.runtime.plugs.paths import Path
 from khotan_cli.runtime.plugs.plug import Plug
-from khotan_cli.runtime.records.resources import Mappings
-from khotan_cli.runtime.store.base import utc_now
-from khotan_cli.runtime.store.joining import around, joined
+from khotan_cli.runtime.resources.mappings import Mappings
+from khotan_cli.runtime.runs.cursors import Cursor, RunCache
+from khotan_cli.runtime.runs.definition import Flow, Step
+from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.step_results import hopeless, named, restored
+from khotan_cli.runtime.runs.steps import Outcome, Recorder, StepScope, Work, as_json, scope_now
+from khotan_cli.runtime.runs.user_code import contained
 from khotan_cli.runtime.store.runs import RunCancelled, RunLost
-from khotan_cli.runtime.store.upsert import Unset
+from khotan_cli.runtime.transfer.deletion import DeleteOptions
+from khotan_cli.runtime.transfer.push import Push, PushResult
+from khotan_cli.runtime.transfer.push_options import Body, ByRecord, OnError, Outcomes, PushOptions
+from khotan_cli.runtime.transfer.sync import Dedupe, OnInvalid, Sync, Transform
+from khotan_cli.runtime.transfer.sync_result import SyncResult
 
 R = TypeVar("R")
 
@@ -250,7 +250,7 @@ class FlowContext:
 
     async def ensure_table(self, *models: type[Any]) -> None:
         """Create the tables of these models where they are missing. A table that is there is left as it is."""
-        from khotan_cli.runtime.store.columns import table_of
+        from khotan_cli.runtime.bulk.table_schema import table_of
 
         tables = [table_of(model) for model in models]
 

@@ -8,10 +8,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.flows.context import FlowContext
-from khotan_cli.runtime.flows.definition import DEFAULT_VARIANT, Flow, FlowKind, RunResult, Step, Variant
-from khotan_cli.runtime.flows.hooks import Hooks
+from khotan_cli.runtime.http.retry import Retry
 from khotan_cli.runtime.plugs.plug import Plug
-from khotan_cli.runtime.plugs.retry import Retry
+from khotan_cli.runtime.runs.definition import DEFAULT_VARIANT, Flow, FlowKind, RunResult, Step, Variant
+from khotan_cli.runtime.runs.hooks import Hooks
 
 P = ParamSpec("P")
 R = TypeVar("R")

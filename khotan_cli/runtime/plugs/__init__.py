@@ -1,1 +1,1 @@
-"""Clients of external HTTP APIs. Pure HTTP: nothing in here knows a database."""
+"""Plugs: what does a service offer? Clients of external HTTP APIs, with typed endpoints."""

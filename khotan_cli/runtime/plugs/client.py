@@ -7,11 +7,11 @@ from typing import Any, Protocol, Self
 
 import httpx
 
-from khotan_cli.runtime.plugs.error_body import ErrorBody
-from khotan_cli.runtime.plugs.paginate import Paginator
-from khotan_cli.runtime.plugs.parsers import Parser
-from khotan_cli.runtime.plugs.sender import Sender
-from khotan_cli.runtime.plugs.vars import ResolvedVars, Var
+from khotan_cli.runtime.http.error_body import ErrorBody
+from khotan_cli.runtime.http.parsers import Parser
+from khotan_cli.runtime.http.sender import Sender
+from khotan_cli.runtime.http.variables import ResolvedVars, Var
+from khotan_cli.runtime.paging.base import Paginator
 
 
 class Client(Sender, Protocol):

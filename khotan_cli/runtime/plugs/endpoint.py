@@ -10,17 +10,17 @@ import httpx
 from pydantic import BaseModel
 
 from khotan_cli.errors import ResponseInvalid
+from khotan_cli.runtime.http.codec import Encoding, decode_error, decode_untyped
+from khotan_cli.runtime.http.dry_run import HeldAnswer
+from khotan_cli.runtime.http.error_body import ErrorBody
+from khotan_cli.runtime.http.errors import status_error
+from khotan_cli.runtime.http.outgoing import json_parameters
+from khotan_cli.runtime.http.retry import Retry
+from khotan_cli.runtime.paging.base import Paginator
 from khotan_cli.runtime.plugs.batch import BatchResult, batch_post
 from khotan_cli.runtime.plugs.client import Client
-from khotan_cli.runtime.plugs.codec import Encoding, decode_error, decode_untyped
-from khotan_cli.runtime.plugs.error_body import ErrorBody
-from khotan_cli.runtime.plugs.failures import status_error
-from khotan_cli.runtime.plugs.hold import HeldAnswer
 from khotan_cli.runtime.plugs.operation import UNDECLARED, Operation
-from khotan_cli.runtime.plugs.outgoing import json_parameters
-from khotan_cli.runtime.plugs.paginate import Paginator
-from khotan_cli.runtime.plugs.retry import Retry
-from khotan_cli.runtime.plugs.walk import PageWalk, Position, paginator_of
+from khotan_cli.runtime.plugs.page_iterator import PageWalk, Position, paginator_of
 
 M = TypeVar("M")
 P_co = TypeVar("P_co", covariant=True)

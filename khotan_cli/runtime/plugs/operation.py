@@ -9,15 +9,15 @@ import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from khotan_cli.errors import PaginationError
+from khotan_cli.runtime.http.codec import Decoder, Encoding, invalid_model
+from khotan_cli.runtime.http.error_body import ErrorBody
+from khotan_cli.runtime.http.errors import service_error
+from khotan_cli.runtime.http.parameters import Binder, Template
+from khotan_cli.runtime.http.retry import Retry
+from khotan_cli.runtime.paging.base import Paginator
+from khotan_cli.runtime.paging.page_items import model_list
 from khotan_cli.runtime.plugs.client import Client
-from khotan_cli.runtime.plugs.codec import Decoder, Encoding, invalid_model
-from khotan_cli.runtime.plugs.error_body import ErrorBody
-from khotan_cli.runtime.plugs.failures import service_error
-from khotan_cli.runtime.plugs.page_items import model_list
-from khotan_cli.runtime.plugs.paginate import Paginator
 from khotan_cli.runtime.plugs.paginator_check import contradictions
-from khotan_cli.runtime.plugs.params import Binder, Template
-from khotan_cli.runtime.plugs.retry import Retry
 
 M = TypeVar("M")
 UNDECLARED: Any = object()

@@ -15,30 +15,30 @@ from pydantic import BaseModel
 
 from khotan_cli import __version__
 from khotan_cli.errors import ConfigError, UnknownName
-from khotan_cli.runtime.plugs.auth import PlugAuth
-from khotan_cli.runtime.plugs.baseurl import BaseUrl
-from khotan_cli.runtime.plugs.codec import Encoding, decode_error, decode_untyped
-from khotan_cli.runtime.plugs.context import CallContext
-from khotan_cli.runtime.plugs.decompress import accept_encoding
+from khotan_cli.runtime.auth.schemes import PlugAuth
+from khotan_cli.runtime.http.base_url import BaseUrl
+from khotan_cli.runtime.http.call_context import CallContext
+from khotan_cli.runtime.http.codec import Encoding, decode_error, decode_untyped
+from khotan_cli.runtime.http.decompression import accept_encoding
+from khotan_cli.runtime.http.dry_run import HeldAnswer, held
+from khotan_cli.runtime.http.error_body import ErrorBody
+from khotan_cli.runtime.http.errors import service_error, status_error
+from khotan_cli.runtime.http.outgoing import outgoing, params_text, query_text, shown_body, with_query
+from khotan_cli.runtime.http.parsers import Parser
+from khotan_cli.runtime.http.pipeline import send
+from khotan_cli.runtime.http.present import jsonable
+from khotan_cli.runtime.http.query import QueryArrays
+from khotan_cli.runtime.http.quota import Quota
+from khotan_cli.runtime.http.rate_limit import RateLimit, RateStore
+from khotan_cli.runtime.http.redaction import Masker
+from khotan_cli.runtime.http.retry import Retry
+from khotan_cli.runtime.http.state import Shared
+from khotan_cli.runtime.http.transport import TransportKind, TransportOptions
+from khotan_cli.runtime.http.variables import ResolvedVars, Var, VarStore, resolve
+from khotan_cli.runtime.paging.base import Paginator
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
-from khotan_cli.runtime.plugs.error_body import ErrorBody
-from khotan_cli.runtime.plugs.failures import service_error, status_error
-from khotan_cli.runtime.plugs.hold import HeldAnswer, held
-from khotan_cli.runtime.plugs.masking import Masker
 from khotan_cli.runtime.plugs.names import check_names
-from khotan_cli.runtime.plugs.outgoing import outgoing, params_text, query_text, shown_body, with_query
-from khotan_cli.runtime.plugs.paginate import Paginator
 from khotan_cli.runtime.plugs.paginator_check import check_paginators
-from khotan_cli.runtime.plugs.parsers import Parser
-from khotan_cli.runtime.plugs.present import jsonable
-from khotan_cli.runtime.plugs.query import QueryArrays
-from khotan_cli.runtime.plugs.quota import Quota
-from khotan_cli.runtime.plugs.rate import RateLimit, RateStore
-from khotan_cli.runtime.plugs.retry import Retry
-from khotan_cli.runtime.plugs.send import send
-from khotan_cli.runtime.plugs.shared import Shared
-from khotan_cli.runtime.plugs.transport import TransportKind, TransportOptions
-from khotan_cli.runtime.plugs.vars import ResolvedVars, Var, VarStore, resolve
 
 _OPTIONS = frozenset(
     {

@@ -1,1 +1,1 @@
-"""All SQL lives here."""
+"""The store: what does khotan itself keep? One module per kind of row."""

@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import bindparam, delete, func, literal, null, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from khotan_cli.runtime.store.base import utc_now
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.joining import joined
-from khotan_cli.runtime.store.tables import CACHE_ENTRIES
+from khotan_cli.runtime.database.ambient_session import joined
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.database.tables import CACHE_ENTRIES
+from khotan_cli.runtime.database.types import utc_now
 
 _AT_A_TIME = 500
 

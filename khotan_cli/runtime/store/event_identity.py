@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Row, Text, cast, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from khotan_cli.runtime.database.webhook_tables import EVENTS
 from khotan_cli.runtime.store.incoming import Incoming
-from khotan_cli.runtime.store.tables_webhooks import EVENTS
 
 
 def undecided_tenant(body: bytes) -> str:

@@ -22,13 +22,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from khotan_cli.runtime.store.base import utc_now
-from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.database.tables import RUNS
+from khotan_cli.runtime.database.types import utc_now
+from khotan_cli.runtime.database.webhook_tables import EVENTS
 from khotan_cli.runtime.store.event_identity import make_room
 from khotan_cli.runtime.store.incoming import Delivery, Incoming, Key, Stored
 from khotan_cli.runtime.store.runs import ACTIVE, COUNTERS
-from khotan_cli.runtime.store.tables import RUNS
-from khotan_cli.runtime.store.tables_webhooks import EVENTS
 
 _FAILED = ("failed", "partial")
 _KEY = (EVENTS.c.wire, EVENTS.c.tenant, EVENTS.c.remote_id)

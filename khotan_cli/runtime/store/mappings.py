@@ -14,12 +14,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import MappingConflict
-from khotan_cli.runtime.store.base import utc_now
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.held import held_after
-from khotan_cli.runtime.store.joining import joined
-from khotan_cli.runtime.store.keys import decode_key, encode_key
-from khotan_cli.runtime.store.tables import MAPPING_REFS, MAPPINGS
+from khotan_cli.runtime.database.ambient_session import joined
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.database.tables import MAPPING_REFS, MAPPINGS
+from khotan_cli.runtime.database.types import utc_now
+from khotan_cli.runtime.store.canonical_key import decode_key, encode_key
+from khotan_cli.runtime.store.field_state import held_after
 
 _AT_A_TIME = 1000
 

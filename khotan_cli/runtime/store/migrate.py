@@ -23,12 +23,12 @@ from sqlalchemy import Connection, create_engine, event, inspect, text
 from sqlalchemy.pool import NullPool
 
 from khotan_cli.errors import StoreError
-from khotan_cli.runtime.store.database import BUSY_MILLISECONDS, Database, configure_sqlite, postgres_arguments
-from khotan_cli.runtime.store.failures import explained
-from khotan_cli.runtime.store.outbox import Outbox
-from khotan_cli.runtime.store.pooler import without_option
-from khotan_cli.runtime.store.tables import metadata
-from khotan_cli.runtime.store.url import describe_url, make_folder, parse_url
+from khotan_cli.runtime.database.database import BUSY_MILLISECONDS, Database, configure_sqlite, postgres_arguments
+from khotan_cli.runtime.database.errors import explained
+from khotan_cli.runtime.database.pooler import without_option
+from khotan_cli.runtime.database.tables import metadata
+from khotan_cli.runtime.database.url import describe_url, make_folder, parse_url
+from khotan_cli.runtime.store.run_queue import Outbox
 
 VERSION_TABLE = "khotan_alembic_version"
 _LOCK_ID = 0x6B686F74616E

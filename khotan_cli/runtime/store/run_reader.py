@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Row, func, select
 
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.tables import REJECTS, RUN_STEPS, RUN_UPDATES, RUNS
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.database.tables import REJECTS, RUN_STEPS, RUN_UPDATES, RUNS
 
 ACTIVE = ("pending", "running")
 """Statuses of a run that has not ended."""

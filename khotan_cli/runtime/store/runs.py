@@ -15,9 +15,9 @@ from typing import Any
 from sqlalchemy import bindparam, delete, func, insert, literal, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from khotan_cli.runtime.store.base import utc_now
+from khotan_cli.runtime.database.tables import REJECTS, RUN_STEPS, RUN_UPDATES, RUNS, SEEN_KEYS
+from khotan_cli.runtime.database.types import utc_now
 from khotan_cli.runtime.store.run_reader import ACTIVE, RunData, RunReader
-from khotan_cli.runtime.store.tables import REJECTS, RUN_STEPS, RUN_UPDATES, RUNS, SEEN_KEYS
 
 __all__ = [
     "ACTIVE",

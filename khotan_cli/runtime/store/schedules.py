@@ -7,8 +7,8 @@ from datetime import datetime
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.tables import SCHEDULES
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.database.tables import SCHEDULES
 
 
 class ScheduleStore:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Row, func, null, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from khotan_cli.runtime.store.tables import MAPPING_REFS, MAPPINGS
+from khotan_cli.runtime.database.tables import MAPPING_REFS, MAPPINGS
 
 
 def _written(resource: str, plug: str) -> Any:

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import Row, select, update
 
-from khotan_cli.runtime.store.base import utc_now
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.tables_webhooks import HANDLERS, WIRES
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.database.types import utc_now
+from khotan_cli.runtime.database.webhook_tables import HANDLERS, WIRES
 
 WireData = Row[Any]
 """A row of khotan_wires."""

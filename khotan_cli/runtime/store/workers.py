@@ -7,13 +7,13 @@ from typing import Any
 
 from sqlalchemy import Row, delete, select
 
-from khotan_cli.runtime.store.base import utc_now
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.tables import WORKERS
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.database.tables import WORKERS
+from khotan_cli.runtime.database.types import utc_now
 
 
 class WorkerStore:
-    """A row stays when a process is killed: whether a worker lives is told by its lock (`flows/workers.py`)."""
+    """A row stays when a process is killed: whether a worker lives is told by its lock (`worker/worker_lock.py`)."""
 
     def __init__(self, database: Database) -> None:
         self.database = database

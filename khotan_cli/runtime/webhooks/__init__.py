@@ -1,1 +1,1 @@
-"""Webhooks: wires that verify, store and acknowledge events, and handlers that process them durably."""
+"""Webhooks: wires that receive events of services, ingests that receive records, and the handlers of both."""

@@ -15,27 +15,27 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import ConfigError, KhotanError
+from khotan_cli.runtime.database.types import utc_now
 from khotan_cli.runtime.flows.context import FlowContext
-from khotan_cli.runtime.flows.definition import RunResult
-from khotan_cli.runtime.flows.hooks import Hooks
-from khotan_cli.runtime.flows.recorder import Outcome, Recorder
+from khotan_cli.runtime.http.retry import Retry
 from khotan_cli.runtime.plugs.plug import Plug
-from khotan_cli.runtime.plugs.retry import Retry
-from khotan_cli.runtime.records.resources import Resource
-from khotan_cli.runtime.store.base import utc_now
+from khotan_cli.runtime.resources.mappings import Resource
+from khotan_cli.runtime.runs.definition import RunResult
+from khotan_cli.runtime.runs.hooks import Hooks
+from khotan_cli.runtime.runs.steps import Outcome, Recorder
 from khotan_cli.runtime.store.event_identity import undecided_tenant
 from khotan_cli.runtime.store.incoming import Incoming
-from khotan_cli.runtime.store.parking import Settled, set_parked
+from khotan_cli.runtime.store.unassigned import Settled, set_parked
 from khotan_cli.runtime.webhooks.decoding import Undecodable
+from khotan_cli.runtime.webhooks.endpoint import BodyInvalid, KeyReused, ReceivingEndpoint, coroutine
 from khotan_cli.runtime.webhooks.event import Event, StoredEvent
-from khotan_cli.runtime.webhooks.handlers import DEFAULT_RETRY, DEFAULT_TIMEOUT, Handler, HandlerFunction
-from khotan_cli.runtime.webhooks.receiving import BodyInvalid, KeyReused, ReceivingEndpoint, coroutine
+from khotan_cli.runtime.webhooks.handler import DEFAULT_RETRY, DEFAULT_TIMEOUT, Handler, HandlerFunction
 from khotan_cli.runtime.webhooks.request import WebhookRequest
-from khotan_cli.runtime.webhooks.rules import Rule, rule_of
-from khotan_cli.runtime.webhooks.schemes import Scheme
+from khotan_cli.runtime.webhooks.verify.locator import Rule, rule_of
+from khotan_cli.runtime.webhooks.verify.schemes import Scheme
 
 if TYPE_CHECKING:
-    from khotan_cli.runtime.flows.host import Host
+    from khotan_cli.runtime.runs.environment import Host
 
 logger = logging.getLogger("khotan.webhooks")
 

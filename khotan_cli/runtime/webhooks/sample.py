@@ -12,16 +12,16 @@ from urllib.parse import quote, urlencode
 import orjson
 
 from khotan_cli.errors import UsageError
-from khotan_cli.runtime.plugs.paths import dig
-from khotan_cli.runtime.records.caches import json_value
-from khotan_cli.runtime.webhooks.body_signatures import BodyHmac
-from khotan_cli.runtime.webhooks.host import WebhookHost
+from khotan_cli.runtime.http.json_path import dig
+from khotan_cli.runtime.resources.caches import json_value
+from khotan_cli.runtime.webhooks.endpoint import ReceivingEndpoint
+from khotan_cli.runtime.webhooks.environment import WebhookHost
 from khotan_cli.runtime.webhooks.items import first_item
-from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint
 from khotan_cli.runtime.webhooks.request import Headers, Refused, WebhookRequest
-from khotan_cli.runtime.webhooks.rules import Rule
-from khotan_cli.runtime.webhooks.schemes import Hmac, PublicKey, Token
-from khotan_cli.runtime.webhooks.timestamps import TimestampFormat, timestamp_of
+from khotan_cli.runtime.webhooks.verify.body_signatures import BodyHmac
+from khotan_cli.runtime.webhooks.verify.locator import Rule
+from khotan_cli.runtime.webhooks.verify.schemes import Hmac, PublicKey, Token
+from khotan_cli.runtime.webhooks.verify.timestamps import TimestampFormat, timestamp_of
 
 
 async def signed_sample(

@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from khotan_cli.errors import KhotanError, UsageError
-from khotan_cli.runtime.flows.failure import failure_of, masker_of
-from khotan_cli.runtime.plugs.masking import Masker
-from khotan_cli.runtime.records.caches import json_value
-from khotan_cli.runtime.store.base import utc_now
+from khotan_cli.runtime.database.types import utc_now
+from khotan_cli.runtime.http.redaction import Masker
+from khotan_cli.runtime.resources.caches import json_value
+from khotan_cli.runtime.runs.errors import failure_of, masker_of
 from khotan_cli.runtime.store.wires import WireData
-from khotan_cli.runtime.webhooks.host import WebhookHost
-from khotan_cli.runtime.webhooks.receiving import SECRET
+from khotan_cli.runtime.webhooks.endpoint import SECRET
+from khotan_cli.runtime.webhooks.environment import WebhookHost
 from khotan_cli.runtime.webhooks.wire import SubscribeContext, Subscription, Wire
 
 LOOK_SECONDS = 5.0

@@ -10,15 +10,15 @@ from datetime import datetime
 from typing import Any
 
 from khotan_cli.errors import ConfigError
-from khotan_cli.runtime.flows.hooks import Hooks
+from khotan_cli.runtime.http.retry import Retry
+from khotan_cli.runtime.http.variables import Var
 from khotan_cli.runtime.plugs.plug import Plug
-from khotan_cli.runtime.plugs.retry import Retry
-from khotan_cli.runtime.plugs.vars import Var
-from khotan_cli.runtime.webhooks.challenges import Challenge
-from khotan_cli.runtime.webhooks.handlers import DEFAULT_RETRY, DEFAULT_TIMEOUT, Handler, HandlerFunction
-from khotan_cli.runtime.webhooks.receiving import ReceivingEndpoint, coroutine
-from khotan_cli.runtime.webhooks.rules import Rule, rule_of
-from khotan_cli.runtime.webhooks.schemes import Scheme
+from khotan_cli.runtime.runs.hooks import Hooks
+from khotan_cli.runtime.webhooks.endpoint import ReceivingEndpoint, coroutine
+from khotan_cli.runtime.webhooks.handler import DEFAULT_RETRY, DEFAULT_TIMEOUT, Handler, HandlerFunction
+from khotan_cli.runtime.webhooks.verify.challenges import Challenge
+from khotan_cli.runtime.webhooks.verify.locator import Rule, rule_of
+from khotan_cli.runtime.webhooks.verify.schemes import Scheme
 
 _TAKEN = ("renew", "sample", "vars")
 """Parts of the management API's own paths."""

@@ -13,10 +13,10 @@ from fastapi import FastAPI, Request
 
 from khotan_cli.client import CliSignature
 from khotan_cli.errors import AppImportError, ConfigError
+from khotan_cli.request_signing import Verifier, sign
 from khotan_cli.runtime.registry import Registry
 from khotan_cli.runtime.store import migrate
 from khotan_cli.settings import Settings
-from khotan_cli.signing import Verifier, sign
 from tests.support.loopback import Answer, Asked, as_json, loopback
 from tests.support.project import SECRET
 

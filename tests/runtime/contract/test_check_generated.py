@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import Field, TypeAdapter, ValidationError, create_model
 
 from khotan_cli.runtime.contract.check import check
-from khotan_cli.runtime.contract.leaf import as_json
+from khotan_cli.runtime.contract.scalars import as_json
 
 KEYS = ("id", "name", "createdAt", "odd key", "it's", "ключ")
 

@@ -13,16 +13,16 @@ from sqlalchemy import text
 from sqlmodel import Field, SQLModel
 
 from khotan_cli.runtime import BearerAuth, Hooks, OffsetPaginator, Plug, Retry, Var, get, post, put
-from khotan_cli.runtime.flows.definition import Flow
-from khotan_cli.runtime.flows.dispatch import Dispatcher
-from khotan_cli.runtime.flows.execution import execute
-from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.records.caches import Cache
-from khotan_cli.runtime.records.resources import Resource
-from khotan_cli.runtime.store.crypto import Cipher
-from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.database.crypto import Cipher
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.resources.caches import Cache
+from khotan_cli.runtime.resources.mappings import Resource
+from khotan_cli.runtime.runs.definition import Flow
+from khotan_cli.runtime.runs.environment import Host
 from khotan_cli.runtime.store.runs import RunData
-from khotan_cli.runtime.store.vars import DatabaseVarStore
+from khotan_cli.runtime.store.variables import DatabaseVarStore
+from khotan_cli.runtime.worker.dispatch import Dispatcher
+from khotan_cli.runtime.worker.execution import execute
 from tests.support import migrated
 from tests.support.flows import Source
 from tests.support.loopback import Loopback, loopback

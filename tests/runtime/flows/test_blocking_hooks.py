@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 import pytest
 
 from khotan_cli.runtime import Hooks, RunInfo
-from khotan_cli.runtime.flows.hooks import EventInfo
+from khotan_cli.runtime.runs.hooks import EventInfo
 
 EVENT = EventInfo("1", "shop", "order.paid", "evt_1")
 RUN = RunInfo("r", "flow", None, "completed", "manual")

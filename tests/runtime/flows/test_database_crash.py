@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from khotan_cli.runtime import FlowContext, inflow, step
-from khotan_cli.runtime.flows.dispatch import Dispatcher
-from khotan_cli.runtime.flows.execution import execute
+from khotan_cli.runtime.worker.dispatch import Dispatcher
+from khotan_cli.runtime.worker.execution import execute
 from tests.runtime.flows.conftest import ItemRow, Shop, host_at, rows_of
 from tests.support.flows import Source, some_items
 from tests.support.loopback import Answer, Asked, Loopback

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import text, true
 
 from khotan_cli.runtime import CursorPaginator, FlowContext, OffsetPaginator, PageNumberPaginator, Paginator, inflow
-from khotan_cli.runtime.flows.dryrun import dry_run
-from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.worker.dry_run import dry_run
 from tests.runtime.flows.conftest import ItemRow, Run, Shop, rows_of
 from tests.support.flows import Source, some_items
 from tests.support.loopback import Answer, Asked, as_json

@@ -9,11 +9,11 @@ from sqlalchemy import text
 from sqlmodel import Field, SQLModel, select
 
 from khotan_cli.runtime import FlowContext, inflow, outflow, step
-from khotan_cli.runtime.flows.definition import Flow
-from khotan_cli.runtime.flows.dryrun import dry_run
-from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.records.caches import CacheHandle
-from khotan_cli.runtime.records.resources import Mappings
+from khotan_cli.runtime.resources.caches import CacheHandle
+from khotan_cli.runtime.resources.mappings import Mappings
+from khotan_cli.runtime.runs.definition import Flow
+from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.worker.dry_run import dry_run
 from tests.runtime.flows.conftest import ItemRow, Run, Shop, rows_of
 from tests.support.flows import Source
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from khotan_cli.runtime import FlowContext, RunResult, inflow, step
-from khotan_cli.runtime.flows.dispatch import Dispatcher
-from khotan_cli.runtime.flows.dryrun import dry_run
-from khotan_cli.runtime.flows.engine import Engine
-from khotan_cli.runtime.flows.execution import execute
-from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.worker.dispatch import Dispatcher
+from khotan_cli.runtime.worker.dry_run import dry_run
+from khotan_cli.runtime.worker.engine import Engine
+from khotan_cli.runtime.worker.execution import execute
 from tests.runtime.flows.conftest import Run, Shop
 from tests.runtime.flows.test_survival import _error
 from tests.support.flows import Source, flows_project, some_items, trigger, wait_until_ended, worker

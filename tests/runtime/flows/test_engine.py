@@ -13,11 +13,11 @@ from sqlalchemy import text
 
 from khotan_cli.errors import ConfigError, DatabaseNotMigrated
 from khotan_cli.runtime import FlowContext, inflow, outflow
-from khotan_cli.runtime.flows.dispatch import Dispatcher
-from khotan_cli.runtime.flows.engine import Engine, _stop_events
-from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.outbox import Outbox
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.store.run_queue import Outbox
+from khotan_cli.runtime.worker.dispatch import Dispatcher
+from khotan_cli.runtime.worker.engine import Engine, _stop_events
 from tests.runtime.flows.conftest import Run, Shop, rows_of
 
 

@@ -6,15 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from khotan_cli.runtime.flows.workers import FileSeat
-from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.worker.worker_lock import FileSeat
 from tests.support.children import end_with_parent
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from khotan_cli.runtime.flows.workers import FileSeat
-from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.worker.worker_lock import FileSeat
+from khotan_cli.runtime.database.database import Database
 
 seat = FileSeat(Database(sys.argv[1], Path.cwd()))
 print(seat.take(), seat.others(), flush=True)

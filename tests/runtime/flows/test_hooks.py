@@ -11,11 +11,11 @@ from sqlalchemy import text
 
 from khotan_cli.errors import KhotanError
 from khotan_cli.runtime import FlowContext, Hooks, RunInfo, inflow
-from khotan_cli.runtime.flows.dispatch import Dispatcher
-from khotan_cli.runtime.flows.engine import Engine
-from khotan_cli.runtime.flows.execution import execute
-from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.store.tables import RUNS
+from khotan_cli.runtime.database.tables import RUNS
+from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.worker.dispatch import Dispatcher
+from khotan_cli.runtime.worker.engine import Engine
+from khotan_cli.runtime.worker.execution import execute
 from tests.runtime.flows.conftest import Shop
 from tests.runtime.flows.test_engine import until_ended
 

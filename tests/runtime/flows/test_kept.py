@@ -9,10 +9,10 @@ import pytest
 
 from khotan_cli.errors import KhotanError, UnknownName, UsageError
 from khotan_cli.runtime import FlowContext, outflow
-from khotan_cli.runtime.flows.dispatch import Dispatcher
-from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.flows.kept import KeptState
-from khotan_cli.runtime.records.resources import Resource
+from khotan_cli.runtime.flows.kept_state import KeptState
+from khotan_cli.runtime.resources.mappings import Resource
+from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.worker.dispatch import Dispatcher
 from tests.runtime.flows.conftest import Run, Shop, rows_of
 from tests.support.flows import Source, flows_project, some_items, trigger, wait_until_ended, worker
 from tests.support.loopback import threaded_loopback

@@ -11,7 +11,7 @@ from sqlalchemy import CHAR, Column, Computed, DateTime, ForeignKey, Numeric, St
 from sqlmodel import Field, SQLModel
 
 from khotan_cli.runtime import FlowContext, inflow, upsert
-from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.runs.environment import Host
 from tests.runtime.flows.conftest import Run, Shop, counts, rows_of
 from tests.support.flows import Source
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from khotan_cli.errors import KhotanError
-from khotan_cli.runtime.flows.lanes import Lanes
+from khotan_cli.runtime.worker.threads import Lanes
 
 
 async def _nothing() -> None: ...

@@ -17,13 +17,13 @@ from sqlmodel import Field, SQLModel, select
 
 from khotan_cli.errors import DatabaseUnreachable
 from khotan_cli.runtime import FlowContext, Plug, Resource, inflow, outflow, relay, step
-from khotan_cli.runtime.flows.definition import Flow
-from khotan_cli.runtime.flows.dispatch import Dispatcher
-from khotan_cli.runtime.flows.execution import execute
-from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.flows.push import PushResult
-from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.runs.definition import Flow
+from khotan_cli.runtime.runs.environment import Host
 from khotan_cli.runtime.store.runs import RunStore
+from khotan_cli.runtime.transfer.push import PushResult
+from khotan_cli.runtime.worker.dispatch import Dispatcher
+from khotan_cli.runtime.worker.execution import execute
 from tests.runtime.flows.conftest import ItemRow, Run, Shop, counts, rows_of
 from tests.support.flows import Source, some_items
 from tests.support.loopback import Answer, Asked, as_json, loopback

@@ -10,8 +10,8 @@ from sqlalchemy import text
 from sqlmodel import select
 
 from khotan_cli.runtime import FlowContext, Plug, Resource, delete, get, outflow, post, put, step
-from khotan_cli.runtime.flows.dryrun import dry_run
-from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.worker.dry_run import dry_run
 from tests.runtime.flows.conftest import ItemRow, Run, Shop, counts, rows_of
 from tests.support.flows import some_items
 from tests.support.loopback import Answer, Asked, Loopback, as_json, loopback

@@ -25,13 +25,13 @@ from khotan_cli.runtime import (
     outflow,
     step,
 )
-from khotan_cli.runtime.flows.definition import Flow
-from khotan_cli.runtime.flows.dispatch import Dispatcher
-from khotan_cli.runtime.flows.dryrun import dry_run
-from khotan_cli.runtime.flows.execution import execute
-from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.flows.upkeep import Upkeep
+from khotan_cli.runtime.runs.definition import Flow
+from khotan_cli.runtime.runs.environment import Host
 from khotan_cli.runtime.store.runs import RunLost
+from khotan_cli.runtime.worker.dispatch import Dispatcher
+from khotan_cli.runtime.worker.dry_run import dry_run
+from khotan_cli.runtime.worker.execution import execute
+from khotan_cli.runtime.worker.maintenance import Upkeep
 from tests.runtime.flows.conftest import ItemRow, Run, Shop, counts, rows_of
 from tests.support.flows import Source, some_items
 from tests.support.loopback import Loopback
@@ -401,7 +401,7 @@ async def test_retention_sweeps_ended_runs_with_all_that_is_theirs(
     new = await run(flow)
     async with host.database.session() as session:
         then = datetime.now(UTC) - timedelta(days=31)
-        from khotan_cli.runtime.store.tables import RUNS
+        from khotan_cli.runtime.database.tables import RUNS
 
         await session.execute(RUNS.update().where(RUNS.c.id == old.id).values(ended_at=then))
     await host.entries.set_many("things", "", {"gone": 1}, seconds=-1)
@@ -422,7 +422,7 @@ async def test_stuck_runs_are_put_right_once(host: Host, shop: Shop, declare: An
     lost, over, fine = [await dispatcher.trigger("flow") for _ in range(3)]
     async with host.database.session() as session:
         old = datetime.now(UTC) - timedelta(minutes=5)
-        from khotan_cli.runtime.store.tables import RUNS
+        from khotan_cli.runtime.database.tables import RUNS
 
         await session.execute(RUNS.update().where(RUNS.c.id != fine).values(updated_at=old))
         await session.execute(text(f"DELETE FROM {host.outbox.table} WHERE workflow_uuid = '{lost}'"))

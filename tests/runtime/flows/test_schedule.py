@@ -11,11 +11,11 @@ import pytest
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime import FlowContext, Variant, inflow
-from khotan_cli.runtime.flows.definition import Flow
-from khotan_cli.runtime.flows.dispatch import Dispatcher
-from khotan_cli.runtime.flows.execution import execute
-from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.flows.schedule import Schedule
+from khotan_cli.runtime.runs.definition import Flow
+from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.schedule import Schedule
+from khotan_cli.runtime.worker.dispatch import Dispatcher
+from khotan_cli.runtime.worker.execution import execute
 from tests.runtime.flows.conftest import Shop, rows_of
 
 NOON = datetime(2026, 3, 2, 12, 7, tzinfo=UTC)  # a Monday
@@ -215,8 +215,8 @@ async def test_a_clock_that_is_set_back(host: Host, flow: Flow) -> None:
 
 
 async def test_a_run_that_ended_before_it_began(host: Host, flow: Flow) -> None:
-    from khotan_cli.runtime.api.show_runs import run_info
-    from khotan_cli.runtime.store.tables import RUNS
+    from khotan_cli.runtime.api.models.flow_views import run_info
+    from khotan_cli.runtime.database.tables import RUNS
 
     run_id = await Dispatcher(host).trigger("flow", "hand")
     await execute(host, run_id)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from khotan_cli.runtime import BearerAuth, FlowContext, Plug, RunResult, Var, inflow, outflow, step
-from khotan_cli.runtime.flows.dryrun import dry_run
-from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.worker.dry_run import dry_run
 from tests.runtime.flows.conftest import ItemRow, Run, Shop
 from tests.support.flows import Source, some_items
 

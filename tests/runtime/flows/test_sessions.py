@@ -12,9 +12,9 @@ from sqlmodel import select
 
 from khotan_cli.errors import FlowError, KhotanError, MappingConflict
 from khotan_cli.runtime import FlowContext, inflow, step
-from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.records.caches import CacheHandle
-from khotan_cli.runtime.records.resources import Mappings
+from khotan_cli.runtime.resources.caches import CacheHandle
+from khotan_cli.runtime.resources.mappings import Mappings
+from khotan_cli.runtime.runs.environment import Host
 from tests.runtime.flows.conftest import ItemRow, Run, Shop, rows_of
 from tests.support.flows import Source, some_items
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from khotan_cli.runtime import FlowContext, RunResult, inflow, step
-from khotan_cli.runtime.flows.definition import Flow
-from khotan_cli.runtime.flows.dispatch import Dispatcher
-from khotan_cli.runtime.flows.execution import execute
-from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.runs.definition import Flow
+from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.worker.dispatch import Dispatcher
+from khotan_cli.runtime.worker.execution import execute
 from tests.runtime.flows.conftest import ItemRow, Run, Shop
 from tests.support.flows import Source, some_items
 

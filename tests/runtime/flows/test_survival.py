@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from khotan_cli.runtime.flows.recorder import patiently
-from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.runs.steps import patiently
 from tests.support.flows import (
     Source,
     connection,

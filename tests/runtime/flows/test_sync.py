@@ -14,10 +14,10 @@ from sqlmodel import Field, SQLModel
 
 from khotan_cli.errors import DatabaseBusy
 from khotan_cli.runtime import FlowContext, KhotanError, OffsetPaginator, inflow, step
-from khotan_cli.runtime.flows.dispatch import Dispatcher
-from khotan_cli.runtime.flows.execution import execute
-from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.runs.environment import Host
 from khotan_cli.runtime.store.runs import Reject, RunStore
+from khotan_cli.runtime.worker.dispatch import Dispatcher
+from khotan_cli.runtime.worker.execution import execute
 from tests.runtime.flows.conftest import ItemRow, Run, Shop, counts, rows_of
 from tests.support.flows import Source, some_items
 from tests.support.loopback import as_json

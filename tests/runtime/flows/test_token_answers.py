@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import MetaData, text
 
 from khotan_cli.runtime import FlowContext, OAuth2ClientCredentials, Plug, Retry, TokenAuth, inflow
-from khotan_cli.runtime.flows.host import Host
+from khotan_cli.runtime.runs.environment import Host
 from tests.runtime.flows.conftest import Run
 from tests.support.loopback import Answer, loopback
 

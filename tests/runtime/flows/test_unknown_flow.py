@@ -13,13 +13,13 @@ import pytest
 from sqlalchemy import text
 
 from khotan_cli.runtime import FlowContext, Variant, inflow
-from khotan_cli.runtime.flows.dispatch import Dispatcher
-from khotan_cli.runtime.flows.engine import Engine
-from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.flows.upkeep import Upkeep
-from khotan_cli.runtime.flows.waiting import pause_after
-from khotan_cli.runtime.store.base import utc_now
-from khotan_cli.runtime.store.tables import RUNS
+from khotan_cli.runtime.database.tables import RUNS
+from khotan_cli.runtime.database.types import utc_now
+from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.worker.dispatch import Dispatcher
+from khotan_cli.runtime.worker.engine import Engine
+from khotan_cli.runtime.worker.maintenance import Upkeep
+from khotan_cli.runtime.worker.unknown_flow import pause_after
 from tests.runtime.flows.conftest import Shop, rows_of
 from tests.support.flows import (
     Source,

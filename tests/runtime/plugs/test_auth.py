@@ -31,10 +31,10 @@ from khotan_cli.runtime import (
     Var,
     get,
 )
-from khotan_cli.runtime.plugs.send import send_once
-from khotan_cli.runtime.plugs.token_answer import expiry
-from khotan_cli.runtime.plugs.tokens import Token
-from khotan_cli.runtime.plugs.vars import EnvVarStore
+from khotan_cli.runtime.auth.token_answer import expiry
+from khotan_cli.runtime.http.pipeline import send_once
+from khotan_cli.runtime.http.token_cache import Token
+from khotan_cli.runtime.http.variables import EnvVarStore
 from tests.support.loopback import Answer, Asked, as_json, loopback
 
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from khotan_cli.runtime import HmacAuth, Plug, Var
-from khotan_cli.runtime.plugs import canonical
+from khotan_cli.runtime.auth import canonical_request as canonical
 from tests.support.loopback import as_json, loopback
 
 SUITE = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"

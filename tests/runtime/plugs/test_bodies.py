@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from khotan_cli.errors import ParameterError
 from khotan_cli.runtime import Plug, patch, post
-from khotan_cli.runtime.plugs.hold import HeldRequest, holding
+from khotan_cli.runtime.http.dry_run import HeldRequest, holding
 from tests.support.loopback import as_json, loopback
 
 

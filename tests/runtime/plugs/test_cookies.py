@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from khotan_cli.runtime import ApiKeyAuth, BasicAuth, BearerAuth, Plug, Retry, TokenAuth, Var
-from khotan_cli.runtime.plugs.cookies import MOST_JARS, CookieJars
+from khotan_cli.runtime.http.cookies import MOST_JARS, CookieJars
 from tests.support.loopback import Answer, Asked, as_json, loopback
 
 

@@ -14,7 +14,7 @@ from khotan_cli.errors import ResponseInvalid
 from khotan_cli.runtime import Plug, get
 from khotan_cli.runtime.contract.check import check
 from khotan_cli.runtime.contract.saved import SavedResponse
-from khotan_cli.runtime.plugs.parsers import parse_xml, xml_parser
+from khotan_cli.runtime.http.parsers import parse_xml, xml_parser
 from khotan_cli.runtime.testing import assert_contract, replay
 from tests.support.loopback import Answer, loopback
 

@@ -24,7 +24,7 @@ from khotan_cli.runtime import (
     get,
     post,
 )
-from khotan_cli.runtime.plugs.walk import Fetched, PageWalk, Position
+from khotan_cli.runtime.plugs.page_iterator import Fetched, PageWalk, Position
 from tests.support.loopback import Answer, Asked, Loopback, as_json, loopback
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from khotan_cli.errors import PlugError
 from khotan_cli.runtime import Plug, Quota, Retry, get
-from khotan_cli.runtime.plugs.quota import retry_after
-from khotan_cli.runtime.plugs.rate import MAX_HOLD_SECONDS
+from khotan_cli.runtime.http.quota import retry_after
+from khotan_cli.runtime.http.rate_limit import MAX_HOLD_SECONDS
 from tests.support.loopback import Answer, as_json, loopback
 
 FINE = as_json({"fine": True})

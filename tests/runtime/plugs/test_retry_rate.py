@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from khotan_cli.runtime import Quota, RateLimit, Retry
-from khotan_cli.runtime.plugs.quota import retry_after
-from khotan_cli.runtime.plugs.rate import MAX_HOLD_SECONDS, ProcessRateStore
-from khotan_cli.runtime.plugs.retry import Attempt
+from khotan_cli.runtime.http.quota import retry_after
+from khotan_cli.runtime.http.rate_limit import MAX_HOLD_SECONDS, ProcessRateStore
+from khotan_cli.runtime.http.retry import Attempt
 
 
 def answered(status: int, **headers: str) -> httpx.Response:

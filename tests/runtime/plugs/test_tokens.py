@@ -11,9 +11,9 @@ import pytest
 
 from khotan_cli.errors import AuthError, PlugError
 from khotan_cli.runtime import OAuth2AuthorizationCode, OAuth2ClientCredentials, Plug, Retry, TokenAuth, Var, get
-from khotan_cli.runtime.plugs.send import send_once
-from khotan_cli.runtime.plugs.tokens import Token, TokenCache
-from khotan_cli.runtime.plugs.vars import EnvVarStore
+from khotan_cli.runtime.http.pipeline import send_once
+from khotan_cli.runtime.http.token_cache import Token, TokenCache
+from khotan_cli.runtime.http.variables import EnvVarStore
 from tests.support.loopback import Answer, Asked, as_json, loopback
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from khotan_cli.runtime.store.crypto import Cipher
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.vars import DatabaseVarStore
+from khotan_cli.runtime.database.crypto import Cipher
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.store.variables import DatabaseVarStore
 from tests.support import migrated
 from tests.support.children import end_with_parent
 

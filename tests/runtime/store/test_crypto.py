@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from khotan_cli.errors import CiphertextInvalid, ConfigError, SecretMismatch, UsageError
-from khotan_cli.runtime.store.crypto import Cipher, check_secret
+from khotan_cli.runtime.database.crypto import Cipher, check_secret
 
 SECRET = "kV3p0q9Zt1xYw7Rr5Lm2Nn8Bb4Cc6Dd0"
 OTHER = "aA1bB2cC3dD4eE5fF6gG7hH8iI9jJ0kK"

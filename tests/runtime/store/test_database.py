@@ -20,12 +20,12 @@ from khotan_cli.errors import (
     StoreError,
     ValueRefused,
 )
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.database.errors import explain
+from khotan_cli.runtime.database.tables import PLUGS, PlugRow
+from khotan_cli.runtime.database.types import UtcDateTime
+from khotan_cli.runtime.database.url import parse_url
 from khotan_cli.runtime.store import migrate
-from khotan_cli.runtime.store.base import UtcDateTime
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.failures import explain
-from khotan_cli.runtime.store.tables import PLUGS, PlugRow
-from khotan_cli.runtime.store.url import parse_url
 
 
 async def _failure(url: str, root: Path) -> KhotanError:
@@ -160,7 +160,7 @@ async def test_a_folder_in_the_place_of_the_file_is_named(tmp_path: Path) -> Non
 async def test_a_file_that_stays_locked_is_an_error_not_a_wait_for_ever(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("khotan_cli.runtime.store.database.BUSY_MILLISECONDS", 50)
+    monkeypatch.setattr("khotan_cli.runtime.database.database.BUSY_MILLISECONDS", 50)
     migrate.upgrade(sqlite_url, tmp_path)
     holder = sqlite3.connect(tmp_path / "khotan.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")

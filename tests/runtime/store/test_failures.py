@@ -12,9 +12,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from khotan_cli.errors import DatabaseNotMigrated, DatabaseUnreachable, KhotanError, StoreError, ValueRefused
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.failures import explain
-from khotan_cli.runtime.store.url import parse_url
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.database.errors import explain
+from khotan_cli.runtime.database.url import parse_url
 
 TABLES = (
     "CREATE TABLE shelves (id INTEGER PRIMARY KEY)",

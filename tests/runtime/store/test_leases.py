@@ -10,18 +10,18 @@ import pytest
 from sqlalchemy import select, update
 
 from khotan_cli.errors import DatabaseUnreachable
-from khotan_cli.runtime.store.crypto import Cipher
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.leases import lease
-from khotan_cli.runtime.store.tables import LEASES
-from khotan_cli.runtime.store.vars import DatabaseVarStore
+from khotan_cli.runtime.database.crypto import Cipher
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.database.locks import lease
+from khotan_cli.runtime.database.tables import LEASES
+from khotan_cli.runtime.store.variables import DatabaseVarStore
 from tests.runtime.store.conftest import Spawn
 
 # Appends "in" and "out" to a file while it holds the lock: a second holder would show as two "in" in a row.
 _TURNS = """
 import asyncio, os, sys
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.vars import DatabaseVarStore
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.store.variables import DatabaseVarStore
 
 async def main(url, journal, turns):
     database = Database(url)
@@ -42,8 +42,8 @@ asyncio.run(main(*sys.argv[1:]))
 
 _HOLD = """
 import asyncio, sys
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.vars import DatabaseVarStore
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.store.variables import DatabaseVarStore
 
 async def main(url):
     store = DatabaseVarStore(Database(url), None, lease_seconds=1.0)

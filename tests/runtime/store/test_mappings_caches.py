@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from khotan_cli.errors import ConfigError, MappingConflict, UnknownName, UsageError
-from khotan_cli.runtime.records.caches import Cache, CacheHandle
-from khotan_cli.runtime.records.digests import digest, field_digests, holds
-from khotan_cli.runtime.records.resources import Mappings, Resource
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.resources.caches import Cache, CacheHandle
+from khotan_cli.runtime.resources.mappings import Mappings, Resource
 from khotan_cli.runtime.store.caches import CacheStore
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.held import held_after
-from khotan_cli.runtime.store.keys import decode_key, encode_key
+from khotan_cli.runtime.store.canonical_key import decode_key, encode_key
+from khotan_cli.runtime.store.field_state import held_after
 from khotan_cli.runtime.store.mappings import MappingStore
+from khotan_cli.runtime.transfer.field_digests import digest, field_digests, holds
 
 _part = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=5) | st.text("\x00\x01\x02a", min_size=1)
 _key = st.lists(_part, min_size=1, max_size=3)

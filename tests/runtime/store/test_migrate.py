@@ -19,12 +19,12 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, inspect, text
 
 from khotan_cli.errors import DatabaseUnreachable, StoreError
+from khotan_cli.runtime.database.crypto import Cipher
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.database.tables import metadata
 from khotan_cli.runtime.store import migrate
-from khotan_cli.runtime.store.crypto import Cipher
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.outbox import Outbox
-from khotan_cli.runtime.store.tables import metadata
-from khotan_cli.runtime.store.vars import DatabaseVarStore
+from khotan_cli.runtime.store.run_queue import Outbox
+from khotan_cli.runtime.store.variables import DatabaseVarStore
 from tests.runtime.store.conftest import Spawn
 
 REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007"]

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from khotan_cli.errors import ConfigError
-from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.database.database import Database
 from tests.support.flows import Source, connection, flows_project, some_items, trigger, wait_until_ended, worker
 from tests.support.loopback import threaded_loopback
 from tests.support.pgbouncer import pgbouncer

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from khotan_cli.runtime.plugs.rate import MAX_HOLD_SECONDS, ProcessRateStore
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.rates import DatabaseRateStore
-from khotan_cli.runtime.store.tables import RATES
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.database.tables import RATES
+from khotan_cli.runtime.http.rate_limit import MAX_HOLD_SECONDS, ProcessRateStore
+from khotan_cli.runtime.store.rate_limits import DatabaseRateStore
 from tests.runtime.store.conftest import Spawn
 
 # Reserves twenty places at once, and prints how long each has to wait.
 _RESERVE = """
 import asyncio, json, sys
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.rates import DatabaseRateStore
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.store.rate_limits import DatabaseRateStore
 
 async def main(url):
     database = Database(url)
@@ -36,8 +36,8 @@ asyncio.run(main(sys.argv[1]))
 
 _SLOTS = """
 import asyncio, os, sys
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.rates import DatabaseRateStore
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.store.rate_limits import DatabaseRateStore
 
 async def main(url, journal):
     database = Database(url)

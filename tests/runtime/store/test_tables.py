@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlmodel import Field, SQLModel
 
-from khotan_cli.runtime.store.base import KhotanTable
-from khotan_cli.runtime.store.tables import VarRow, metadata
+from khotan_cli.runtime.database.tables import VarRow, metadata
+from khotan_cli.runtime.database.types import KhotanTable
 
 
 class VarRowOfTheApplication(SQLModel, table=True):

@@ -18,7 +18,7 @@ from sqlmodel import Field, SQLModel, col, select
 
 from khotan_cli.errors import ConfigError, StoreError, UsageError
 from khotan_cli.runtime import Upserted, upsert
-from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.database.database import Database
 
 
 class Kind(Enum):

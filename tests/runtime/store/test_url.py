@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from khotan_cli.errors import ConfigError, DatabaseUnreachable
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.url import describe_url, make_folder, parse_url
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.database.url import describe_url, make_folder, parse_url
 
 ROOT = Path("/project")
 

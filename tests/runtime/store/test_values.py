@@ -17,7 +17,7 @@ from sqlmodel import Field, SQLModel, col, select
 
 from khotan_cli.errors import ConfigError, KhotanError, UsageError, ValueRefused
 from khotan_cli.runtime import upsert
-from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.database.database import Database
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=timezone(timedelta(hours=2)))
 

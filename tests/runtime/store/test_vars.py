@@ -10,17 +10,17 @@ import pytest
 from sqlalchemy import select, text, update
 
 from khotan_cli.errors import CiphertextInvalid, DatabaseNotMigrated, SecretMismatch, SecretMissing, UsageError
-from khotan_cli.runtime.store.crypto import Cipher
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.tables import VARS
-from khotan_cli.runtime.store.vars import DatabaseVarStore
+from khotan_cli.runtime.database.crypto import Cipher
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.database.tables import VARS
+from khotan_cli.runtime.store.variables import DatabaseVarStore
 from tests.runtime.store.conftest import Spawn
 
 _SAVE = """
 import asyncio, sys
-from khotan_cli.runtime.store.crypto import Cipher
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.vars import DatabaseVarStore
+from khotan_cli.runtime.database.crypto import Cipher
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.store.variables import DatabaseVarStore
 
 async def main(url, secret, mine):
     database = Database(url)

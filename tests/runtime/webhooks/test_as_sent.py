@@ -11,8 +11,8 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from khotan_cli.runtime.webhooks import signatures
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
+from khotan_cli.runtime.webhooks.verify import signatures
 from tests.support.flows import connection
 from tests.support.project import Project
 from tests.support.webhooks import HOOK, SIGNING_SECRET, Served, served_app, signed, wait_for, webhook_project

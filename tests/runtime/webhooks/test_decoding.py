@@ -14,12 +14,12 @@ from pydantic import BaseModel, TypeAdapter
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime import Plug, Wire
-from khotan_cli.runtime.webhooks import signatures
 from khotan_cli.runtime.webhooks.decoding import Undecodable
 from khotan_cli.runtime.webhooks.event import StoredEvent
-from khotan_cli.runtime.webhooks.identify import events_of
+from khotan_cli.runtime.webhooks.inbound.identify import events_of
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
-from khotan_cli.runtime.webhooks.rules import Rule, joined
+from khotan_cli.runtime.webhooks.verify import signatures
+from khotan_cli.runtime.webhooks.verify.locator import Rule, joined
 
 DOCUMENT = {"id": "é-1", "type": "order.paid"}
 TEXT = json.dumps(DOCUMENT, ensure_ascii=False)

@@ -6,11 +6,11 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 
-from khotan_cli.runtime.store.base import utc_now
-from khotan_cli.runtime.store.database import Database
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.database.types import utc_now
 from khotan_cli.runtime.store.events import EventStore
 from khotan_cli.runtime.store.incoming import Delivery, Incoming
-from khotan_cli.runtime.webhooks.inbox import Inbox
+from khotan_cli.runtime.webhooks.inbound.group_commit import Inbox
 from tests.support.flows import connection
 from tests.support.webhooks import order, send, served_app, wait_for, webhook_project
 

@@ -17,11 +17,11 @@ import pytest
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime import Event, Plug, Rule, Wire
-from khotan_cli.runtime.webhooks import signatures
-from khotan_cli.runtime.webhooks.identify import events_of
+from khotan_cli.runtime.webhooks.inbound.identify import events_of
 from khotan_cli.runtime.webhooks.items import Item, split_items
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
-from khotan_cli.runtime.webhooks.rules import joined
+from khotan_cli.runtime.webhooks.verify import signatures
+from khotan_cli.runtime.webhooks.verify.locator import joined
 from tests.support.flows import connection
 from tests.support.project import Project
 from tests.support.webhooks import Served, served_app, wait_for, webhook_project

@@ -12,13 +12,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from khotan_cli.runtime.store.base import utc_now
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.deliveries import ORDERED_LOCK, DeliveryStore
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.database.types import utc_now
 from khotan_cli.runtime.store.events import EventStore
+from khotan_cli.runtime.store.handler_queue import ORDERED_LOCK, DeliveryStore
 from khotan_cli.runtime.store.incoming import Delivery, Incoming
 from khotan_cli.runtime.store.runs import RunStore
-from khotan_cli.runtime.webhooks.places import chosen
+from khotan_cli.runtime.webhooks.handling.fair_share import chosen
 from tests.support import migrated
 from tests.support.flows import connection, worker
 from tests.support.webhooks import order, send, served_app, wait_for, webhook_project

@@ -203,8 +203,8 @@ def test_any_content_is_stored_raw(served: tuple[Served, str]) -> None:
 
 
 def test_challenges_are_answered(served: tuple[Served, str]) -> None:
-    from khotan_cli.runtime.webhooks import signatures
     from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
+    from khotan_cli.runtime.webhooks.verify import signatures
 
     app, url = served
     before = rows(url, "SELECT count(*) FROM khotan_webhook_events")
@@ -246,7 +246,7 @@ def test_credentials_are_not_stored(served: tuple[Served, str]) -> None:
 
 
 IMPATIENT = """
-from khotan_cli.runtime.api import inbound
+from khotan_cli.runtime.api.routing import inbound
 
 inbound.READ_SECONDS = 3.0
 """

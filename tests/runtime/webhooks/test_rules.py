@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from khotan_cli.runtime.webhooks.event import StoredEvent
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
-from khotan_cli.runtime.webhooks.rules import Rule
+from khotan_cli.runtime.webhooks.verify.locator import Rule
 
 FORM = "application/x-www-form-urlencoded"
 

@@ -12,15 +12,15 @@ import pytest
 
 from khotan_cli.errors import UsageError
 from khotan_cli.runtime import Plug, Wire, signatures
-from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.store.crypto import Cipher
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.vars import DatabaseVarStore
-from khotan_cli.runtime.webhooks.host import WebhookHost
+from khotan_cli.runtime.database.crypto import Cipher
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.store.variables import DatabaseVarStore
+from khotan_cli.runtime.webhooks.environment import WebhookHost
 from khotan_cli.runtime.webhooks.request import Headers, Refused, WebhookRequest
-from khotan_cli.runtime.webhooks.rules import Rule
 from khotan_cli.runtime.webhooks.sample import signed_sample
-from khotan_cli.runtime.webhooks.schemes import Scheme
+from khotan_cli.runtime.webhooks.verify.locator import Rule
+from khotan_cli.runtime.webhooks.verify.schemes import Scheme
 from tests.support import migrated
 
 BASE = "https://shop.example.test/api/khotan"

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime import Plug, Wire
-from khotan_cli.runtime.webhooks import signatures
 from khotan_cli.runtime.webhooks.request import Headers, Refused, WebhookRequest
-from khotan_cli.runtime.webhooks.schemes import Scheme
+from khotan_cli.runtime.webhooks.verify import signatures
+from khotan_cli.runtime.webhooks.verify.schemes import Scheme
 from tests.support.vectors import VECTORS
 
 SCHEMES: dict[str, Scheme] = {name: getattr(signatures, name)() for name in VECTORS}

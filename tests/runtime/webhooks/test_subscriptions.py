@@ -11,12 +11,12 @@ import pytest
 
 from khotan_cli.errors import KhotanError
 from khotan_cli.runtime import Plug, SubscribeContext, Subscription, Var, Wire, signatures
-from khotan_cli.runtime.flows.host import Host
-from khotan_cli.runtime.store.base import utc_now
-from khotan_cli.runtime.store.crypto import Cipher
-from khotan_cli.runtime.store.database import Database
-from khotan_cli.runtime.store.vars import DatabaseVarStore
-from khotan_cli.runtime.webhooks.host import WebhookHost
+from khotan_cli.runtime.database.crypto import Cipher
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.database.types import utc_now
+from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.store.variables import DatabaseVarStore
+from khotan_cli.runtime.webhooks.environment import WebhookHost
 from khotan_cli.runtime.webhooks.subscriptions import Subscriptions
 from tests.support import migrated
 

@@ -87,8 +87,9 @@ async def test_a_database_that_is_away_means_503_and_never_202(tmp_path: Path) -
 
 
 IMPATIENT = """
-from khotan_cli.runtime.flows import execution, recorder
-from khotan_cli.runtime.webhooks import deliver
+from khotan_cli.runtime.worker import execution
+from khotan_cli.runtime.runs import steps as recorder
+from khotan_cli.runtime.webhooks.handling import worker as deliver
 
 for module in (deliver, execution, recorder):
     module.OUTAGE_SECONDS = 0.5

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from khotan_cli.runtime.webhooks import signatures
 from khotan_cli.runtime.webhooks.request import Headers, Refused, WebhookRequest
-from khotan_cli.runtime.webhooks.schemes import Scheme
+from khotan_cli.runtime.webhooks.verify import signatures
+from khotan_cli.runtime.webhooks.verify.schemes import Scheme
 from tests.support.services import SHARED
 from tests.support.vectors import VECTORS
 

@@ -23,10 +23,10 @@ from square.utils.webhooks_helper import verify_signature
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime import Plug, Wire
-from khotan_cli.runtime.webhooks import signatures
-from khotan_cli.runtime.webhooks.identify import events_of
+from khotan_cli.runtime.webhooks.inbound.identify import events_of
 from khotan_cli.runtime.webhooks.request import Headers, Refused, WebhookRequest
-from khotan_cli.runtime.webhooks.schemes import Scheme
+from khotan_cli.runtime.webhooks.verify import signatures
+from khotan_cli.runtime.webhooks.verify.schemes import Scheme
 
 URL = "https://hooks.example.test/in?shop=7"
 BODIES = [

@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime import Plug, Retry, Wire
-from khotan_cli.runtime.webhooks import signatures
-from khotan_cli.runtime.webhooks.handlers import DEFAULT_RETRY, span_of
-from khotan_cli.runtime.webhooks.identify import events_of
+from khotan_cli.runtime.webhooks.handler import DEFAULT_RETRY, span_of
+from khotan_cli.runtime.webhooks.inbound.identify import events_of
 from khotan_cli.runtime.webhooks.request import Headers, Refused, WebhookRequest
-from khotan_cli.runtime.webhooks.schemes import Scheme
+from khotan_cli.runtime.webhooks.verify import signatures
+from khotan_cli.runtime.webhooks.verify.schemes import Scheme
 
 URL = "https://hooks.example.test/in?a=b%2Fc"
 ADYEN_KEY = "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056"

@@ -4,8 +4,8 @@ from typing import Any
 
 from alembic import context
 
+from khotan_cli.runtime.database.tables import metadata
 from khotan_cli.runtime.store.migrate import VERSION_TABLE, is_ours
-from khotan_cli.runtime.store.tables import metadata
 
 _common: dict[str, Any] = {
     "target_metadata": metadata,

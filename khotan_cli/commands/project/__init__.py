@@ -1,0 +1,1 @@
+"""Commands of a project as a whole: init, migrate, doctor, dev, worker, demo."""

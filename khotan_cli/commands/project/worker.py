@@ -1,0 +1,97 @@
+"""`khotan worker`: runs flows, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from khotan_cli.console import console
+from khotan_cli.errors import KhotanError
+from khotan_cli.options import options
+from khotan_cli.runtime import event_loop
+
+
+def worker(
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Runs at a time.", show_default="KHOTAN_CONCURRENCY, or 8")
+    ] = None,
+    grace: Annotated[
+        float, typer.Option(min=0, help="On a stop: seconds to let runs end; the rest is resumed.")
+    ] = 10.0,
+) -> None:
+    """Run flows and their schedules until stopped (SIGTERM, Ctrl-C). On PostgreSQL any number of workers share the work."""
+    if concurrency is not None:
+        os.environ["KHOTAN_CONCURRENCY"] = str(concurrency)
+    settings = options.settings().for_worker()
+    from khotan_cli.in_process import load_khotan
+    from khotan_cli.runtime.redact import mask_stream
+
+    mask_stream("stderr")
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("khotan").setLevel(logging.INFO)
+    khotan = load_khotan(settings)
+    _tune()
+    event_loop.run(_work(khotan, grace))
+
+
+def _tune() -> None:
+    """Fit this process, which is all khotan's, to many short-lived records and several threads: bench/flows.py."""
+    import gc
+
+    # What is loaded stays: collections need not walk it. A page of 1,000 records is no reason to collect.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    # A run must not wait 5 ms for the thread that looks for work.
+    sys.setswitchinterval(0.0005)
+
+
+async def _work(khotan: Any, grace: float) -> None:
+    from khotan_cli.runtime.redact import mask_stream
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    _stop_on_signals(loop, stop)
+    services = khotan.services
+    async with khotan:
+        await services.database.check_migrated()
+        if not services.has_work:
+            raise KhotanError(
+                "There is no flow to run, and no wire",
+                code="unknown_flow",
+                hint="Write one.",
+                next=["khotan add inflow"],
+            )
+        if not await services.start_engine():
+            raise KhotanError(
+                "Another process runs the flows and handlers of this SQLite database",
+                code="engine_busy",
+                hint="Stop it, or use PostgreSQL, where any number of workers share the work.",
+            )
+        flows, handlers = list(services.registry.flows), sorted(services.webhooks.handlers)
+        concurrency = services.settings.concurrency
+        document = {"ok": True, "flows": flows, "handlers": handlers, "concurrency": concurrency}
+        console.result(document, lambda: console.success(f"Running {', '.join([*flows, *handlers])}. Ctrl-C stops."))
+        mask_stream("stdout")  # from here on only the user's code writes there
+        await stop.wait()
+        console.note("Stopping …")
+        await services.engine.stop(grace=grace)
+
+
+def _stop_on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """Set the event on SIGINT and SIGTERM. Event loops on Windows accept no signal handlers: Python's own serve there."""
+
+    def told(number: int, frame: object) -> None:
+        loop.call_soon_threadsafe(stop.set)
+
+    for name in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(name, stop.set)
+        except NotImplementedError:
+            signal.signal(name, told)

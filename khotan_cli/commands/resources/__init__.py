@@ -1,0 +1,1 @@
+"""`khotan mappings` and `khotan caches`."""

@@ -1,0 +1,1 @@
+"""`khotan vars` and `khotan wire vars`."""

@@ -1,0 +1,1 @@
+"""`khotan wire`."""

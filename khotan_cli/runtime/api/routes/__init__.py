@@ -1,0 +1,1 @@
+"""The operations of the management API, one module per noun, and the endpoint of webhooks."""

@@ -1,0 +1,43 @@
+"""GET, POST /cron: a platform's own cron starts what is due."""
+
+from __future__ import annotations
+
+import hmac
+
+from khotan_cli.errors import ConfigError, Unauthorized
+from khotan_cli.runtime.api.access import CurrentServices
+from khotan_cli.runtime.api.calls import Call
+from khotan_cli.runtime.api.models.flows import CronDone, DueRun
+from khotan_cli.runtime.api.operations import Router
+from khotan_cli.runtime.services import Services
+
+router = Router(tags=["cron"], guarded=False)
+
+
+@router.get("/cron", operation_id="cron_get")
+@router.post("/cron", operation_id="cron_post")
+async def cron(call: Call, services: CurrentServices) -> CronDone:
+    """Start every due run, once however many ask; of several missed times of a variant the last.
+
+    Asks for `Authorization: Bearer CRON_SECRET` (vercel.com/docs/cron-jobs/manage-cron-jobs), and not for `authorize`.
+    """
+    _check(call, services)
+    started = await services.dispatcher.dispatch_due()
+    return CronDone(
+        started=[DueRun(id=run.run_id, flow=run.flow, variant=run.variant, due_at=run.due_at) for run in started]
+    )
+
+
+def _check(call: Call, services: Services) -> None:
+    if call.local:
+        return
+    secret = services.settings.cron_secret.get_secret_value()
+    if not secret:
+        raise ConfigError(
+            "CRON_SECRET is not set: /cron is closed",
+            code="cron_not_configured",
+            hint="Set it here, and let the platform send it: Authorization: Bearer …",
+        )
+    scheme, _, given = call.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), secret.encode()):
+        raise Unauthorized("The cron secret is missing or wrong", hint="Send Authorization: Bearer CRON_SECRET.")

@@ -1,0 +1,1 @@
+"""Bulk writes: how do rows get into the user's own tables?"""

@@ -1,0 +1,125 @@
+"""Places of a JSON document: paths collapsed over items, and what was seen there."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from khotan_cli.runtime.contract.scalars import Grade, Issue, kind_of
+
+NOTHING = object()
+"""Example of what is absent."""
+MAX_VALUES = 3
+_PLAIN = re.compile(r"[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_\u0080-\U0010ffff]*")
+_ESCAPES = {"\\": "\\\\", "'": "\\'", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_STEP = re.compile(r"\['(?:\\.|[^'\\])*'\]|\[[^\]]*\]|\.[^.\[]+")
+
+
+def child(path: str, key: str | int) -> str:
+    """JSONPath of a member or an item (RFC 9535 2.3.1, 2.5.1)."""
+    if isinstance(key, int):
+        return f"{path}[{key}]"
+    if _PLAIN.fullmatch(key):
+        return f"{path}.{key}"
+    escaped = "".join(_ESCAPES.get(c) or (c if c >= " " else f"\\u{ord(c):04x}") for c in key)
+    return f"{path}['{escaped}']"
+
+
+@dataclass(slots=True)
+class Fault:
+    """One kind of difference at a place: how often, in values of which JSON types, and one example."""
+
+    grade: Grade
+    count: int = 0
+    kinds: Counter[str] = field(default_factory=Counter[str])
+    example: Any = NOTHING
+    rules: list[str] = field(default_factory=list[str])
+    """The broken rules in words; empty where the declared type says it all."""
+    values: list[Any] = field(default_factory=list[Any])
+    """A few of the values, where which they are says more than their type."""
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """What was seen at one path of one declared type.
+
+    `around`: values that could have been there (objects with that field, items); `present`: that were.
+    """
+
+    path: str
+    expected: str
+    declared: bool = True
+    required: bool = False
+    secret: bool = False
+    hides: bool = False
+    """Whether everything below is secret too."""
+    around: int = 0
+    present: int = 0
+    nulls: int = 0
+    nullable: bool = False
+    unseen: str = ""
+    """What could not be checked because the array or map was always empty."""
+    filled: bool = False
+    faults: dict[Issue, Fault] = field(default_factory=dict[Issue, Fault])
+    children: dict[Any, Place] = field(default_factory=dict[Any, "Place"])
+    extras: int = 0
+    accepts_any: int = 0
+    """Values of a type that declares nothing (`Any`)."""
+    unjudged: int = 0
+    """Values that the declared type does not judge, and in `why`: the reason."""
+    why: str = ""
+    parent: Place | None = None
+    """The object around it, where that says how many there could have been."""
+
+    def leave_open(self, why: str) -> None:
+        """Note a value of a declared shape that nothing judges."""
+        self.unjudged += 1
+        self.why = why
+
+    def blame(self, issue: Issue, grade: Grade, value: Any, rule: str = "") -> None:
+        fault = self.faults.get(issue)
+        if fault is None:
+            fault = self.faults[issue] = Fault(grade)
+        fault.count += 1
+        if value is not NOTHING:
+            fault.kinds[kind_of(value)] += 1
+        if issue == "enum" and len(fault.values) < MAX_VALUES and value not in fault.values:
+            fault.values.append(value)
+        if fault.count == 1 or (grade == "breaking" and fault.grade != "breaking"):
+            fault.grade, fault.example = grade, value
+        if rule and rule not in fault.rules and len(fault.rules) < MAX_VALUES:
+            fault.rules.append(rule)
+
+    def every(self) -> Iterator[Place]:
+        """This place and all below."""
+        waiting: list[Place] = [self]
+        while waiting:
+            place = waiting.pop()
+            yield place
+            waiting.extend(place.children.values())
+
+
+@lru_cache(maxsize=8192)
+def _steps(path: str) -> tuple[str, ...]:
+    return tuple(_STEP.findall(path))
+
+
+def related(path: str, other: str) -> bool:
+    """Whether one collapsed path is the other's, or leads to it; a wildcard stands for any key or index."""
+    return all(
+        a == b or "*" in (a.strip(".[]"), b.strip(".[]")) for a, b in zip(_steps(path), _steps(other), strict=False)
+    )
+
+
+def same(path: str, other: str) -> bool:
+    """Whether two collapsed paths are of one place; a wildcard stands for any key or index."""
+    return len(_steps(path)) == len(_steps(other)) and related(path, other)
+
+
+def below(path: str, other: str) -> bool:
+    """Whether a collapsed path is the other's, or leads on from it."""
+    return len(_steps(path)) >= len(_steps(other)) and related(path, other)

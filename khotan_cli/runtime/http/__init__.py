@@ -1,0 +1,1 @@
+"""HTTP: how is one request sent, and what came back? No database, no plug."""

@@ -1,0 +1,70 @@
+"""Tokens, and where a plug keeps them in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from khotan_cli.runtime.http.known_secrets import known
+
+_LEEWAY = 30.0
+"""Seconds before its end at which a token is renewed; a tenth of its life where that is shorter."""
+
+_REMEMBERED = 200
+"""Tokens that are masked although they were replaced: a service may still show them."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """An access token. Times are seconds since the epoch; expires_at None: it lasts until it is refused."""
+
+    access_token: str
+    expires_at: float | None = None
+    issued_at: float = 0.0
+    refresh_token: str | None = None
+
+    def fresh(self, now: float) -> bool:
+        """Whether it can still be used for a request that starts now."""
+        if self.expires_at is None:
+            return True
+        leeway = min(_LEEWAY, max(0.0, self.expires_at - self.issued_at) / 10)
+        return now < self.expires_at - leeway
+
+    def __repr__(self) -> str:
+        return f"Token(expires_at={self.expires_at!r})"
+
+
+class TokenCache:
+    """Tokens of one plug in memory, in front of the store that processes share."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[str, Token] = {}
+        self._seen: dict[str, None] = {}
+
+    def get(self, key: str) -> Token | None:
+        return self._tokens.get(key)
+
+    def put(self, key: str, token: Token) -> None:
+        self._tokens[key] = token
+        self.remember(token.access_token, token.refresh_token)
+
+    def drop(self, key: str) -> None:
+        """Forget one token. It is still masked."""
+        self._tokens.pop(key, None)
+
+    def forget(self) -> None:
+        """Forget every token. They are still masked."""
+        self._tokens.clear()
+
+    def remember(self, *secrets: str | None) -> None:
+        """Mask these texts from now on. The oldest of more than 200 are no longer remembered."""
+        known.add(secrets)
+        for text in filter(None, secrets):
+            self._seen.pop(text, None)
+            self._seen[text] = None
+        while len(self._seen) > _REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+
+    def secrets(self) -> list[str]:
+        """Every token known, and those that were replaced lately: all are masked."""
+        current = [text for t in self._tokens.values() for text in (t.access_token, t.refresh_token) if text]
+        return list(dict.fromkeys([*current, *self._seen]))

@@ -1,0 +1,1 @@
+"""Paging: where is the next page? Sans-IO."""

@@ -1,1 +1,0 @@
-"""Resources with their mappings, and caches: what flows keep about records besides the records."""

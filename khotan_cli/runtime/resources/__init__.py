@@ -1,0 +1,1 @@
+"""Resources with their mappings, and caches: what flows and handlers share."""

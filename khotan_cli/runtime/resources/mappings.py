@@ -1,0 +1,134 @@
+"""Resources: entities that several systems know, and the mappings between their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from khotan_cli.errors import ConfigError, UnknownName, UsageError
+from khotan_cli.runtime.http.dry_run import noted
+from khotan_cli.runtime.http.json_path import dig
+from khotan_cli.runtime.store.canonical_key import Key, encode_key
+from khotan_cli.runtime.store.mappings import MappingChanges, MappingCounts, MappingEntry, MappingStore
+
+
+class Resource:
+    """An entity that several systems know.
+
+        products = Resource("products", connect_field="sku", plugs={"shopify": "id", "cin7": "id"})
+
+    connect_field: where the canonical key is in a record, a field (dotted path) or several. plugs: for each plug by name
+    the field of its records that holds its id. Raises ConfigError for a declaration that cannot hold.
+    """
+
+    def __init__(self, name: str, *, connect_field: str | Sequence[str], plugs: Mapping[str, str]) -> None:
+        fields = (connect_field,) if isinstance(connect_field, str) else tuple(connect_field)
+        if not name or not name.replace("-", "_").isidentifier():
+            raise ConfigError(f"{name!r} is no name for a resource", hint='Like Resource("products", …).')
+        if not fields or not all(fields) or len(set(fields)) != len(fields):
+            raise ConfigError(f"Resource {name!r} needs a connect_field, or several different ones")
+        if not plugs or not all(plugs) or not all(plugs.values()):
+            raise ConfigError(
+                f"Resource {name!r} names no plugs, or one without its id's field", hint='plugs={"shop": "id"}'
+            )
+        self.name, self.connect_field, self.plugs = name, fields, dict(plugs)
+
+    def key_of(self, record: Mapping[str, Any]) -> str | None:
+        """The canonical key of a record; None where a part of it is absent, null or empty."""
+        parts = self.parts_of(record)
+        return None if parts is None else encode_key(parts)
+
+    def parts_of(self, record: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """The parts of a record's key; None where one is absent, null or empty."""
+        parts = tuple(dig(record, field) for field in self.connect_field)
+        return None if any(part is None or part == "" for part in parts) else parts
+
+    def ref_of(self, plug: str, record: Mapping[str, Any]) -> str | None:
+        """The id that a plug's record has; None where it is absent."""
+        found = dig(record, self.plugs[self.check_plug(plug)])
+        return None if found is None or found == "" else str(found)
+
+    def check_plug(self, plug: str) -> str:
+        """Raises UnknownName for a plug that does not know the resource."""
+        if plug not in self.plugs:
+            raise UnknownName("plug", plug, self.plugs, where=f"resource {self.name!r}")
+        return plug
+
+    def check_key(self, key: Key) -> str:
+        """The canonical text of a key. Raises UsageError for one with too many or too few parts."""
+        parts = 1 if isinstance(key, (str, int)) else len(key)
+        if parts != len(self.connect_field):
+            raise UsageError(
+                f"A key of {self.name!r} has {len(self.connect_field)} parts ({', '.join(self.connect_field)}), not {parts}",
+                hint="Give them in that order.",
+            )
+        return encode_key(key)
+
+    def __repr__(self) -> str:
+        return f"Resource({self.name!r})"
+
+
+class Mappings:
+    """The mappings of one resource: `ctx.mapping("products")`, `khotan.mapping("products")`.
+
+    Inside `async with ctx.session()` they are read and written in that session. In a dry run nothing is written.
+    """
+
+    def __init__(self, resource: Resource, store: MappingStore) -> None:
+        self.resource, self._store, self._table = resource, store, f"mappings of {resource.name}"
+
+    async def upsert(self, key: Key, *, replace: bool = False, **refs: str | int) -> MappingEntry | None:
+        """Tie ids to a key: `upsert("SKU-1", shopify="gid://1")`; other plugs' ids stay, unless `replace`.
+
+        Raises MappingConflict where an id belongs to another key; UnknownName for a plug that the resource does not name.
+        """
+        await self.upsert_many([(key, refs)], replace=replace)
+        return await self.lookup(key)
+
+    async def upsert_many(
+        self, items: Iterable[tuple[Key, Mapping[str, str | int]]], *, replace: bool = False
+    ) -> MappingCounts:
+        """The same for many, all or none. A key that comes twice gets the ids of both."""
+        wanted: dict[str, dict[str, str]] = {}
+        for key, refs in items:
+            mine = wanted.setdefault(self.resource.check_key(key), {})
+            mine |= {self.resource.check_plug(plug): _ref(plug, ref) for plug, ref in refs.items()}
+        changes = MappingChanges(self.resource.name, wanted, replace=replace)
+        counts = await self._store.upsert(changes)  # in a dry run undone, see joining.py
+        noted(self._table, counts._asdict())
+        return counts
+
+    async def lookup(self, key: Key) -> MappingEntry | None:
+        text = self.resource.check_key(key)
+        return (await self._store.by_keys(self.resource.name, [text])).get(text)
+
+    async def lookup_many(self, keys: Iterable[Key]) -> dict[tuple[str, ...], MappingEntry]:
+        """Those that are there, by the parts of their key."""
+        texts = [self.resource.check_key(key) for key in keys]
+        return {entry.key: entry for entry in (await self._store.by_keys(self.resource.name, texts)).values()}
+
+    async def lookup_ref(self, plug: str, ref: str | int) -> MappingEntry | None:
+        return (await self.lookup_refs(plug, [ref])).get(str(ref))
+
+    async def lookup_refs(self, plug: str, refs: Iterable[str | int]) -> dict[str, MappingEntry]:
+        """Those that are there, by the plug's id."""
+        self.resource.check_plug(plug)
+        return await self._store.by_refs(self.resource.name, plug, [str(ref) for ref in refs])
+
+    async def delete(self, key: Key) -> bool:
+        """Remove a mapping; False where there is none."""
+        text = self.resource.check_key(key)
+        found = (await self._store.by_keys(self.resource.name, [text])).get(text)
+        if found is None:
+            return False
+        return noted(self._table, {"deleted": 1}, [found.key]) or await self._store.delete(found.id)
+
+    async def search(self, text: str = "", *, limit: int = 100, offset: int = 0) -> tuple[list[MappingEntry], int]:
+        """Mappings whose key or one of whose ids holds the text, in the order of keys, and how many there are in all."""
+        return await self._store.search(self.resource.name, text, limit=limit, offset=offset)
+
+
+def _ref(plug: str, ref: object) -> str:
+    if isinstance(ref, bool) or not isinstance(ref, (str, int)) or ref == "":
+        raise UsageError(f"The id of {plug!r} is neither a text nor a whole number", hint="Give the id as it is.")
+    return str(ref)

@@ -1,0 +1,138 @@
+"""Rate buckets in the database, shared by every process that uses it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from sqlalchemy import ColumnElement, case, delete, func, or_, select, update
+
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.database.locks import LEASE_SECONDS, lease
+from khotan_cli.runtime.database.tables import RATES
+from khotan_cli.runtime.http.rate_limit import MAX_HOLD_SECONDS, ProcessRateStore
+
+_HELD_TTL = 1.0
+"""Seconds for which the answer to "is this account held?" is used again, so that a plug without a rate limit does
+not ask the database for each request."""
+_FORGET_SECONDS = 24 * 3600.0
+"""Buckets that were not used for so long are empty; their rows go."""
+
+
+class DatabaseRateStore:
+    """RateStore over the table khotan_rates: one reservation is one statement. Keys name no credential in clear.
+
+    Times are those of `Database.now`. A place that was reserved and then not used (a cancelled call) stays taken.
+    """
+
+    def __init__(self, database: Database, *, lease_seconds: float = LEASE_SECONDS) -> None:
+        self._database = database
+        self._lease_seconds = lease_seconds
+        self._local = ProcessRateStore()
+        self._held: dict[str, tuple[float, float, float]] = {}
+        self._tidied = False
+
+    async def reserve(self, key: str, interval: float, burst: int) -> float:
+        """Seconds to wait for the place that was taken; see RateStore."""
+        now = self._database.now()
+        # A hold moves the bucket's clock: those who wait behind it come out evenly spaced, not all at once.
+        held = self._database.smallest(RATES.c.held_until, now + MAX_HOLD_SECONDS)
+        # A hold that an older version stored may be decades long, and the places behind it too: it is cut to size here.
+        booked = case((RATES.c.held_until > now + MAX_HOLD_SECONDS, now), else_=RATES.c.arrival_at)
+        arrival = self._database.largest(booked, held, now) + interval
+        statement = (
+            self._database.insert(RATES)
+            .values(key=key, arrival_at=now + interval, held_until=0.0)
+            .on_conflict_do_update(index_elements=["key"], set_={"arrival_at": arrival, "held_until": held})
+            .returning(RATES.c.arrival_at, RATES.c.held_until, now)
+        )
+        async with self._database.session() as session:
+            arrives, held_until, at = (await session.execute(statement)).one()
+        await self._tidy()
+        start = max(at, min(held_until, at + MAX_HOLD_SECONDS))
+        return float(max(0.0, arrives - burst * interval - start) + (start - at))
+
+    async def hold(self, key: str, seconds: float) -> None:
+        now = self._database.now()
+        seconds = min(seconds, MAX_HOLD_SECONDS)
+        until = self._database.largest(RATES.c.held_until, now + seconds)
+        statement = (
+            self._database.insert(RATES)
+            .values(key=key, arrival_at=0.0, held_until=now + seconds)
+            .on_conflict_do_update(index_elements=["key"], set_={"held_until": until})
+            .returning(RATES.c.held_until - now)
+        )
+        async with self._database.session() as session:
+            left = (await session.execute(statement)).scalar_one()
+        self._remember(key, left, time.monotonic())
+
+    async def holds(self, plug: str) -> float:
+        """Seconds of the longest hold on any account of a plug; see RateStore."""
+        statement = select(func.max(RATES.c.held_until) - self._database.now()).where(_of(plug))
+        async with self._database.session() as session:
+            return max(0.0, (await session.execute(statement)).scalar() or 0.0)
+
+    async def paused(self) -> dict[str, float]:
+        """Seconds of the longest hold by plug, of every plug that is held."""
+        left = func.max(RATES.c.held_until) - self._database.now()
+        statement = select(RATES.c.key, left).where(RATES.c.held_until > self._database.now()).group_by(RATES.c.key)
+        found: dict[str, float] = {}
+        async with self._database.session() as session:
+            for key, seconds in await session.execute(statement):
+                plug = key.partition(":")[0]
+                found[plug] = max(found.get(plug, 0.0), seconds)
+        return found
+
+    async def release(self, plug: str) -> int:
+        """Lift the holds on a plug; other processes know of it after at most a second. See RateStore."""
+        now = self._database.now()
+        statement = update(RATES).where(_of(plug), RATES.c.held_until > now).values(held_until=0.0, arrival_at=0.0)
+        async with self._database.session() as session:
+            released = (await session.execute(statement.returning(RATES.c.key))).scalars().all()
+        for key in released:
+            self._held.pop(key, None)
+        return len(released)
+
+    async def held(self, key: str) -> float:
+        """Seconds that the key is still held; another process's hold is known here after at most a second."""
+        fresh_until, until, _ = self._held.get(key, (0.0, 0.0, 0.0))
+        if time.monotonic() >= fresh_until:
+            asked_at = time.monotonic()
+            statement = select(RATES.c.held_until - self._database.now()).where(RATES.c.key == key)
+            async with self._database.session() as session:
+                left = (await session.execute(statement)).scalar() or 0.0
+            until = self._remember(key, left, asked_at)
+        return max(0.0, until - time.monotonic())
+
+    def _remember(self, key: str, seconds: float, asked_at: float) -> float:
+        now = time.monotonic()
+        _, until, set_at = self._held.get(key, (0.0, 0.0, 0.0))
+        # An answer that was on its way while this process set a hold does not undo it; a later one can, when it was lifted.
+        until = max(until, now + seconds) if set_at > asked_at else now + min(seconds, MAX_HOLD_SECONDS)
+        self._held[key] = (now + _HELD_TTL, until, now)
+        return until
+
+    async def _tidy(self) -> None:
+        if self._tidied:
+            return
+        self._tidied = True
+        before = self._database.now() - _FORGET_SECONDS
+        async with self._database.session() as session:
+            await session.execute(delete(RATES).where(RATES.c.arrival_at < before, RATES.c.held_until < before))
+
+    def slot(self, key: str, limit: int) -> AbstractAsyncContextManager[None]:
+        """One of `limit` places among all processes; in this process in order of arrival."""
+        return self._slot(key, limit)
+
+    @asynccontextmanager
+    async def _slot(self, key: str, limit: int) -> AsyncIterator[None]:
+        names = [f"slot:{key}:{number}" for number in range(limit)]
+        # In line within the process first: only as many ask the database as could be let through.
+        async with self._local.slot(key, limit), lease(self._database, names, seconds=self._lease_seconds):
+            yield
+
+
+def _of(plug: str) -> ColumnElement[bool]:
+    """The rows of a plug's accounts: its name, or its name and a digest. A plug's name is an identifier."""
+    return or_(RATES.c.key == plug, RATES.c.key.startswith(f"{plug}:", autoescape=True))

@@ -1,0 +1,1 @@
+"""Transfer: how do records move? `ctx.sync` and `ctx.push`."""

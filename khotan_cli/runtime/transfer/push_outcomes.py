@@ -1,0 +1,97 @@
+"""What became of the records of a pushed page: stored as it becomes known, so that a resumed run sends nothing again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from khotan_cli.errors import KhotanError
+from khotan_cli.runtime.runs.steps import Recorder
+from khotan_cli.runtime.store.runs import Reject
+from khotan_cli.runtime.transfer.sent_state import Destination, Sent
+
+
+class Ledger:
+    """`counts`: of what is stored, by execution before a crash and by this one: created, updated, failed, deleted."""
+
+    def __init__(self, recorder: Recorder, destination: Destination, page: str) -> None:
+        self._recorder, self._destination, self._page = recorder, destination, page
+        self._noted = recorder.texts(page)
+        self.counts: Counter[str] = Counter()
+        self._done: list[Sent] = []
+        self._failed: list[tuple[str, Reject]] = []
+        self._deleted: list[str] = []
+        self._storing = asyncio.Lock()
+
+    def sent(self, sent: Sent) -> None:
+        """The service took a record."""
+        self._done.append(sent)
+
+    def failed(self, key: str, reason: str, record: object) -> None:
+        """The service refused a record."""
+        self._failed.append((key, Reject(self._page, reason, record)))
+
+    def deleted(self, key: str) -> None:
+        """The service has the record no more."""
+        self._deleted.append(key)
+
+    async def earlier(self, session: AsyncSession) -> set[str]:
+        """Keys of the records whose outcome an execution before a crash stored; they count for the page."""
+        keys: set[str] = set()
+        for noted in await self._noted.all(session):
+            outcome, _, key = noted.partition(" ")
+            self.counts[outcome] += 1
+            keys.add(key)
+        return keys
+
+    async def store(self) -> None:
+        """Store what is known by now; those who wait meanwhile store theirs together."""
+        async with self._storing:
+            done, failed, deleted = self._done, self._failed, self._deleted
+            self._done, self._failed, self._deleted = [], [], []
+            try:
+                await self._store(done, failed, deleted)
+            except KhotanError as exc:
+                if exc.code != "mapping_conflict":
+                    raise
+                # One of them: which, is found one by one.
+                for one in done:
+                    await self._store_one(one)
+                await self._store([], failed)
+
+    async def clear(self, session: AsyncSession) -> None:
+        """Forget the single records: the page's step says what became of them."""
+        await self._noted.clear(session)
+
+    async def _store_one(self, sent: Sent) -> None:
+        try:
+            await self._store([sent], [])
+        except KhotanError as exc:
+            if exc.code != "mapping_conflict":
+                raise
+            reject = Reject(self._page, exc.message, {"key": sent.key, "ref": sent.ref})
+            await self._store([], [(sent.key, reject)])
+
+    async def _store(
+        self, done: Sequence[Sent], failed: Sequence[tuple[str, Reject]], deleted: Sequence[str] = ()
+    ) -> None:
+        noted = [f"{'updated' if sent.changed else 'created'} {sent.key}" for sent in done]
+        noted += [f"failed {key}" for key, _ in failed] + [f"deleted {key}" for key in deleted]
+        if not noted:
+            return
+
+        async def work(session: AsyncSession) -> None:
+            await self._noted.note(session, noted)
+            await self._destination.keep(session, done)
+            await self._destination.forget(session, deleted)
+            await self._recorder.store.reject(session, self._recorder.run_id, [reject for _, reject in failed])
+
+        async def done_before(session: AsyncSession) -> bool:
+            return bool(await self._noted.known(session, noted[:1]))
+
+        counts = Counter(key.partition(" ")[0] for key in noted)
+        await self._recorder.add(counts, work, done_before)
+        self.counts.update(counts)

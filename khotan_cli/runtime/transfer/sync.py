@@ -1,0 +1,341 @@
+"""`ctx.sync`: pages of an endpoint into a table, each page one durable step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from khotan_cli.errors import ConfigError
+from khotan_cli.runtime.bulk.row_plan import Upserted
+from khotan_cli.runtime.bulk.table_schema import check_key
+from khotan_cli.runtime.bulk.upsert import Unset
+from khotan_cli.runtime.database.errors import explain
+from khotan_cli.runtime.database.types import utc_now
+from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
+from khotan_cli.runtime.plugs.page_iterator import Fetched, PageWalk, Position
+from khotan_cli.runtime.runs.definition import Flow
+from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.steps import Finished, Outcome, Recorder
+from khotan_cli.runtime.runs.user_code import contained
+from khotan_cli.runtime.store.runs import Reject
+from khotan_cli.runtime.transfer.deferred import Deferred, points_at_itself
+from khotan_cli.runtime.transfer.deletion import DeleteOptions, Deletion
+from khotan_cli.runtime.transfer.gc_pause import uncollected
+from khotan_cli.runtime.transfer.mapping_writer import RefWriter
+from khotan_cli.runtime.transfer.records import PageReader, of_record, reason_of, shown, without_secrets
+from khotan_cli.runtime.transfer.sync_result import SyncResult, Tally, fingerprint
+from khotan_cli.runtime.transfer.table_batch import Batch, Refusal, Rows
+
+_AHEAD = 1
+"""Pages that wait, ready, for the one that is written; one more is being fetched."""
+_SENT_SECONDS = 0.0003
+"""After which a statement is on its way, and the database busy with it."""
+
+Dedupe = Literal["first", "last"]
+OnInvalid = Literal["fail", "skip"]
+Transform = Callable[[Any], Mapping[str, Any] | BaseModel | None]
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A page on its way into the table."""
+
+    name: str
+    following: Position | None
+    cut: bool
+    items: list[Any]
+    batch: Batch
+    rejects: list[Reject]
+    extracted: int
+    skipped: int
+    keys: int
+    doubt: str
+
+
+class Sync:
+    """One call of `ctx.sync`; see there for the options."""
+
+    def __init__(
+        self,
+        host: Host,
+        flow: Flow,
+        recorder: Recorder,
+        endpoint: BoundEndpoint[Any],
+        *,
+        into: type[Any],
+        key: tuple[str, ...],
+        params: Mapping[str, Any],
+        transform: Transform | None,
+        exclude_on_update: Sequence[str],
+        dedupe: Dedupe,
+        deletion: DeleteOptions,
+        prefetch: bool,
+        on_invalid: OnInvalid,
+        unset: Unset,
+    ) -> None:
+        if not isinstance(endpoint, BoundEndpoint):
+            raise ConfigError("sync needs an endpoint of a plug", hint="ctx.sync(shop.list_products, …)")
+        if dedupe not in ("first", "last") or on_invalid not in ("fail", "skip"):
+            raise ConfigError("sync: dedupe is first or last, on_invalid is fail or skip")
+        if unset not in ("keep", "default"):
+            raise ConfigError(f"sync: unset={unset!r} is neither keep nor default")
+        check_key(into, key)
+        self._host, self._recorder, self._endpoint = host, recorder, endpoint
+        self._into, self._key, self._params = into, key, params
+        self._transform = transform
+        self._dedupe: Dedupe = dedupe
+        self._delete_missing = deletion.enabled
+        self._prefetch, self._on_invalid = prefetch, on_invalid
+        self._walk = PageWalk(endpoint, (), params)
+        deletion.check(params, self._walk.paginator)
+        self._reader = PageReader(self._walk, skip_invalid=on_invalid == "skip")
+        model = None if transform else self._reader.model
+        self._rows = Rows(
+            into, key, model, tuple(exclude_on_update), sqlite=host.database.sqlite, unset=unset, wins=dedupe
+        )
+        self._filter = fingerprint({"params": params, "key": key, "into": self._rows.name})
+        self._refs = RefWriter.of(host, flow, endpoint.plug.name)
+        self.name = recorder.name(f"sync {endpoint.plug.name}.{endpoint.endpoint.name}")
+        self._seen = recorder.seen(self.name, into, key)
+        self._deletion = Deletion(self.name, self._rows.name, recorder, self._seen, deletion, flow.name)
+        self._deferred = Deferred(self.name, self._rows, recorder, skip=on_invalid == "skip")
+        self._defers = deletion.enabled or points_at_itself(into)
+        self._last_page: tuple[Position, list[Any]] | None = None
+        self._free = asyncio.Event()  # for preparing pages: set but for the moments in which the database waits for us
+        self._free.set()
+        self._written: _Ready | None = None
+
+    async def run(self) -> SyncResult:
+        tally = Tally()
+        position = self._resume(tally)
+        if self._remembers and tally.counts.get("extracted") and not await self._keys_are_there():
+            tally.void("the keys that came before are not known any more")
+        if position is not None:
+            await self._recorder.ready()
+            await self._pages(position, tally)
+        if self._delete_missing:
+            tally.counts["deleted"] = await self._deletion.run(tally)
+        if tally.deferred:
+            tally.take_deferred(await self._deferred.run(tally.deferred))
+        return tally.result
+
+    @property
+    def _remembers(self) -> bool:
+        """Whether the keys of a pass are noted."""
+        return self._delete_missing or self._dedupe == "first"
+
+    async def _keys_are_there(self) -> bool:
+        """Whether those of the pages that are done are; a run that completed has forgotten them, and its retry has none."""
+        if self._recorder.finished(self._deletion.name) is not None:
+            return True  # they have served
+        async with self._host.database.session() as session:
+            return await self._seen.any(session)
+
+    def _resume(self, tally: Tally) -> Position | None:
+        """Take what earlier executions did; where to go on, None after the last page."""
+        position: Position | None = self._walk.start
+        while (done := self._recorder.finished(self._page_name(tally.pages))) is not None:
+            tally.take(done)
+            if done.result["filter"] != self._filter:
+                tally.void("its pages were read under different params")
+            position = None if done.result["next"] is None else Position.from_json(done.result["next"])
+            if position is None:
+                return None
+            self._walk.passed(position)
+        return position
+
+    def _page_name(self, index: int) -> str:
+        return f"{self.name} page {index + 1}"
+
+    async def _pages(self, position: Position, tally: Tally) -> None:
+        if not self._prefetch:
+            following: Position | None = position
+            while following is not None:
+                ready = await self._fetch(self._page_name(tally.pages), following, first=following is position)
+                tally.take(await self._page(ready))
+                following = ready.following
+            return
+        # While the database writes a page the next are fetched, validated and put into their form: one thread does this
+        # and drives the database, which would be kept waiting by a page validated between two statements.
+        coming: asyncio.Queue[_Ready | Exception] = asyncio.Queue(maxsize=_AHEAD)
+        fetching = asyncio.create_task(self._fetch_ahead(position, tally.pages, coming))
+        try:
+            while True:
+                ahead = await coming.get()
+                if isinstance(ahead, Exception):
+                    raise ahead
+                tally.take(await self._page(ahead))
+                if ahead.following is None:
+                    return
+                self._written = ahead
+        finally:
+            fetching.cancel()
+            await asyncio.gather(fetching, return_exceptions=True)
+
+    async def _fetch_ahead(self, position: Position, index: int, coming: asyncio.Queue[_Ready | Exception]) -> None:
+        following: Position | None = position
+        try:
+            while following is not None:
+                name = self._page_name(index)
+                with contained(f"Step {name!r}"):
+                    ready = await self._fetch(name, following, first=following is position)
+                await coming.put(ready)
+                index, following = index + 1, ready.following
+        except Exception as exc:
+            await coming.put(exc)
+
+    async def _fetch(self, name: str, position: Position, *, first: bool = False) -> _Ready:
+        if self._walk.paginator.delay and not first:
+            await asyncio.sleep(self._walk.paginator.delay)
+        fetched = await self._walk.fetch(position)
+        doubt = fetched.doubt or await self._moved(position, fetched)
+        while not self._free.is_set():
+            await self._free.wait()
+        with uncollected():
+            ready = self._ready(name, fetched, doubt)
+            del fetched  # with all that is not needed any more, before the collector could walk it
+        return ready
+
+    async def _moved(self, position: Position, fetched: Fetched) -> str:
+        """Why items may have moved between the page before and this one, or "".
+
+        Where positions count records and there is no total to go by, the page before is read again: had the service deleted
+        a record on it or before it, its last item would be another one, and an item would have been passed over.
+        """
+        if not (self._delete_missing and self._walk.paginator.positional):
+            return ""
+        before = self._last_page
+        self._last_page = position, [] if fetched.end else self._walk.paginator.items(fetched.data)[:]
+        if position.index == 0 or position.total is not None:
+            return ""
+        if before is None:
+            return "the run was interrupted between two pages, and the service gives no total to compare"
+        if not await self._walk.is_unmoved(*before):
+            return "the page before changed during the walk, so that items may have moved between pages"
+        return ""
+
+    def _ready(self, name: str, fetched: Fetched, doubt: str) -> _Ready:
+        page = self._reader.read(fetched)
+        rejects = [Reject(name, of_record(reason, raw, self._key), raw) for raw, reason in page.invalid]
+        extracted = len(page.items) + len(rejects)
+        items, left_out = self._transformed(name, page.items, rejects)
+        if self._on_invalid == "skip":
+            items = self._with_key(name, items, rejects)
+        batch = self._rows.batch(items)
+        skipped, keys = left_out + batch.repeated(self._dedupe), len(batch.keys)
+        keep = self._recorder.dry or self._dedupe == "first" or self._on_invalid == "skip" or self._defers
+        batch.prepare(keep_records=keep, keep_keys=self._remembers)
+        for_refs = page.items if self._refs is not None else []
+        return _Ready(name, fetched.following, fetched.cut, for_refs, batch, rejects, extracted, skipped, keys, doubt)
+
+    async def _page(self, ready: _Ready) -> Finished:
+        started, batch = utc_now(), ready.batch
+        following = None
+        if ready.following is not None:
+            following = (await without_secrets(ready.following, self._endpoint.plug)).to_json()
+
+        deferred: list[Refusal] = []
+
+        async def work(session: AsyncSession) -> Outcome:
+            skipped = ready.skipped
+            if self._dedupe == "first":
+                batch.leave_out(await self._seen.met(session, batch.keys))
+                skipped += ready.keys - len(batch.keys)
+            done, refused = await self._write(session, batch)
+            done, refused, deferred[:] = await self._put_off(session, done, refused)
+            keyed = len(refused)
+            if self._remembers:
+                await self._seen.add(session, batch.keys, ready.name)
+            if self._refs is not None:
+                refused += await self._refs.write(session, ready.items, skip=self._on_invalid == "skip")
+            rejects = [*ready.rejects, *[self._reject(ready.name, record, exc) for record, exc in refused]]
+            self._recorder.wrote(self._rows.name, done._asdict(), batch.records)
+            counts = {
+                "extracted": ready.extracted,
+                "created": done.created,
+                "updated": done.updated,
+                "skipped": skipped + done.unchanged,
+                "failed": len(rejects),
+            }
+            if self._transform is not None:
+                counts["transformed"] = done.total
+            result = {"next": following, "filter": self._filter, "unchanged": done.unchanged, "cut": ready.cut}
+            result |= {"doubt": ready.doubt, "keyed": keyed, "deferred": len(deferred)}
+            return Outcome(result, counts, rejects)
+
+        self._free.clear()
+        try:
+            finished = await self._recorder.commit(ready.name, work, started_at=started, relaxed=True)
+            self._deferred.add(deferred)
+            return finished
+        finally:
+            self._free.set()
+
+    async def _write(self, session: AsyncSession, batch: Batch) -> tuple[Upserted, list[Refusal]]:
+        """Write the batch; meanwhile there is time to prepare the next, and to take apart the one before."""
+        await session.connection()
+
+        def meanwhile() -> None:
+            self._free.set()
+            self._written = None
+
+        sent = asyncio.get_running_loop().call_later(_SENT_SECONDS, meanwhile)
+        try:
+            if self._on_invalid == "skip" or self._defers:
+                return await batch.write_accepted(session)
+            return await batch.write(session), []
+        finally:
+            sent.cancel()
+            self._free.clear()
+
+    async def _put_off(
+        self, session: AsyncSession, done: Upserted, refused: list[Refusal]
+    ) -> tuple[Upserted, list[Refusal], list[Refusal]]:
+        """Of the refused records those that other rows stand in the way of, for later. Raises why another one was refused."""
+        deferred: list[Refusal] = []
+        if refused and self._defers:
+            some, refused, deferred = await self._deferred.sort_out(session, refused)
+            done = done.plus(some)
+        if refused and self._on_invalid == "fail":
+            raise refused[0][1]
+        return done, refused, deferred
+
+    def _transformed(self, name: str, items: list[Any], rejects: list[Reject]) -> tuple[list[Any], int]:
+        """What the transform makes of the items, and how many it left out."""
+        if self._transform is None:
+            return items, 0
+        made: list[Any] = []
+        left_out = 0
+        for item in items:
+            try:
+                one = self._transform(item)
+            except Exception as exc:
+                if self._on_invalid == "fail":
+                    raise
+                rejects.append(Reject(name, of_record(reason_of(exc), item, self._key), shown(item)))
+                continue
+            if one is None:
+                left_out += 1
+            else:
+                made.append(one)
+        return made, left_out
+
+    def _with_key(self, name: str, items: list[Any], rejects: list[Reject]) -> list[Any]:
+        """The records that have a key; the others are rejected."""
+        kept: list[Any] = []
+        for item in items:
+            missing = self._rows.missing(item)
+            if missing is None:
+                kept.append(item)
+            else:
+                rejects.append(Reject(name, f"has no {missing!r}, which is part of the key", shown(item)))
+        return kept
+
+    def _reject(self, name: str, record: Any, exc: Exception) -> Reject:
+        message = explain(exc, self._host.database.url).message
+        return Reject(name, of_record(message, record, self._key), shown(record))

@@ -1,0 +1,1 @@
+"""Handling: what is done with an event?"""

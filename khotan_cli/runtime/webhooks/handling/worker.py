@@ -1,0 +1,289 @@
+"""Running handlers: claims waiting runs, executes each in a lane of its own, and tries those that failed again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+import time
+from datetime import timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from khotan_cli.errors import DatabaseBusy, DatabaseUnreachable, KhotanError
+from khotan_cli.runtime import event_loop
+from khotan_cli.runtime.database.database import patience
+from khotan_cli.runtime.database.types import utc_now
+from khotan_cli.runtime.flows.context import FlowContext
+from khotan_cli.runtime.runs.errors import failure_of
+from khotan_cli.runtime.runs.steps import OUTAGE_SECONDS, Outcome, Recorder, patiently
+from khotan_cli.runtime.runs.user_code import contained
+from khotan_cli.runtime.store.events import EventData
+from khotan_cli.runtime.store.runs import Reject, RunCancelled, RunData, RunLost, StepsLost
+from khotan_cli.runtime.transfer.records import reason_of
+from khotan_cli.runtime.webhooks.decoding import Undecodable
+from khotan_cli.runtime.webhooks.endpoint import KeyReused
+from khotan_cli.runtime.webhooks.environment import WebhookHost
+from khotan_cli.runtime.webhooks.event import StoredEvent
+from khotan_cli.runtime.webhooks.handler import SHORTEST_PAUSE, Handler, pause_of
+from khotan_cli.runtime.webhooks.handling.fair_share import chosen, lost
+from khotan_cli.runtime.worker.execution import run_function, tell
+from khotan_cli.runtime.worker.threads import Lanes
+
+POLL_SECONDS = 0.2
+"""How often the queue is looked at where nobody in this process says that there is something in it."""
+_GRACE_SECONDS = 5.0
+_MOST_STARTS = 20
+"""Starts of a run without an end: its handler brings the process down."""
+_ORPHAN_DAYS = 1.0
+"""For how long runs wait for a handler that this app lacks: another version of it, which has it, may be on its way."""
+_ORPHANS_SECONDS = 600.0
+
+_HINTS = {
+    "flow_failed": "Correct the handler's code, then replay the event.",
+    "flow_timeout": "Raise timeout=…, or do less in one try; then replay the event.",
+}
+
+logger = logging.getLogger("khotan.webhooks")
+
+
+class Deliverer:
+    """Part of the engine: runs handlers until it is told to stop, at most `concurrency` at a time."""
+
+    def __init__(self, host: WebhookHost, *, concurrency: int) -> None:
+        self._host, self._concurrency = host, concurrency
+        self._running: dict[asyncio.Task[None], RunData] = {}
+        self._in_doubt = False
+        self._orphans_at = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake: asyncio.Event | None = None
+
+    def wake(self) -> None:
+        """Look at the queue now; from any thread."""
+        loop, wake = self._loop, self._wake
+        if loop is not None and wake is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(wake.set)
+
+    def run(self, worker: str, lanes: Lanes, stopping: threading.Event) -> None:
+        """In a thread of its own."""
+        event_loop.run(self._run(worker, lanes, stopping))
+
+    async def _run(self, worker: str, lanes: Lanes, stopping: threading.Event) -> None:
+        self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
+        try:
+            while not stopping.is_set():
+                more = False
+                try:
+                    await self._settle(worker)
+                    await self._end_orphans()
+                    more = await self._round(worker, lanes)
+                except (DatabaseUnreachable, DatabaseBusy) as exc:
+                    self._in_doubt = True  # what was claimed may be claimed, and its answer lost
+                    logger.warning("Webhooks wait: %s", exc.message)
+                    await asyncio.to_thread(stopping.wait, 1.0)
+                except KhotanError as exc:
+                    self._in_doubt = True
+                    logger.warning("Webhooks wait: %s", exc.message)
+                    await asyncio.to_thread(stopping.wait, 5.0)
+                await self._pause(more)
+        finally:
+            for task in self._running:
+                task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
+            await self._host.host.database.dispose()
+
+    async def _settle(self, worker: str) -> None:
+        """Where the database was away: what is this worker's there, and does not run here, is put back into the queue."""
+        if self._in_doubt:
+            self._in_doubt = False
+            await self._host.deliveries.release(worker, but=[row.id for row in self._running.values()])
+
+    async def _round(self, worker: str, lanes: Lanes) -> bool:
+        """Start what can be started; whether there may be more."""
+        free = self._concurrency - len(self._running)
+        if free <= 0:
+            return False
+        able = await self._able()
+        rows = await self._host.deliveries.claim(
+            worker, able, free, lambda waiting: chosen(waiting, self._running.values(), able, self._concurrency)
+        )
+        events = await self._host.events.many([row.event_id for row in rows]) if rows else {}
+        for row in rows:
+            task = asyncio.create_task(self._deliver(lanes, row, events.get(row.event_id)))
+            self._running[task] = row
+            task.add_done_callback(self._ended)
+        return len(rows) == free
+
+    async def _able(self) -> list[str]:
+        """Names of the handlers that may run now: not disabled, nor of a disabled wire, nor with a disabled plug."""
+        wires, handlers, plugs = await self._host.deliveries.all_off()
+        return [
+            name
+            for name, one in self._host.handlers.items()
+            if name not in handlers and one.wire.id not in wires and not any(plug.name in plugs for plug in one.plugs)
+        ]
+
+    async def _end_orphans(self) -> None:
+        """Now and then: end the runs of handlers that are gone."""
+        if time.monotonic() < self._orphans_at:
+            return
+        before = utc_now() - timedelta(days=_ORPHAN_DAYS)
+        for name in await self._host.deliveries.end_unknown(list(self._host.handlers), before):
+            logger.warning("Events that waited for handler %s have failed: it is not in this app any more", name)
+        self._orphans_at = time.monotonic() + _ORPHANS_SECONDS
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
+        if self._wake is not None:
+            self._wake.set()
+
+    async def _pause(self, more: bool) -> None:
+        assert self._wake is not None
+        if more and len(self._running) < self._concurrency:
+            return
+        try:
+            await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+        except TimeoutError:
+            return
+        self._wake.clear()
+
+    async def _deliver(self, lanes: Lanes, row: RunData, event: EventData | None) -> None:
+        handler = self._host.handlers[row.flow]
+        work = asyncio.ensure_future(lanes.run(lambda: deliver(self._host, handler, row, event)))
+        try:
+            if handler.timeout is None:
+                await work
+                return
+            done, _ = await asyncio.wait({work}, timeout=handler.timeout + _GRACE_SECONDS)
+            if done:
+                work.result()
+                return
+            error = {
+                "error": "flow_timeout",
+                "message": f"Handler {handler.name!r} took longer than {handler.timeout:g} s, and never yielded",
+                "hint": "Something in it blocks its thread: use await, or asyncio.to_thread(…).",
+            }
+            work.cancel()
+            # In a lane: a hook that blocks must not hold up the queue.
+            await lanes.run(lambda: _again_or_never(self._host, handler, row, error))
+        except KhotanError as exc:
+            # The database was away for longer than a run waits for it: it begins again when the database is back.
+            logger.error("Run %s could not be ended: %s", row.id, exc.message)
+            me = asyncio.current_task()
+            assert me is not None
+            self._running.pop(me, None)
+            self._in_doubt = True
+        except asyncio.CancelledError:
+            work.cancel()
+            raise
+
+
+async def deliver(host: WebhookHost, handler: Handler, row: RunData, stored: EventData | None) -> None:
+    """One try of a run. Returns when its end, or its next try, is stored."""
+    with patience(OUTAGE_SECONDS):
+        await _attempt(host, handler, row, stored)
+
+
+async def _attempt(host: WebhookHost, handler: Handler, row: RunData, stored: EventData | None) -> None:
+    base = host.host
+    if stored is None:
+        gone = {"error": "unknown_event", "message": "The event is gone", "hint": "It was past its retention."}
+        await _never(host, handler, row, gone)
+        return
+    if lost(row) >= _MOST_STARTS:
+        await _never(host, handler, row, _of_event(_deadly(handler), row))
+        return
+    recorder = Recorder(base, handler, row.id, row.epoch)
+    try:
+        if row.cancel_requested:
+            raise RunCancelled
+        if row.epoch == 1:
+            await tell(base, handler, row, started=True)
+        else:
+            await recorder.load()
+        ctx = FlowContext(base, handler, recorder, variant="", source=row.source)
+        try:
+            with contained(f"The model of handler {handler.name!r}"):
+                ctx.event = StoredEvent(stored, handler.wire.envelope).event(handler.adapter, ctx, row.failures + 1)
+        except ValidationError as exc:
+            await _invalid(host, handler, recorder, row, reason_of(exc), "Correct the model, then replay the event.")
+            return
+        except Undecodable as exc:
+            hint = "Have the sender correct it, or declare the handler without a model and read event.body."
+            await _invalid(host, handler, recorder, row, str(exc), hint)
+            return
+        message = await run_function(handler, ctx)
+        ended = await patiently(lambda: base.runs.finish(row.id, row.epoch, "completed", message=message))
+    except StepsLost as exc:
+        logger.warning("Run %s is tried again from what is in the database: the server crashed", row.id)
+        await _again_or_never(host, handler, row, await failure_of(exc, base, handler))
+        return
+    except RunLost:
+        logger.info("Run %s is another process's now", row.id)
+        return
+    except RunCancelled:
+        ended = await patiently(lambda: base.runs.finish(row.id, row.epoch, "cancelled"))
+    except Exception as exc:
+        error = await failure_of(exc, base, handler)
+        logger.warning("Handler %s failed: %s", handler.name, error["message"])
+        await _again_or_never(host, handler, row, error, final=isinstance(exc, KeyReused))
+        return
+    if ended is not None:
+        await tell(base, handler, ended, started=False)
+
+
+async def _again_or_never(
+    host: WebhookHost, handler: Handler, row: RunData, error: dict[str, Any], *, final: bool = False
+) -> None:
+    """Have the run tried again, or end it. final: no later try could end otherwise."""
+    failures, retry, error = row.failures + 1, handler.retry, _of_event(error, row)
+    if failures < retry.attempts and not final:
+        pause = pause_of(retry, failures)
+        until = utc_now() + timedelta(seconds=random.uniform(SHORTEST_PAUSE * pause, pause))
+        await patiently(lambda: host.deliveries.postpone(row.id, row.epoch, failures, error, until))
+        return
+    await _never(host, handler, row, error)
+
+
+async def _never(host: WebhookHost, handler: Handler, row: RunData, error: dict[str, Any]) -> None:
+    ended = await patiently(lambda: host.host.runs.finish(row.id, row.epoch, "failed", error=error))
+    if ended is not None:
+        await tell(host.host, handler, ended, started=False)
+
+
+def _of_event(error: dict[str, Any], row: RunData) -> dict[str, Any]:
+    """What is said of a flow that failed, for a handler: its run is not retried, its event is replayed."""
+    hint = error.get("hint", "")
+    if "retry" in hint:
+        hint = _HINTS.get(error["error"], hint)
+    replay = f"khotan wire replay {row.event_id} --handler {row.flow}"
+    return {**error, "hint": hint, "next": [*error.get("next", []), replay]}
+
+
+def _deadly(handler: Handler) -> dict[str, Any]:
+    return {
+        "error": "handler_deadly",
+        "message": f"Handler {handler.name!r} was begun {_MOST_STARTS} times, and brought the process down again and again",
+        "hint": "Find out what ends the process (memory, os._exit, a crash in native code), then replay the event.",
+    }
+
+
+async def _invalid(host: WebhookHost, handler: Handler, recorder: Recorder, row: RunData, why: str, hint: str) -> None:
+    """Keep an event that is not what its handler declares: marked, counted, and to be replayed when it is put right."""
+    reason = (await recorder.secrets.masker()).text(why)
+    rejects = [Reject("validate", reason, {"event": str(row.event_id)})]
+
+    async def note(_: Any) -> Outcome:
+        return Outcome(None, {"failed": 1}, rejects)
+
+    if recorder.finished("validate") is None:
+        await recorder.commit("validate", note)
+    error = {
+        "error": "event_invalid",
+        "message": f"The event is not what {handler.function_name} declares: {reason}",
+        "hint": hint,
+        "next": [f"khotan wire replay {row.event_id}"],
+    }
+    await _never(host, handler, row, error)

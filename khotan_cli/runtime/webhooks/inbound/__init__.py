@@ -1,0 +1,1 @@
+"""Inbound: is an event kept?"""

@@ -1,0 +1,186 @@
+"""Signatures that are not a keyed hash in a header: inside the body, one per item; and plain hashes of secret and request."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets as random_secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from khotan_cli.errors import ConfigError
+from khotan_cli.runtime.http.json_path import dig
+from khotan_cli.runtime.http.variables import Var
+from khotan_cli.runtime.webhooks.items import EACH, check_items
+from khotan_cli.runtime.webhooks.request import Refused, WebhookRequest
+from khotan_cli.runtime.webhooks.verify.challenges import Challenge
+from khotan_cli.runtime.webhooks.verify.checks import Encoding, SecretEncoding, decoded_secret, required, usable
+from khotan_cli.runtime.webhooks.verify.locator import Rule
+from khotan_cli.runtime.webhooks.verify.signed_content import Content, after_prefix, template
+
+
+@dataclass(frozen=True)
+class BodyHmac:
+    """A keyed hash inside the JSON body, over some of its fields. See `signatures.body_hmac` for the options."""
+
+    name: str
+    fields: tuple[str, ...]
+    signature: str
+    items: str = ""
+    separator: str = ":"
+    algorithm: str = "sha256"
+    encoding: Encoding = "base64"
+    secret_encoding: SecretEncoding = "utf-8"
+    secret_prefix: str = ""
+    secret: Var | None = None
+    event_id: Rule | None = None
+    event_type: Rule | None = None
+    envelope: str | None = None
+    challenge: Challenge | None = None
+
+    def __post_init__(self) -> None:
+        check_algorithm(self.algorithm)
+        check_items(self.items)
+        if not self.fields or not self.signature:
+            raise ConfigError(
+                f"{self.name} needs fields=… and signature=…", hint="Both are dotted paths in the JSON body."
+            )
+
+    def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
+        try:
+            document = json.loads(request.content, parse_int=str, parse_float=str)  # numbers as they are written
+        except (ValueError, RecursionError):
+            raise Refused("the body is not JSON, so it holds no signature") from None
+        found = self._items(document)
+        if not found:
+            raise Refused(f"the body has no items at {self.items}")
+        keys = usable(self.name, secrets, lambda one: decoded_secret(one, self.secret_encoding, self.secret_prefix))
+        for number, item in enumerate(found, 1):
+            given = dig(item, self.signature)
+            if not isinstance(given, str) or not given:
+                raise Refused(f"item {number} has no signature at {self.signature}")
+            if self.encoding == "hex":
+                given = given.lower()
+            matched = False
+            for key in keys:
+                matched |= hmac.compare_digest(self._made(key, item), given.encode("utf-8", "replace"))
+            if not matched:
+                raise Refused(
+                    f"the signature of item {number} does not match its fields under any of the wire's secrets"
+                )
+
+    def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
+        """Empty: the signature is in the body (see `signed`)."""
+        return {}
+
+    def signed(self, document: Any, secret: str) -> Any:
+        """A copy of the document with a signature in each item. Raises Refused where it has no items."""
+        copy = json.loads(json.dumps(document))
+        found = self._items(copy)
+        if not found or not all(isinstance(item, dict) for item in found):
+            raise Refused(f"the body needs items at {self.items or 'its top'} to be signed")
+        key = decoded_secret(secret, self.secret_encoding, self.secret_prefix)
+        for item in found:
+            place, *path = [item, *self.signature.split(".")]
+            for name in path[:-1]:
+                place = place.setdefault(name, {})
+            place[path[-1]] = self._made(key, item).decode()
+        return copy
+
+    def make_secret(self) -> str:
+        raw = random_secrets.token_bytes(32)
+        text = base64.b64encode(raw).decode() if self.secret_encoding == "base64" else raw.hex()
+        return self.secret_prefix + text
+
+    def _items(self, document: Any) -> list[Any]:
+        """The signed parts: `a.*.b` is b of each element of the list a, `a` each of its elements; an empty path is the whole
+        document."""
+        found = [document]
+        for part in self.items.split(".") if self.items else []:
+            if part == "*":
+                found = [one for many in found if isinstance(many, list) for one in many]
+            else:
+                found = [dig(one, part) for one in found]
+        if any(one is None for one in found):
+            return []
+        if not self.items or self.items.split(".")[-1] == EACH:
+            return found
+        return [item for one in found for item in (one if isinstance(one, list) else [one])]
+
+    def _made(self, key: bytes, item: Any) -> bytes:
+        content = self.separator.join(_text(dig(item, path)) for path in self.fields)
+        digest = hmac.new(key, content.encode(errors="surrogatepass"), self.algorithm).digest()
+        return digest.hex().encode() if self.encoding == "hex" else base64.b64encode(digest)
+
+
+@dataclass(frozen=True)
+class PlainHash:
+    """A hash, without a key, of a text that contains the secret. See `signatures.plain_hash` for the options."""
+
+    name: str
+    headers: tuple[str, ...]
+    text: str
+    algorithm: str = "sha256"
+    encoding: Encoding = "hex"
+    prefix: str = ""
+    secret: Var | None = None
+    event_id: Rule | None = None
+    event_type: Rule | None = None
+    envelope: str | None = None
+    challenge: Challenge | None = None
+    items: str = ""
+    _parts: tuple[Content, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_algorithm(self.algorithm)
+        if "{secret}" not in self.text or "{body}" not in self.text:
+            raise ConfigError(
+                f"What is hashed, {self.text!r}, leaves out the secret or the body: anybody could send another one",
+                hint='Like content="{secret}{method}{url}{body}".',
+            )
+        object.__setattr__(self, "_parts", tuple(template(part) for part in self.text.split("{secret}")))
+
+    def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
+        given = after_prefix(required(request.headers, *self.headers), self.prefix)
+        if not given:
+            raise Refused(f"the header {self.headers[0]} holds no signature of this scheme")
+        if self.encoding == "hex":
+            given = given.lower()
+        matched = False
+        for secret in usable(self.name, secrets, lambda one: decoded_secret(one, "utf-8", "")):
+            matched |= hmac.compare_digest(self._made(request, secret), given.encode("utf-8", "replace"))
+        if not matched:
+            raise Refused("the signature does not match the request under any of the wire's secrets")
+
+    def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
+        made = self._made(request, decoded_secret(secret, "utf-8", "")).decode()
+        return {self.headers[0]: f"{self.prefix}{made}"}
+
+    def make_secret(self) -> str:
+        return random_secrets.token_hex(32)
+
+    def _made(self, request: WebhookRequest, secret: bytes) -> bytes:
+        content = secret.join(part(request, "", "")[0] for part in self._parts)
+        digest = hashlib.new(self.algorithm, content).digest()
+        return digest.hex().encode() if self.encoding == "hex" else base64.b64encode(digest)
+
+
+def check_algorithm(algorithm: str) -> None:
+    """Raises ConfigError for a hash that HMAC cannot use."""
+    try:
+        hmac.new(b"key", b"", algorithm).digest()
+    except (ValueError, TypeError):
+        raise ConfigError(
+            f"{algorithm!r} is not a hash algorithm that HMAC can use", hint="sha256, sha512, sha1, …"
+        ) from None
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,281 @@
+"""How one signature is made and compared: the parts that `signatures` puts together. Sans-IO, constant-time."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from khotan_cli.errors import ConfigError
+from khotan_cli.runtime.http.variables import Var
+from khotan_cli.runtime.webhooks.request import Refused, WebhookRequest
+from khotan_cli.runtime.webhooks.verify.challenges import Challenge
+from khotan_cli.runtime.webhooks.verify.checks import (
+    Encoding,
+    SecretEncoding,
+    check_body_time,
+    check_time,
+    decoded_secret,
+    required,
+    usable,
+)
+from khotan_cli.runtime.webhooks.verify.locator import Rule
+from khotan_cli.runtime.webhooks.verify.signed_content import Content, after_prefix
+from khotan_cli.runtime.webhooks.verify.timestamps import (
+    TOLERANCE,
+    TimestampFormat,
+    check_tolerance,
+    timestamp_of,
+)
+
+
+class Scheme(Protocol):
+    """A way to sign requests. `event_id`: where the sender puts an id that is the same for every attempt.
+
+    A scheme may also have `envelope`, the form field in which its vendor sends the JSON document; `items`, the path of the list
+    in the body whose elements are the events; and `challenge`, the vendor's question whether the endpoint is ours.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def secret(self) -> Var | None: ...
+    @property
+    def event_id(self) -> Rule | None: ...
+    @property
+    def event_type(self) -> Rule | None: ...
+
+    def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
+        """Raises Refused unless one of the secrets signed this very request, at about this time."""
+        ...
+
+    def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
+        """The header fields that make the request a signed one."""
+        ...
+
+    def make_secret(self) -> str:
+        """A new secret, for services that are told one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Hmac:
+    """A keyed hash over the request. See `signatures.hmac` for the options.
+
+    lenient: blanks around one of several signatures, and hexadecimal digits in upper case, are taken.
+    """
+
+    name: str
+    headers: tuple[str, ...]
+    content: Content
+    algorithm: str = "sha256"
+    encoding: Encoding = "hex"
+    prefix: str = ""
+    separator: str | None = None
+    timestamp_key: str = ""
+    timestamp_headers: tuple[str, ...] = ()
+    timestamp_format: TimestampFormat = "seconds"
+    id_headers: tuple[str, ...] = ()
+    tolerance: float | None = TOLERANCE
+    secret_encoding: SecretEncoding = "utf-8"
+    secret_prefix: str = ""
+    lenient: bool = False
+    secret: Var | None = None
+    event_id: Rule | None = None
+    event_type: Rule | None = None
+    envelope: str | None = None
+    challenge: Challenge | None = None
+    items: str = ""
+    timestamp_field: str = ""
+    timed: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        try:
+            hmac.new(b"key", b"", self.algorithm).digest()
+        except (ValueError, TypeError):
+            message = f"{self.algorithm!r} is no hash algorithm with which HMAC works"
+            raise ConfigError(message, hint="sha256, sha512, sha1, …") from None
+        check_tolerance(self.name, self.tolerance)
+        object.__setattr__(self, "timed", bool(self.timestamp_headers) or bool(self.timestamp_key))
+
+    def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
+        given, timestamp = self._given(required(request.headers, *self.headers))
+        if self.timestamp_headers:
+            timestamp = required(request.headers, *self.timestamp_headers)
+        event_id = required(request.headers, *self.id_headers) if self.id_headers else ""
+        if not given:
+            raise Refused(f"the header {self.headers[0]} holds no signature of this scheme")
+        if self.timed:
+            check_time(timestamp, now, self.tolerance, self.timestamp_format)
+        matched = False
+        for key in usable(
+            self.name, secrets, lambda one: decoded_secret(one, self.secret_encoding, self.secret_prefix)
+        ):
+            for content in self.content(request, timestamp, event_id):
+                made = self._digest(key, content)
+                for one in given:  # all of them: how long it takes tells nothing
+                    matched |= hmac.compare_digest(made, one.encode("utf-8", "replace"))
+        if not matched:
+            raise Refused("the signature does not match the body under any of the wire's secrets")
+        if self.timestamp_field:
+            check_body_time(request, self.timestamp_field, now, self.tolerance, self.timestamp_format)
+
+    def _given(self, header: str) -> tuple[list[str], str]:
+        """The signatures of this scheme in the header, and the timestamp where it is in the same one."""
+        parts = [header] if self.separator is None else header.split(self.separator)
+        if self.lenient:
+            parts = [part.strip() for part in parts]
+        if not self.timestamp_key:
+            found = [after_prefix(part, self.prefix) for part in parts]
+            return [self._one(one) for one in found if one is not None], ""
+        fields = [part.partition("=")[::2] for part in parts]
+        key = self.prefix.removesuffix("=")
+        stamp = next((value for name, value in fields if name == self.timestamp_key), "")
+        return [self._one(value) for name, value in fields if name == key], stamp
+
+    def _one(self, signature: str) -> str:
+        return signature.lower() if self.lenient and self.encoding == "hex" else signature
+
+    def _digest(self, key: bytes, content: bytes) -> bytes:
+        digest = hmac.new(key, content, self.algorithm).digest()
+        return digest.hex().encode() if self.encoding == "hex" else base64.b64encode(digest)
+
+    def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
+        timestamp, fields = timestamp_of(now, self.timestamp_format), dict[str, str]()
+        key = decoded_secret(secret, self.secret_encoding, self.secret_prefix)
+        contents = self.content(request, timestamp, event_id)
+        if not contents:
+            raise Refused(f"{self.name} does not sign such a request")
+        signature = self._digest(key, contents[0]).decode()
+        stamp = f"{self.timestamp_key}={timestamp}{self.separator}" if self.timestamp_key else ""
+        fields[self.headers[0]] = f"{stamp}{self.prefix}{signature}"
+        if self.timestamp_headers:
+            fields[self.timestamp_headers[0]] = timestamp
+        if self.id_headers:
+            fields[self.id_headers[0]] = event_id
+        return fields
+
+    def make_secret(self) -> str:
+        raw = secrets.token_bytes(32)
+        if self.secret_encoding == "base64":
+            return self.secret_prefix + base64.b64encode(raw).decode()
+        return self.secret_prefix + raw.hex()
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """A signature that a public key verifies: the wire's secret is that key, in PEM, hex or base64."""
+
+    name: str
+    header: str
+    content: Content
+    kind: Literal["ed25519", "ecdsa"]
+    encoding: Encoding = "hex"
+    prefix: str = ""
+    timestamp_header: str | None = None
+    timestamp_format: TimestampFormat = "seconds"
+    tolerance: float | None = TOLERANCE
+    algorithm: str = "sha256"
+    raw_signature: bool = False
+    secret: Var | None = None
+    event_id: Rule | None = None
+    event_type: Rule | None = None
+    challenge: Challenge | None = None
+    items: str = ""
+    timestamp_field: str = ""
+
+    def __post_init__(self) -> None:
+        check_tolerance(self.name, self.tolerance)
+
+    def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
+        from khotan_cli.runtime.webhooks.verify.public_keys import matches, public_key
+
+        given = required(request.headers, self.header)
+        timestamp = ""
+        if self.timestamp_header:
+            timestamp = required(request.headers, self.timestamp_header)
+            check_time(timestamp, now, self.tolerance, self.timestamp_format)
+        text = after_prefix(given, self.prefix)
+        if text is None:
+            raise Refused(f"the header {self.header} holds no signature of this scheme")
+        try:
+            signature = bytes.fromhex(text) if self.encoding == "hex" else base64.b64decode(text, validate=True)
+        except (ValueError, binascii.Error):
+            raise Refused(f"the signature is not {self.encoding}") from None
+        keys = usable(self.name, secrets, lambda one: public_key(one, self.kind))
+        for content in self.content(request, timestamp, ""):
+            if any(matches(key, signature, content, self.algorithm, raw=self.raw_signature) for key in keys):
+                if self.timestamp_field:
+                    check_body_time(request, self.timestamp_field, now, self.tolerance, self.timestamp_format)
+                return
+        raise Refused("the signature does not match the body under any of the wire's keys")
+
+    def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
+        """Raises Refused: only the service has the private key. One in PEM, as the wire's secret, can sign; for tests."""
+        from khotan_cli.runtime.webhooks.verify.public_keys import signature_of
+
+        timestamp = timestamp_of(now, self.timestamp_format)
+        content = self.content(request, timestamp, "")[0]
+        signature = signature_of(secret, content, self.algorithm, raw=self.raw_signature)
+        text = signature.hex() if self.encoding == "hex" else base64.b64encode(signature).decode()
+        fields = {self.header: f"{self.prefix}{text}"}
+        return {**fields, self.timestamp_header: timestamp} if self.timestamp_header else fields
+
+    def make_secret(self) -> str:
+        raise ConfigError(f"{self.name} is verified with the service's public key: none can be made up")
+
+
+@dataclass(frozen=True)
+class Token:
+    """A shared value that the sender repeats as it is, in a header, the query or the JSON body."""
+
+    name: str
+    rule: Rule
+    prefix: str = ""
+    secret: Var | None = None
+    event_id: Rule | None = None
+    event_type: Rule | None = None
+
+    def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
+        try:
+            given = self.rule.find(request)
+        except ValueError:
+            raise Refused("the body is not JSON, so that there is no token in it") from None
+        text = after_prefix(given or "", self.prefix)
+        if not text:
+            raise Refused(f"{self.rule} holds no token")
+        matched = False
+        for secret in secrets:
+            matched |= hmac.compare_digest(secret.encode(), text.encode("utf-8", "replace"))
+        if not matched:
+            raise Refused("the token is not the wire's")
+
+    def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
+        """Empty where the token is in the query or the body: then it is no header that makes the request a signed one."""
+        return {} if self.rule.header is None else {self.rule.header: f"{self.prefix}{secret}"}
+
+    def make_secret(self) -> str:
+        return secrets.token_hex(32)
+
+
+@dataclass(frozen=True)
+class Unsigned:
+    """No signature at all: anybody who knows the URL can send."""
+
+    name: str = "unsigned"
+    secret: Var | None = None
+    event_id: Rule | None = None
+    event_type: Rule | None = None
+
+    def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
+        """Everything is accepted."""
+
+    def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
+        return {}
+
+    def make_secret(self) -> str:
+        return ""

@@ -1,0 +1,1 @@
+"""The worker: who executes runs? Dispatch, the durable engine, execution and maintenance."""

@@ -1,0 +1,305 @@
+"""The durable engine in this process: it takes runs from the queue and executes them. The one file that drives DBOS.
+
+DBOS keeps the queue, hands each run to one worker, and gives a dead worker's runs to a living one. What a run has done is
+kept by its own steps (recorder.py), in the transaction of the data they wrote. Workflows never raise to the engine: it
+would store the exception, and log it with its values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from sqlalchemy import Engine as SyncEngine
+
+from khotan_cli.errors import ConfigError, KhotanError
+from khotan_cli.runtime import event_loop
+from khotan_cli.runtime.database.errors import explained
+from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.steps import patiently
+from khotan_cli.runtime.store.handler_queue import DeliveryStore
+from khotan_cli.runtime.store.run_queue import (
+    APPLICATION,
+    QUEUE,
+    SCHEMA,
+    VERSION,
+    WORKFLOW,
+    engine_of,
+    queue_of,
+    quiet_engine,
+    refuse_pickles,
+    run_of,
+)
+from khotan_cli.runtime.worker.execution import execute, tell
+from khotan_cli.runtime.worker.maintenance import Upkeep
+from khotan_cli.runtime.worker.threads import Lanes
+from khotan_cli.runtime.worker.unknown_flow import handed_back
+from khotan_cli.runtime.worker.worker_lock import Seat, seat_at
+
+POLL_SECONDS = {True: 0.04, False: 0.1}
+"""How often the queue is looked at: on SQLite, where it is cheap, and on PostgreSQL, where many workers do."""
+ADOPT_SECONDS = 1.0
+_GRACE_SECONDS = 5.0
+_THREADS_BESIDE_RUNS = 16
+
+logger = logging.getLogger("khotan.flows")
+
+_only = threading.Lock()
+"""The engine is one per process: DBOS is a singleton."""
+
+
+class Beside(Protocol):
+    """Other work of the engine, which takes its runs from a queue of its own."""
+
+    def run(self, worker: str, lanes: Lanes, stopping: threading.Event) -> None:
+        """Until told to stop, in a thread of its own."""
+        ...
+
+
+class Engine:
+    """Runs flows, and what is `beside` them, until it is stopped."""
+
+    def __init__(
+        self, host: Host, *, concurrency: int, upkeep: Upkeep | None = None, beside: Beside | None = None
+    ) -> None:
+        self._host, self._concurrency, self._upkeep, self._beside = host, concurrency, upkeep, beside
+        self._lanes = Lanes(self._leave_loop)
+        self._seat: Seat = seat_at(host.database)
+        self._sync: SyncEngine | None = None
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self.running = False
+
+    async def start(self) -> bool:
+        """Start to take runs. False where another process is the one that does, at an SQLite database.
+
+        Raises StoreError, DatabaseNotMigrated; ConfigError where an engine runs in this process already, and
+        (pooled_database) behind a pooler in transaction mode.
+        """
+        if await self._host.database.detect_pooler():
+            raise ConfigError(
+                f"{self._host.database.name} is behind a connection pooler in transaction mode (PgBouncer), where flows and "
+                "handlers cannot run: a worker holds an advisory lock for as long as it lives",
+                code="pooled_database",
+                hint="Set KHOTAN_WORKER_DATABASE_URL to the server itself, or to a pool in session mode, and run "
+                "`khotan worker`. The API, webhooks and other commands work here.",
+            )
+        return await asyncio.to_thread(self._start)
+
+    def _start(self) -> bool:
+        if not _only.acquire(blocking=False):
+            raise ConfigError("An engine runs in this process already", hint="One app per process runs flows.")
+        try:
+            with explained(self._host.database.url):
+                if not self._seat.take():
+                    _only.release()
+                    return False
+                self._launch()
+        except BaseException:
+            self._seat.leave()
+            if _only.locked():
+                _only.release()
+            raise
+        self.running = True
+        if self._host.database.sqlite:
+            self._release(None)  # whoever ran them is gone: the seat was free
+        for work in (self._adopting, *([self._upkeep.run] if self._upkeep else []), self._running_beside):
+            thread = threading.Thread(target=work, args=(self._stopping,), name=f"khotan-{work.__name__}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        return True
+
+    def _launch(self) -> None:
+        quiet_engine()
+        from dbos import DBOS, DBOSPortableJSONSerializer
+
+        refuse_pickles()
+        self._host.outbox.check_migrated()
+        self._apart(self._sign_in)
+        self._sync = engine_of(self._host.database)
+        DBOS(
+            config={
+                "name": APPLICATION,
+                "system_database_engine": self._sync,
+                "dbos_system_schema": SCHEMA,
+                "serializer": DBOSPortableJSONSerializer(),
+                "application_version": VERSION,
+                "executor_id": self._seat.executor,
+                "use_listen_notify": False,
+                "run_migrations": False,
+                "max_executor_threads": self._concurrency + _THREADS_BESIDE_RUNS,
+                "log_level": "CRITICAL",
+            }
+        )
+        DBOS.workflow(name=WORKFLOW)(self._workflow())
+        # Launched outside of any event loop: runs are dispatched on the engine's own, not on the web server's.
+        DBOS.launch()
+        own = {
+            queue_of(flow.name, flow.concurrency)[0]: flow for flow in self._host.flows.values() if flow.concurrency > 1
+        }
+        DBOS.register_queue(
+            QUEUE,
+            worker_concurrency=self._concurrency,
+            partition_concurrency=1,
+            polling_interval_sec=POLL_SECONDS[self._host.database.sqlite],
+            on_conflict="always_update",
+        )
+        for name, flow in own.items():
+            DBOS.register_queue(
+                name,
+                worker_concurrency=max(1, min(self._concurrency, flow.concurrency)),
+                global_concurrency=flow.concurrency,
+                polling_interval_sec=POLL_SECONDS[self._host.database.sqlite],
+                on_conflict="always_update",
+            )
+
+    def _workflow(self) -> Callable[[], Any]:
+        host, lanes = self._host, self._lanes
+
+        async def khotan_run() -> str:
+            from dbos import DBOS
+
+            workflow_id = DBOS.workflow_id
+            assert workflow_id is not None
+            run_id = run_of(workflow_id)
+            try:
+                if await handed_back(host, workflow_id, run_id):
+                    return "handed back"
+                return await self._bounded(run_id, lambda: lanes.run(lambda: execute(host, run_id)))
+            except KhotanError as exc:
+                # Not even the failure could be stored: upkeep ends the run when the database is back.
+                logger.error("Run %s could not be ended: %s", run_id, exc.message)
+                return "unknown"
+
+        return khotan_run
+
+    async def _bounded(self, run_id: str, work: Callable[[], Coroutine[Any, Any, str]]) -> str:
+        """The work; a run whose flow has a timeout and never yields to it is ended from outside."""
+        row = await patiently(lambda: self._host.runs.get(run_id))
+        flow = None if row is None else self._host.flows.get(row.flow)
+        task = asyncio.ensure_future(work())
+        if flow is None or flow.timeout is None:
+            return await task
+        ended, _ = await asyncio.wait({task}, timeout=flow.timeout + _GRACE_SECONDS)
+        if ended:
+            return task.result()
+        task.cancel()
+        error = {
+            "error": "flow_timeout",
+            "message": f"Flow {flow.name!r} took longer than {flow.timeout:g} s, and never yielded",
+            "hint": "Something in it blocks its thread: use await, or asyncio.to_thread(…).",
+        }
+        now = await self._host.runs.get(run_id)
+        if now is not None:
+            over = await self._host.runs.end(run_id, now.updated_at, "failed", error)
+            if over is not None:  # told in a lane: a hook that blocks must not hold up the queue
+                await self._lanes.run(lambda: tell(self._host, flow, over, started=False))
+        return "failed"
+
+    async def _leave_loop(self) -> None:
+        """In a lane's own loop, before it ends."""
+        for plug in self._host.plugs.values():
+            await plug.aclose()
+        await self._host.database.dispose()
+
+    # -- beside the runs ---------------------------------------------------------------------------------------------
+
+    def _adopting(self, stopping: threading.Event) -> None:
+        """Look for workers that died."""
+        from dbos import DBOS
+
+        def recover(executor: str) -> None:
+            DBOS._recover_pending_workflows([executor])
+            self._release(executor)
+
+        while not stopping.wait(ADOPT_SECONDS):
+            try:
+                self._seat.adopt(recover)
+            except Exception as exc:
+                logger.warning("Looking for dead workers raised %s", type(exc).__name__)
+
+    def _running_beside(self, stopping: threading.Event) -> None:
+        if self._beside is not None:
+            self._beside.run(self._seat.executor, self._lanes, stopping)
+
+    def _release(self, executor: str | None) -> None:
+        """Put the handlers' runs of a worker that is gone back into their queue."""
+
+        async def release() -> None:
+            await DeliveryStore(self._host.database).release(executor)
+
+        self._apart(release)
+
+    def _apart(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Work of the database in a thread without an event loop."""
+
+        async def done() -> None:
+            try:
+                await work()
+            finally:
+                await self._host.database.dispose()
+
+        event_loop.run(done())
+
+    async def _sign_in(self) -> None:
+        """List this worker with the code that it runs; forget those that are gone."""
+        workers = self._host.workers
+        known = [row.id for row in await workers.all()]
+        living = await asyncio.to_thread(self._seat.living, known)
+        await workers.remove([worker for worker in known if worker not in living])
+        await workers.add(self._seat.executor, self._host.code)
+
+    async def _sign_out(self) -> None:
+        await self._host.workers.remove([self._seat.executor])
+
+    async def living(self) -> list[Any]:
+        """Rows of the workers that live, the oldest first. Raises StoreError."""
+        rows = await self._host.workers.all()
+        with explained(self._host.database.url):
+            living = await asyncio.to_thread(self._seat.living, [row.id for row in rows])
+        return [row for row in rows if row.id in living]
+
+    async def stop(self, *, grace: float = 0.0) -> None:
+        """Take no more runs; wait `grace` seconds for those that go on, then leave them to be resumed."""
+        if self.running:
+            await asyncio.to_thread(self._stop, grace)
+
+    def _stop(self, grace: float) -> None:
+        from dbos import DBOS
+
+        self.running = False
+        self._stopping.set()
+        deadline = time.monotonic() + grace
+        for event in _stop_events():
+            event.set()
+        while self._lanes.busy and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self._lanes.stop()
+        DBOS.destroy(destroy_registry=True)
+        for thread in self._threads:
+            thread.join(5.0)
+        try:
+            self._release(self._seat.executor)
+            self._apart(self._sign_out)
+        except KhotanError as exc:
+            logger.warning("Runs of handlers wait for another worker to find them: %s", exc.message)
+        if self._sync is not None:
+            self._sync.dispose()
+        self._seat.leave()
+        _only.release()
+
+    def others(self) -> bool:
+        """Whether another process runs flows. Raises StoreError."""
+        with explained(self._host.database.url):
+            return self._seat.others()
+
+
+def _stop_events() -> list[threading.Event]:
+    """The engine's own events that end its polling; a private name, and a test that says when it is gone."""
+    from dbos._dbos import _get_dbos_instance
+
+    return list(_get_dbos_instance().background_thread_stop_events)

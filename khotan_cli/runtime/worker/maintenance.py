@@ -1,0 +1,81 @@
+"""What has to be done now and then, by whichever process runs flows: due schedules, stuck runs, old rows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+
+from khotan_cli.errors import KhotanError
+from khotan_cli.runtime import event_loop
+from khotan_cli.runtime.database.types import utc_now
+from khotan_cli.runtime.worker.dispatch import Dispatcher
+
+TICK_SECONDS = 0.5
+_RECONCILE_SECONDS = 30.0
+_SWEEP_SECONDS = 600.0
+
+logger = logging.getLogger("khotan.flows")
+
+
+Chore = Callable[[], Awaitable[object]]
+Sweep = Callable[[datetime], Awaitable[object]]
+
+
+class Upkeep:
+    """retention_days: for how long ended runs are kept; 0: for ever. chores: what else is done at every tick; sweeps: what
+    else is deleted that is older than a moment."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        *,
+        retention_days: float,
+        chores: Sequence[Chore] = (),
+        sweeps: Sequence[Sweep] = (),
+    ) -> None:
+        self._dispatcher, self._days = dispatcher, retention_days
+        self._chores, self._sweeps = chores, sweeps
+
+    def run(self, stopping: threading.Event) -> None:
+        """Until told to stop, in a thread of its own."""
+        event_loop.run(self._loop(stopping))
+
+    async def _loop(self, stopping: threading.Event) -> None:
+        reconciled = swept = time.monotonic() - _SWEEP_SECONDS
+        try:
+            while not stopping.is_set():
+                try:
+                    await self._dispatcher.dispatch_due()
+                    for chore in self._chores:
+                        await chore()
+                    if time.monotonic() - reconciled >= _RECONCILE_SECONDS:
+                        reconciled = time.monotonic()
+                        await self._dispatcher.reconcile()
+                    if time.monotonic() - swept >= _SWEEP_SECONDS:
+                        swept = time.monotonic()
+                        await self.sweep()
+                except KhotanError as exc:
+                    logger.warning("Upkeep: %s", exc.message)
+                except Exception as exc:
+                    logger.warning("Upkeep raised %s", type(exc).__name__)
+                await asyncio.to_thread(stopping.wait, TICK_SECONDS)
+        finally:
+            await self._dispatcher.host.database.dispose()
+
+    async def sweep(self) -> int:
+        """Delete old runs and expired cache entries; how many runs."""
+        host = self._dispatcher.host
+        await host.entries.sweep()
+        if not self._days:
+            return 0
+        before = utc_now() - timedelta(days=self._days)
+        for sweep in self._sweeps:
+            await sweep(before)
+        gone = await host.runs.sweep(before)
+        if gone:
+            await host.outbox.delete(gone)
+        return len(gone)

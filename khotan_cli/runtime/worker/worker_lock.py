@@ -1,0 +1,168 @@
+"""Which processes run flows: one on SQLite, any number on PostgreSQL; and who takes over from one that died.
+
+A worker on PostgreSQL holds an advisory lock named after its executor id as long as it lives; whoever gets that lock knows
+that it is dead. On SQLite a lock on a file beside the database is held by the one worker. Both vanish with the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from khotan_cli.runtime.database.database import Database
+from khotan_cli.runtime.store.run_queue import SCHEMA
+
+if TYPE_CHECKING:
+    import psycopg
+
+SQLITE_EXECUTOR = "khotan"
+
+logger = logging.getLogger("khotan.flows")
+
+
+class FileSeat:
+    """The one worker's seat at an SQLite database."""
+
+    executor = SQLITE_EXECUTOR
+
+    def __init__(self, database: Database) -> None:
+        self._path = Path(f"{database.url.database}.worker.lock")
+        self._lock: FileLock | None = None
+
+    def take(self) -> bool:
+        """Lock the file beside the database. Returns False if another process holds the lock."""
+        # One thread takes the lock and another may release it: the lock belongs to the process.
+        lock = FileLock(self._path, timeout=0, thread_local=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            return False
+        self._lock = lock
+        return True
+
+    def others(self) -> bool:
+        """Whether another process works."""
+        if self._lock is not None:
+            return False
+        if not self._path.exists() or not self.take():
+            return self._path.exists()
+        self.leave()
+        return False
+
+    def living(self, executors: Sequence[str]) -> set[str]:
+        """Which of these executors live."""
+        return set(executors) if self._lock is not None or self.others() else set()
+
+    def adopt(self, recover: Callable[[str], None]) -> None:
+        """The engine itself recovers what the one executor left."""
+
+    def leave(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+class LockSeat:
+    """A worker's seat at a PostgreSQL database: a connection of its own, and the lock on it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.executor = uuid.uuid4().hex
+        self._connection: psycopg.Connection[Any] | None = None
+        self._guard = threading.Lock()
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        url = self._database.url.render_as_string(hide_password=False)
+        arguments: dict[str, Any] = {**self._database.driver_arguments(), "application_name": "khotan-worker"}
+        if "application_name" in self._database.url.query:
+            del arguments["application_name"]
+        import psycopg
+
+        return psycopg.connect(url, autocommit=True, **arguments)
+
+    def take(self) -> bool:
+        self._connection = self._connect()
+        return self._try(self.executor)
+
+    def _try(self, executor: str) -> bool:
+        assert self._connection is not None
+        row = self._connection.execute("SELECT pg_try_advisory_lock(%s)", (lock_number(executor),)).fetchone()
+        return bool(row and row[0])
+
+    def others(self) -> bool:
+        """Whether another worker lives: one of those locks is held by a session that is not ours."""
+        connection = self._connection or self._connect()
+        try:
+            row = connection.execute(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted "
+                "AND pid <> pg_backend_pid() AND classid = %s "
+                "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+                (_SPACE,),
+            ).fetchone()
+            return bool(row and row[0])
+        finally:
+            if connection is not self._connection:
+                connection.close()
+
+    def living(self, executors: Sequence[str]) -> set[str]:
+        """Which of these executors live: their locks are held. Raises psycopg.Error."""
+        with self._connect() as connection:
+            rows = connection.execute(
+                "SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND classid = %s "
+                "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+                (_SPACE,),
+            ).fetchall()
+        held = {int(row[0]) for row in rows}
+        return {executor for executor in executors if lock_number(executor) & 0xFFFFFFFF in held}
+
+    def adopt(self, recover: Callable[[str], None]) -> None:
+        """Take over the runs of workers that are dead. Raises psycopg.Error where the database is away."""
+        with self._guard:
+            if self._connection is None or self._connection.closed or self._connection.broken:
+                # Whoever saw the lock free may have taken our runs: their epochs are newer than ours, and ours stop.
+                self._connection = self._connect()
+                self._try(self.executor)
+            owners = self._connection.execute(
+                f"SELECT executor_id FROM {SCHEMA}.workflow_status WHERE status = 'PENDING' "  # noqa: S608
+                "AND executor_id IS NOT NULL AND executor_id <> %(me)s UNION "
+                "SELECT worker FROM khotan_runs WHERE status = 'running' AND worker IS NOT NULL AND worker <> %(me)s",
+                {"me": self.executor},
+            ).fetchall()
+            for (owner,) in owners:
+                if not self._try(owner):
+                    continue
+                try:
+                    logger.info("Taking over the runs of a worker that is gone")
+                    recover(owner)
+                finally:
+                    self._connection.execute("SELECT pg_advisory_unlock(%s)", (lock_number(owner),))
+
+    def leave(self) -> None:
+        with self._guard:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+
+_SPACE = 0x6B686F74
+"""Upper half of the numbers of our advisory locks: "khot" in ASCII."""
+
+
+def lock_number(executor: str) -> int:
+    """A 64-bit advisory lock for an executor: our own space, and a digest of its id."""
+    low = int.from_bytes(hashlib.blake2b(executor.encode(), digest_size=4).digest(), "big")
+    return (_SPACE << 32) | low
+
+
+Seat = FileSeat | LockSeat
+
+
+def seat_at(database: Database) -> Seat:
+    return FileSeat(database) if database.sqlite else LockSeat(database)
