@@ -65,7 +65,7 @@ def _base_url(text: str) -> httpx.URL:
 
 @contextmanager
 def _in_process(settings: Settings, engine: bool) -> Iterator[ApiClient]:
-    from khotan_cli.runtime.redact import masked_stderr
+    from khotan_cli.runtime.redaction.log_filter import masked_stderr
 
     # What the user's code prints must not mix with the one document on stdout.
     with masked_stderr(), redirect_stdout(sys.stderr), _said_once():

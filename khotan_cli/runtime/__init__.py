@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from khotan_cli.runtime.auth.token_exchange import RenewedAuth, TokenAuth
     from khotan_cli.runtime.bulk.row_plan import Upserted
     from khotan_cli.runtime.bulk.upsert import upsert
+    from khotan_cli.runtime.content.error_body import ErrorBody
+    from khotan_cli.runtime.content.parsers import parse_csv, parse_xml, xml_parser
     from khotan_cli.runtime.contract.check import Finding, Report
     from khotan_cli.runtime.flows.context import FlowContext
     from khotan_cli.runtime.flows.decorators import inflow, outflow, relay, step
     from khotan_cli.runtime.http.call_context import CallContext
-    from khotan_cli.runtime.http.error_body import ErrorBody
-    from khotan_cli.runtime.http.parsers import parse_csv, parse_xml, xml_parser
     from khotan_cli.runtime.http.quota import Quota
     from khotan_cli.runtime.http.rate_limit import RateLimit
     from khotan_cli.runtime.http.retry import Retry
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
         put,
     )
     from khotan_cli.runtime.plugs.plug import Plug
-    from khotan_cli.runtime.redact import MaskSecrets
+    from khotan_cli.runtime.redaction.log_filter import MaskSecrets
     from khotan_cli.runtime.resources.caches import Cache
     from khotan_cli.runtime.resources.mappings import Resource
     from khotan_cli.runtime.runs.definition import Flow, RunResult, Step, Variant
@@ -106,7 +106,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "post",
         "put",
     ),
-    "khotan_cli.runtime.http.error_body": ("ErrorBody",),
+    "khotan_cli.runtime.content.error_body": ("ErrorBody",),
     "khotan_cli.runtime.auth.oauth2": ("AuthorizationRequest", "OAuth2AuthorizationCode", "OAuth2ClientCredentials"),
     "khotan_cli.runtime.paging.base": ("PageView", "Paginator"),
     "khotan_cli.runtime.paging.paginators": (
@@ -117,7 +117,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "PageNumberPaginator",
         "SinglePagePaginator",
     ),
-    "khotan_cli.runtime.http.parsers": ("parse_csv", "parse_xml", "xml_parser"),
+    "khotan_cli.runtime.content.parsers": ("parse_csv", "parse_xml", "xml_parser"),
     "khotan_cli.runtime.plugs.plug": ("Plug",),
     "khotan_cli.runtime.http.rate_limit": ("RateLimit",),
     "khotan_cli.runtime.http.quota": ("Quota",),
@@ -127,7 +127,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "khotan_cli.runtime.http.token_cache": ("Token",),
     "khotan_cli.runtime.paging.url_paginators": ("JsonApiPaginator", "LinkHeaderPaginator", "NextUrlPaginator"),
     "khotan_cli.runtime.http.variables": ("Var",),
-    "khotan_cli.runtime.redact": ("MaskSecrets",),
+    "khotan_cli.runtime.redaction.log_filter": ("MaskSecrets",),
     "khotan_cli.runtime.flows.context": ("FlowContext",),
     "khotan_cli.runtime.flows.decorators": ("inflow", "outflow", "relay", "step"),
     "khotan_cli.runtime.runs.definition": ("Flow", "RunResult", "Step", "Variant"),

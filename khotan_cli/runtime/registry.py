@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from khotan_cli.errors import AppImportError, ConfigError, KhotanError, UnknownName
 from khotan_cli.runtime.fingerprint import fingerprint_of
-from khotan_cli.runtime.http.redaction import Masker
 from khotan_cli.runtime.plugs.plug import Plug
+from khotan_cli.runtime.redaction.masker import Masker
 from khotan_cli.runtime.resources.caches import Cache
 from khotan_cli.runtime.resources.mappings import Resource
 from khotan_cli.runtime.runs.definition import Flow

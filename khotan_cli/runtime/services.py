@@ -16,8 +16,8 @@ from khotan_cli.runtime.auth.schemes import PlugAuth
 from khotan_cli.runtime.database.crypto import Cipher
 from khotan_cli.runtime.database.database import Database
 from khotan_cli.runtime.fingerprint import fingerprint_of
-from khotan_cli.runtime.http.known_secrets import known
 from khotan_cli.runtime.plugs.plug import Plug
+from khotan_cli.runtime.redaction.known_secrets import known
 from khotan_cli.runtime.registry import Registry
 from khotan_cli.runtime.runs.definition import Flow
 from khotan_cli.runtime.runs.environment import Host

@@ -31,12 +31,12 @@ from khotan_cli.runtime.contract.bodies import comparable
 from khotan_cli.runtime.contract.check import Report, check, model_for_status
 from khotan_cli.runtime.contract.saved import SavedResponse, load_saved
 from khotan_cli.runtime.http.call_context import EXTENSION, CallContext
-from khotan_cli.runtime.http.redaction import BULLETS
 from khotan_cli.runtime.http.retry import Retry
 from khotan_cli.runtime.http.state import Shared
 from khotan_cli.runtime.http.variables import resolve
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
 from khotan_cli.runtime.plugs.plug import Plug
+from khotan_cli.runtime.redaction.masker import BULLETS
 
 P = TypeVar("P", bound=Plug)
 _PUT_ASIDE = ("transport", "auth", "retry", "rate_limit", "shared", "_overrides")

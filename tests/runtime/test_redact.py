@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from khotan_cli.runtime import MaskSecrets
-from khotan_cli.runtime.http.known_secrets import KnownSecrets, known
-from khotan_cli.runtime.redact import MaskedStream
+from khotan_cli.runtime.redaction.known_secrets import KnownSecrets, known
+from khotan_cli.runtime.redaction.log_filter import MaskedStream
 
 SECRET = 'sk_"quoted"\\näive_52'
 PEM = "-----BEGIN KEY-----\nMIIBVgIBADANBgkqhkiG9w0BAQ\nEFAASCAUAwggE8AgEAAkEAq7\n-----END KEY-----"

@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 from uvicorn.supervisors.watchfilesreload import WatchFilesReload
 
-from khotan_cli.runtime.redact import mask_stream
+from khotan_cli.runtime.redaction.log_filter import mask_stream
 
 STOP_SECONDS = 10.0
 """How long a server may take to answer open requests and shut the app down. After that its process is killed."""

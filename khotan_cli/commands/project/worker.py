@@ -30,7 +30,7 @@ def worker(
         os.environ["KHOTAN_CONCURRENCY"] = str(concurrency)
     settings = options.settings().for_worker()
     from khotan_cli.in_process import load_khotan
-    from khotan_cli.runtime.redact import mask_stream
+    from khotan_cli.runtime.redaction.log_filter import mask_stream
 
     mask_stream("stderr")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
@@ -53,7 +53,7 @@ def _tune() -> None:
 
 
 async def _work(khotan: Any, grace: float) -> None:
-    from khotan_cli.runtime.redact import mask_stream
+    from khotan_cli.runtime.redaction.log_filter import mask_stream
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl
 
 import httpx
 
-from khotan_cli.runtime.http.codec import media_type
-from khotan_cli.runtime.http.json_text import NotJson, load_json
-from khotan_cli.runtime.http.redaction import BULLETS
+from khotan_cli.runtime.content.codec import media_type
+from khotan_cli.runtime.content.json_text import NotJson, load_json
+from khotan_cli.runtime.redaction.masker import BULLETS
 
 ExpiryUnit = Literal["seconds", "milliseconds", "absolute"]
 EXPIRY_UNITS = get_args(ExpiryUnit)

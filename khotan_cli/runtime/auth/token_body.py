@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from khotan_cli.runtime.auth.schemes import shown
+from khotan_cli.runtime.content.codec import Encoding
 from khotan_cli.runtime.http.call_context import CallContext
-from khotan_cli.runtime.http.codec import Encoding
 from khotan_cli.runtime.http.variables import Var
 
 _SECRET_NAME = re.compile(r"pass|secret|pwd|pin$|token|key|assertion|credential|signature|code$", re.IGNORECASE)

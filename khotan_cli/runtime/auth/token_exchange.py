@@ -21,12 +21,12 @@ from khotan_cli.runtime.auth.token_answer import (
     token_document,
 )
 from khotan_cli.runtime.auth.token_body import check_body, check_statuses, described, filled, literal_secrets
+from khotan_cli.runtime.content.codec import Encoding, encode_body, media_type
+from khotan_cli.runtime.content.json_path import dig
 from khotan_cli.runtime.http.call_context import CallContext, context_of
-from khotan_cli.runtime.http.codec import Encoding, encode_body, media_type
-from khotan_cli.runtime.http.json_path import dig
-from khotan_cli.runtime.http.redaction import Masker
 from khotan_cli.runtime.http.token_cache import Token
 from khotan_cli.runtime.http.variables import HIDDEN_PREFIX
+from khotan_cli.runtime.redaction.masker import Masker
 
 RENEW_ON = (401,)
 """Statuses that renew a token (RFC 6750 3.1: invalid_token is answered with 401)."""

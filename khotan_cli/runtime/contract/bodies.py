@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 
 from khotan_cli.errors import ResponseInvalid
+from khotan_cli.runtime.content.codec import Decoder, decode_untyped, is_json, media_type, not_json, text_of
+from khotan_cli.runtime.content.parsers import Parser, is_xml, parser_for
 from khotan_cli.runtime.contract.check import Source
-from khotan_cli.runtime.http.codec import Decoder, decode_untyped, is_json, media_type, not_json, text_of
-from khotan_cli.runtime.http.parsers import Parser, is_xml, parser_for
 
 
 def comparable(name: str, response: httpx.Response, model: Any, parsers: Mapping[str, Parser]) -> tuple[Any, Source]:

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from khotan_cli.errors import ResponseInvalid
+from khotan_cli.runtime.content.json_text import NotJson, check_json, reason, without_bom
 from khotan_cli.runtime.contract.declared import Declared
 from khotan_cli.runtime.contract.examples import example_text, value_text
 from khotan_cli.runtime.contract.json_paths import NOTHING, Fault, Place
@@ -22,9 +23,8 @@ from khotan_cli.runtime.contract.observed import Walk
 from khotan_cli.runtime.contract.report import FAIL_ON, GRADES, Finding, Report, fail_grade
 from khotan_cli.runtime.contract.scalars import Grade, Issue, as_json
 from khotan_cli.runtime.contract.verdicts import Document, Verdicts
-from khotan_cli.runtime.http.json_text import NotJson, check_json, reason, without_bom
-from khotan_cli.runtime.http.redaction import Masker
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
+from khotan_cli.runtime.redaction.masker import Masker
 
 __all__ = [
     "FAIL_ON",

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from khotan_cli.runtime.http.redaction import BULLETS, Masker
+from khotan_cli.runtime.redaction.masker import BULLETS, Masker
 
 LENGTH = 80
 _WIDTH, _DEPTH = 8, 4

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 
 from khotan_cli.errors import KhotanError, PaginationError, PlugError, ResponseInvalid
-from khotan_cli.runtime.http.codec import decode_document
-from khotan_cli.runtime.http.json_path import Path, dig
+from khotan_cli.runtime.content.codec import decode_document
+from khotan_cli.runtime.content.json_path import Path, dig
 from khotan_cli.runtime.paging.base import PageView, Paginator
 from khotan_cli.runtime.paging.declared_path import is_open, items_type
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from khotan_cli.runtime.content.json_path import Path, path_keys, path_text
 from khotan_cli.runtime.contract.check import ordered
 from khotan_cli.runtime.contract.json_paths import child
 from khotan_cli.runtime.contract.paging import SeenPage, SeenWalk, repeated, total_of
 from khotan_cli.runtime.contract.report import Finding, Report
-from khotan_cli.runtime.http.json_path import Path, path_keys, path_text
-from khotan_cli.runtime.http.redaction import Masker
 from khotan_cli.runtime.paging.base import PageView, is_header, page_value
 from khotan_cli.runtime.plugs.page_iterator import Position
+from khotan_cli.runtime.redaction.masker import Masker
 
 _EXPECTED: Mapping[str, str] = {
     "list": "a list of items on each page",

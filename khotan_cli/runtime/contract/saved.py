@@ -15,9 +15,9 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 
 from khotan_cli.errors import UsageError
+from khotan_cli.runtime.content.json_text import load_json
 from khotan_cli.runtime.contract.examples import is_sensitive
-from khotan_cli.runtime.http.json_text import load_json
-from khotan_cli.runtime.http.redaction import BULLETS, SENSITIVE_HEADERS
+from khotan_cli.runtime.redaction.masker import BULLETS, SENSITIVE_HEADERS
 
 VERSION = 1
 _DROPPED = SENSITIVE_HEADERS | {"content-encoding", "content-length", "transfer-encoding", "connection"}

@@ -14,7 +14,7 @@ from khotan_cli.runtime.contract.locate import Spot, located
 from khotan_cli.runtime.contract.report import Finding
 from khotan_cli.runtime.contract.rules import rule_words
 from khotan_cli.runtime.contract.scalars import Issue, kind_of
-from khotan_cli.runtime.http.redaction import Masker
+from khotan_cli.runtime.redaction.masker import Masker
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import FlowError, UnknownName
 from khotan_cli.runtime.bulk.upsert import Unset
+from khotan_cli.runtime.content.json_path import Path
 from khotan_cli.runtime.database.ambient_session import around, joined
 from khotan_cli.runtime.database.types import utc_now
-from khotan_cli.runtime.http.json_path import Path
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.resources.mappings import Mappings

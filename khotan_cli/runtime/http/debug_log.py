@@ -9,7 +9,7 @@ import sys
 
 import httpx
 
-from khotan_cli.runtime.http.redaction import BULLETS, Masker
+from khotan_cli.runtime.redaction.masker import BULLETS, Masker
 
 logger = logging.getLogger("khotan.plugs")
 _SHOWN_BODY = 500

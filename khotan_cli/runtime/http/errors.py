@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 
 from khotan_cli.errors import AuthError, PlugError, PlugTimeout, PlugUnreachable
+from khotan_cli.runtime.content.error_body import ServiceError
+from khotan_cli.runtime.content.evidence import excerpt, one_line
 from khotan_cli.runtime.http.call_context import CallContext
-from khotan_cli.runtime.http.error_body import ServiceError
-from khotan_cli.runtime.http.evidence import excerpt, one_line
-from khotan_cli.runtime.http.redaction import Masker, masker_of
-from khotan_cli.runtime.http.withheld import withheld_from
+from khotan_cli.runtime.redaction.masker import Masker, masker_of
+from khotan_cli.runtime.redaction.withheld import withheld_from
 
 UNFINISHED = "khotan.unfinished"
 """Extension of a request: the status of the answer whose body is being read."""

@@ -13,10 +13,10 @@ import httpx
 from pydantic import BaseModel
 
 from khotan_cli.errors import PlugError
+from khotan_cli.runtime.content.codec import Encoding, encode_body
+from khotan_cli.runtime.content.present import query_fields
+from khotan_cli.runtime.content.query import encode_query, refuse_nulls
 from khotan_cli.runtime.http.call_context import CallContext
-from khotan_cli.runtime.http.codec import Encoding, encode_body
-from khotan_cli.runtime.http.present import query_fields
-from khotan_cli.runtime.http.query import encode_query, refuse_nulls
 from khotan_cli.runtime.http.retry import Retry
 from khotan_cli.runtime.http.sender import CallOptions, Sender
 

@@ -11,9 +11,9 @@ from urllib.parse import quote
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from khotan_cli.errors import ParameterError, nearest
-from khotan_cli.runtime.http.json_text import encodable
-from khotan_cli.runtime.http.present import dump_set, jsonable, query_fields
-from khotan_cli.runtime.http.query import is_scalar, plain_query, refuse_nulls, scalar_text
+from khotan_cli.runtime.content.json_text import encodable
+from khotan_cli.runtime.content.present import dump_set, jsonable, query_fields
+from khotan_cli.runtime.content.query import is_scalar, plain_query, refuse_nulls, scalar_text
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _NO_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})

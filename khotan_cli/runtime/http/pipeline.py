@@ -12,20 +12,20 @@ from typing import Any
 import httpx
 
 from khotan_cli.errors import AuthError, ConfigError, PlugError, PlugTimeout, ResponseInvalid
+from khotan_cli.runtime.content.decompression import CodingError, decoder_for
 from khotan_cli.runtime.http import debug_log as debuglog
 from khotan_cli.runtime.http.call_context import EXTENSION, CallContext
-from khotan_cli.runtime.http.decompression import CodingError, decoder_for
 from khotan_cli.runtime.http.errors import UNFINISHED, TokenNotFetched, explain
 from khotan_cli.runtime.http.outgoing import Outgoing, check_raw_headers
 from khotan_cli.runtime.http.quota import retry_after
-from khotan_cli.runtime.http.redaction import EXTENSION as MASKER
-from khotan_cli.runtime.http.redaction import Masker
 from khotan_cli.runtime.http.retry import Attempt
 from khotan_cli.runtime.http.sender import Sender
 from khotan_cli.runtime.http.session_cookies import jar_for
 from khotan_cli.runtime.http.transport import HttpClient
 from khotan_cli.runtime.http.urls import check_url, parsed_url, redirected, same_origin
-from khotan_cli.runtime.http.withheld import WITHHELD, strip, why_withheld
+from khotan_cli.runtime.redaction.masker import EXTENSION as MASKER
+from khotan_cli.runtime.redaction.masker import Masker
+from khotan_cli.runtime.redaction.withheld import WITHHELD, strip, why_withheld
 
 MAX_REDIRECTS = 20
 _NO_SECRETS = Masker()

@@ -7,15 +7,15 @@ from typing import Protocol
 
 import httpx
 
+from khotan_cli.runtime.content.codec import Encoding
+from khotan_cli.runtime.content.query import QueryArrays
 from khotan_cli.runtime.http.call_context import CallContext
-from khotan_cli.runtime.http.codec import Encoding
-from khotan_cli.runtime.http.query import QueryArrays
 from khotan_cli.runtime.http.quota import Quota
 from khotan_cli.runtime.http.rate_limit import RateLimit
-from khotan_cli.runtime.http.redaction import Masker
 from khotan_cli.runtime.http.retry import Retry
 from khotan_cli.runtime.http.state import Shared
 from khotan_cli.runtime.http.transport import TransportOptions
+from khotan_cli.runtime.redaction.masker import Masker
 
 
 class CallOptions(Protocol):

@@ -7,7 +7,7 @@ import httpx
 from khotan_cli.runtime.http.call_context import CallContext
 from khotan_cli.runtime.http.sender import Sender
 from khotan_cli.runtime.http.urls import same_origin
-from khotan_cli.runtime.http.withheld import origin
+from khotan_cli.runtime.redaction.withheld import origin
 
 
 def jar_for(plug: Sender, request: httpx.Request, ctx: CallContext) -> httpx.Cookies | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from khotan_cli.runtime.http.known_secrets import known
+from khotan_cli.runtime.redaction.known_secrets import known
 
 _LEEWAY = 30.0
 """Seconds before its end at which a token is renewed; a tenth of its life where that is shorter."""

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 from weakref import WeakKeyDictionary
 
 from khotan_cli.errors import ConfigError
-from khotan_cli.runtime.http.known_secrets import known
+from khotan_cli.runtime.redaction.known_secrets import known
 
 Source = Literal["override", "database", "environment", "default", "missing"]
 

@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 import httpx
 
 from khotan_cli.errors import PaginationError
-from khotan_cli.runtime.http.json_path import (
+from khotan_cli.runtime.content.json_path import (
     ABSENT,
     BEHIND_NULL,
     NotAContainer,

@@ -23,7 +23,7 @@ from typing import (
 from pydantic import AliasChoices, AliasPath, BaseModel, RootModel
 from typing_extensions import TypeAliasType
 
-from khotan_cli.runtime.http.json_path import Path, path_keys
+from khotan_cli.runtime.content.json_path import Path, path_keys
 
 USUAL_LISTS = ("data", "items", "results", "records", "value", "values", "entries")
 """Names that a list of items has where nobody says its name."""

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from khotan_cli.errors import PaginationError
-from khotan_cli.runtime.http.json_path import Path, dig, path_keys
+from khotan_cli.runtime.content.json_path import Path, dig, path_keys
 from khotan_cli.runtime.paging.base import guess_items
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, Unpack
 
 from khotan_cli.errors import PaginationError
-from khotan_cli.runtime.http.json_path import Path, dig, path_text, type_name
+from khotan_cli.runtime.content.json_path import Path, dig, path_text, type_name
 from khotan_cli.runtime.paging.base import (
     HEADER,
     Next,

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from typing import Unpack
 
 from khotan_cli.errors import PaginationError
-from khotan_cli.runtime.http.json_path import Path, path_text, type_name
-from khotan_cli.runtime.http.link_header import link_target
+from khotan_cli.runtime.content.json_path import Path, path_text, type_name
+from khotan_cli.runtime.content.link_header import link_target
 from khotan_cli.runtime.paging.base import (
     HEADER,
     Next,

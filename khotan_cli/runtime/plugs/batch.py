@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from khotan_cli.errors import ParameterError, PlugError
-from khotan_cli.runtime.http.present import jsonable
+from khotan_cli.runtime.content.present import jsonable
 
 R = TypeVar("R")
 

@@ -7,8 +7,8 @@ from typing import Any, Protocol, Self
 
 import httpx
 
-from khotan_cli.runtime.http.error_body import ErrorBody
-from khotan_cli.runtime.http.parsers import Parser
+from khotan_cli.runtime.content.error_body import ErrorBody
+from khotan_cli.runtime.content.parsers import Parser
 from khotan_cli.runtime.http.sender import Sender
 from khotan_cli.runtime.http.variables import ResolvedVars, Var
 from khotan_cli.runtime.paging.base import Paginator

@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 
-from khotan_cli.runtime.http.redaction import Masker
 from khotan_cli.runtime.plugs.plug import Plug
+from khotan_cli.runtime.redaction.masker import Masker
 
 
 @dataclass(frozen=True)

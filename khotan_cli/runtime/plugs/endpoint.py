@@ -10,9 +10,9 @@ import httpx
 from pydantic import BaseModel
 
 from khotan_cli.errors import ResponseInvalid
-from khotan_cli.runtime.http.codec import Encoding, decode_error, decode_untyped
+from khotan_cli.runtime.content.codec import Encoding, decode_error, decode_untyped
+from khotan_cli.runtime.content.error_body import ErrorBody
 from khotan_cli.runtime.http.dry_run import HeldAnswer
-from khotan_cli.runtime.http.error_body import ErrorBody
 from khotan_cli.runtime.http.errors import status_error
 from khotan_cli.runtime.http.outgoing import json_parameters
 from khotan_cli.runtime.http.retry import Retry

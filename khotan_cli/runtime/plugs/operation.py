@@ -9,8 +9,8 @@ import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from khotan_cli.errors import PaginationError
-from khotan_cli.runtime.http.codec import Decoder, Encoding, invalid_model
-from khotan_cli.runtime.http.error_body import ErrorBody
+from khotan_cli.runtime.content.codec import Decoder, Encoding, invalid_model
+from khotan_cli.runtime.content.error_body import ErrorBody
 from khotan_cli.runtime.http.errors import service_error
 from khotan_cli.runtime.http.parameters import Binder, Template
 from khotan_cli.runtime.http.retry import Retry

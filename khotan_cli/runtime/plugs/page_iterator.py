@@ -10,10 +10,10 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 import httpx
 
 from khotan_cli.errors import PaginationError
-from khotan_cli.runtime.http.codec import decode_document, decode_error
+from khotan_cli.runtime.content.codec import decode_document, decode_error
+from khotan_cli.runtime.content.json_path import type_name
 from khotan_cli.runtime.http.dry_run import reading
 from khotan_cli.runtime.http.errors import status_error
-from khotan_cli.runtime.http.json_path import type_name
 from khotan_cli.runtime.http.outgoing import json_parameters, query_text
 from khotan_cli.runtime.paging.base import Next, PageView, Paginator, Where
 from khotan_cli.runtime.paging.loop_guard import Paging

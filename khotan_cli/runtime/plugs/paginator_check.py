@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from khotan_cli.errors import ConfigError
-from khotan_cli.runtime.http.json_path import Path, path_text
+from khotan_cli.runtime.content.json_path import Path, path_text
 from khotan_cli.runtime.paging.base import Paginator, is_header
 from khotan_cli.runtime.paging.declared_path import can_be_list, is_open, items_type, list_item, types_at
 

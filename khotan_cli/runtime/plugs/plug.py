@@ -16,21 +16,20 @@ from pydantic import BaseModel
 from khotan_cli import __version__
 from khotan_cli.errors import ConfigError, UnknownName
 from khotan_cli.runtime.auth.schemes import PlugAuth
+from khotan_cli.runtime.content.codec import Encoding, decode_error, decode_untyped
+from khotan_cli.runtime.content.decompression import accept_encoding
+from khotan_cli.runtime.content.error_body import ErrorBody
+from khotan_cli.runtime.content.parsers import Parser
+from khotan_cli.runtime.content.present import jsonable
+from khotan_cli.runtime.content.query import QueryArrays
 from khotan_cli.runtime.http.base_url import BaseUrl
 from khotan_cli.runtime.http.call_context import CallContext
-from khotan_cli.runtime.http.codec import Encoding, decode_error, decode_untyped
-from khotan_cli.runtime.http.decompression import accept_encoding
 from khotan_cli.runtime.http.dry_run import HeldAnswer, held
-from khotan_cli.runtime.http.error_body import ErrorBody
 from khotan_cli.runtime.http.errors import service_error, status_error
 from khotan_cli.runtime.http.outgoing import outgoing, params_text, query_text, shown_body, with_query
-from khotan_cli.runtime.http.parsers import Parser
 from khotan_cli.runtime.http.pipeline import send
-from khotan_cli.runtime.http.present import jsonable
-from khotan_cli.runtime.http.query import QueryArrays
 from khotan_cli.runtime.http.quota import Quota
 from khotan_cli.runtime.http.rate_limit import RateLimit, RateStore
-from khotan_cli.runtime.http.redaction import Masker
 from khotan_cli.runtime.http.retry import Retry
 from khotan_cli.runtime.http.state import Shared
 from khotan_cli.runtime.http.transport import TransportKind, TransportOptions
@@ -39,6 +38,7 @@ from khotan_cli.runtime.paging.base import Paginator
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
 from khotan_cli.runtime.plugs.names import check_names
 from khotan_cli.runtime.plugs.paginator_check import check_paginators
+from khotan_cli.runtime.redaction.masker import Masker
 
 _OPTIONS = frozenset(
     {

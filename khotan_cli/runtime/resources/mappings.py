@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from khotan_cli.errors import ConfigError, UnknownName, UsageError
+from khotan_cli.runtime.content.json_path import dig
 from khotan_cli.runtime.http.dry_run import noted
-from khotan_cli.runtime.http.json_path import dig
 from khotan_cli.runtime.store.canonical_key import Key, encode_key
 from khotan_cli.runtime.store.mappings import MappingChanges, MappingCounts, MappingEntry, MappingStore
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from khotan_cli.errors import KhotanError
 from khotan_cli.runtime.database.errors import explain
-from khotan_cli.runtime.http.redaction import Masker
+from khotan_cli.runtime.redaction.masker import Masker
 from khotan_cli.runtime.runs.definition import Flow
 from khotan_cli.runtime.runs.environment import Host
 from khotan_cli.runtime.runs.redaction import Secrets

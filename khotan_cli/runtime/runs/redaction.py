@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import FlowError, KhotanError
-from khotan_cli.runtime.http.redaction import SHORTEST_REPLACED, Masker
 from khotan_cli.runtime.plugs.plug import Plug
+from khotan_cli.runtime.redaction.masker import SHORTEST_REPLACED, Masker
 from khotan_cli.runtime.runs.definition import Flow
 from khotan_cli.runtime.runs.environment import Host
 from khotan_cli.runtime.store.runs import Reject, RunStore

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from khotan_cli.runtime.content.present import jsonable
 from khotan_cli.runtime.database.types import utc_now
-from khotan_cli.runtime.http.present import jsonable
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.runs.definition import Flow
 from khotan_cli.runtime.runs.environment import Host

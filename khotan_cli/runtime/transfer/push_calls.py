@@ -10,9 +10,9 @@ import httpx
 from pydantic_core import to_jsonable_python
 
 from khotan_cli.errors import FlowError, PlugError, ResponseInvalid
-from khotan_cli.runtime.http.codec import decode_document
+from khotan_cli.runtime.content.codec import decode_document
+from khotan_cli.runtime.content.json_path import Path, path_keys, path_text
 from khotan_cli.runtime.http.dry_run import HeldAnswer
-from khotan_cli.runtime.http.json_path import Path, path_keys, path_text
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.runs.steps import Recorder
 from khotan_cli.runtime.transfer.push_options import PushOptions, by_record

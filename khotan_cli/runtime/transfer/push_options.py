@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from khotan_cli.errors import ConfigError
-from khotan_cli.runtime.http.json_path import Path, path_text
+from khotan_cli.runtime.content.json_path import Path, path_text
 from khotan_cli.runtime.paging.declared_path import is_open, types_at
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 

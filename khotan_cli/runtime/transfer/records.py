@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from khotan_cli.errors import ResponseInvalid
-from khotan_cli.runtime.http.json_path import Path, dig
+from khotan_cli.runtime.content.json_path import Path, dig
 from khotan_cli.runtime.paging.declared_path import items_type
 from khotan_cli.runtime.plugs.client import Client
 from khotan_cli.runtime.plugs.operation import BoundOperation

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from khotan_cli.runtime.http.json_path import Path, dig
+from khotan_cli.runtime.content.json_path import Path, dig
 from khotan_cli.runtime.resources.mappings import Resource
 from khotan_cli.runtime.runs.definition import Flow
 from khotan_cli.runtime.runs.environment import Host

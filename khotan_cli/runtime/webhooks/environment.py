@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from khotan_cli.errors import DatabaseNotMigrated, KhotanError, SecretMissing, UnknownName
-from khotan_cli.runtime.http.known_secrets import known
+from khotan_cli.runtime.redaction.known_secrets import known
 from khotan_cli.runtime.runs.environment import Host
 from khotan_cli.runtime.store.events import EventStore
 from khotan_cli.runtime.store.handler_queue import DeliveryStore

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
 
-from khotan_cli.runtime.http.json_text import load_json
+from khotan_cli.runtime.content.json_text import load_json
 from khotan_cli.runtime.store.events import EventData
 from khotan_cli.runtime.webhooks.decoding import Undecodable
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest

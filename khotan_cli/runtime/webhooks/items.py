@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from khotan_cli.errors import ConfigError
-from khotan_cli.runtime.http.json_path import dig
+from khotan_cli.runtime.content.json_path import dig
 
 EACH = "*"
 """In a path: every element of a list."""

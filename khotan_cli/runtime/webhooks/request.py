@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
-from khotan_cli.runtime.http.json_text import load_json
+from khotan_cli.runtime.content.json_text import load_json
 from khotan_cli.runtime.webhooks.decoding import (
     FORM,
     Undecodable,

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 import orjson
 
 from khotan_cli.errors import UsageError
-from khotan_cli.runtime.http.json_path import dig
+from khotan_cli.runtime.content.json_path import dig
 from khotan_cli.runtime.resources.caches import json_value
 from khotan_cli.runtime.webhooks.endpoint import ReceivingEndpoint
 from khotan_cli.runtime.webhooks.environment import WebhookHost

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from khotan_cli.errors import KhotanError, UsageError
 from khotan_cli.runtime.database.types import utc_now
-from khotan_cli.runtime.http.redaction import Masker
+from khotan_cli.runtime.redaction.masker import Masker
 from khotan_cli.runtime.resources.caches import json_value
 from khotan_cli.runtime.runs.errors import failure_of, masker_of
 from khotan_cli.runtime.store.wires import WireData

@@ -36,7 +36,7 @@ from typing_extensions import TypedDict
 
 from khotan_cli.errors import ResponseInvalid, UsageError
 from khotan_cli.runtime.contract.check import Finding, Report, check, fail_grade
-from khotan_cli.runtime.http.redaction import Masker
+from khotan_cli.runtime.redaction.masker import Masker
 
 T = TypeVar("T")
 

@@ -21,8 +21,8 @@ from khotan_cli.runtime.contract.bodies import comparable
 from khotan_cli.runtime.contract.check import Report, check_pages
 from khotan_cli.runtime.contract.paging import is_walked, walk_pages
 from khotan_cli.runtime.contract.paging_checks import with_paging
-from khotan_cli.runtime.http.redaction import Masker
 from khotan_cli.runtime.paging.base import Paginator
+from khotan_cli.runtime.redaction.masker import Masker
 from tests.support.loopback import Answer, Asked, Handler, as_json, loopback
 
 

@@ -14,7 +14,7 @@ _PROGRAM = """
 import sys
 for name in {missing!r}:
     sys.modules[name] = None
-from khotan_cli.runtime.http.decompression import CodingError, accept_encoding, decoder_for
+from khotan_cli.runtime.content.decompression import CodingError, accept_encoding, decoder_for
 print(accept_encoding())
 for coding in ("gzip", "deflate", "br", "zstd"):
     try:

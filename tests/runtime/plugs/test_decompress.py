@@ -15,7 +15,7 @@ import zstandard
 
 from khotan_cli.errors import ResponseInvalid
 from khotan_cli.runtime import Plug, get
-from khotan_cli.runtime.http.decompression import CodingError, decoder_for
+from khotan_cli.runtime.content.decompression import CodingError, decoder_for
 from tests.support.loopback import Answer, loopback
 
 DATA = os.urandom(100_000) + b"x" * 2_000_000 + b"end"

@@ -12,9 +12,9 @@ from pydantic import BaseModel
 
 from khotan_cli.errors import ResponseInvalid
 from khotan_cli.runtime import Plug, get
+from khotan_cli.runtime.content.parsers import parse_xml, xml_parser
 from khotan_cli.runtime.contract.check import check
 from khotan_cli.runtime.contract.saved import SavedResponse
-from khotan_cli.runtime.http.parsers import parse_xml, xml_parser
 from khotan_cli.runtime.testing import assert_contract, replay
 from tests.support.loopback import Answer, loopback
 

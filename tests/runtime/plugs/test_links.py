@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from khotan_cli.runtime.http.link_header import link_target, parse_links
+from khotan_cli.runtime.content.link_header import link_target, parse_links
 
 
 @pytest.mark.parametrize(

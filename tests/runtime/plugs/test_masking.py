@@ -10,7 +10,7 @@ from urllib.parse import quote, quote_plus, urlencode
 import orjson
 import pytest
 
-from khotan_cli.runtime.http.redaction import BULLETS, Masker, mask_header
+from khotan_cli.runtime.redaction.masker import BULLETS, Masker, mask_header
 
 SECRETS = [
     'quo"te-secret',

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from khotan_cli.errors import ParameterError
 from khotan_cli.runtime import Plug, get
-from khotan_cli.runtime.http.query import encode_query
+from khotan_cli.runtime.content.query import encode_query
 from tests.support.loopback import Answer, Asked, as_json, loopback
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from khotan_cli.errors import PlugError
 from khotan_cli.runtime import BearerAuth, ErrorBody, NextUrlPaginator, Plug, Retry, get
-from khotan_cli.runtime.http.withheld import why_withheld
+from khotan_cli.runtime.redaction.withheld import why_withheld
 from tests.support.loopback import Answer, Asked, as_json, loopback
 
 

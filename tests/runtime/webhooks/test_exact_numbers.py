@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from khotan_cli.runtime.http.json_text import NotJson, load_json
+from khotan_cli.runtime.content.json_text import NotJson, load_json
 from tests.support.flows import connection
 from tests.support.webhooks import send, served_app, wait_for, webhook_project
 

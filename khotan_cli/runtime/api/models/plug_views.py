@@ -8,10 +8,10 @@ from typing import Any
 from khotan_cli.errors import DatabaseNotMigrated
 from khotan_cli.runtime.api.models.common import EndpointInfo, PlugInfo, PlugSummary, QueryField, VarInfo
 from khotan_cli.runtime.auth.schemes import PlugAuth
-from khotan_cli.runtime.http.redaction import mask_secret
 from khotan_cli.runtime.http.variables import resolve
 from khotan_cli.runtime.plugs.endpoint import Endpoint
 from khotan_cli.runtime.plugs.plug import Plug
+from khotan_cli.runtime.redaction.masker import mask_secret
 from khotan_cli.runtime.services import Services
 from khotan_cli.runtime.store.variables import Entry
 

@@ -20,8 +20,8 @@ from khotan_cli.runtime.api.models.webhooks import (
     WireShown,
     WireVar,
 )
-from khotan_cli.runtime.http.json_text import load_json
-from khotan_cli.runtime.http.redaction import Masker, mask_secret
+from khotan_cli.runtime.content.json_text import load_json
+from khotan_cli.runtime.redaction.masker import Masker, mask_secret
 from khotan_cli.runtime.services import Services
 from khotan_cli.runtime.store.events import EventData
 from khotan_cli.runtime.webhooks.decoding import Undecodable

@@ -24,18 +24,18 @@ from khotan_cli.runtime.api.models.common import (
 from khotan_cli.runtime.api.models.plug_views import plug_info, plug_summary
 from khotan_cli.runtime.api.operations import Router
 from khotan_cli.runtime.api.routes.plugs import Limit, Offset
+from khotan_cli.runtime.content.codec import decode_untyped, is_json, media_type
+from khotan_cli.runtime.content.json_text import load_json, without_bom
 from khotan_cli.runtime.contract.bodies import comparable, is_text
 from khotan_cli.runtime.contract.check import check_pages, fail_grade
 from khotan_cli.runtime.contract.paging import SeenWalk, is_walked, walk_pages
 from khotan_cli.runtime.contract.paging_checks import with_paging
 from khotan_cli.runtime.contract.saved import parse_saved
-from khotan_cli.runtime.http.codec import decode_untyped, is_json, media_type
 from khotan_cli.runtime.http.errors import status_error
-from khotan_cli.runtime.http.json_text import load_json, without_bom
-from khotan_cli.runtime.http.redaction import Masker
 from khotan_cli.runtime.plugs.debug_call import CallRequest, CallResult, call
 from khotan_cli.runtime.plugs.endpoint import Endpoint
 from khotan_cli.runtime.plugs.plug import Plug
+from khotan_cli.runtime.redaction.masker import Masker
 from khotan_cli.runtime.registry import described
 
 router = Router("/debug", tags=["debug"], needs=[require_debug])

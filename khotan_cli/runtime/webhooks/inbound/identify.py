@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from khotan_cli.runtime.http.redaction import Masker, mask_secret
+from khotan_cli.runtime.redaction.masker import Masker, mask_secret
 from khotan_cli.runtime.store.incoming import Delivery, Incoming
 from khotan_cli.runtime.webhooks.endpoint import ReceivingEndpoint
 from khotan_cli.runtime.webhooks.items import Item, split_items

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from khotan_cli.errors import ConfigError
-from khotan_cli.runtime.http.json_path import dig
+from khotan_cli.runtime.content.json_path import dig
 from khotan_cli.runtime.http.variables import Var
 from khotan_cli.runtime.webhooks.items import EACH, check_items
 from khotan_cli.runtime.webhooks.request import Refused, WebhookRequest

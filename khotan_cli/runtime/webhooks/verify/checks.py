@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Literal, TypeVar
 
-from khotan_cli.runtime.http.json_path import dig
+from khotan_cli.runtime.content.json_path import dig
 from khotan_cli.runtime.webhooks.request import Headers, Refused, WebhookRequest
 from khotan_cli.runtime.webhooks.verify.timestamps import TimestampFormat, moment_of
 

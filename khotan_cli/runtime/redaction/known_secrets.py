@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-from khotan_cli.runtime.http.redaction import SHORTEST_REPLACED, Masker
+from khotan_cli.runtime.redaction.masker import SHORTEST_REPLACED, Masker
 
 _REMEMBERED = 1000
 """Secrets that are masked. Of more, the oldest is forgotten until it is read again."""

@@ -12,11 +12,19 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from khotan_cli.errors import ParameterError, ResponseInvalid
-from khotan_cli.runtime.http.json_text import NotJson, check_json, dump_json, encodable, load_json, reason, without_bom
-from khotan_cli.runtime.http.parsers import Parser, decoded, is_xml, parser_for, with_lists
-from khotan_cli.runtime.http.query import scalar_text
-from khotan_cli.runtime.http.redaction import masker_of
-from khotan_cli.runtime.http.withheld import withheld_from
+from khotan_cli.runtime.content.json_text import (
+    NotJson,
+    check_json,
+    dump_json,
+    encodable,
+    load_json,
+    reason,
+    without_bom,
+)
+from khotan_cli.runtime.content.parsers import Parser, decoded, is_xml, parser_for, with_lists
+from khotan_cli.runtime.content.query import scalar_text
+from khotan_cli.runtime.redaction.masker import masker_of
+from khotan_cli.runtime.redaction.withheld import withheld_from
 
 Encoding = Literal["json", "form"]
 

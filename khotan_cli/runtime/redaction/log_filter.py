@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
-from khotan_cli.runtime.http.known_secrets import known
-from khotan_cli.runtime.http.redaction import BULLETS, Masker
+from khotan_cli.runtime.redaction.known_secrets import known
+from khotan_cli.runtime.redaction.masker import BULLETS, Masker
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 """Attributes that every log record has. Others come from `extra`."""

@@ -12,9 +12,9 @@ import httpx
 import orjson
 from pydantic import BaseModel
 
-from khotan_cli.runtime.http.json_text import NotJson, load_json
-from khotan_cli.runtime.http.parsers import start_of
-from khotan_cli.runtime.http.redaction import masker_of
+from khotan_cli.runtime.content.json_text import NotJson, load_json
+from khotan_cli.runtime.content.parsers import start_of
+from khotan_cli.runtime.redaction.masker import masker_of
 
 LONGEST = 300
 """Characters of an excerpt."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticSerializationError
 
 from khotan_cli.errors import ParameterError
-from khotan_cli.runtime.http.json_text import require_finite
+from khotan_cli.runtime.content.json_text import require_finite
 
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
 

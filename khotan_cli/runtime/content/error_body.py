@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from khotan_cli.runtime.http.json_path import Absence, NotAContainer, Path, dig, path_keys, path_text, value_at
+from khotan_cli.runtime.content.json_path import Absence, NotAContainer, Path, dig, path_keys, path_text, value_at
 
 _MESSAGES = ("message", "error_description", "error_message", "msg", "detail", "info", "title", "description")
 _CODES = ("code", "error_code", "errcode", "error", "type")

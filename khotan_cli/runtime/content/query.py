@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from khotan_cli.errors import ParameterError
-from khotan_cli.runtime.http.json_text import dump_json, require_finite
+from khotan_cli.runtime.content.json_text import dump_json, require_finite
 
 QueryArrays = Literal["repeat", "brackets", "comma"]
 Pair = tuple[str, str]

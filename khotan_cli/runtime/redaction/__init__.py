@@ -1,0 +1,1 @@
+"""Redaction: what must not be shown, and to whom is it not sent?"""
