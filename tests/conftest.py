@@ -11,10 +11,10 @@ import pytest
 
 from tests.support.postgres import PostgresMissing, PostgresServer, running_server
 
-for _ignored, _default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-    # Run in the background or under nohup: a shell has these ignored there, and programs that tests start would inherit that.
-    if signal.getsignal(_ignored) is signal.SIG_IGN:
-        signal.signal(_ignored, _default)
+for _signal in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+    # A shell ignores some of these for what it runs in the background, nohup another; programs that tests start inherit that.
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, signal.default_int_handler if _signal == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

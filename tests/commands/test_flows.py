@@ -24,7 +24,7 @@ pairs = Resource("pairs", connect_field=("tenant", "sku"), plugs={"shop": "id"})
 things = Cache("things", ttl="1h")
 """
 FLOWS = """
-@inflow(shop, resource="goods", variants={"full": Variant(), "delta": Variant(schedule="*/5 * * * *")})
+@inflow(shop, resource="goods", variants={"full": Variant(), "delta": Variant(schedule="0 0 29 2 *")})
 async def goods(ctx: FlowContext) -> RunResult:
     await ctx.log("begun")
     done = await ctx.sync(shop.list_items, into=ItemRow, key="id", on_invalid="skip")
@@ -105,7 +105,7 @@ def test_flows_are_listed(project: Project) -> None:
     flows = {flow["name"]: flow for flow in project.khotan("flows", "list").json["items"]}
     assert sorted(flows) == ["broken", "by_the_app", "goods", "items", "out", "slow", "talks"]
     full, delta = flows["goods"]["variants"]
-    assert (full["name"], full["nextDueAt"], delta["schedule"]) == ("full", None, "*/5 * * * *")
+    assert (full["name"], full["nextDueAt"], delta["schedule"]) == ("full", None, "0 0 29 2 *")
     assert delta["nextDueAt"].endswith("Z") and flows["goods"]["resource"] == "goods"
     shown = project.khotan("flows", "list", json_mode=False)
     assert "*/5 * * * *" in shown.stdout and "inflow" in shown.stdout
