@@ -24,6 +24,7 @@ demo: $(RUNTIME)
 	@$(BIN)/khotan demo $(DEMO_OPTIONS)
 
 test: check
+	@$(BIN)/python -m compileall -q khotan_cli tests  # also where PYTHONDONTWRITEBYTECODE is set: tests start many processes
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
 check: lint types
