@@ -1,6 +1,7 @@
 # Everything runs from here on a machine that has only Python 3.11 or newer, with its venv module.
 #   make demo     the main job, narrated          make bench   speed, beside a peer in the same run
 #   make test     lint, types, layers, tests      make clean   remove what the other targets made
+#   make picture  record the picture of the README
 
 PYTHON ?= python3
 WORKERS ?= 4
@@ -11,17 +12,20 @@ RUNTIME := $(VENV)/.runtime.stamp
 DEV := $(VENV)/.dev.stamp
 NODE := .cache/node/.stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq --no-input
-CODE := khotan_cli tests bench
+CODE := khotan_cli tests bench docs
 BENCHES ?= $(sort $(wildcard bench/[!_]*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types services bench benches constraints clean
+.PHONY: help demo picture test check lint types services bench benches constraints clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -3
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
 
 demo: $(RUNTIME)
 	@$(BIN)/khotan demo $(DEMO_OPTIONS)
+
+picture: $(RUNTIME)
+	@$(BIN)/python docs/picture.py
 
 test: check
 	@$(BIN)/python -m compileall -q khotan_cli tests  # also where PYTHONDONTWRITEBYTECODE is set: tests start many processes
