@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 import khotan_cli
 import khotan_cli.runtime
@@ -126,9 +127,20 @@ def python_blocks(path: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
 
 
-def test_the_plug_in_the_readme_works_as_it_stands() -> None:
-    declared: dict[str, object] = {"__name__": "readme"}
-    exec(python_blocks(ROOT / "README.md")[0], declared)
+def test_the_plugs_in_the_readme_work_as_they_stand() -> None:
+    class Product(BaseModel):
+        id: str
+
+    class ProductPage(BaseModel):
+        items: list[Product]
+        total: int
+
+    first, second = python_blocks(ROOT / "README.md")[:2]
+    declared: dict[str, object] = {"__name__": "readme", "Product": Product, "ProductPage": ProductPage}
+    exec(first, declared)
+    shop = declared["shop"]
+    assert isinstance(shop, khotan_cli.runtime.Plug) and set(shop.endpoints()) == {"list_products", "get_product"}
+    exec(second, declared)
     plug = declared["stripe"]
     assert isinstance(plug, khotan_cli.runtime.Plug)
     assert set(plug.endpoints()) == {"list_charges", "get_charge"}
