@@ -20,6 +20,7 @@ CODES: Mapping[str, tuple[int, int]] = {
     "invalid_json": (422, EXIT_USAGE),
     "invalid_name": (422, EXIT_USAGE),
     "invalid_parameters": (422, EXIT_USAGE),
+    "blocking_in_loop": (500, EXIT_FAILED),
     "empty_value": (422, EXIT_USAGE),
     "no_terminal": (422, EXIT_USAGE),
     "path_outside_project": (422, EXIT_USAGE),

@@ -42,7 +42,7 @@ def test_a_plug_needs_neither_web_framework_nor_database() -> None:
 
 
 SAMPLE = """
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, assert_type
 
 import httpx
@@ -75,6 +75,7 @@ class Api(Plug):
     other = get("/other", returns=Other)
     loose = get("/loose")
     either = post("/either", returns=Item | Data, body=Item)
+    typed = get("/typed", returns=Other, item=Item)
 
 
 api = Api()
@@ -91,8 +92,21 @@ async def main() -> None:
         assert_type(page, Data)
     assert_type(api.many.items(), AsyncIterator[Item])
     assert_type(api.other.items(), AsyncIterator[Any])
+    assert_type(api.typed.items(limit=1), AsyncIterator[Item])
+    assert_type(await api.typed(), Other)
     async for result in api.one.batch_post([Item(id=1)], size=10):
         assert_type(result.response, Item | None)
+
+
+def script() -> None:
+    assert_type(api.one.blocking(id=1), Item)
+    assert_type(api.loose.blocking(), Any)
+    assert_type(api.one.blocking.raw(), httpx.Response)
+    assert_type(api.data.blocking.pages(), Iterator[Data])
+    assert_type(api.many.blocking.items(), Iterator[Item])
+    assert_type(api.typed.blocking.items(), Iterator[Item])
+    for batch in api.one.blocking.batch_post([Item(id=1)]):
+        assert_type(batch.response, Item | None)
 """
 ITEMS_OF_PAGES = """
     assert_type(api.data.items(), AsyncIterator[Item])

@@ -95,7 +95,7 @@ def outgoing(
         if kind:
             sent["Content-Type"] = kind
     sent.update(headers or {})
-    retry = (endpoint and endpoint.retry) or plug.retry
+    retry = plug.retry if endpoint is None or endpoint.retry is None else endpoint.retry
     if retry.idempotency_header and method not in ("GET", "HEAD", "OPTIONS"):
         sent.setdefault(retry.idempotency_header, str(uuid.uuid4()))
     check_headers(sent, plug.name, ctx.endpoint)

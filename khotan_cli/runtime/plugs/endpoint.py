@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from typing import Any, Generic, Protocol, Self, TypeVar, cast, overload
 
 import httpx
@@ -18,6 +18,7 @@ from khotan_cli.runtime.http.outgoing import json_parameters
 from khotan_cli.runtime.http.retry import Retry
 from khotan_cli.runtime.paging.base import Paginator
 from khotan_cli.runtime.plugs.batch import BatchResult, batch_post
+from khotan_cli.runtime.plugs.blocking import blocking_loop, iterate
 from khotan_cli.runtime.plugs.client import Client
 from khotan_cli.runtime.plugs.operation import UNDECLARED, Operation
 from khotan_cli.runtime.plugs.page_iterator import PageWalk, Position, paginator_of
@@ -61,6 +62,17 @@ class Endpoint(Operation[M]):
         return self if instance is None else BoundEndpoint(self, instance)
 
 
+class ListEndpoint(Endpoint[M], Generic[M, Item]):
+    """An endpoint that is declared with `item=`, the type of its pages' items."""
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any]) -> Self: ...
+    @overload
+    def __get__(self, instance: Any, owner: type[Any]) -> BoundListEndpoint[M, Item]: ...
+    def __get__(self, instance: Any | None, owner: type[Any]) -> Self | BoundListEndpoint[M, Item]:
+        return self if instance is None else BoundListEndpoint(self, instance)
+
+
 class BoundEndpoint(Generic[P_co]):
     """An endpoint of one plug instance: `await plug.endpoint(...)`, `.pages()`, `.items()`, `.raw()`, `.batch_post()`."""
 
@@ -78,6 +90,11 @@ class BoundEndpoint(Generic[P_co]):
         response = await self.raw(*models, **params)
         result: P_co = cast(P_co, response) if isinstance(response, HeldAnswer) else self.result(response)
         return result
+
+    @property
+    def blocking(self) -> BlockingEndpoint[P_co]:
+        """The same calls for code that is not async: `plug.endpoint.blocking(...)`, `.blocking.items()`, …"""
+        return BlockingEndpoint(self)
 
     async def raw(self, *models: Any, **params: Any) -> httpx.Response:
         """Call, and return the response whatever its status: authenticated, retried and read, not judged."""
@@ -112,10 +129,15 @@ class BoundEndpoint(Generic[P_co]):
         return batch_post(self, records, size=size, concurrency=concurrency, key=key, params=params)
 
     async def _items(self, models: Sequence[Any], params: Mapping[str, Any]) -> AsyncIterator[Any]:
+        async for items in self.item_lists(models, params):
+            for item in items:
+                yield item
+
+    async def item_lists(self, models: Sequence[Any], params: Mapping[str, Any]) -> AsyncIterator[list[Any]]:
+        """The items of each page."""
         paginator = paginator_of(self)
         async for page, data, response in self._walk(models, params):
-            for item in self.endpoint.items_of(page, data, paginator, response):
-                yield item
+            yield self.endpoint.items_of(page, data, paginator, response)
 
     def walk(self, *models: Any, **params: Any) -> PageWalk:
         """A walk through the pages that can be left at any position and taken up there again."""
@@ -161,12 +183,105 @@ class BoundEndpoint(Generic[P_co]):
         return f"<{self.plug.name}.{self.endpoint.name} {self.endpoint.method} {self.endpoint.path.text}>"
 
 
+class BoundListEndpoint(BoundEndpoint[P_co], Generic[P_co, I_co]):
+    """A bound endpoint whose items have a declared type."""
+
+    __slots__ = ()
+
+    @property
+    def blocking(self) -> BlockingListEndpoint[P_co, I_co]:
+        return BlockingListEndpoint(self)
+
+    def items(self, *models: Any, **params: Any) -> AsyncIterator[I_co]:
+        """Item after item of every page."""
+        return self._items(models, params)
+
+
+class BlockingEndpoint(Generic[P_co]):
+    """The calls of a bound endpoint, each of which waits for its result in the calling thread.
+
+    Inside a running event loop they block that loop. Raises what the awaited calls raise, and KhotanError (blocking_in_loop)
+    where a call would wait for itself: in a hook or an auth function of a plug.
+    """
+
+    __slots__ = ("_bound", "_name")
+
+    def __init__(self, bound: BoundEndpoint[P_co]) -> None:
+        self._bound = bound
+        self._name = f"{bound.plug.name}.{bound.endpoint.name}"
+
+    def __call__(self, *models: Any, **params: Any) -> P_co:
+        """Call, and return the declared model."""
+        return blocking_loop.run(lambda: self._bound(*models, **params), self._name)
+
+    def raw(self, *models: Any, **params: Any) -> httpx.Response:
+        """Call, and return the response whatever its status."""
+        return blocking_loop.run(lambda: self._bound.raw(*models, **params), self._name)
+
+    def pages(self, *models: Any, **params: Any) -> Iterator[P_co]:
+        """Page after page, each fetched when it is asked for."""
+        return iterate(self._bound.pages(*models, **params), self._name)
+
+    @overload
+    def items(self: BlockingEndpoint[list[Item]], *models: Any, **params: Any) -> Iterator[Item]: ...
+    @overload
+    def items(self: BlockingEndpoint[_HasData[Item]], *models: Any, **params: Any) -> Iterator[Item]: ...
+    @overload
+    def items(self: BlockingEndpoint[_HasItems[Item]], *models: Any, **params: Any) -> Iterator[Item]: ...
+    @overload
+    def items(self: BlockingEndpoint[_HasResults[Item]], *models: Any, **params: Any) -> Iterator[Item]: ...
+    @overload
+    def items(self, *models: Any, **params: Any) -> Iterator[Any]: ...
+    def items(self, *models: Any, **params: Any) -> Iterator[Any]:
+        """Item after item of every page. A page is fetched when its first item is asked for."""
+        return self._items(models, params)
+
+    def _items(self, models: Sequence[Any], params: Mapping[str, Any]) -> Iterator[Any]:
+        for items in iterate(self._bound.item_lists(models, params), self._name):
+            yield from items
+
+    def batch_post(
+        self, records: Sequence[Any], *, size: int = 100, concurrency: int = 4, key: str | None = None, **params: Any
+    ) -> Iterator[BatchResult[P_co]]:
+        """Send records in batches of `size`, at most `concurrency` at a time."""
+        batches = self._bound.batch_post(records, size=size, concurrency=concurrency, key=key, **params)
+        return iterate(batches, self._name)
+
+
+class BlockingListEndpoint(BlockingEndpoint[P_co], Generic[P_co, I_co]):
+    """Blocking calls of an endpoint whose items have a declared type."""
+
+    __slots__ = ()
+
+    def items(self, *models: Any, **params: Any) -> Iterator[I_co]:
+        """Item after item of every page. A page is fetched when its first item is asked for."""
+        return self._items(models, params)
+
+
 class Declare:
     """Declares endpoints of one method: `list_orders = get("/orders", returns=OrderPage)`."""
 
     def __init__(self, method: str) -> None:
         self.method = method
 
+    @overload
+    def __call__(
+        self,
+        path: str,
+        *,
+        returns: type[M],
+        query: type[BaseModel] | None = None,
+        body: Any = None,
+        responses: Mapping[int | str, Any] | None = None,
+        item: type[Item],
+        paginator: Paginator | None = None,
+        error_body: ErrorBody | None = None,
+        encoding: Encoding | None = None,
+        retry: Retry | None = None,
+        timeout: float | httpx.Timeout | None = None,
+        headers: Mapping[str, str] | None = None,
+        query_json: Collection[str] | None = None,
+    ) -> ListEndpoint[M, Item]: ...
     @overload
     def __call__(
         self,
@@ -204,12 +319,13 @@ class Declare:
         query_json: Collection[str] | None = None,
     ) -> Endpoint[Any]: ...
     def __call__(self, path: str, **options: Any) -> Endpoint[Any]:
-        return Endpoint(self.method, path, **options)
+        return endpoint(self.method, path, **options)
 
 
 def endpoint(method: str, path: str, **options: Any) -> Endpoint[Any]:
     """Declare an endpoint of any method."""
-    return Endpoint(method, path, **options)
+    kind = Endpoint if options.get("item") is None else ListEndpoint
+    return kind(method, path, **options)
 
 
 get, post, put = Declare("GET"), Declare("POST"), Declare("PUT")
