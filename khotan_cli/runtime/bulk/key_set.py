@@ -78,7 +78,7 @@ class StepTexts:
         await session.execute(delete(SEEN_KEYS).where(self._mine))
 
 
-class SeenKeys(StepTexts):
+class KeySet(StepTexts):
     """The keys of one run's step in one table. `model`: the table class; `key`: the names of its key's columns."""
 
     def __init__(self, run_id: str, step: str, model: Any, key: Sequence[str], *, sqlite: bool) -> None:
@@ -203,11 +203,11 @@ class RememberedTexts(StepTexts):
         return bool(self._texts)
 
 
-class RememberedKeys(RememberedTexts, SeenKeys):
+class RememberedKeys(RememberedTexts, KeySet):
     """The keys of a dry run; comparisons with rows are SQL all the same."""
 
     def __init__(self, run_id: str, step: str, model: Any, key: Sequence[str], *, sqlite: bool) -> None:
-        SeenKeys.__init__(self, run_id, step, model, key, sqlite=sqlite)
+        KeySet.__init__(self, run_id, step, model, key, sqlite=sqlite)
         self._texts = set()
 
     def _noted(self) -> ColumnElement[bool]:

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.runtime.database.database import Database
-from khotan_cli.runtime.database.errors import explained
+from khotan_cli.runtime.database.errors import translated_errors
 
 Sessions = Callable[[], AbstractAsyncContextManager[AsyncSession]]
 
 
 @dataclass
-class Around:
+class AmbientSession:
     """A session that is open around what this task does, and the tasks that it starts. `lock`: one of them at a time."""
 
     database: Database
@@ -34,14 +34,14 @@ class Around:
         return self.session.in_transaction()
 
 
-_around: ContextVar[Around | None] = ContextVar("khotan_session", default=None)
+_around: ContextVar[AmbientSession | None] = ContextVar("khotan_session", default=None)
 _instead: ContextVar[Sessions | None] = ContextVar("khotan_sessions", default=None)
 
 
 @asynccontextmanager
-async def opening(database: Database, session: AsyncSession) -> AsyncIterator[None]:
+async def bind_session(database: Database, session: AsyncSession) -> AsyncIterator[None]:
     """While it lasts, what khotan's stores do in this task, and those it starts, is done in this session."""
-    mine = Around(database, session)
+    mine = AmbientSession(database, session)
     token = _around.set(mine)
     try:
         yield
@@ -52,7 +52,7 @@ async def opening(database: Database, session: AsyncSession) -> AsyncIterator[No
 
 
 @contextmanager
-def instead(sessions: Sessions) -> Iterator[None]:
+def override_sessions(sessions: Sessions) -> Iterator[None]:
     """While it lasts, in this task and those it starts, khotan's stores use these sessions where none is open."""
     token = _instead.set(sessions)
     try:
@@ -61,19 +61,19 @@ def instead(sessions: Sessions) -> Iterator[None]:
         _instead.reset(token)
 
 
-def around(database: Database) -> Around | None:
+def current_session(database: Database) -> AmbientSession | None:
     """The session that is open around this task."""
     found = _around.get()
     return None if found is None or found.closed or found.database is not database else found
 
 
 @asynccontextmanager
-async def joined(database: Database, *, writing: bool = False) -> AsyncIterator[AsyncSession]:
+async def session_scope(database: Database, *, writing: bool = False) -> AsyncIterator[AsyncSession]:
     """The session that is open around, up to a savepoint; else one in a transaction of its own. Raises StoreError.
 
     writing: it reads before it writes; see Database.writing.
     """
-    found, sessions = around(database), _instead.get()
+    found, sessions = current_session(database), _instead.get()
     if found is not None and found.usable:
         async with found.lock, _savepoint(found):
             yield found.session
@@ -86,8 +86,8 @@ async def joined(database: Database, *, writing: bool = False) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def _savepoint(found: Around) -> AsyncIterator[None]:
-    with explained(found.database.url):
+async def _savepoint(found: AmbientSession) -> AsyncIterator[None]:
+    with translated_errors(found.database.url):
         # Opened anew, with a lock of its own: what is done inside may join in turn.
-        async with found.session.begin_nested(), opening(found.database, found.session):
+        async with found.session.begin_nested(), bind_session(found.database, found.session):
             yield

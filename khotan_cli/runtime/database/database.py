@@ -22,7 +22,7 @@ from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from khotan_cli.errors import DatabaseBusy, DatabaseNotMigrated, DatabaseUnreachable
-from khotan_cli.runtime.database.errors import explain, explained
+from khotan_cli.runtime.database.errors import translate_error, translated_errors
 from khotan_cli.runtime.database.pooler import changes_sessions, declared, without_option
 from khotan_cli.runtime.database.tables import metadata
 from khotan_cli.runtime.database.url import describe_url, parse_url
@@ -103,7 +103,7 @@ class Database:
     async def session(self) -> AsyncIterator[AsyncSession]:
         """A session in one transaction, committed at the end. Raises StoreError and its kinds."""
         self._refuse_missing_file()
-        with explained(self.url):
+        with translated_errors(self.url):
             async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
                 if _patience.get():
                     await self._connect(session, _patience.get())
@@ -117,7 +117,7 @@ class Database:
                 await session.connection()
                 return
             except (SQLAlchemyError, sqlite3.Error, OSError) as exc:
-                error = explain(exc, self.url)
+                error = translate_error(exc, self.url)
                 if not isinstance(error, (DatabaseUnreachable, DatabaseBusy)) or time.monotonic() >= deadline:
                     raise error from None
                 logger.warning("%s Trying again.", error.message)
@@ -144,7 +144,7 @@ class Database:
         within: another such session, whose connection is used up to a savepoint.
         """
         self._refuse_missing_file()
-        with explained(self.url):
+        with translated_errors(self.url):
             if within is not None:
                 async with _undone(within.bind) as session:
                     yield session
@@ -198,12 +198,12 @@ class Database:
         if self.pooled is None and not self.sqlite:
             from psycopg import Error
 
-            with explained(self.url):
+            with translated_errors(self.url):
                 try:
                     url = self.url.render_as_string(hide_password=False)
                     self.pooled = await changes_sessions(url, postgres_arguments(self.url))
                 except Error as exc:
-                    raise explain(exc, self.url) from None
+                    raise translate_error(exc, self.url) from None
             if self.pooled:
                 await self.dispose()
         return bool(self.pooled)

@@ -119,15 +119,15 @@ _LITERALS = re.compile(r"""'[^']*'?|(?<=")\d[^"]*""")
 
 
 @contextmanager
-def explained(url: URL) -> Iterator[None]:
+def translated_errors(url: URL) -> Iterator[None]:
     """Raise what SQLAlchemy or a driver raises inside as a KhotanError."""
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error, OSError) as exc:
-        raise explain(exc, url) from None
+        raise translate_error(exc, url) from None
 
 
-def explain(exc: Exception, url: URL) -> KhotanError:
+def translate_error(exc: Exception, url: URL) -> KhotanError:
     """The KhotanError for an exception of SQLAlchemy or a driver."""
     if isinstance(exc, KhotanError):
         return exc

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import FlowError, UnknownName
 from khotan_cli.runtime.bulk.upsert import Unset
-from khotan_cli.runtime.database.ambient_session import around, joined
+from khotan_cli.runtime.database.ambient_session import current_session, session_scope
 from khotan_cli.runtime.database.types import utc_now
 from khotan_cli.runtime.http.json_path import Path
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
@@ -20,10 +20,10 @@ from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.resources.mappings import Mappings
 from khotan_cli.runtime.runs.cursors import Cursor, RunCache
 from khotan_cli.runtime.runs.definition import Flow, Step
-from khotan_cli.runtime.runs.environment import Host
-from khotan_cli.runtime.runs.step_results import hopeless, named, restored
-from khotan_cli.runtime.runs.steps import Outcome, Recorder, StepScope, Work, as_json, scope_now
-from khotan_cli.runtime.runs.user_code import contained
+from khotan_cli.runtime.runs.environment import Environment
+from khotan_cli.runtime.runs.step_results import decode_result, is_permanent, with_step_timeout
+from khotan_cli.runtime.runs.steps import Outcome, StepRecorder, StepScope, Work, as_json, scope_now
+from khotan_cli.runtime.runs.user_code import user_code_guard
 from khotan_cli.runtime.store.runs import RunCancelled, RunLost
 from khotan_cli.runtime.transfer.deletion import DeleteOptions
 from khotan_cli.runtime.transfer.push import Push, PushResult
@@ -43,12 +43,19 @@ class FlowContext:
     """
 
     def __init__(
-        self, host: Host, flow: Flow, recorder: Recorder, *, variant: str, body: Any = None, source: str = "manual"
+        self,
+        env: Environment,
+        flow: Flow,
+        recorder: StepRecorder,
+        *,
+        variant: str,
+        body: Any = None,
+        source: str = "manual",
     ) -> None:
-        self._host, self._flow, self.recorder = host, flow, recorder
+        self._env, self._flow, self.recorder = env, flow, recorder
         self.variant, self.body, self.source = variant, body, source
         self.flow, self.run_id, self.dry = flow.name, recorder.run_id, recorder.dry
-        self.plugs = host.plugs
+        self.plugs = env.plugs
         self.event: Any = None
 
     @property
@@ -82,8 +89,8 @@ class FlowContext:
         if self.dry:
             self.recorder.wrote(f"variables of {found.name}", {"set": len(values)}, sorted(values))
             return
-        self.recorder.alone("No variable can be stored")
-        await self._host.vars.save(found.name, values)
+        self.recorder.forbid_open_session("No variable can be stored")
+        await self._env.vars.save(found.name, values)
         found.shared.forget()
         self.recorder.secrets.add(found, values)
 
@@ -134,7 +141,7 @@ class FlowContext:
         Raises ConfigError where table, key and records do not fit; PlugError and its kinds for failed calls.
         """
         return await Sync(
-            self._host,
+            self._env,
             self._flow,
             self.recorder,
             endpoint,
@@ -217,25 +224,25 @@ class FlowContext:
             max_delete=max_delete,
             name=name,
         )
-        return await Push(self._host, self._flow, self.recorder, source, endpoint, options).run()
+        return await Push(self._env, self._flow, self.recorder, source, endpoint, options).run()
 
     def mapping(self, resource: str) -> Mappings:
         """The mappings of a resource. Raises UnknownName."""
-        if resource not in self._host.resources:
-            raise UnknownName("resource", resource, self._host.resources)
-        return Mappings(self._host.resources[resource], self._host.mappings)
+        if resource not in self._env.resources:
+            raise UnknownName("resource", resource, self._env.resources)
+        return Mappings(self._env.resources[resource], self._env.mappings)
 
     def cache(self, name: str) -> RunCache:
         """A cache of the app. What a step sets in it is stored with the step. Raises UnknownName."""
-        if name not in self._host.caches:
-            raise UnknownName("cache", name, self._host.caches)
-        cache = self._host.caches[name]
+        if name not in self._env.caches:
+            raise UnknownName("cache", name, self._env.caches)
+        cache = self._env.caches[name]
         owner = {"app": "", "flow": self.flow, "variant": f"{self.flow}/{self.variant}"}[cache.scope]
-        return RunCache(cache, self._host.entries, owner, self.write)
+        return RunCache(cache, self._env.entries, owner, self.write)
 
     def cursor(self, name: str) -> Cursor:
         """A value that this flow keeps from run to run. What a step sets is stored with the step: together or not at all."""
-        return Cursor(name, self.flow, self._host.entries, self.write)
+        return Cursor(name, self.flow, self._env.entries, self.write)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -244,7 +251,7 @@ class FlowContext:
         What is done with mappings, caches and cursors inside the block belongs to it: all is committed, or nothing is; save
         what a step sets, which is stored with the step. The log outlives a rollback. On SQLite no step can begin inside.
         """
-        self.recorder.alone("No other session can be opened")
+        self.recorder.forbid_open_session("No other session can be opened")
         async with self.recorder.session() as session:
             yield session
 
@@ -270,23 +277,23 @@ class FlowContext:
         name = self.recorder.name(step.name)
         done = self.recorder.finished(name)
         if done is not None:
-            return restored(step, done.result)
-        await self.recorder.ready()
+            return decode_result(step, done.result)
+        await self.recorder.ensure_owner()
         started, tries = utc_now(), 0
         while True:
             tries += 1
             scope = StepScope(name)
             token = scope_now.set(scope)
             try:
-                with contained(f"Step {name!r}"):
+                with user_code_guard(f"Step {name!r}"):
                     async with asyncio.timeout(step.timeout):
                         value = await step.function(self, *args, **kwargs)
                 break
             except (RunLost, RunCancelled):
                 raise
             except Exception as exc:
-                if tries >= step.retry.attempts or hopeless(exc):
-                    raise named(name, exc, step.timeout) from exc
+                if tries >= step.retry.attempts or is_permanent(exc):
+                    raise with_step_timeout(name, exc, step.timeout) from exc
                 await self.recorder.log(
                     "warning", f"{name}: try {tries} failed with {type(exc).__name__}; trying again"
                 )
@@ -316,13 +323,13 @@ class FlowContext:
         if scope is not None:
             scope.writes.append(work)
             return
-        if (session := around(self._host.database)) is not None and session.usable:
-            async with joined(self._host.database) as found:
+        if (session := current_session(self._env.database)) is not None and session.usable:
+            async with session_scope(self._env.database) as found:
                 await work(found)
             return
         step = self.recorder.name(name)
         if self.recorder.finished(step) is None:
-            await self.recorder.ready()
+            await self.recorder.ensure_owner()
             await self.recorder.commit(step, work)
 
     # -- telling -----------------------------------------------------------------------------------------------------
@@ -339,6 +346,6 @@ class FlowContext:
         """Wait; a run that is cancelled meanwhile stops waiting within a second."""
         remaining = seconds
         while remaining > 0:
-            await self.recorder.ready()
+            await self.recorder.ensure_owner()
             await asyncio.sleep(min(1.0, remaining))
             remaining -= 1.0

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from khotan_cli.errors import KhotanError, UnknownName, UsageError
 from khotan_cli.runtime.runs.cursors import CURSORS
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.store import sent_refs
 from khotan_cli.runtime.store.canonical_key import SEPARATOR, decode_key, encode_key
 from khotan_cli.runtime.transfer.sent_state import SENT
@@ -59,12 +59,12 @@ class Removed:
 class KeptState:
     """The state of one flow."""
 
-    def __init__(self, host: Host, flow: Flow) -> None:
-        self._host, self._flow = host, flow
+    def __init__(self, env: Environment, flow: Flow) -> None:
+        self._env, self._flow = env, flow
 
     async def cursors(self) -> list[KeptCursor]:
         """In the order of names."""
-        entries, _ = await self._host.entries.entries(CURSORS, self._flow.name)
+        entries, _ = await self._env.entries.entries(CURSORS, self._flow.name)
         return [KeptCursor(entry.key, entry.value, entry.updated_at) for entry in entries]
 
     async def destinations(self, limit: int, offset: int, only: str | None = None) -> list[KeptDestination]:
@@ -87,7 +87,7 @@ class KeptState:
         """
         if not what:
             raise UsageError("Nothing to reset is named", hint=f"Give {_FORMS}.")
-        for row in await self._host.runs.active(self._flow.name):
+        for row in await self._env.runs.active(self._flow.name):
             raise KhotanError(
                 f"Flow {self._flow.name!r} has an active run: {row.id} is {row.status}",
                 code="flow_active",
@@ -96,7 +96,7 @@ class KeptState:
             )
         parts = await self._everything() if "all" in what else [await self._parsed(one) for one in what]
         cursors = records = 0
-        async with self._host.database.writing() as session:
+        async with self._env.database.writing() as session:
             for kind, name, key in parts:
                 if kind == "cursor":
                     cursors += await self._forget_cursor(session, name)
@@ -108,14 +108,14 @@ class KeptState:
 
     def _targets(self) -> list[tuple[str, str]]:
         """Name and plug of each destination in the resource's mappings."""
-        resource = self._host.resources.get(self._flow.resource or "")
+        resource = self._env.resources.get(self._flow.resource or "")
         if resource is None or self._flow.kind == "inflow":
             return []
         return [(f"{resource.name}.{plug}", plug) for plug in resource.plugs]
 
     async def _owned(self) -> list[str]:
         prefix = f"{self._flow.name}/"
-        return [owner.removeprefix(prefix) for owner in await self._host.entries.owners(SENT, prefix)]
+        return [owner.removeprefix(prefix) for owner in await self._env.entries.owners(SENT, prefix)]
 
     async def _named(self) -> list[tuple[str, str | None]]:
         """Name of each destination; its plug where it is in the mappings."""
@@ -123,20 +123,20 @@ class KeptState:
 
     async def _private(self, name: str, limit: int, offset: int) -> KeptDestination:
         owner = f"{self._flow.name}/{name}"
-        entries, total = await self._host.entries.entries(SENT, owner, limit=limit, offset=offset)
+        entries, total = await self._env.entries.entries(SENT, owner, limit=limit, offset=offset)
         refs: dict[str, str] = {}
         mapped = [entry.key for entry in entries if entry.value.get("mapped")]
         if mapped and self._flow.resource:
-            async with self._host.database.session() as session:
+            async with self._env.database.session() as session:
                 plug = name.partition(".")[0]
-                known = await self._host.mappings.known(session, self._flow.resource, plug, mapped)
+                known = await self._env.mappings.known(session, self._flow.resource, plug, mapped)
                 refs = {key: one.ref for key, one in known.items()}
         items = [KeptRecord(_shown(e.key), refs.get(e.key) or str(e.value["ref"]), e.updated_at) for e in entries]
         return KeptDestination(name, "flow", total, items)
 
     async def _mapped(self, plug: str, limit: int, offset: int) -> KeptDestination:
         resource = self._flow.resource or ""
-        async with self._host.database.session() as session:
+        async with self._env.database.session() as session:
             rows, total = await sent_refs.page(session, resource, plug, limit, offset)
         items = [KeptRecord(_shown(row.key), row.ref, row.updated_at) for row in rows]
         return KeptDestination(f"{resource}.{plug}", "mappings", total, items)
@@ -167,12 +167,12 @@ class KeptState:
         return "sent", name, rest.removeprefix(f"{name}:")
 
     async def _forget_cursor(self, session: AsyncSession, name: str) -> int:
-        return int(await self._host.entries.delete_in(session, CURSORS, self._flow.name, name))
+        return int(await self._env.entries.delete_in(session, CURSORS, self._flow.name, name))
 
     async def _forget_sent(self, session: AsyncSession, name: str, key: str | None) -> int:
         plug = dict(self._targets()).get(name)
         keys = None if key is None else _spellings(key)
-        entries, owner = self._host.entries, f"{self._flow.name}/{name}"
+        entries, owner = self._env.entries, f"{self._flow.name}/{name}"
         if plug is not None:
             found = await sent_refs.forget_fields(session, self._flow.resource or "", plug, keys)
         elif keys is None:

@@ -14,7 +14,7 @@ from khotan_cli.runtime.runs.hooks import Hooks
 from khotan_cli.runtime.store.caches import CacheStore
 from khotan_cli.runtime.store.enabled_flows import FlowStore
 from khotan_cli.runtime.store.mappings import MappingStore
-from khotan_cli.runtime.store.run_queue import Outbox
+from khotan_cli.runtime.store.run_queue import RunQueue
 from khotan_cli.runtime.store.runs import RunStore
 from khotan_cli.runtime.store.schedules import ScheduleStore
 from khotan_cli.runtime.store.variables import DatabaseVarStore
@@ -22,7 +22,7 @@ from khotan_cli.runtime.store.workers import WorkerStore
 
 
 @dataclass(frozen=True)
-class Host:
+class Environment:
     """Everything a run needs besides its own row."""
 
     database: Database
@@ -63,7 +63,7 @@ class Host:
     def workers(self) -> WorkerStore:
         return WorkerStore(self.database)
 
-    outbox: Outbox = field(init=False, compare=False)
+    run_queue: RunQueue = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "outbox", Outbox(self.database))
+        object.__setattr__(self, "run_queue", RunQueue(self.database))

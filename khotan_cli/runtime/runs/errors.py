@@ -5,25 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from khotan_cli.errors import KhotanError
-from khotan_cli.runtime.database.errors import explain
+from khotan_cli.runtime.database.errors import translate_error
 from khotan_cli.runtime.http.redaction import Masker
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.runs.redaction import Secrets
 from khotan_cli.runtime.user_traceback import place_of
 
 _LONGEST = 1000
 
 
-async def failure_of(exc: Exception, host: Host, flow: Flow | None) -> dict[str, Any]:
+async def failure_of(exc: Exception, env: Environment, flow: Flow | None) -> dict[str, Any]:
     """The error document of a failed run, with the secrets of the app's plugs masked."""
     from sqlalchemy.exc import SQLAlchemyError
 
     if isinstance(exc, SQLAlchemyError):
         # It would quote the statement's values.
         kind = type(getattr(exc, "orig", None) or exc).__name__
-        exc = _located(explain(exc, host.database.url), exc, kind)
-    masker = await masker_of(host, flow)
+        exc = _located(translate_error(exc, env.database.url), exc, kind)
+    masker = await masker_of(env, flow)
     if isinstance(exc, KhotanError):
         document = exc.to_json()
         document.pop("ok")
@@ -45,6 +45,6 @@ def _located(error: KhotanError, exc: Exception, kind: str) -> KhotanError:
     return error
 
 
-async def masker_of(host: Host, flow: Flow | None) -> Masker:
+async def masker_of(env: Environment, flow: Flow | None) -> Masker:
     """Masks the secrets of all plugs of the app, and of the flow's."""
-    return await Secrets(host, flow).masker()
+    return await Secrets(env, flow).masker()

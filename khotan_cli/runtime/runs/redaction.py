@@ -12,7 +12,7 @@ from khotan_cli.errors import FlowError, KhotanError
 from khotan_cli.runtime.http.redaction import SHORTEST_REPLACED, Masker
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.store.runs import Reject, RunStore
 
 _SHORTEST_FOUND = 12
@@ -22,11 +22,11 @@ _SHORTEST_FOUND = 12
 class Secrets:
     """Variables are read once, where the first text is to be masked; tokens are looked at each time."""
 
-    def __init__(self, host: Host, flow: Flow | None = None) -> None:
-        plugs = [*host.plugs.values(), *(flow.plugs if flow is not None else ())]
+    def __init__(self, env: Environment, flow: Flow | None = None) -> None:
+        plugs = [*env.plugs.values(), *(flow.plugs if flow is not None else ())]
         self._plugs = list({id(plug): plug for plug in plugs}.values())
         self._unread = list(self._plugs)
-        self._more = host.more_secrets
+        self._more = env.more_secrets
         self._known: dict[str, str] = {}
         self._masker = Masker()
         self._masked = 0
@@ -83,11 +83,11 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
-class MaskedRuns(RunStore):
+class RedactedRunStore(RunStore):
     """Keeps rejected records with the secrets masked."""
 
-    def __init__(self, host: Host, secrets: Secrets) -> None:
-        super().__init__(host.database)
+    def __init__(self, env: Environment, secrets: Secrets) -> None:
+        super().__init__(env.database)
         self._secrets = secrets
 
     async def reject(self, session: AsyncSession, run_id: str, rejects: Sequence[Reject]) -> None:

@@ -12,7 +12,7 @@ from khotan_cli.runtime.runs.definition import Step
 R = TypeVar("R")
 
 
-def restored(step: Step[Any, R], result: Any) -> R:
+def decode_result(step: Step[Any, R], result: Any) -> R:
     """The kept result as the step returns it. Raises FlowError where it is that no more."""
     try:
         restored: R = TypeAdapter(step.returns).validate_python(result)
@@ -29,12 +29,12 @@ _MISTAKES = (TypeError, AttributeError, NameError, ImportError, SyntaxError, Not
 """What Python raises for code that is wrong, whatever the data."""
 
 
-def hopeless(exc: Exception) -> bool:
+def is_permanent(exc: Exception) -> bool:
     """Whether another try must end the same way."""
     return isinstance(exc, _MISTAKES) or (isinstance(exc, KhotanError) and exc.http_status in (404, 409, 422))
 
 
-def named(name: str, exc: Exception, timeout: float | None) -> Exception:
+def with_step_timeout(name: str, exc: Exception, timeout: float | None) -> Exception:
     """What a step raised; a timeout of its own says which."""
     if isinstance(exc, TimeoutError) and timeout is not None:
         return FlowError(

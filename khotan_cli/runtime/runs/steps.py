@@ -17,14 +17,14 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import DatabaseBusy, DatabaseUnreachable, FlowError, StoreError
-from khotan_cli.runtime.bulk.key_set import SeenKeys, StepTexts
-from khotan_cli.runtime.database.ambient_session import around, opening
+from khotan_cli.runtime.bulk.key_set import KeySet, StepTexts
+from khotan_cli.runtime.database.ambient_session import bind_session, current_session
 from khotan_cli.runtime.database.database import patience
 from khotan_cli.runtime.database.types import utc_now
 from khotan_cli.runtime.http.dry_run import HeldAnswer, needed
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.runs.environment import Host
-from khotan_cli.runtime.runs.redaction import MaskedRuns, Secrets
+from khotan_cli.runtime.runs.environment import Environment
+from khotan_cli.runtime.runs.redaction import RedactedRunStore, Secrets
 from khotan_cli.runtime.store.runs import Reject, RunCancelled, RunStore, StepRecord
 
 OUTAGE_SECONDS = 300.0
@@ -71,7 +71,7 @@ class Finished:
     counts: Mapping[str, int]
 
 
-class Recorder:
+class StepRecorder:
     """Steps of one run, by name: the name of what is done, and for a name met again its occurrence (`load#2`).
 
     Names, not places, tie a finished step to the code: a flow edited while its run is pending goes on with what is done,
@@ -80,10 +80,10 @@ class Recorder:
 
     dry = False
 
-    def __init__(self, host: Host, flow: Flow | None, run_id: str, epoch: int) -> None:
-        self.database, self.run_id, self.epoch = host.database, run_id, epoch
-        self.secrets = Secrets(host, flow)
-        self.store: RunStore = MaskedRuns(host, self.secrets)
+    def __init__(self, env: Environment, flow: Flow | None, run_id: str, epoch: int) -> None:
+        self.database, self.run_id, self.epoch = env.database, run_id, epoch
+        self.secrets = Secrets(env, flow)
+        self.store: RunStore = RedactedRunStore(env, self.secrets)
         self._finished: dict[str, Finished] = {}
         self._occurrences: Counter[str] = Counter()
         self._number = 0
@@ -94,7 +94,7 @@ class Recorder:
 
     async def load(self) -> None:
         """Read what earlier executions finished."""
-        rows: Sequence[Row[Any]] = await patiently(lambda: self.store.steps(self.run_id))
+        rows: Sequence[Row[Any]] = await retry_while_database_down(lambda: self.store.steps(self.run_id))
         for row in rows:
             self._finished[row.name] = Finished(row.name, row.result, row.counts or {})
             self._number = max(self._number, row.number)
@@ -118,12 +118,12 @@ class Recorder:
     async def session(self) -> AsyncIterator[AsyncSession]:
         """A session in a transaction of its own, which what khotan's stores do meanwhile is part of."""
         try:
-            async with self.database.writing() as session, opening(self.database, session):
+            async with self.database.writing() as session, bind_session(self.database, session):
                 yield session
         finally:
-            await self.catch_up()
+            await self.flush_log()
 
-    def alone(self, what: str = "No step can begin") -> None:
+    def forbid_open_session(self, what: str = "No step can begin") -> None:
         """Raises FlowError where a session is open around, and a transaction beside it would wait for it: on SQLite."""
         if self._beside():
             raise FlowError(
@@ -133,19 +133,19 @@ class Recorder:
             )
 
     def _beside(self) -> bool:
-        found = around(self.database) if self.database.sqlite else None
+        found = current_session(self.database) if self.database.sqlite else None
         return found is not None and found.usable
 
-    def go_on(self) -> None:
+    def raise_if_cancelled(self) -> None:
         """Raises RunCancelled where the last write found that the run was cancelled."""
         if self._cancelled:
             raise RunCancelled
 
-    async def ready(self) -> None:
+    async def ensure_owner(self) -> None:
         """Raises RunCancelled or RunLost where no further step may begin."""
-        self.alone()
-        self.go_on()
-        await patiently(lambda: self.store.check(self.run_id, self.epoch))
+        self.forbid_open_session()
+        self.raise_if_cancelled()
+        await retry_while_database_down(lambda: self.store.check(self.run_id, self.epoch))
 
     async def commit(
         self,
@@ -163,9 +163,9 @@ class Recorder:
         Raises RunLost, with nothing written, where the run is not this execution's any more; StepsLost where the step before
         is gone, because the database server crashed; RunCancelled before it begins.
         """
-        self.alone()
+        self.forbid_open_session()
         started = started_at or utc_now()
-        self.go_on()
+        self.raise_if_cancelled()
         self._number += 1
         number = self._number
         tried = False
@@ -186,7 +186,7 @@ class Recorder:
                 await self.store.reject(session, self.run_id, outcome.rejects)
             return Finished(name, outcome.result, outcome.counts)
 
-        self._finished[name] = await patiently(once)
+        self._finished[name] = await retry_while_database_down(once)
         self._last = name
         return self._finished[name]
 
@@ -211,7 +211,7 @@ class Recorder:
                 await work(session)
                 self._cancelled = await self.store.add(session, self.run_id, self.epoch, counts)
 
-        await patiently(once)
+        await retry_while_database_down(once)
 
     async def _stored(self, name: str) -> Finished | None:
         for row in await self.store.steps(self.run_id):
@@ -223,9 +223,9 @@ class Recorder:
         """The texts that a step has noted so far."""
         return StepTexts(self.run_id, step, sqlite=self.database.sqlite)
 
-    def seen(self, step: str, model: Any, key: Sequence[str]) -> SeenKeys:
+    def seen(self, step: str, model: Any, key: Sequence[str]) -> KeySet:
         """The keys of a table that a step has met so far."""
-        return SeenKeys(self.run_id, step, model, key, sqlite=self.database.sqlite)
+        return KeySet(self.run_id, step, model, key, sqlite=self.database.sqlite)
 
     def before(self, work: Work) -> None:
         """In a dry run: do this at the start of each transaction, all of which are rolled back."""
@@ -235,14 +235,14 @@ class Recorder:
 
     async def progress(self, progress: Mapping[str, Any]) -> None:
         self._shown = (await self.secrets.masker()).value(progress)
-        await self.catch_up()
+        await self.flush_log()
 
     async def log(self, level: str, message: str) -> None:
         masker = await self.secrets.masker()
         self._said.append((utc_now(), level, masker.text(message)[:LONGEST_LINE]))
-        await self.catch_up()
+        await self.flush_log()
 
-    async def catch_up(self) -> None:
+    async def flush_log(self) -> None:
         """Write what the run says; on SQLite after the session that is open around, and whatever becomes of that."""
         if not (self._said or self._shown) or self._beside():
             return
@@ -260,7 +260,7 @@ class Recorder:
             logger.warning("Progress of run %s is not shown: %s", self.run_id, exc.message)
 
 
-async def patiently(work: Callable[[], Awaitable[T]]) -> T:
+async def retry_while_database_down(work: Callable[[], Awaitable[T]]) -> T:
     """Do it, again and again while the database cannot be reached or gives it up, for at most OUTAGE_SECONDS."""
     waited, pause = 0.0, _FIRST_PAUSE
     while True:

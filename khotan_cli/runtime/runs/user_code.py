@@ -15,7 +15,7 @@ leaving: ContextVar[Callable[[], bool] | None] = ContextVar("khotan_leaving", de
 
 
 @contextmanager
-def contained(what: str, *, whole: bool = False) -> Iterator[None]:
+def user_code_guard(what: str, *, whole: bool = False) -> Iterator[None]:
     """Raises FlowError, which names `what`, for SystemExit and for a cancellation of the work's own making.
 
     whole: this is all that the lane runs now, so that nobody but the lane cancels it. A part may be cancelled by what is

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import bindparam, delete, func, literal, null, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from khotan_cli.runtime.database.ambient_session import joined
+from khotan_cli.runtime.database.ambient_session import session_scope
 from khotan_cli.runtime.database.database import Database
 from khotan_cli.runtime.database.tables import CACHE_ENTRIES
 from khotan_cli.runtime.database.types import utc_now
@@ -38,7 +38,7 @@ class CacheStore:
         return or_(CACHE_ENTRIES.c.expires_at.is_(None), CACHE_ENTRIES.c.expires_at > self.database.now())
 
     async def get_many(self, cache: str, owner: str, keys: Sequence[str]) -> dict[str, Any]:
-        async with joined(self.database) as session:
+        async with session_scope(self.database) as session:
             return await self.get_in(session, cache, owner, keys)
 
     async def get_in(self, session: AsyncSession, cache: str, owner: str, keys: Sequence[str]) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class CacheStore:
         return {row.key: row.value for row in rows.all()}
 
     async def set_many(self, cache: str, owner: str, values: Mapping[str, Any], seconds: float | None = None) -> None:
-        async with joined(self.database) as session:
+        async with session_scope(self.database) as session:
             await self.set_in(session, cache, owner, values, seconds)
 
     async def set_in(
@@ -85,7 +85,7 @@ class CacheStore:
         )
 
     async def delete(self, cache: str, owner: str, key: str) -> bool:
-        async with joined(self.database) as session:
+        async with session_scope(self.database) as session:
             return await self.delete_in(session, cache, owner, key)
 
     async def delete_in(self, session: AsyncSession, cache: str, owner: str, key: str) -> bool:
@@ -96,7 +96,7 @@ class CacheStore:
 
     async def clear(self, cache: str, owner: str | None = None) -> int:
         """Remove the entries of an owner, or of all; how many there were."""
-        async with joined(self.database) as session:
+        async with session_scope(self.database) as session:
             return await self.clear_in(session, cache, owner)
 
     async def clear_in(self, session: AsyncSession, cache: str, owner: str | None = None) -> int:
@@ -116,7 +116,7 @@ class CacheStore:
         if prefix:
             matching &= CACHE_ENTRIES.c.key.startswith(prefix, autoescape=True)
         page = select(CACHE_ENTRIES).where(matching).order_by(CACHE_ENTRIES.c.owner, CACHE_ENTRIES.c.key)
-        async with joined(self.database) as session:
+        async with session_scope(self.database) as session:
             total = (
                 await session.execute(select(func.count()).select_from(CACHE_ENTRIES).where(matching))
             ).scalar() or 0
@@ -129,7 +129,7 @@ class CacheStore:
         if prefix:
             matching &= CACHE_ENTRIES.c.owner.startswith(prefix, autoescape=True)
         statement = select(CACHE_ENTRIES.c.owner).where(matching).distinct().order_by(CACHE_ENTRIES.c.owner)
-        async with joined(self.database) as session:
+        async with session_scope(self.database) as session:
             return list((await session.execute(statement)).scalars())
 
     async def counts(self) -> dict[str, int]:

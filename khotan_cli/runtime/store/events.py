@@ -27,7 +27,7 @@ from khotan_cli.runtime.database.tables import RUNS
 from khotan_cli.runtime.database.types import utc_now
 from khotan_cli.runtime.database.webhook_tables import EVENTS
 from khotan_cli.runtime.store.event_identity import make_room
-from khotan_cli.runtime.store.incoming import Delivery, Incoming, Key, Stored
+from khotan_cli.runtime.store.incoming import HandlerRun, Incoming, Key, Stored
 from khotan_cli.runtime.store.runs import ACTIVE, COUNTERS
 
 _FAILED = ("failed", "partial")
@@ -54,7 +54,7 @@ class EventStore:
         async with self.database.writing(durable=True) as session:
             await make_room(session, list(first.values()), now)
             ids = await self._insert(session, list(first.values()), now)
-            new = [(ids[key], one) for key, event in first.items() if key in ids for one in event.deliveries]
+            new = [(ids[key], one) for key, event in first.items() if key in ids for one in event.handler_runs]
             await self._deliver(session, new, "webhook", now)
             repeated = [e for e in batch if e.key not in ids or first[e.key] is not e]
             known = await self._repeated(session, repeated) if repeated else {}
@@ -96,7 +96,7 @@ class EventStore:
         return {(row.wire, row.tenant, row.remote_id): row.id for row in made}
 
     async def _deliver(
-        self, session: AsyncSession, deliveries: Sequence[tuple[int, Delivery]], source: str, now: datetime
+        self, session: AsyncSession, handler_runs: Sequence[tuple[int, HandlerRun]], source: str, now: datetime
     ) -> list[str]:
         rows = [
             {
@@ -114,7 +114,7 @@ class EventStore:
                 "updated_at": now,
                 **_NOTHING,
             }
-            for event_id, one in deliveries
+            for event_id, one in handler_runs
         ]
         if rows:
             await session.execute(insert(RUNS), rows)
@@ -131,20 +131,22 @@ class EventStore:
             await session.execute(update(EVENTS).where(EVENTS.c.id == row.id).values(more))
         return known
 
-    async def again(self, deliveries: Mapping[int, Sequence[Delivery]], organisation: str | None = None) -> list[str]:
+    async def again(
+        self, handler_runs: Mapping[int, Sequence[HandlerRun]], organisation: str | None = None
+    ) -> list[str]:
         """Runs for stored events (by id), which are parked no longer; the runs' ids. organisation: whose they are, where given.
 
         A run that waits for its next try is not doubled: it need not wait any more.
         """
-        wanted = {(event_id, one.handler): one for event_id, many in deliveries.items() for one in many}
-        waits = (RUNS.c.event_id.in_(list(deliveries)), RUNS.c.status == "pending")
+        wanted = {(event_id, one.handler): one for event_id, many in handler_runs.items() for one in many}
+        waits = (RUNS.c.event_id.in_(list(handler_runs)), RUNS.c.status == "pending")
         asked = select(RUNS.c.id, RUNS.c.event_id, RUNS.c.flow).where(*waits)
         async with self.database.writing() as session:
             values = {
                 "parked": None,
                 **({"organisation": organisation, "tenant": organisation} if organisation else {}),
             }
-            await session.execute(update(EVENTS).where(EVENTS.c.id.in_(list(deliveries))).values(values))
+            await session.execute(update(EVENTS).where(EVENTS.c.id.in_(list(handler_runs))).values(values))
             pending = {(row.event_id, row.flow): row.id for row in await session.execute(asked)}
             # One that is claimed in this moment begins anyway: then nothing is changed, and it is run again.
             hastened = [pending[place] for place in wanted if place in pending]

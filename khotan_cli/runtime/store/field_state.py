@@ -16,7 +16,7 @@ def holds_value(held: str | None, digest: str) -> bool:
     return held is not None and digest in held.split(_THEN)
 
 
-def held_after(before: Mapping[str, str] | None, digests: Mapping[str, str], *, written: bool) -> dict[str, str]:
+def merge_state(before: Mapping[str, str] | None, digests: Mapping[str, str], *, written: bool) -> dict[str, str]:
     """What is held after these fields were written, or read; other fields stay."""
     held = dict(before or {})
     for name, digest in digests.items():

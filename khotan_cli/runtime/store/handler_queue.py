@@ -42,7 +42,7 @@ Waiting = Row[Any]
 Choose = Callable[[Sequence[Waiting]], Collection[str]]
 
 
-class DeliveryStore:
+class HandlerQueue:
     def __init__(self, database: Database) -> None:
         self.database = database
 

@@ -10,7 +10,7 @@ Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
-class Delivery:
+class HandlerRun:
     """A handler that an event is for: the name and kind of its runs, and the key by which they are ordered, if any."""
 
     handler: str
@@ -29,7 +29,7 @@ class Incoming:
     headers: Mapping[str, str]
     content_type: str
     body: bytes = field(repr=False)
-    deliveries: Sequence[Delivery] = ()
+    handler_runs: Sequence[HandlerRun] = ()
     parked: str | None = None
     organisation: str | None = None
     tenant: str = ""

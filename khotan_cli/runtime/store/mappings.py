@@ -14,12 +14,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import MappingConflict
-from khotan_cli.runtime.database.ambient_session import joined
+from khotan_cli.runtime.database.ambient_session import session_scope
 from khotan_cli.runtime.database.database import Database
 from khotan_cli.runtime.database.tables import MAPPING_REFS, MAPPINGS
 from khotan_cli.runtime.database.types import utc_now
 from khotan_cli.runtime.store.canonical_key import decode_key, encode_key
-from khotan_cli.runtime.store.field_state import held_after
+from khotan_cli.runtime.store.field_state import merge_state
 
 _AT_A_TIME = 1000
 
@@ -72,7 +72,7 @@ class MappingStore:
 
     async def upsert(self, changes: MappingChanges) -> MappingCounts:
         """Write. Raises MappingConflict, with nothing written."""
-        async with joined(self.database, writing=True) as session:
+        async with session_scope(self.database, writing=True) as session:
             return await self.write(session, changes)
 
     async def write(self, session: AsyncSession, changes: MappingChanges) -> MappingCounts:
@@ -105,7 +105,7 @@ class MappingStore:
             before = known.get((row["mapping_id"], row["plug"]))
             if row["fields"] or (before is not None and before.ref == row["ref"]):
                 held = None if before is None or before.ref != row["ref"] else before.fields
-                row["fields"] = held_after(held, row["fields"] or {}, written=changes.origin == "write")
+                row["fields"] = merge_state(held, row["fields"] or {}, written=changes.origin == "write")
         differing = [row for row in wanted if _differs(known.get((row["mapping_id"], row["plug"])), row)]
         touched = {row["mapping_id"] for row in differing if _moves(known.get((row["mapping_id"], row["plug"])), row)}
         gone = [
@@ -222,7 +222,7 @@ class MappingStore:
 
     async def delete(self, mapping_id: str) -> bool:
         statement = delete(MAPPINGS).where(MAPPINGS.c.id == mapping_id).returning(MAPPINGS.c.id)
-        async with joined(self.database) as session:
+        async with session_scope(self.database) as session:
             return (await session.execute(statement)).scalar() is not None
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ class MappingStore:
                 MAPPING_REFS.c.resource == resource, MAPPING_REFS.c.ref.icontains(text, autoescape=True)
             )
             matching &= or_(MAPPINGS.c.key.icontains(text, autoescape=True), MAPPINGS.c.id.in_(refs))
-        async with joined(self.database) as session:
+        async with session_scope(self.database) as session:
             total = (await session.execute(select(func.count()).select_from(MAPPINGS).where(matching))).scalar() or 0
         page = select(MAPPINGS.c.id).where(matching).order_by(MAPPINGS.c.key).limit(limit).offset(offset)
         return await self._entries(MAPPINGS.c.id.in_(page)), total
@@ -286,7 +286,7 @@ class MappingStore:
             .where(condition)
             .order_by(MAPPINGS.c.key, MAPPING_REFS.c.plug)
         )
-        async with joined(self.database) as session:
+        async with session_scope(self.database) as session:
             rows = (await session.execute(statement)).all()
         return _grouped(rows)
 

@@ -24,11 +24,11 @@ from sqlalchemy.pool import NullPool
 
 from khotan_cli.errors import StoreError
 from khotan_cli.runtime.database.database import BUSY_MILLISECONDS, Database, configure_sqlite, postgres_arguments
-from khotan_cli.runtime.database.errors import explained
+from khotan_cli.runtime.database.errors import translated_errors
 from khotan_cli.runtime.database.pooler import without_option
 from khotan_cli.runtime.database.tables import metadata
 from khotan_cli.runtime.database.url import describe_url, make_folder, parse_url
-from khotan_cli.runtime.store.run_queue import Outbox
+from khotan_cli.runtime.store.run_queue import RunQueue
 
 VERSION_TABLE = "khotan_alembic_version"
 _LOCK_ID = 0x6B686F74616E
@@ -99,7 +99,7 @@ def push(url: str, root: Path) -> Status:
 def _migrate_engine(url: str, root: Path) -> None:
     database = Database(url, root)
     database.pooled = True  # prepares nothing, as above
-    Outbox(database).migrate()
+    RunQueue(database).migrate()
 
 
 def differences(connection: Connection) -> list[str]:
@@ -198,7 +198,7 @@ def _connection(url: str, root: Path, *, write: bool = True) -> Iterator[Connect
         event.listen(engine, "connect", _manual_transactions)
         event.listen(engine, "begin", _begin_immediate if write else _begin)
     try:
-        with explained(parsed), engine.begin() as connection:
+        with translated_errors(parsed), engine.begin() as connection:
             if write and not sqlite:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _LOCK_ID})
             yield connection

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import DatabaseNotMigrated
 from khotan_cli.runtime.database.database import BUSY_MILLISECONDS, Database, configure_sqlite
-from khotan_cli.runtime.database.errors import explained
+from khotan_cli.runtime.database.errors import translated_errors
 
 if TYPE_CHECKING:
     from dbos import DBOSClient
@@ -89,7 +89,7 @@ def refuse_pickles() -> None:
     DefaultSerializer.deserialize = refuse  # type: ignore[method-assign]
 
 
-class Outbox:
+class RunQueue:
     """Enqueues, cancels and deletes runs in the engine's tables, from any process."""
 
     def __init__(self, database: Database) -> None:
@@ -157,7 +157,7 @@ class Outbox:
             options["queue_partition_key"] = partition
         if pause:
             options["delay_seconds"] = pause
-        with explained(self.database.url):
+        with translated_errors(self.database.url):
             await session.run_sync(lambda plain: client.enqueue_in_transaction(plain, options))  # type: ignore[arg-type]
 
     async def cancel(self, run_id: str) -> None:
@@ -211,7 +211,7 @@ class Outbox:
 
         client = self.client
         try:
-            with explained(self.database.url):
+            with translated_errors(self.database.url):
                 client._sys_db.verify_migrations()
         except DBOSException:
             raise DatabaseNotMigrated(
@@ -222,14 +222,14 @@ class Outbox:
 
     async def _in_thread(self, work: Any) -> None:
         def run() -> None:
-            with explained(self.database.url):
+            with translated_errors(self.database.url):
                 work(self.client)
 
         await asyncio.to_thread(run)
 
     def migrate(self) -> None:
         """Create or bring up to date the engine's tables. Synchronous: commands call it."""
-        with explained(self.database.url):
+        with translated_errors(self.database.url):
             self.client._sys_db.run_migrations()
             self.close()
 

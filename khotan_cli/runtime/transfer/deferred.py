@@ -16,11 +16,11 @@ from khotan_cli.errors import FlowError
 from khotan_cli.runtime.bulk.row_plan import Upserted
 from khotan_cli.runtime.bulk.table_schema import table_of
 from khotan_cli.runtime.bulk.unique_swap import free_unique_values
-from khotan_cli.runtime.database.errors import explain
-from khotan_cli.runtime.runs.steps import Finished, Outcome, Recorder
+from khotan_cli.runtime.database.errors import translate_error
+from khotan_cli.runtime.runs.steps import Finished, Outcome, StepRecorder
 from khotan_cli.runtime.store.runs import Reject
 from khotan_cli.runtime.transfer.records import of_record, shown
-from khotan_cli.runtime.transfer.table_batch import Refusal, Rows
+from khotan_cli.runtime.transfer.table_batch import Rejected, Rows
 
 _BY_OTHER_ROWS = ("23503", "23505", "23P01")
 """SQLSTATE of a foreign key, a unique and an exclusion constraint (PostgreSQL manual, appendix A)."""
@@ -34,19 +34,19 @@ _BY_OTHER_ROWS_SQLITE = (
 class Deferred:
     """The records of one sync that are put off."""
 
-    def __init__(self, sync: str, rows: Rows, recorder: Recorder, *, skip: bool) -> None:
+    def __init__(self, sync: str, rows: Rows, recorder: StepRecorder, *, skip: bool) -> None:
         self.name, self._rows, self._recorder, self._skip = f"{sync} put off", rows, recorder, skip
         self._records: list[Any] = []
 
-    def add(self, refused: Sequence[Refusal]) -> None:
+    def add(self, refused: Sequence[Rejected]) -> None:
         self._records += [record for record, _ in refused]
 
     async def sort_out(
-        self, session: AsyncSession, refused: Sequence[Refusal]
-    ) -> tuple[Upserted, list[Refusal], list[Refusal]]:
+        self, session: AsyncSession, refused: Sequence[Rejected]
+    ) -> tuple[Upserted, list[Rejected], list[Rejected]]:
         """Try the refused records of a page again; what was written then, what is refused for good, and what for now."""
-        for_good = [refusal for refusal in refused if not is_by_other_rows(refusal[1])]
-        others = [refusal for refusal in refused if is_by_other_rows(refusal[1])]
+        for_good = [rejected for rejected in refused if not is_by_other_rows(rejected[1])]
+        others = [rejected for rejected in refused if is_by_other_rows(rejected[1])]
         if not others:
             return Upserted(), for_good, []
         done, still = await self._write(session, [record for record, _ in others])
@@ -86,14 +86,14 @@ class Deferred:
         return await self._recorder.commit(self.name, work)
 
     def _reject(self, record: Any, exc: Exception) -> Reject:
-        message = explain(exc, self._recorder.database.url).message
+        message = translate_error(exc, self._recorder.database.url).message
         return Reject(self.name, of_record(message, record, self._rows.key), shown(record))
 
-    async def _write(self, session: AsyncSession, records: Sequence[Any]) -> tuple[Upserted, list[Refusal]]:
+    async def _write(self, session: AsyncSession, records: Sequence[Any]) -> tuple[Upserted, list[Rejected]]:
         """Write them one by one, until none of those that are left can be written."""
         done, pending = Upserted(), list(records)
         while True:
-            refused: list[Refusal] = []
+            refused: list[Rejected] = []
             for record in pending:
                 some, why = await self._rows.batch([record]).write_accepted(session)
                 done, refused = done.plus(some), [*refused, *why]
@@ -101,7 +101,7 @@ class Deferred:
                 return done, refused
             pending = [record for record, _ in refused]
 
-    async def _swap(self, session: AsyncSession, refused: Sequence[Refusal]) -> tuple[Upserted, list[Refusal]]:
+    async def _swap(self, session: AsyncSession, refused: Sequence[Rejected]) -> tuple[Upserted, list[Rejected]]:
         """Write records whose unique values their rows have among themselves, by freeing these first."""
         records = [record for record, exc in refused]
         savepoint = await session.begin_nested()

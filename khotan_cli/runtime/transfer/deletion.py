@@ -9,14 +9,14 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import ConfigError, FlowError
-from khotan_cli.runtime.bulk.key_set import NothingMet, SeenKeys, TooManyMissing
+from khotan_cli.runtime.bulk.key_set import KeySet, NothingMet, TooManyMissing
 from khotan_cli.runtime.paging.base import Paginator
-from khotan_cli.runtime.runs.steps import Finished, Outcome, Recorder
-from khotan_cli.runtime.transfer.sync_result import Tally
+from khotan_cli.runtime.runs.steps import Finished, Outcome, StepRecorder
+from khotan_cli.runtime.transfer.sync_result import RunningTotals
 
-MOST = 0.5
+DEFAULT_MAX_SHARE = 0.5
 """The share of the rows that a run may delete where the flow does not say."""
-SPARED = 10
+ALWAYS_ALLOWED = 10
 """So few rows may always be deleted where the flow does not say: a small table would be stopped by daily work."""
 _ALL_COME_STILL = frozenset(
     {
@@ -66,17 +66,17 @@ class Deletion:
     """The step of one sync that deletes."""
 
     def __init__(
-        self, name: str, table: str, recorder: Recorder, seen: SeenKeys, options: DeleteOptions, flow: str
+        self, name: str, table: str, recorder: StepRecorder, seen: KeySet, options: DeleteOptions, flow: str
     ) -> None:
         self.name, self._table, self._flow = f"{name} delete missing", table, flow
         self._sync, self._recorder, self._seen, self._options = name, recorder, seen, options
 
-    async def run(self, tally: Tally) -> int:
+    async def run(self, totals: RunningTotals) -> int:
         """Delete what is missing, once; how many rows. Raises FlowError where they are more than may be deleted."""
         done = self._recorder.finished(self.name)
         if done is None:
             try:
-                done = await self._unless(self._why_not(tally))
+                done = await self._unless(self._why_not(totals))
             except NothingMet:
                 done = await self._unless("for no row of the table has a key that came")
             except TooManyMissing as exc:
@@ -103,17 +103,17 @@ class Deletion:
     def _most(self) -> float | None:
         if self._options.max_delete is not None:
             return self._options.max_delete
-        return None if self._options.allow_empty else MOST
+        return None if self._options.allow_empty else DEFAULT_MAX_SHARE
 
     @property
     def _spared(self) -> int:
-        return SPARED if self._options.max_delete is None else 0
+        return ALWAYS_ALLOWED if self._options.max_delete is None else 0
 
-    def _why_not(self, tally: Tally) -> str:
-        if not tally.complete:
-            return f"for the pass was not complete{f': {tally.doubt}' if tally.doubt else ''}"
-        if not tally.came and not self._options.allow_empty:
-            what = "every record was left out" if tally.counts.get("extracted") else "the source returned nothing"
+    def _why_not(self, totals: RunningTotals) -> str:
+        if not totals.complete:
+            return f"for the pass was not complete{f': {totals.doubt}' if totals.doubt else ''}"
+        if not totals.came and not self._options.allow_empty:
+            what = "every record was left out" if totals.counts.get("extracted") else "the source returned nothing"
             return f"for {what} (allow_empty=True allows it)"
         return ""
 

@@ -17,7 +17,7 @@ _state = _State()
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """No collection starts meanwhile, in any thread. For a few milliseconds: what is freed by counting is freed as ever.
 
     A page of 1,000 models would set off several collections, each of which walks the page and now and then the whole

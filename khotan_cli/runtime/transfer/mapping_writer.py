@@ -10,23 +10,23 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from khotan_cli.errors import MappingConflict
 from khotan_cli.runtime.resources.mappings import Resource
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.store.mappings import MappingChanges, MappingStore
 from khotan_cli.runtime.transfer.field_digests import field_digests
 from khotan_cli.runtime.transfer.records import as_document
 
 
-class RefWriter:
+class MappingWriter:
     """Writes the refs of a page of records that a plug's system sent."""
 
     def __init__(self, store: MappingStore, resource: Resource, plug: str) -> None:
         self._store, self.resource, self.plug = store, resource, plug
 
     @classmethod
-    def of(cls, host: Host, flow: Flow, plug: str) -> Self | None:
+    def of(cls, env: Environment, flow: Flow, plug: str) -> Self | None:
         """For a flow that names a resource which the plug knows."""
-        resource = host.resources.get(flow.resource or "")
-        return None if resource is None or plug not in resource.plugs else cls(host.mappings, resource, plug)
+        resource = env.resources.get(flow.resource or "")
+        return None if resource is None or plug not in resource.plugs else cls(env.mappings, resource, plug)
 
     async def write(
         self, session: AsyncSession, records: Sequence[Any], *, skip: bool = False

@@ -14,13 +14,13 @@ from khotan_cli.runtime.http.codec import decode_document
 from khotan_cli.runtime.http.dry_run import HeldAnswer
 from khotan_cli.runtime.http.json_path import Path, path_keys, path_text
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
-from khotan_cli.runtime.runs.steps import Recorder
+from khotan_cli.runtime.runs.steps import StepRecorder
 from khotan_cli.runtime.transfer.push_options import PushOptions, by_record
-from khotan_cli.runtime.transfer.push_outcomes import Ledger
+from khotan_cli.runtime.transfer.push_outcomes import PushOutcomes
 from khotan_cli.runtime.transfer.records import answer_value
 from khotan_cli.runtime.transfer.sent_state import Sent, SentRecord
 
-OF_NO_RECORD = (401, 429, 502, 503, 504)
+NOT_ABOUT_ONE_RECORD = (401, 429, 502, 503, 504)
 """Statuses that tell of credentials or of an outage (RFC 9110 15, RFC 6585 4): whatever else is sent would fail too."""
 _PRECONDITION_FAILED = 412
 _LONGEST_ANSWER = 4000
@@ -52,14 +52,14 @@ class PushCalls:
     """Makes the calls of one push."""
 
     def __init__(
-        self, endpoint: BoundEndpoint[Any], options: PushOptions, ref: Path, recorder: Recorder, name: str
+        self, endpoint: BoundEndpoint[Any], options: PushOptions, ref: Path, recorder: StepRecorder, name: str
     ) -> None:
         self._endpoint, self._options, self._ref = endpoint, options, ref
         self._ref_param = options.ref_param(options.update, "update")
         self._recorder, self._name = recorder, name
         self._mismatches = 0
 
-    async def make(self, call: Sequence[Item], ledger: Ledger) -> None:
+    async def make(self, call: Sequence[Item], push_outcomes: PushOutcomes) -> None:
         """Send a record, or a batch of them, and note what came of it.
 
         Raises PlugError for what is of no single record, and with on_error="fail" for a refused one; FlowError where the id
@@ -68,12 +68,12 @@ class PushCalls:
         options, known = self._options, call[0].known
         changes = options.update is not None and known is not None and bool(known.ref)
         if options.update is not None and known is not None and not known.ref:
-            self._refuse_unknown(call[0], ledger)
+            self._fail_unknown_id(call[0], push_outcomes)
             return
         try:
             answer = await self._answer(call, changes)
         except PlugError as exc:
-            self._refused(exc, call, ledger)
+            self._fail_call(exc, call, push_outcomes)
             return
         if answer.mismatch:
             await self._report(answer.mismatch)
@@ -81,7 +81,7 @@ class PushCalls:
         missing = ""
         for index, (item, refused) in enumerate(zip(call, reasons, strict=True)):
             if refused is not None:
-                ledger.failed(item.key, f"record {item.key[:100]}: {refused}"[:_LONGEST_REASON], item.payload)
+                push_outcomes.failed(item.key, f"record {item.key[:100]}: {refused}"[:_LONGEST_REASON], item.payload)
                 continue
             before: str = item.known.ref if item.known is not None else ""
             ref: str = before if changes else (self._answered_ref(answer.value, index) or before)
@@ -89,22 +89,24 @@ class PushCalls:
             if not ref and options.needs_ref and not isinstance(answer.value, HeldAnswer):
                 missing, kept = missing or item.key, _bounded(answer.value)
             etag = answer.etag if options.etag else ""
-            ledger.sent(Sent(item.key, ref, item.digests, changed=changes or bool(before), etag=etag, answer=kept))
+            push_outcomes.sent(
+                Sent(item.key, ref, item.digests, changed=changes or bool(before), etag=etag, answer=kept)
+            )
         if missing:
-            await ledger.store()  # it was sent: that must be known before the run fails
+            await push_outcomes.store()  # it was sent: that must be known before the run fails
             raise self._no_ref(missing)
 
-    def _refuse_unknown(self, item: Item, ledger: Ledger) -> None:
+    def _fail_unknown_id(self, item: Item, push_outcomes: PushOutcomes) -> None:
         """A record that the service has under an id that is not known: sending it again would make another."""
         reason = (
             f"record {item.key[:100]} was sent before, and its id at the service is not known: correct ref=…, "
             "or enter the id with `khotan mappings upsert`"
         )
-        ledger.failed(item.key, reason, item.payload)
+        push_outcomes.failed(item.key, reason, item.payload)
 
-    def _refused(self, exc: PlugError, call: Sequence[Item], ledger: Ledger) -> None:
+    def _fail_call(self, exc: PlugError, call: Sequence[Item], push_outcomes: PushOutcomes) -> None:
         status = exc.status
-        if status is None or status in OF_NO_RECORD or self._options.on_error == "fail":
+        if status is None or status in NOT_ABOUT_ONE_RECORD or self._options.on_error == "fail":
             raise exc
         for item in call:
             if status == _PRECONDITION_FAILED:
@@ -113,9 +115,9 @@ class PushCalls:
                 )
                 theirs = to_jsonable_python(exc.body, fallback=repr)
                 record = {"ours": item.payload, "theirs": theirs, "etag": item.known.etag if item.known else ""}
-                ledger.failed(item.key, reason[:_LONGEST_REASON], record)
+                push_outcomes.failed(item.key, reason[:_LONGEST_REASON], record)
             else:
-                ledger.failed(
+                push_outcomes.failed(
                     item.key, f"{status}: record {item.key[:100]}: {exc.message}"[:_LONGEST_REASON], item.payload
                 )
 

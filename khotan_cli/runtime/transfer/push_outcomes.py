@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import KhotanError
-from khotan_cli.runtime.runs.steps import Recorder
+from khotan_cli.runtime.runs.steps import StepRecorder
 from khotan_cli.runtime.store.runs import Reject
-from khotan_cli.runtime.transfer.sent_state import Destination, Sent
+from khotan_cli.runtime.transfer.sent_state import Sent, SentState
 
 
-class Ledger:
+class PushOutcomes:
     """`counts`: of what is stored, by execution before a crash and by this one: created, updated, failed, deleted."""
 
-    def __init__(self, recorder: Recorder, destination: Destination, page: str) -> None:
-        self._recorder, self._destination, self._page = recorder, destination, page
+    def __init__(self, recorder: StepRecorder, sent_state: SentState, page: str) -> None:
+        self._recorder, self._sent_state, self._page = recorder, sent_state, page
         self._noted = recorder.texts(page)
         self.counts: Counter[str] = Counter()
         self._done: list[Sent] = []
@@ -85,8 +85,8 @@ class Ledger:
 
         async def work(session: AsyncSession) -> None:
             await self._noted.note(session, noted)
-            await self._destination.keep(session, done)
-            await self._destination.forget(session, deleted)
+            await self._sent_state.keep(session, done)
+            await self._sent_state.forget(session, deleted)
             await self._recorder.store.reject(session, self._recorder.run_id, [reject for _, reject in failed])
 
         async def done_before(session: AsyncSession) -> bool:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from khotan_cli.runtime.http.json_path import Path, dig
 from khotan_cli.runtime.resources.mappings import Resource
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.store.caches import CacheStore
 from khotan_cli.runtime.store.canonical_key import key_text
 from khotan_cli.runtime.store.mappings import MappingChanges, MappingStore
@@ -48,7 +48,7 @@ class Sent:
     answer: Any = None
 
 
-class Destination(Protocol):
+class SentState(Protocol):
     def key(self, record: Any, parts: Sequence[Any]) -> str:
         """The text that names a record."""
         ...
@@ -62,19 +62,19 @@ class Destination(Protocol):
     async def forget(self, session: AsyncSession, keys: Sequence[str]) -> None: ...
 
 
-def destination_of(host: Host, flow: Flow, plug: str, kept_as: str, ref: Path, *, tracked: bool) -> Destination:
+def sent_state_of(env: Environment, flow: Flow, plug: str, kept_as: str, ref: Path, *, tracked: bool) -> SentState:
     """What the flow keeps itself under that name; and where the plug is one of its resource's, the resource's mappings.
 
     tracked: which records were sent has to be known, not only what the service has of one.
     """
-    private = PrivateDestination(host.entries, f"{flow.name}/{kept_as}", ref)
-    resource = host.resources.get(flow.resource or "")
+    private = FlowSentState(env.entries, f"{flow.name}/{kept_as}", ref)
+    resource = env.resources.get(flow.resource or "")
     if resource is not None and plug in resource.plugs:
-        return MappedDestination(host.mappings, resource, plug, private, tracked=tracked)
+        return MappedSentState(env.mappings, resource, plug, private, tracked=tracked)
     return private
 
 
-class PrivateDestination:
+class FlowSentState:
     """In a cache of khotan's own, for this flow, endpoint and source."""
 
     def __init__(self, store: CacheStore, owner: str, ref: Path) -> None:
@@ -121,11 +121,11 @@ def _private(sent: Sent) -> dict[str, Any]:
     return value | ({"answer": sent.answer} if sent.answer is not None else {})
 
 
-class MappedDestination:
+class MappedSentState:
     """In a resource's mappings; records for which the service told no id, which a mapping cannot be without, privately."""
 
     def __init__(
-        self, store: MappingStore, resource: Resource, plug: str, private: PrivateDestination, *, tracked: bool
+        self, store: MappingStore, resource: Resource, plug: str, private: FlowSentState, *, tracked: bool
     ) -> None:
         self._store, self._resource, self._plug, self._private = store, resource, plug, private
         self._tracked = tracked

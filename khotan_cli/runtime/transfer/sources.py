@@ -12,7 +12,7 @@ from sqlalchemy import Select, and_, not_, tuple_
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.bulk.table_schema import as_python
-from khotan_cli.runtime.database.ambient_session import joined
+from khotan_cli.runtime.database.ambient_session import session_scope
 from khotan_cli.runtime.database.database import Database
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.plugs.page_iterator import PageWalk, Position
@@ -114,7 +114,7 @@ class SelectSource:
         return Chunk(records, following)
 
     async def _records(self, statement: Select[Any]) -> list[Any]:
-        async with joined(self._database) as session:  # where a dry run would have made the table, it is there
+        async with session_scope(self._database) as session:  # where a dry run would have made the table, it is there
             result = await session.execute(statement)
             return list(result.scalars()) if self._whole else list(result.all())
 

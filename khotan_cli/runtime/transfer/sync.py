@@ -14,22 +14,22 @@ from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.bulk.row_plan import Upserted
 from khotan_cli.runtime.bulk.table_schema import check_key
 from khotan_cli.runtime.bulk.upsert import Unset
-from khotan_cli.runtime.database.errors import explain
+from khotan_cli.runtime.database.errors import translate_error
 from khotan_cli.runtime.database.types import utc_now
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.plugs.page_iterator import Fetched, PageWalk, Position
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.runs.environment import Host
-from khotan_cli.runtime.runs.steps import Finished, Outcome, Recorder
-from khotan_cli.runtime.runs.user_code import contained
+from khotan_cli.runtime.runs.environment import Environment
+from khotan_cli.runtime.runs.steps import Finished, Outcome, StepRecorder
+from khotan_cli.runtime.runs.user_code import user_code_guard
 from khotan_cli.runtime.store.runs import Reject
 from khotan_cli.runtime.transfer.deferred import Deferred, points_at_itself
 from khotan_cli.runtime.transfer.deletion import DeleteOptions, Deletion
-from khotan_cli.runtime.transfer.gc_pause import uncollected
-from khotan_cli.runtime.transfer.mapping_writer import RefWriter
+from khotan_cli.runtime.transfer.gc_pause import gc_paused
+from khotan_cli.runtime.transfer.mapping_writer import MappingWriter
 from khotan_cli.runtime.transfer.records import PageReader, of_record, reason_of, shown, without_secrets
-from khotan_cli.runtime.transfer.sync_result import SyncResult, Tally, fingerprint
-from khotan_cli.runtime.transfer.table_batch import Batch, Refusal, Rows
+from khotan_cli.runtime.transfer.sync_result import RunningTotals, SyncResult, fingerprint
+from khotan_cli.runtime.transfer.table_batch import Batch, Rejected, Rows
 
 _AHEAD = 1
 """Pages that wait, ready, for the one that is written; one more is being fetched."""
@@ -62,9 +62,9 @@ class Sync:
 
     def __init__(
         self,
-        host: Host,
+        env: Environment,
         flow: Flow,
-        recorder: Recorder,
+        recorder: StepRecorder,
         endpoint: BoundEndpoint[Any],
         *,
         into: type[Any],
@@ -85,7 +85,7 @@ class Sync:
         if unset not in ("keep", "default"):
             raise ConfigError(f"sync: unset={unset!r} is neither keep nor default")
         check_key(into, key)
-        self._host, self._recorder, self._endpoint = host, recorder, endpoint
+        self._env, self._recorder, self._endpoint = env, recorder, endpoint
         self._into, self._key, self._params = into, key, params
         self._transform = transform
         self._dedupe: Dedupe = dedupe
@@ -96,10 +96,10 @@ class Sync:
         self._reader = PageReader(self._walk, skip_invalid=on_invalid == "skip")
         model = None if transform else self._reader.model
         self._rows = Rows(
-            into, key, model, tuple(exclude_on_update), sqlite=host.database.sqlite, unset=unset, wins=dedupe
+            into, key, model, tuple(exclude_on_update), sqlite=env.database.sqlite, unset=unset, wins=dedupe
         )
         self._filter = fingerprint({"params": params, "key": key, "into": self._rows.name})
-        self._refs = RefWriter.of(host, flow, endpoint.plug.name)
+        self._refs = MappingWriter.of(env, flow, endpoint.plug.name)
         self.name = recorder.name(f"sync {endpoint.plug.name}.{endpoint.endpoint.name}")
         self._seen = recorder.seen(self.name, into, key)
         self._deletion = Deletion(self.name, self._rows.name, recorder, self._seen, deletion, flow.name)
@@ -111,18 +111,18 @@ class Sync:
         self._written: _Ready | None = None
 
     async def run(self) -> SyncResult:
-        tally = Tally()
-        position = self._resume(tally)
-        if self._remembers and tally.counts.get("extracted") and not await self._keys_are_there():
-            tally.void("the keys that came before are not known any more")
+        totals = RunningTotals()
+        position = self._resume(totals)
+        if self._remembers and totals.counts.get("extracted") and not await self._keys_are_there():
+            totals.void("the keys that came before are not known any more")
         if position is not None:
-            await self._recorder.ready()
-            await self._pages(position, tally)
+            await self._recorder.ensure_owner()
+            await self._pages(position, totals)
         if self._delete_missing:
-            tally.counts["deleted"] = await self._deletion.run(tally)
-        if tally.deferred:
-            tally.take_deferred(await self._deferred.run(tally.deferred))
-        return tally.result
+            totals.counts["deleted"] = await self._deletion.run(totals)
+        if totals.deferred:
+            totals.add_deferred(await self._deferred.run(totals.deferred))
+        return totals.result
 
     @property
     def _remembers(self) -> bool:
@@ -133,16 +133,16 @@ class Sync:
         """Whether those of the pages that are done are; a run that completed has forgotten them, and its retry has none."""
         if self._recorder.finished(self._deletion.name) is not None:
             return True  # they have served
-        async with self._host.database.session() as session:
+        async with self._env.database.session() as session:
             return await self._seen.any(session)
 
-    def _resume(self, tally: Tally) -> Position | None:
+    def _resume(self, totals: RunningTotals) -> Position | None:
         """Take what earlier executions did; where to go on, None after the last page."""
         position: Position | None = self._walk.start
-        while (done := self._recorder.finished(self._page_name(tally.pages))) is not None:
-            tally.take(done)
+        while (done := self._recorder.finished(self._page_name(totals.pages))) is not None:
+            totals.add_page(done)
             if done.result["filter"] != self._filter:
-                tally.void("its pages were read under different params")
+                totals.void("its pages were read under different params")
             position = None if done.result["next"] is None else Position.from_json(done.result["next"])
             if position is None:
                 return None
@@ -152,24 +152,24 @@ class Sync:
     def _page_name(self, index: int) -> str:
         return f"{self.name} page {index + 1}"
 
-    async def _pages(self, position: Position, tally: Tally) -> None:
+    async def _pages(self, position: Position, totals: RunningTotals) -> None:
         if not self._prefetch:
             following: Position | None = position
             while following is not None:
-                ready = await self._fetch(self._page_name(tally.pages), following, first=following is position)
-                tally.take(await self._page(ready))
+                ready = await self._fetch(self._page_name(totals.pages), following, first=following is position)
+                totals.add_page(await self._page(ready))
                 following = ready.following
             return
         # While the database writes a page the next are fetched, validated and put into their form: one thread does this
         # and drives the database, which would be kept waiting by a page validated between two statements.
         coming: asyncio.Queue[_Ready | Exception] = asyncio.Queue(maxsize=_AHEAD)
-        fetching = asyncio.create_task(self._fetch_ahead(position, tally.pages, coming))
+        fetching = asyncio.create_task(self._fetch_ahead(position, totals.pages, coming))
         try:
             while True:
                 ahead = await coming.get()
                 if isinstance(ahead, Exception):
                     raise ahead
-                tally.take(await self._page(ahead))
+                totals.add_page(await self._page(ahead))
                 if ahead.following is None:
                     return
                 self._written = ahead
@@ -182,7 +182,7 @@ class Sync:
         try:
             while following is not None:
                 name = self._page_name(index)
-                with contained(f"Step {name!r}"):
+                with user_code_guard(f"Step {name!r}"):
                     ready = await self._fetch(name, following, first=following is position)
                 await coming.put(ready)
                 index, following = index + 1, ready.following
@@ -196,7 +196,7 @@ class Sync:
         doubt = fetched.doubt or await self._moved(position, fetched)
         while not self._free.is_set():
             await self._free.wait()
-        with uncollected():
+        with gc_paused():
             ready = self._ready(name, fetched, doubt)
             del fetched  # with all that is not needed any more, before the collector could walk it
         return ready
@@ -225,7 +225,7 @@ class Sync:
         extracted = len(page.items) + len(rejects)
         items, left_out = self._transformed(name, page.items, rejects)
         if self._on_invalid == "skip":
-            items = self._with_key(name, items, rejects)
+            items = self._reject_without_key(name, items, rejects)
         batch = self._rows.batch(items)
         skipped, keys = left_out + batch.repeated(self._dedupe), len(batch.keys)
         keep = self._recorder.dry or self._dedupe == "first" or self._on_invalid == "skip" or self._defers
@@ -239,7 +239,7 @@ class Sync:
         if ready.following is not None:
             following = (await without_secrets(ready.following, self._endpoint.plug)).to_json()
 
-        deferred: list[Refusal] = []
+        deferred: list[Rejected] = []
 
         async def work(session: AsyncSession) -> Outcome:
             skipped = ready.skipped
@@ -276,7 +276,7 @@ class Sync:
         finally:
             self._free.set()
 
-    async def _write(self, session: AsyncSession, batch: Batch) -> tuple[Upserted, list[Refusal]]:
+    async def _write(self, session: AsyncSession, batch: Batch) -> tuple[Upserted, list[Rejected]]:
         """Write the batch; meanwhile there is time to prepare the next, and to take apart the one before."""
         await session.connection()
 
@@ -294,10 +294,10 @@ class Sync:
             self._free.clear()
 
     async def _put_off(
-        self, session: AsyncSession, done: Upserted, refused: list[Refusal]
-    ) -> tuple[Upserted, list[Refusal], list[Refusal]]:
+        self, session: AsyncSession, done: Upserted, refused: list[Rejected]
+    ) -> tuple[Upserted, list[Rejected], list[Rejected]]:
         """Of the refused records those that other rows stand in the way of, for later. Raises why another one was refused."""
-        deferred: list[Refusal] = []
+        deferred: list[Rejected] = []
         if refused and self._defers:
             some, refused, deferred = await self._deferred.sort_out(session, refused)
             done = done.plus(some)
@@ -325,7 +325,7 @@ class Sync:
                 made.append(one)
         return made, left_out
 
-    def _with_key(self, name: str, items: list[Any], rejects: list[Reject]) -> list[Any]:
+    def _reject_without_key(self, name: str, items: list[Any], rejects: list[Reject]) -> list[Any]:
         """The records that have a key; the others are rejected."""
         kept: list[Any] = []
         for item in items:
@@ -337,5 +337,5 @@ class Sync:
         return kept
 
     def _reject(self, name: str, record: Any, exc: Exception) -> Reject:
-        message = explain(exc, self._host.database.url).message
+        message = translate_error(exc, self._env.database.url).message
         return Reject(name, of_record(message, record, self._key), shown(record))

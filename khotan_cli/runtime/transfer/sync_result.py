@@ -29,7 +29,7 @@ class SyncResult:
 
 
 @dataclass
-class Tally:
+class RunningTotals:
     pages: int = 0
     complete: bool = True
     doubt: str = ""
@@ -37,7 +37,7 @@ class Tally:
     unchanged: int = 0
     deferred: int = 0
 
-    def take(self, done: Finished) -> None:
+    def add_page(self, done: Finished) -> None:
         """A page is done, by this execution or an earlier one."""
         self.pages += 1
         for name, count in done.counts.items():
@@ -54,7 +54,7 @@ class Tally:
             if why:
                 self.void(why)
 
-    def take_deferred(self, done: Finished) -> None:
+    def add_deferred(self, done: Finished) -> None:
         """The records that were put off have been written, or refused."""
         for name, count in done.counts.items():
             self.counts[name] = self.counts.get(name, 0) + count

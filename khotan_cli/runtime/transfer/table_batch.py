@@ -19,7 +19,7 @@ from khotan_cli.runtime.bulk.upsert import RecordFields, Unset, Upserter, missin
 from khotan_cli.runtime.transfer.json_fields import JsonFields
 from khotan_cli.runtime.transfer.records import as_mapping
 
-Refusal = tuple[Any, Exception]
+Rejected = tuple[Any, Exception]
 """A record that is not taken, and why."""
 
 
@@ -168,7 +168,7 @@ class Batch:
         self._rows.mostly_new = done.created > done.total / 2
         return done
 
-    async def write_accepted(self, session: AsyncSession) -> tuple[Upserted, list[Refusal]]:
+    async def write_accepted(self, session: AsyncSession) -> tuple[Upserted, list[Rejected]]:
         """Write those that the database takes, which is asked for ever smaller parts; and the others, with why it does not."""
         try:
             async with session.begin_nested():
@@ -179,7 +179,7 @@ class Batch:
             if len(self.records) == 1:
                 return Upserted(), [(self.records[0], exc)]
         half = len(self.records) // 2
-        done, refused = Upserted(), list[Refusal]()
+        done, refused = Upserted(), list[Rejected]()
         for part in (self.records[:half], self.records[half:]):
             some, others = await self._rows.batch(part).write_accepted(session)
             done, refused = done.plus(some), [*refused, *others]

@@ -1,4 +1,4 @@
-"""`ReceivingEndpoint`: what wires and ingests have in common: how requests are verified, told apart and handled."""
+"""`InboundEndpoint`: what wires and ingests have in common: how requests are verified, told apart and handled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from khotan_cli.runtime.webhooks.verify.locator import Rule
 from khotan_cli.runtime.webhooks.verify.schemes import PublicKey, Scheme, Token, Unsigned
 
 if TYPE_CHECKING:
-    from khotan_cli.runtime.runs.environment import Host
+    from khotan_cli.runtime.runs.environment import Environment
 
 SECRET = "secret"
 _SEGMENT = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}|[^{}/]+")
@@ -43,7 +43,7 @@ class KeyReused(KhotanError):
     default_code = "idempotency_key_reused"
 
 
-class ReceivingEndpoint(ABC):
+class InboundEndpoint(ABC):
     """A place that others send requests to, each of which becomes an event.
 
     `methods`: those that are answered; `event_methods`: those that events come with. `items`: path of the list in the body
@@ -160,7 +160,7 @@ class ReceivingEndpoint(ABC):
                     return found
         return None
 
-    async def completed(self, event: Incoming, host: Host) -> Incoming:
+    async def completed(self, event: Incoming, env: Environment) -> Incoming:
         """The event, with what has to be asked for before it is stored."""
         return event
 

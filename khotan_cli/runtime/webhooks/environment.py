@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from khotan_cli.errors import DatabaseNotMigrated, KhotanError, SecretMissing, UnknownName
 from khotan_cli.runtime.http.known_secrets import known
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.store.events import EventStore
-from khotan_cli.runtime.store.handler_queue import DeliveryStore
+from khotan_cli.runtime.store.handler_queue import HandlerQueue
 from khotan_cli.runtime.store.wires import WireStore
-from khotan_cli.runtime.webhooks.endpoint import SECRET, ReceivingEndpoint
+from khotan_cli.runtime.webhooks.endpoint import SECRET, InboundEndpoint
 from khotan_cli.runtime.webhooks.handler import Handler
 
 FRESH_SECONDS = 5.0
@@ -21,11 +21,11 @@ FRESH_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class WebhookHost:
+class WebhookEnvironment:
     """Everything that receiving and processing an event needs. `public_url`: under which the world reaches the app."""
 
-    host: Host
-    wires: Mapping[str, ReceivingEndpoint]
+    base: Environment
+    wires: Mapping[str, InboundEndpoint]
     public_url: str = ""
     _values: dict[str, tuple[float, Mapping[str, str]]] = field(
         default_factory=dict[str, tuple[float, Mapping[str, str]]], repr=False
@@ -33,29 +33,29 @@ class WebhookHost:
 
     @property
     def events(self) -> EventStore:
-        return EventStore(self.host.database)
+        return EventStore(self.base.database)
 
     @property
-    def deliveries(self) -> DeliveryStore:
-        return DeliveryStore(self.host.database)
+    def handler_queue(self) -> HandlerQueue:
+        return HandlerQueue(self.base.database)
 
     @property
     def rows(self) -> WireStore:
-        return WireStore(self.host.database)
+        return WireStore(self.base.database)
 
     @property
     def handlers(self) -> dict[str, Handler]:
         """Handlers of all wires by name."""
         return {handler.name: handler for wire in self.wires.values() for handler in wire.handlers.values()}
 
-    def wire(self, wire: str) -> ReceivingEndpoint:
+    def wire(self, wire: str) -> InboundEndpoint:
         """Raises UnknownName with the nearest."""
         if wire not in self.wires:
             unknown = UnknownName("wire", wire, self.wires)
             if not self.wires:
                 plug = wire.partition("/")[0]
                 unknown.next = (
-                    f"khotan add wire {plug} --plug {plug}" if plug in self.host.plugs else "khotan add wire",
+                    f"khotan add wire {plug} --plug {plug}" if plug in self.base.plugs else "khotan add wire",
                 )
             raise unknown
         return self.wires[wire]
@@ -69,13 +69,13 @@ class WebhookHost:
 
     # -- variables ---------------------------------------------------------------------------------------------------
 
-    async def values(self, wire: ReceivingEndpoint, *, fresh: bool = False) -> Mapping[str, str]:
+    async def values(self, wire: InboundEndpoint, *, fresh: bool = False) -> Mapping[str, str]:
         """The wire's variables: from the database, the environment, or the default. Raises StoreError, SecretMissing."""
         held = self._values.get(wire.id)
         if held is not None and not fresh and time.monotonic() - held[0] < FRESH_SECONDS:
             return held[1]
         try:
-            stored = await self.host.vars.load(wire.owner)
+            stored = await self.base.vars.load(wire.owner)
         except DatabaseNotMigrated:
             stored = {}
         found: dict[str, str] = {}
@@ -102,16 +102,16 @@ class WebhookHost:
                     found |= lines
         return found
 
-    def forget(self, wire: ReceivingEndpoint) -> None:
+    def forget(self, wire: InboundEndpoint) -> None:
         """Have the wire's variables read afresh."""
         self._values.pop(wire.id, None)
 
-    def read_before(self, wire: ReceivingEndpoint, seconds: float) -> bool:
+    def read_before(self, wire: InboundEndpoint, seconds: float) -> bool:
         """Whether the variables were read longer ago than that."""
         held = self._values.get(wire.id)
         return held is None or time.monotonic() - held[0] > seconds
 
-    async def secrets(self, wire: ReceivingEndpoint, *, fresh: bool = False) -> list[str]:
+    async def secrets(self, wire: InboundEndpoint, *, fresh: bool = False) -> list[str]:
         """The signing secrets, one line each while they are rotated. Raises SecretMissing where there is none."""
         declared = wire.scheme.secret if wire.scheme else None
         if declared is not None and wire.plug is not None:

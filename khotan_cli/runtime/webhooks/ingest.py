@@ -22,12 +22,12 @@ from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.resources.mappings import Resource
 from khotan_cli.runtime.runs.definition import RunResult
 from khotan_cli.runtime.runs.hooks import Hooks
-from khotan_cli.runtime.runs.steps import Outcome, Recorder
+from khotan_cli.runtime.runs.steps import Outcome, StepRecorder
 from khotan_cli.runtime.store.event_identity import undecided_tenant
 from khotan_cli.runtime.store.incoming import Incoming
 from khotan_cli.runtime.store.unassigned import Settled, set_parked
 from khotan_cli.runtime.webhooks.decoding import Undecodable
-from khotan_cli.runtime.webhooks.endpoint import BodyInvalid, KeyReused, ReceivingEndpoint, coroutine
+from khotan_cli.runtime.webhooks.endpoint import BodyInvalid, InboundEndpoint, KeyReused, coroutine
 from khotan_cli.runtime.webhooks.event import Event, StoredEvent
 from khotan_cli.runtime.webhooks.handler import DEFAULT_RETRY, DEFAULT_TIMEOUT, Handler, HandlerFunction
 from khotan_cli.runtime.webhooks.request import WebhookRequest
@@ -35,7 +35,7 @@ from khotan_cli.runtime.webhooks.verify.locator import Rule, rule_of
 from khotan_cli.runtime.webhooks.verify.schemes import Scheme
 
 if TYPE_CHECKING:
-    from khotan_cli.runtime.runs.environment import Host
+    from khotan_cli.runtime.runs.environment import Environment
 
 logger = logging.getLogger("khotan.webhooks")
 
@@ -56,7 +56,7 @@ class RecordInvalid(KhotanError):
     default_code = "record_invalid"
 
 
-class Ingest(ReceivingEndpoint):
+class Ingest(InboundEndpoint):
     """The endpoint that `@ingest` declares, at `/ingest/…`."""
 
     kind = "ingest"
@@ -115,15 +115,15 @@ class Ingest(ReceivingEndpoint):
     def strict_ids(self) -> bool:
         return True
 
-    async def completed(self, event: Incoming, host: Host) -> Incoming:
+    async def completed(self, event: Incoming, env: Environment) -> Incoming:
         """Ask whose the record is: that is part of its identity. Where nobody can say it yet, it is asked again later; until
         then the same key with another body may be another organisation's, and is another record."""
         if self.organisation is None:
             return event
         undecided = replace(event, tenant=undecided_tenant(event.body))
         handler = next(iter(self.handlers.values()))
-        recorder = Recorder(host, handler, "", 0)  # of no run: what is written with it is refused
-        ctx = FlowContext(host, handler, recorder, variant="", source="webhook")
+        recorder = StepRecorder(env, handler, "", 0)  # of no run: what is written with it is refused
+        ctx = FlowContext(env, handler, recorder, variant="", source="webhook")
         row = SimpleNamespace(**vars(event), id="", received_at=utc_now())
         try:
             async with asyncio.timeout(_RESOLVE_SECONDS):

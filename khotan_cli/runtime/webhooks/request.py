@@ -129,5 +129,5 @@ class WebhookRequest:
         return None
 
 
-class Refused(Exception):
+class RequestRejected(Exception):
     """A request that its wire does not accept. The text says why, for the owner's log; it is not sent to the caller."""

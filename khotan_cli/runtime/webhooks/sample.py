@@ -14,10 +14,10 @@ import orjson
 from khotan_cli.errors import UsageError
 from khotan_cli.runtime.http.json_path import dig
 from khotan_cli.runtime.resources.caches import json_value
-from khotan_cli.runtime.webhooks.endpoint import ReceivingEndpoint
-from khotan_cli.runtime.webhooks.environment import WebhookHost
+from khotan_cli.runtime.webhooks.endpoint import InboundEndpoint
+from khotan_cli.runtime.webhooks.environment import WebhookEnvironment
 from khotan_cli.runtime.webhooks.items import first_item
-from khotan_cli.runtime.webhooks.request import Headers, Refused, WebhookRequest
+from khotan_cli.runtime.webhooks.request import Headers, RequestRejected, WebhookRequest
 from khotan_cli.runtime.webhooks.verify.body_signatures import BodyHmac
 from khotan_cli.runtime.webhooks.verify.locator import Rule
 from khotan_cli.runtime.webhooks.verify.schemes import Hmac, PublicKey, Token
@@ -25,7 +25,7 @@ from khotan_cli.runtime.webhooks.verify.timestamps import TimestampFormat, times
 
 
 async def signed_sample(
-    host: WebhookHost, wire: ReceivingEndpoint, event_type: str, body: Any, base: str, *, forged: bool = False
+    env: WebhookEnvironment, wire: InboundEndpoint, event_type: str, body: Any, base: str, *, forged: bool = False
 ) -> dict[str, Any]:
     """Method, path, headers and body (base64) of a request that the wire accepts. body: its JSON document, or the fields of a
     form where the service sends forms; for a wire with items one item, or a document with some. base: URL of the API, which
@@ -41,7 +41,7 @@ async def signed_sample(
     method = "POST" if "POST" in wire.event_methods else min(wire.event_methods)
     if wire.scheme is not None and wire.verify is None:
         try:
-            secret = wire.scheme.make_secret() if forged else (await host.secrets(wire, fresh=True))[0]
+            secret = wire.scheme.make_secret() if forged else (await env.secrets(wire, fresh=True))[0]
             if isinstance(wire.scheme, Token):
                 sample.place(wire.scheme.rule, wire.scheme.prefix + secret, whole=True)
             if isinstance(wire.scheme, (Hmac, PublicKey)) and wire.scheme.timestamp_field:
@@ -50,7 +50,7 @@ async def signed_sample(
                 sample.sign_body(wire.scheme, secret)
             request = WebhookRequest(method, base + sample.path(wire), Headers(sample.headers), sample.content)
             sample.headers |= wire.scheme.sign(request, secret, time.time(), event_id)
-        except Refused as exc:
+        except RequestRejected as exc:
             raise UsageError(
                 f"Wire {wire.id!r}: {exc}", hint="Replay a real event instead: khotan wire replay."
             ) from None
@@ -102,10 +102,10 @@ class _Sample:
             raise _no_room(Rule(json=path))
 
     def sign_body(self, scheme: BodyHmac, secret: str) -> None:
-        """Put the signatures into the document. Raises Refused where it has no place for them."""
+        """Put the signatures into the document. Raises RequestRejected where it has no place for them."""
         self._document = scheme.signed(self._document, secret)
 
-    def path(self, wire: ReceivingEndpoint) -> str:
+    def path(self, wire: InboundEndpoint) -> str:
         template = wire.below[0] if wire.below else []
         tail = "".join(
             "/" + quote(text if name is None else self._path.get(name, "1"), safe="") for name, text in template

@@ -15,7 +15,7 @@ from khotan_cli.runtime.resources.caches import json_value
 from khotan_cli.runtime.runs.errors import failure_of, masker_of
 from khotan_cli.runtime.store.wires import WireData
 from khotan_cli.runtime.webhooks.endpoint import SECRET
-from khotan_cli.runtime.webhooks.environment import WebhookHost
+from khotan_cli.runtime.webhooks.environment import WebhookEnvironment
 from khotan_cli.runtime.webhooks.wire import SubscribeContext, Subscription, Wire
 
 LOOK_SECONDS = 5.0
@@ -29,8 +29,8 @@ logger = logging.getLogger("khotan.webhooks")
 
 
 class Subscriptions:
-    def __init__(self, host: WebhookHost) -> None:
-        self._host = host
+    def __init__(self, env: WebhookEnvironment) -> None:
+        self._env = env
         self._looked_at: datetime | None = None
 
     async def create(self, wire: Wire, callback_url: str) -> WireData | None:
@@ -38,16 +38,16 @@ class Subscriptions:
 
         A wire without on_subscribe is set up by hand; then only the URL is noted. Raises what on_subscribe raises.
         """
-        former = await self._host.rows.get(wire.id)
+        former = await self._env.rows.get(wire.id)
         if wire.subscribe is None:
-            await self._host.rows.save(wire.id, {"callback_url": callback_url, "subscribed": False, "error": None})
-            return await self._host.rows.get(wire.id)
+            await self._env.rows.save(wire.id, {"callback_url": callback_url, "subscribed": False, "error": None})
+            return await self._env.rows.get(wire.id)
         context = await self._context(wire, callback_url, None)
         made = _subscription(wire, await self._asked(wire, wire.subscribe, context))
         await self._keep(wire, made, context, former)
         if former is not None and former.subscribed and former.remote_id and former.remote_id != made.remote_id:
             await self._end(wire, former)
-        return await self._host.rows.get(wire.id)
+        return await self._env.rows.get(wire.id)
 
     async def renew(self, wire: Wire) -> WireData | None:
         """Renew a subscription now; where on_subscribe does it, the former one is ended afterwards.
@@ -82,7 +82,7 @@ class Subscriptions:
                 code="wire_invalid",
                 hint="return Subscription(expires_at=…)",
             )
-        return await self._host.rows.get(wire.id)
+        return await self._env.rows.get(wire.id)
 
     async def delete(self, wire: Wire) -> None:
         """End the subscription at the service, and forget it; of one made by hand only the URL is forgotten.
@@ -92,19 +92,19 @@ class Subscriptions:
         row = await self._subscribed(wire)
         await self._end(wire, row)
         nothing = dict.fromkeys(("callback_url", "remote_id", "data", "expires_at", "renew_at", "error"))
-        await self._host.rows.save(wire.id, {**nothing, "subscribed": False, "failures": 0})
+        await self._env.rows.save(wire.id, {**nothing, "subscribed": False, "failures": 0})
         if wire.managed and SECRET in wire.vars:
-            await self._host.host.vars.delete(wire.owner, [SECRET])
-        self._host.forget(wire)
+            await self._env.base.vars.delete(wire.owner, [SECRET])
+        self._env.forget(wire)
 
     async def renew_due(self) -> None:
         """Renew what expires soon; each by one process. What fails is tried again, with growing pauses."""
-        managed = {wire.id: wire for wire in self._host.wires.values() if isinstance(wire, Wire) and wire.managed}
+        managed = {wire.id: wire for wire in self._env.wires.values() if isinstance(wire, Wire) and wire.managed}
         now = utc_now()
         if not managed or (self._looked_at and abs((now - self._looked_at).total_seconds()) < LOOK_SECONDS):
             return
         self._looked_at = now
-        for row in await self._host.rows.claim_renewals(list(managed), _HOLD):
+        for row in await self._env.rows.claim_renewals(list(managed), _HOLD):
             wire = managed[row.id]
             try:
                 await self.renew(wire)
@@ -112,15 +112,15 @@ class Subscriptions:
                 await self._failed(wire, row, exc)
 
     async def _failed(self, wire: Wire, row: WireData, exc: Exception) -> None:
-        masker = await masker_of(self._host.host, None)
+        masker = await masker_of(self._env.base, None)
         error = error_document(exc, masker)
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(row.failures, 12))
         logger.warning("Wire %s could not be renewed: %s", wire.id, error["message"])
         values = {"error": error, "failures": row.failures + 1, "renew_at": utc_now() + pause}
-        await self._host.rows.save(wire.id, values)
+        await self._env.rows.save(wire.id, values)
 
     async def _subscribed(self, wire: Wire) -> WireData:
-        row = await self._host.rows.get(wire.id)
+        row = await self._env.rows.get(wire.id)
         if not wire.managed and (row is None or not row.callback_url):
             raise UsageError(
                 f"No URL is noted for wire {wire.id!r}: it is set up by hand",
@@ -137,7 +137,7 @@ class Subscriptions:
         return row
 
     async def _context(self, wire: Wire, callback_url: str, row: WireData | None) -> SubscribeContext:
-        values = await self._host.values(wire, fresh=True)
+        values = await self._env.values(wire, fresh=True)
         secret = (values.get(SECRET) or "").partition("\n")[0]
         if not secret and wire.scheme is not None and wire.scheme.secret is None:
             try:
@@ -162,7 +162,7 @@ class Subscriptions:
         try:
             return await function(ctx)
         except Exception as exc:
-            document = await failure_of(exc, self._host.host, None)
+            document = await failure_of(exc, self._env.base, None)
             secret = {name for name, var in wire.vars.items() if var.secret}
             known = [line for name in secret for line in ctx.vars.get(name, "").splitlines()]
             document = Masker([ctx.secret, *known]).value(document)
@@ -205,12 +205,12 @@ class Subscriptions:
                 )
         data = None if made.data is None else json_value("data", made.data)
         if made.secret:
-            known = (await self._host.values(wire)).get(SECRET, "").splitlines()
+            known = (await self._env.values(wire)).get(SECRET, "").splitlines()
             # What is under way was signed with the former secret.
             values[SECRET] = "\n".join(dict.fromkeys([made.secret, *known[:1]]))
         if values:
-            await self._host.host.vars.save(wire.owner, values)
-        self._host.forget(wire)
+            await self._env.base.vars.save(wire.owner, values)
+        self._env.forget(wire)
         row: dict[str, Any] = {
             "subscribed": True,
             "callback_url": callback_url,
@@ -221,7 +221,7 @@ class Subscriptions:
             "failures": 0,
             "error": None,
         }
-        await self._host.rows.save(wire.id, row)
+        await self._env.rows.save(wire.id, row)
 
     async def _end(self, wire: Wire, row: WireData) -> None:
         if wire.unsubscribe is not None:
@@ -236,7 +236,7 @@ class Subscriptions:
             error = error_document(exc, Masker())
             error["message"] = f"The former subscription {former.remote_id} was not ended: {error['message']}"
             logger.warning("Wire %s: %s", wire.id, error["message"])
-            await self._host.rows.save(wire.id, {"error": error})
+            await self._env.rows.save(wire.id, {"error": error})
 
 
 def _subscription(wire: Wire, made: Any) -> Subscription:

@@ -14,7 +14,7 @@ from khotan_cli.runtime.http.retry import Retry
 from khotan_cli.runtime.http.variables import Var
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.runs.hooks import Hooks
-from khotan_cli.runtime.webhooks.endpoint import ReceivingEndpoint, coroutine
+from khotan_cli.runtime.webhooks.endpoint import InboundEndpoint, coroutine
 from khotan_cli.runtime.webhooks.handler import DEFAULT_RETRY, DEFAULT_TIMEOUT, Handler, HandlerFunction
 from khotan_cli.runtime.webhooks.verify.challenges import Challenge
 from khotan_cli.runtime.webhooks.verify.locator import Rule, rule_of
@@ -60,7 +60,7 @@ Subscribe = Callable[[SubscribeContext], Awaitable[Subscription | None]]
 Unsubscribe = Callable[[SubscribeContext], Awaitable[None]]
 
 
-class Wire(ReceivingEndpoint):
+class Wire(InboundEndpoint):
     """A webhook endpoint at `/webhook/<plug>`, or with a name at `/webhook/<plug>/<name>`.
 
         stripe_wire = Wire(stripe, events=["invoice.paid"], verify=signatures.stripe())

@@ -14,11 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from khotan_cli.errors import KhotanError, UnknownName, UsageError
 from khotan_cli.runtime.database.types import utc_now
 from khotan_cli.runtime.runs.definition import Flow, Variant
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.runs.errors import failure_of
 from khotan_cli.runtime.store.run_queue import queue_of
 from khotan_cli.runtime.store.runs import ACTIVE, RunData
-from khotan_cli.runtime.worker.execution import tell
+from khotan_cli.runtime.worker.execution import notify_hooks
 from khotan_cli.runtime.worker.unknown_flow import lacking, overdue, unknown_flow
 
 _DUE_RUNS = uuid.UUID("6b686f74-616e-5365-8000-736368656475")
@@ -43,24 +43,24 @@ class Started:
 class Dispatcher:
     """Starts runs. Holds no state but what spares it to ask the database each time.
 
-    known: what a run's row is a run of, handlers included; default: the host's flows.
+    known: what a run's row is a run of, handlers included; default: the env's flows.
     """
 
-    def __init__(self, host: Host, known: Callable[[str], Flow | None] | None = None) -> None:
-        self.host, self._known = host, known or host.flows.get
+    def __init__(self, env: Environment, known: Callable[[str], Flow | None] | None = None) -> None:
+        self.env, self._known = env, known or env.flows.get
         self._dispatched: dict[tuple[str, str], datetime] = {}
 
     # -- by hand -----------------------------------------------------------------------------------------------------
 
     def flow(self, name: str) -> Flow:
         """Raises UnknownName with the nearest."""
-        if name not in self.host.flows:
-            raise UnknownName("flow", name, self.host.flows)
-        return self.host.flows[name]
+        if name not in self.env.flows:
+            raise UnknownName("flow", name, self.env.flows)
+        return self.env.flows[name]
 
     async def check_enabled(self, flow: Flow) -> None:
         """Raises KhotanError where the flow, or a plug of it, is disabled."""
-        if flow.name in await self.host.switches.disabled():
+        if flow.name in await self.env.switches.disabled():
             raise KhotanError(
                 f"Flow {flow.name!r} is disabled",
                 code="flow_disabled",
@@ -68,7 +68,7 @@ class Dispatcher:
                 next=[f"khotan flows enable {flow.name}"],
             )
         for plug in flow.plugs:
-            if not await self.host.vars.enabled(plug.name):
+            if not await self.env.vars.enabled(plug.name):
                 raise KhotanError(
                     f"Plug {plug.name!r} of flow {flow.name!r} is disabled",
                     code="plug_disabled",
@@ -82,15 +82,15 @@ class Dispatcher:
         chosen = flow.variant(variant)
         await self.check_enabled(flow)
         run_id = str(uuid.uuid4())
-        async with self.host.database.writing() as session:
+        async with self.env.database.writing() as session:
             await self._create(session, flow, run_id, {"variant": chosen, "source": source, "body": body})
         return run_id
 
     async def _create(self, session: AsyncSession, flow: Flow, run_id: str, values: Mapping[str, Any]) -> bool:
         """The run's row and its place in the queue, in one transaction; False where it is there already."""
-        made = await self.host.runs.create(session, run_id, {"flow": flow.name, "kind": flow.kind, **values})
+        made = await self.env.runs.create(session, run_id, {"flow": flow.name, "kind": flow.kind, **values})
         if made:
-            await self.host.outbox.enqueue(session, run_id, *queue_of(flow.name, flow.concurrency))
+            await self.env.run_queue.enqueue(session, run_id, *queue_of(flow.name, flow.concurrency))
         return made
 
     async def retry(self, run_id: str, from_step: str | None = None) -> str:
@@ -118,15 +118,15 @@ class Dispatcher:
         below = await self._first_number(run_id, from_step) if from_step else 0
         again = str(uuid.uuid4())
         values = {"variant": flow.variant(row.variant), "source": "manual", "body": row.body, "retry_of": run_id}
-        async with self.host.database.writing() as session:
+        async with self.env.database.writing() as session:
             await self._create(session, flow, again, values)
             if below:
-                counts = await self.host.runs.copy_steps(session, run_id, again, below)
-                await self.host.runs.start_at(session, again, counts)
+                counts = await self.env.runs.copy_steps(session, run_id, again, below)
+                await self.env.runs.start_at(session, again, counts)
         return again
 
     async def _first_number(self, run_id: str, step: str) -> int:
-        steps = await self.host.runs.steps(run_id)
+        steps = await self.env.runs.steps(run_id)
         for row in steps:
             if step in (row.name, str(row.number)):
                 return int(row.number)
@@ -137,7 +137,7 @@ class Dispatcher:
 
     async def run(self, run_id: str) -> RunData:
         """Raises KhotanError (unknown_run)."""
-        row = await self.host.runs.get(run_id)
+        row = await self.env.runs.get(run_id)
         if row is None:
             raise UsageError(
                 f"There is no run {run_id!r}",
@@ -157,11 +157,11 @@ class Dispatcher:
             raise KhotanError(
                 f"Run {run_id} has ended: it is {row.status}", code="run_finished", hint="Nothing to cancel."
             )
-        status, ended = await self.host.runs.cancel(run_id)
+        status, ended = await self.env.runs.cancel(run_id)
         if status == "cancelled":
-            await self.host.outbox.cancel(run_id)
+            await self.env.run_queue.cancel(run_id)
         if ended is not None:
-            await tell(self.host, self._known(row.flow), ended, started=False)
+            await notify_hooks(self.env, self._known(row.flow), ended, started=False)
         return status or "cancelled"
 
     # -- by schedule -------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ class Dispatcher:
     def scheduled(self) -> list[tuple[Flow, str, Variant]]:
         return [
             (flow, name, variant)
-            for flow in self.host.flows.values()
+            for flow in self.env.flows.values()
             for name, variant in flow.variants.items()
             if variant.schedule is not None
         ]
@@ -191,11 +191,11 @@ class Dispatcher:
             if known is not None and due <= known <= variant.due.after(now):
                 continue
             if stored is None:
-                stored = await self.host.schedules.last()
+                stored = await self.env.schedules.last()
             last = stored.get(place)
             if last is not None and last > variant.due.after(now):
                 # Dispatched in a future that the clock has left: it was ahead.
-                await self.host.schedules.reset(flow.name, name, due)
+                await self.env.schedules.reset(flow.name, name, due)
             elif last is None or due > last:
                 run = await self._start_due(flow, name, due)
                 started += [run] if run else []
@@ -205,8 +205,8 @@ class Dispatcher:
     async def _start_due(self, flow: Flow, name: str, due: datetime) -> Started | None:
         run_id = str(uuid.uuid5(_DUE_RUNS, f"{flow.name}|{name}|{due.isoformat()}"))
         why = await self._why_skipped(flow, name)
-        async with self.host.database.writing() as session:
-            if not await self.host.schedules.claim(session, flow.name, name, due):
+        async with self.env.database.writing() as session:
+            if not await self.env.schedules.claim(session, flow.name, name, due):
                 return None
             if why:
                 logger.info("%s (%s) was due at %s and is skipped: %s", flow.name, name, due.isoformat(), why)
@@ -222,7 +222,7 @@ class Dispatcher:
             return exc.message
         if flow.variants[name].overlap:
             return ""
-        for row in await self.host.runs.active(flow.name):
+        for row in await self.env.runs.active(flow.name):
             if row.variant == name:
                 return f"run {row.id} of it is {row.status}"
         return ""
@@ -236,15 +236,15 @@ class Dispatcher:
         lacks is left to a worker that has the flow, and fails when it has waited for a day.
         """
         before = utc_now() - _SETTLING
-        stale = [row for row in await self.host.runs.active(flow) if row.updated_at < before]
+        stale = [row for row in await self.env.runs.active(flow) if row.updated_at < before]
         if not stale:
             return []
-        async with self.host.database.session() as session:
-            states = await self.host.outbox.states(session, [row.id for row in stale])
+        async with self.env.database.session() as session:
+            states = await self.env.run_queue.states(session, [row.id for row in stale])
         fixed: list[dict[str, str]] = []
         for row in stale:
             state = states.get(row.id)
-            if lacking(self.host, row) and state in (None, "ENQUEUED", "DELAYED"):
+            if lacking(self.env, row) and state in (None, "ENQUEUED", "DELAYED"):
                 done = await self._end_overdue(row)
             elif state is None:
                 done = await self._enqueue_again(row)
@@ -257,21 +257,21 @@ class Dispatcher:
         return fixed
 
     async def _enqueue_again(self, row: RunData) -> str:
-        flow = self.host.flows[row.flow]
-        async with self.host.database.writing() as session:
-            await self.host.outbox.enqueue(session, row.id, *queue_of(flow.name, flow.concurrency))
+        flow = self.env.flows[row.flow]
+        async with self.env.database.writing() as session:
+            await self.env.run_queue.enqueue(session, row.id, *queue_of(flow.name, flow.concurrency))
         return "queued"
 
     async def _end_overdue(self, row: RunData) -> str:
         """Fail a run that has waited for a day for a worker with its flow. Until then it stays as it is."""
         if not overdue(row):
             return ""
-        error = await failure_of(unknown_flow(row), self.host, None)
-        ended = await self.host.runs.end(row.id, row.updated_at, "failed", error)
+        error = await failure_of(unknown_flow(row), self.env, None)
+        ended = await self.env.runs.end(row.id, row.updated_at, "failed", error)
         if ended is None:
             return ""
-        await self.host.outbox.cancel(row.id)
-        await tell(self.host, self._known(row.flow), ended, started=False)
+        await self.env.run_queue.cancel(row.id)
+        await notify_hooks(self.env, self._known(row.flow), ended, started=False)
         return "failed"
 
     async def _end_stuck(self, row: RunData, state: str) -> str:
@@ -283,8 +283,8 @@ class Dispatcher:
                 "message": "The run was interrupted again and again, or its end could not be stored",
                 "hint": "Look at the worker's log, then retry the run.",
             }
-        ended = await self.host.runs.end(row.id, row.updated_at, status, error)
+        ended = await self.env.runs.end(row.id, row.updated_at, status, error)
         if ended is None:
             return ""
-        await tell(self.host, self._known(row.flow), ended, started=False)
+        await notify_hooks(self.env, self._known(row.flow), ended, started=False)
         return status

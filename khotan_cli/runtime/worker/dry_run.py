@@ -13,14 +13,14 @@ from pydantic_core import to_jsonable_python
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import KhotanError
-from khotan_cli.runtime.bulk.key_set import RememberedKeys, RememberedTexts, SeenKeys, StepTexts
-from khotan_cli.runtime.database.ambient_session import around, instead, opening
+from khotan_cli.runtime.bulk.key_set import KeySet, RememberedKeys, RememberedTexts, StepTexts
+from khotan_cli.runtime.database.ambient_session import bind_session, current_session, override_sessions
 from khotan_cli.runtime.flows.context import FlowContext
 from khotan_cli.runtime.http.dry_run import DRY_RUN_ID, HeldRequest, holding
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.runs.errors import failure_of
-from khotan_cli.runtime.runs.steps import LONGEST_LINE, Finished, Outcome, Recorder, Work
+from khotan_cli.runtime.runs.steps import LONGEST_LINE, Finished, Outcome, StepRecorder, Work
 from khotan_cli.runtime.worker.execution import run_function
 
 SAMPLE = 5
@@ -46,13 +46,13 @@ class DryReport:
     failure: dict[str, Any] | None = None
 
 
-class DryRecorder(Recorder):
+class DryRecorder(StepRecorder):
     """Steps that leave no trace. `before` is done at the start of each transaction: tables that would be there by then."""
 
     dry = True
 
-    def __init__(self, host: Host, flow: Flow) -> None:
-        super().__init__(host, flow, DRY_RUN_ID, 0)
+    def __init__(self, env: Environment, flow: Flow) -> None:
+        super().__init__(env, flow, DRY_RUN_ID, 0)
         self.report = DryReport()
         self._total: Counter[str] = Counter()
         self._before: list[Work] = []
@@ -65,21 +65,21 @@ class DryRecorder(Recorder):
             body = to_jsonable_python(request.body, fallback=repr)
             place["sample"].append({"target": request.target, "body": body})
 
-    async def ready(self) -> None:
+    async def ensure_owner(self) -> None:
         """Nothing can cancel a dry run but its caller."""
-        self.alone()
+        self.forbid_open_session()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
         """A session of which nothing stays, in a database as it would be by then."""
-        within = around(self.database)
+        within = current_session(self.database)
         async with (
             within.lock if within else nullcontext(),
             self.database.trying(within.session if within else None) as session,
         ):
             for prelude in () if within else self._before:
                 await prelude(session)
-            async with opening(self.database, session):
+            async with bind_session(self.database, session):
                 yield session
 
     async def commit(
@@ -91,7 +91,7 @@ class DryRecorder(Recorder):
         attempts: int = 1,
         relaxed: bool = False,
     ) -> Finished:
-        self.alone()
+        self.forbid_open_session()
         async with self.session() as session:
             outcome = await work(session) or Outcome()
         self._total.update(outcome.counts)
@@ -124,7 +124,7 @@ class DryRecorder(Recorder):
     def texts(self, step: str) -> StepTexts:
         return RememberedTexts(self.run_id, step, sqlite=self.database.sqlite)
 
-    def seen(self, step: str, model: Any, key: Sequence[str]) -> SeenKeys:
+    def seen(self, step: str, model: Any, key: Sequence[str]) -> KeySet:
         return RememberedKeys(self.run_id, step, model, key, sqlite=self.database.sqlite)
 
     def _keep_reject(self, reject: dict[str, Any]) -> None:
@@ -143,20 +143,20 @@ class DryRecorder(Recorder):
         return dict(self._total)
 
 
-async def dry_run(host: Host, flow: Flow, variant: str, body: Any) -> DryReport:
+async def dry_run(env: Environment, flow: Flow, variant: str, body: Any) -> DryReport:
     """Run the flow here and now, sending and storing nothing. Raises nothing: what it raised is in the report."""
-    recorder = DryRecorder(host, flow)
+    recorder = DryRecorder(env, flow)
     report = recorder.report
-    ctx = FlowContext(host, flow, recorder, variant=variant, body=body)
+    ctx = FlowContext(env, flow, recorder, variant=variant, body=body)
     try:
-        with holding(recorder), instead(recorder.session):
+        with holding(recorder), override_sessions(recorder.session):
             report.message = await run_function(flow, ctx)
     except KhotanError as exc:
         if exc.code == "answer_held_back":
             report.stopped = {"message": exc.message, "hint": exc.hint, **exc.details}
         else:
-            report.failure = await failure_of(exc, host, flow)
+            report.failure = await failure_of(exc, env, flow)
     except Exception as exc:
-        report.failure = await failure_of(exc, host, flow)
+        report.failure = await failure_of(exc, env, flow)
     report.counts = recorder.total
     return DryReport(**(await recorder.secrets.masker()).value(vars(report)))

@@ -18,10 +18,10 @@ from sqlalchemy import Engine as SyncEngine
 
 from khotan_cli.errors import ConfigError, KhotanError
 from khotan_cli.runtime import event_loop
-from khotan_cli.runtime.database.errors import explained
-from khotan_cli.runtime.runs.environment import Host
-from khotan_cli.runtime.runs.steps import patiently
-from khotan_cli.runtime.store.handler_queue import DeliveryStore
+from khotan_cli.runtime.database.errors import translated_errors
+from khotan_cli.runtime.runs.environment import Environment
+from khotan_cli.runtime.runs.steps import retry_while_database_down
+from khotan_cli.runtime.store.handler_queue import HandlerQueue
 from khotan_cli.runtime.store.run_queue import (
     APPLICATION,
     QUEUE,
@@ -34,17 +34,17 @@ from khotan_cli.runtime.store.run_queue import (
     refuse_pickles,
     run_of,
 )
-from khotan_cli.runtime.worker.execution import execute, tell
-from khotan_cli.runtime.worker.maintenance import Upkeep
-from khotan_cli.runtime.worker.threads import Lanes
+from khotan_cli.runtime.worker.execution import execute, notify_hooks
+from khotan_cli.runtime.worker.maintenance import Maintenance
+from khotan_cli.runtime.worker.threads import RunThreadPool
 from khotan_cli.runtime.worker.unknown_flow import handed_back
-from khotan_cli.runtime.worker.worker_lock import Seat, seat_at
+from khotan_cli.runtime.worker.worker_lock import WorkerLock, worker_lock_for
 
 POLL_SECONDS = {True: 0.04, False: 0.1}
 """How often the queue is looked at: on SQLite, where it is cheap, and on PostgreSQL, where many workers do."""
-ADOPT_SECONDS = 1.0
+RECOVER_SECONDS = 1.0
 _GRACE_SECONDS = 5.0
-_THREADS_BESIDE_RUNS = 16
+_BACKGROUND_THREADS = 16
 
 logger = logging.getLogger("khotan.flows")
 
@@ -52,23 +52,28 @@ _only = threading.Lock()
 """The engine is one per process: DBOS is a singleton."""
 
 
-class Beside(Protocol):
+class BackgroundTask(Protocol):
     """Other work of the engine, which takes its runs from a queue of its own."""
 
-    def run(self, worker: str, lanes: Lanes, stopping: threading.Event) -> None:
+    def run(self, worker: str, pool: RunThreadPool, stopping: threading.Event) -> None:
         """Until told to stop, in a thread of its own."""
         ...
 
 
 class Engine:
-    """Runs flows, and what is `beside` them, until it is stopped."""
+    """Runs flows, and what is `background` them, until it is stopped."""
 
     def __init__(
-        self, host: Host, *, concurrency: int, upkeep: Upkeep | None = None, beside: Beside | None = None
+        self,
+        env: Environment,
+        *,
+        concurrency: int,
+        maintenance: Maintenance | None = None,
+        background: BackgroundTask | None = None,
     ) -> None:
-        self._host, self._concurrency, self._upkeep, self._beside = host, concurrency, upkeep, beside
-        self._lanes = Lanes(self._leave_loop)
-        self._seat: Seat = seat_at(host.database)
+        self._env, self._concurrency, self._maintenance, self._background = env, concurrency, maintenance, background
+        self._pool = RunThreadPool(self._close_loop)
+        self._worker_lock: WorkerLock = worker_lock_for(env.database)
         self._sync: SyncEngine | None = None
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -80,9 +85,9 @@ class Engine:
         Raises StoreError, DatabaseNotMigrated; ConfigError where an engine runs in this process already, and
         (pooled_database) behind a pooler in transaction mode.
         """
-        if await self._host.database.detect_pooler():
+        if await self._env.database.detect_pooler():
             raise ConfigError(
-                f"{self._host.database.name} is behind a connection pooler in transaction mode (PgBouncer), where flows and "
+                f"{self._env.database.name} is behind a connection pooler in transaction mode (PgBouncer), where flows and "
                 "handlers cannot run: a worker holds an advisory lock for as long as it lives",
                 code="pooled_database",
                 hint="Set KHOTAN_WORKER_DATABASE_URL to the server itself, or to a pool in session mode, and run "
@@ -94,20 +99,24 @@ class Engine:
         if not _only.acquire(blocking=False):
             raise ConfigError("An engine runs in this process already", hint="One app per process runs flows.")
         try:
-            with explained(self._host.database.url):
-                if not self._seat.take():
+            with translated_errors(self._env.database.url):
+                if not self._worker_lock.acquire():
                     _only.release()
                     return False
                 self._launch()
         except BaseException:
-            self._seat.leave()
+            self._worker_lock.release()
             if _only.locked():
                 _only.release()
             raise
         self.running = True
-        if self._host.database.sqlite:
+        if self._env.database.sqlite:
             self._release(None)  # whoever ran them is gone: the seat was free
-        for work in (self._adopting, *([self._upkeep.run] if self._upkeep else []), self._running_beside):
+        for work in (
+            self._recover_dead_workers,
+            *([self._maintenance.run] if self._maintenance else []),
+            self._run_background,
+        ):
             thread = threading.Thread(target=work, args=(self._stopping,), name=f"khotan-{work.__name__}", daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -118,9 +127,9 @@ class Engine:
         from dbos import DBOS, DBOSPortableJSONSerializer
 
         refuse_pickles()
-        self._host.outbox.check_migrated()
-        self._apart(self._sign_in)
-        self._sync = engine_of(self._host.database)
+        self._env.run_queue.check_migrated()
+        self._in_own_loop(self._sign_in)
+        self._sync = engine_of(self._env.database)
         DBOS(
             config={
                 "name": APPLICATION,
@@ -128,10 +137,10 @@ class Engine:
                 "dbos_system_schema": SCHEMA,
                 "serializer": DBOSPortableJSONSerializer(),
                 "application_version": VERSION,
-                "executor_id": self._seat.executor,
+                "executor_id": self._worker_lock.executor,
                 "use_listen_notify": False,
                 "run_migrations": False,
-                "max_executor_threads": self._concurrency + _THREADS_BESIDE_RUNS,
+                "max_executor_threads": self._concurrency + _BACKGROUND_THREADS,
                 "log_level": "CRITICAL",
             }
         )
@@ -139,13 +148,13 @@ class Engine:
         # Launched outside of any event loop: runs are dispatched on the engine's own, not on the web server's.
         DBOS.launch()
         own = {
-            queue_of(flow.name, flow.concurrency)[0]: flow for flow in self._host.flows.values() if flow.concurrency > 1
+            queue_of(flow.name, flow.concurrency)[0]: flow for flow in self._env.flows.values() if flow.concurrency > 1
         }
         DBOS.register_queue(
             QUEUE,
             worker_concurrency=self._concurrency,
             partition_concurrency=1,
-            polling_interval_sec=POLL_SECONDS[self._host.database.sqlite],
+            polling_interval_sec=POLL_SECONDS[self._env.database.sqlite],
             on_conflict="always_update",
         )
         for name, flow in own.items():
@@ -153,12 +162,12 @@ class Engine:
                 name,
                 worker_concurrency=max(1, min(self._concurrency, flow.concurrency)),
                 global_concurrency=flow.concurrency,
-                polling_interval_sec=POLL_SECONDS[self._host.database.sqlite],
+                polling_interval_sec=POLL_SECONDS[self._env.database.sqlite],
                 on_conflict="always_update",
             )
 
     def _workflow(self) -> Callable[[], Any]:
-        host, lanes = self._host, self._lanes
+        env, pool = self._env, self._pool
 
         async def khotan_run() -> str:
             from dbos import DBOS
@@ -167,11 +176,11 @@ class Engine:
             assert workflow_id is not None
             run_id = run_of(workflow_id)
             try:
-                if await handed_back(host, workflow_id, run_id):
+                if await handed_back(env, workflow_id, run_id):
                     return "handed back"
-                return await self._bounded(run_id, lambda: lanes.run(lambda: execute(host, run_id)))
+                return await self._bounded(run_id, lambda: pool.run(lambda: execute(env, run_id)))
             except KhotanError as exc:
-                # Not even the failure could be stored: upkeep ends the run when the database is back.
+                # Not even the failure could be stored: maintenance ends the run when the database is back.
                 logger.error("Run %s could not be ended: %s", run_id, exc.message)
                 return "unknown"
 
@@ -179,8 +188,8 @@ class Engine:
 
     async def _bounded(self, run_id: str, work: Callable[[], Coroutine[Any, Any, str]]) -> str:
         """The work; a run whose flow has a timeout and never yields to it is ended from outside."""
-        row = await patiently(lambda: self._host.runs.get(run_id))
-        flow = None if row is None else self._host.flows.get(row.flow)
+        row = await retry_while_database_down(lambda: self._env.runs.get(run_id))
+        flow = None if row is None else self._env.flows.get(row.flow)
         task = asyncio.ensure_future(work())
         if flow is None or flow.timeout is None:
             return await task
@@ -193,22 +202,22 @@ class Engine:
             "message": f"Flow {flow.name!r} took longer than {flow.timeout:g} s, and never yielded",
             "hint": "Something in it blocks its thread: use await, or asyncio.to_thread(…).",
         }
-        now = await self._host.runs.get(run_id)
+        now = await self._env.runs.get(run_id)
         if now is not None:
-            over = await self._host.runs.end(run_id, now.updated_at, "failed", error)
+            over = await self._env.runs.end(run_id, now.updated_at, "failed", error)
             if over is not None:  # told in a lane: a hook that blocks must not hold up the queue
-                await self._lanes.run(lambda: tell(self._host, flow, over, started=False))
+                await self._pool.run(lambda: notify_hooks(self._env, flow, over, started=False))
         return "failed"
 
-    async def _leave_loop(self) -> None:
+    async def _close_loop(self) -> None:
         """In a lane's own loop, before it ends."""
-        for plug in self._host.plugs.values():
+        for plug in self._env.plugs.values():
             await plug.aclose()
-        await self._host.database.dispose()
+        await self._env.database.dispose()
 
-    # -- beside the runs ---------------------------------------------------------------------------------------------
+    # -- background the runs ---------------------------------------------------------------------------------------------
 
-    def _adopting(self, stopping: threading.Event) -> None:
+    def _recover_dead_workers(self, stopping: threading.Event) -> None:
         """Look for workers that died."""
         from dbos import DBOS
 
@@ -216,51 +225,51 @@ class Engine:
             DBOS._recover_pending_workflows([executor])
             self._release(executor)
 
-        while not stopping.wait(ADOPT_SECONDS):
+        while not stopping.wait(RECOVER_SECONDS):
             try:
-                self._seat.adopt(recover)
+                self._worker_lock.recover(recover)
             except Exception as exc:
                 logger.warning("Looking for dead workers raised %s", type(exc).__name__)
 
-    def _running_beside(self, stopping: threading.Event) -> None:
-        if self._beside is not None:
-            self._beside.run(self._seat.executor, self._lanes, stopping)
+    def _run_background(self, stopping: threading.Event) -> None:
+        if self._background is not None:
+            self._background.run(self._worker_lock.executor, self._pool, stopping)
 
     def _release(self, executor: str | None) -> None:
         """Put the handlers' runs of a worker that is gone back into their queue."""
 
         async def release() -> None:
-            await DeliveryStore(self._host.database).release(executor)
+            await HandlerQueue(self._env.database).release(executor)
 
-        self._apart(release)
+        self._in_own_loop(release)
 
-    def _apart(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def _in_own_loop(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Work of the database in a thread without an event loop."""
 
         async def done() -> None:
             try:
                 await work()
             finally:
-                await self._host.database.dispose()
+                await self._env.database.dispose()
 
         event_loop.run(done())
 
     async def _sign_in(self) -> None:
         """List this worker with the code that it runs; forget those that are gone."""
-        workers = self._host.workers
+        workers = self._env.workers
         known = [row.id for row in await workers.all()]
-        living = await asyncio.to_thread(self._seat.living, known)
+        living = await asyncio.to_thread(self._worker_lock.living, known)
         await workers.remove([worker for worker in known if worker not in living])
-        await workers.add(self._seat.executor, self._host.code)
+        await workers.add(self._worker_lock.executor, self._env.code)
 
     async def _sign_out(self) -> None:
-        await self._host.workers.remove([self._seat.executor])
+        await self._env.workers.remove([self._worker_lock.executor])
 
     async def living(self) -> list[Any]:
         """Rows of the workers that live, the oldest first. Raises StoreError."""
-        rows = await self._host.workers.all()
-        with explained(self._host.database.url):
-            living = await asyncio.to_thread(self._seat.living, [row.id for row in rows])
+        rows = await self._env.workers.all()
+        with translated_errors(self._env.database.url):
+            living = await asyncio.to_thread(self._worker_lock.living, [row.id for row in rows])
         return [row for row in rows if row.id in living]
 
     async def stop(self, *, grace: float = 0.0) -> None:
@@ -276,26 +285,26 @@ class Engine:
         deadline = time.monotonic() + grace
         for event in _stop_events():
             event.set()
-        while self._lanes.busy and time.monotonic() < deadline:
+        while self._pool.busy and time.monotonic() < deadline:
             time.sleep(0.05)
-        self._lanes.stop()
+        self._pool.stop()
         DBOS.destroy(destroy_registry=True)
         for thread in self._threads:
             thread.join(5.0)
         try:
-            self._release(self._seat.executor)
-            self._apart(self._sign_out)
+            self._release(self._worker_lock.executor)
+            self._in_own_loop(self._sign_out)
         except KhotanError as exc:
             logger.warning("Runs of handlers wait for another worker to find them: %s", exc.message)
         if self._sync is not None:
             self._sync.dispose()
-        self._seat.leave()
+        self._worker_lock.release()
         _only.release()
 
     def others(self) -> bool:
         """Whether another process runs flows. Raises StoreError."""
-        with explained(self._host.database.url):
-            return self._seat.others()
+        with translated_errors(self._env.database.url):
+            return self._worker_lock.others()
 
 
 def _stop_events() -> list[threading.Event]:

@@ -21,12 +21,12 @@ _SWEEP_SECONDS = 600.0
 logger = logging.getLogger("khotan.flows")
 
 
-Chore = Callable[[], Awaitable[object]]
-Sweep = Callable[[datetime], Awaitable[object]]
+PeriodicTask = Callable[[], Awaitable[object]]
+Retention = Callable[[datetime], Awaitable[object]]
 
 
-class Upkeep:
-    """retention_days: for how long ended runs are kept; 0: for ever. chores: what else is done at every tick; sweeps: what
+class Maintenance:
+    """retention_days: for how long ended runs are kept; 0: for ever. periodic: what else is done at every tick; retentions: what
     else is deleted that is older than a moment."""
 
     def __init__(
@@ -34,11 +34,11 @@ class Upkeep:
         dispatcher: Dispatcher,
         *,
         retention_days: float,
-        chores: Sequence[Chore] = (),
-        sweeps: Sequence[Sweep] = (),
+        periodic: Sequence[PeriodicTask] = (),
+        retentions: Sequence[Retention] = (),
     ) -> None:
         self._dispatcher, self._days = dispatcher, retention_days
-        self._chores, self._sweeps = chores, sweeps
+        self._periodic, self._retentions = periodic, retentions
 
     def run(self, stopping: threading.Event) -> None:
         """Until told to stop, in a thread of its own."""
@@ -50,8 +50,8 @@ class Upkeep:
             while not stopping.is_set():
                 try:
                     await self._dispatcher.dispatch_due()
-                    for chore in self._chores:
-                        await chore()
+                    for task in self._periodic:
+                        await task()
                     if time.monotonic() - reconciled >= _RECONCILE_SECONDS:
                         reconciled = time.monotonic()
                         await self._dispatcher.reconcile()
@@ -59,23 +59,23 @@ class Upkeep:
                         swept = time.monotonic()
                         await self.sweep()
                 except KhotanError as exc:
-                    logger.warning("Upkeep: %s", exc.message)
+                    logger.warning("Maintenance: %s", exc.message)
                 except Exception as exc:
-                    logger.warning("Upkeep raised %s", type(exc).__name__)
+                    logger.warning("Maintenance raised %s", type(exc).__name__)
                 await asyncio.to_thread(stopping.wait, TICK_SECONDS)
         finally:
-            await self._dispatcher.host.database.dispose()
+            await self._dispatcher.env.database.dispose()
 
     async def sweep(self) -> int:
         """Delete old runs and expired cache entries; how many runs."""
-        host = self._dispatcher.host
-        await host.entries.sweep()
+        env = self._dispatcher.env
+        await env.entries.sweep()
         if not self._days:
             return 0
         before = utc_now() - timedelta(days=self._days)
-        for sweep in self._sweeps:
+        for sweep in self._retentions:
             await sweep(before)
-        gone = await host.runs.sweep(before)
+        gone = await env.runs.sweep(before)
         if gone:
-            await host.outbox.delete(gone)
+            await env.run_queue.delete(gone)
         return len(gone)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from khotan_cli.runtime.event_loop import new_event_loop
-from khotan_cli.runtime.runs.user_code import contained, leaving
+from khotan_cli.runtime.runs.user_code import leaving, user_code_guard
 
 T = TypeVar("T")
 
@@ -20,7 +20,7 @@ _STOP_SECONDS = 5.0
 logger = logging.getLogger("khotan.flows")
 
 
-class Lane:
+class RunThread:
     """A thread and its event loop. `leave` is awaited in it before it ends, to close what belongs to the loop."""
 
     def __init__(self, number: int, leave: Callable[[], Awaitable[None]]) -> None:
@@ -51,7 +51,7 @@ class Lane:
 
     async def run(self, work: Coroutine[Any, Any, T], ended: Callable[[], None]) -> T:
         """Run the work; called from another event loop. A caller that is cancelled leaves at once, and the work is cancelled
-        when the lane comes to it; `ended` is called when it has ended, in the lane."""
+        when the thread comes to it; `ended` is called when it has ended, in the thread."""
         begun: list[asyncio.Task[T] | None] = []
         left = threading.Event()
 
@@ -59,7 +59,7 @@ class Lane:
             begun.append(asyncio.current_task())
             leaving.set(lambda: left.is_set() or self._stopping)
             try:
-                with contained("Work in a lane", whole=True):
+                with user_code_guard("Work in a thread", whole=True):
                     return await work
             finally:
                 ended()
@@ -74,7 +74,7 @@ class Lane:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             left.set()
-            with contextlib.suppress(RuntimeError):  # the lane has stopped, and cancelled it
+            with contextlib.suppress(RuntimeError):  # the thread has stopped, and cancelled it
                 # Behind the start of the work, which may still be on its way.
                 self._loop.call_soon_threadsafe(self._loop.call_soon, cancel)
             raise
@@ -103,42 +103,42 @@ class Lane:
         await self._leave()
 
 
-class Lanes:
-    """As many lanes as runs go on at a time; an idle one is used again, with its connections."""
+class RunThreadPool:
+    """As many pool as runs go on at a time; an idle one is used again, with its connections."""
 
     def __init__(self, leave: Callable[[], Awaitable[None]]) -> None:
         self._leave = leave
-        self._idle: list[Lane] = []
-        self._busy: set[Lane] = set()
+        self._idle: list[RunThread] = []
+        self._busy: set[RunThread] = set()
         self._made = 0
         self._guard = threading.Lock()
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run it in a lane; called from any event loop. A cancelled caller cancels the work."""
+        """Run it in a thread; called from any event loop. A cancelled caller cancels the work."""
         with self._guard:
-            self._idle = [lane for lane in self._idle if lane.alive]
-            lane = self._idle.pop() if self._idle else self._make()
-            self._busy.add(lane)
-        return await lane.run(work(), lambda: self._freed(lane))
+            self._idle = [thread for thread in self._idle if thread.alive]
+            thread = self._idle.pop() if self._idle else self._make()
+            self._busy.add(thread)
+        return await thread.run(work(), lambda: self._freed(thread))
 
     @property
     def busy(self) -> bool:
         return bool(self._busy)
 
-    def _make(self) -> Lane:
+    def _make(self) -> RunThread:
         self._made += 1
-        return Lane(self._made, self._leave)
+        return RunThread(self._made, self._leave)
 
-    def _freed(self, lane: Lane) -> None:
+    def _freed(self, thread: RunThread) -> None:
         with self._guard:
-            if lane in self._busy:
-                self._busy.discard(lane)
-                self._idle.append(lane)
+            if thread in self._busy:
+                self._busy.discard(thread)
+                self._idle.append(thread)
 
     def stop(self) -> None:
         with self._guard:
-            lanes = [*self._idle, *self._busy]
+            pool = [*self._idle, *self._busy]
             self._idle, self._busy = [], set()
-        for lane in lanes:
-            if lane.alive:
-                lane.stop()
+        for thread in pool:
+            if thread.alive:
+                thread.stop()

@@ -13,8 +13,8 @@ from datetime import timedelta
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.database.types import utc_now
-from khotan_cli.runtime.runs.environment import Host
-from khotan_cli.runtime.runs.steps import patiently
+from khotan_cli.runtime.runs.environment import Environment
+from khotan_cli.runtime.runs.steps import retry_while_database_down
 from khotan_cli.runtime.store.run_queue import successor_number
 from khotan_cli.runtime.store.runs import ACTIVE, RunData
 
@@ -37,9 +37,9 @@ def pause_after(number: int, *, deploying: bool = False) -> float:
     return min(longest, 2.0 ** min(number - 1, 10))
 
 
-def lacking(host: Host, row: RunData) -> bool:
+def lacking(env: Environment, row: RunData) -> bool:
     """Whether this process has no such flow, or the flow has no such variant."""
-    flow = host.flows.get(row.flow)
+    flow = env.flows.get(row.flow)
     return flow is None or bool(row.variant and row.variant not in flow.variants)
 
 
@@ -59,24 +59,24 @@ def unknown_flow(row: RunData) -> ConfigError:
     )
 
 
-async def handed_back(host: Host, workflow_id: str, run_id: str) -> bool:
+async def handed_back(env: Environment, workflow_id: str, run_id: str) -> bool:
     """Put a run whose flow is not here back into the queue; whether that was done.
 
     False where this process has the flow, where the run has ended or is to be cancelled, and where it is overdue: execution
     then ends it. Raises StoreError.
     """
-    row = await patiently(lambda: host.runs.get(run_id))
-    if row is None or row.status not in ACTIVE or row.cancel_requested or not lacking(host, row) or overdue(row):
+    row = await retry_while_database_down(lambda: env.runs.get(run_id))
+    if row is None or row.status not in ACTIVE or row.cancel_requested or not lacking(env, row) or overdue(row):
         return False
-    workers = await patiently(host.workers.all)
-    deploying = any(worker.code != host.code for worker in workers)
+    workers = await retry_while_database_down(env.workers.all)
+    deploying = any(worker.code != env.code for worker in workers)
     pause = pause_after(successor_number(workflow_id) + 1, deploying=deploying)
 
     async def back() -> None:
-        async with host.database.writing() as session:
-            await host.outbox.enqueue_successor(session, workflow_id, pause)
-            await host.runs.hand_back(session, run_id, row.epoch)
+        async with env.database.writing() as session:
+            await env.run_queue.enqueue_successor(session, workflow_id, pause)
+            await env.runs.hand_back(session, run_id, row.epoch)
 
-    await patiently(back)
+    await retry_while_database_down(back)
     logger.warning("Run %s waits %g s for a worker that has flow %s", run_id, pause, row.flow)
     return True

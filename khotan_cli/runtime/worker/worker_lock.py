@@ -27,7 +27,7 @@ SQLITE_EXECUTOR = "khotan"
 logger = logging.getLogger("khotan.flows")
 
 
-class FileSeat:
+class FileWorkerLock:
     """The one worker's seat at an SQLite database."""
 
     executor = SQLITE_EXECUTOR
@@ -36,7 +36,7 @@ class FileSeat:
         self._path = Path(f"{database.url.database}.worker.lock")
         self._lock: FileLock | None = None
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         """Lock the file beside the database. Returns False if another process holds the lock."""
         # One thread takes the lock and another may release it: the lock belongs to the process.
         lock = FileLock(self._path, timeout=0, thread_local=False)
@@ -51,25 +51,25 @@ class FileSeat:
         """Whether another process works."""
         if self._lock is not None:
             return False
-        if not self._path.exists() or not self.take():
+        if not self._path.exists() or not self.acquire():
             return self._path.exists()
-        self.leave()
+        self.release()
         return False
 
     def living(self, executors: Sequence[str]) -> set[str]:
         """Which of these executors live."""
         return set(executors) if self._lock is not None or self.others() else set()
 
-    def adopt(self, recover: Callable[[str], None]) -> None:
+    def recover(self, recover_runs: Callable[[str], None]) -> None:
         """The engine itself recovers what the one executor left."""
 
-    def leave(self) -> None:
+    def release(self) -> None:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
 
-class LockSeat:
+class AdvisoryWorkerLock:
     """A worker's seat at a PostgreSQL database: a connection of its own, and the lock on it."""
 
     def __init__(self, database: Database) -> None:
@@ -87,7 +87,7 @@ class LockSeat:
 
         return psycopg.connect(url, autocommit=True, **arguments)
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         self._connection = self._connect()
         return self._try(self.executor)
 
@@ -122,7 +122,7 @@ class LockSeat:
         held = {int(row[0]) for row in rows}
         return {executor for executor in executors if lock_number(executor) & 0xFFFFFFFF in held}
 
-    def adopt(self, recover: Callable[[str], None]) -> None:
+    def recover(self, recover_runs: Callable[[str], None]) -> None:
         """Take over the runs of workers that are dead. Raises psycopg.Error where the database is away."""
         with self._guard:
             if self._connection is None or self._connection.closed or self._connection.broken:
@@ -140,11 +140,11 @@ class LockSeat:
                     continue
                 try:
                     logger.info("Taking over the runs of a worker that is gone")
-                    recover(owner)
+                    recover_runs(owner)
                 finally:
                     self._connection.execute("SELECT pg_advisory_unlock(%s)", (lock_number(owner),))
 
-    def leave(self) -> None:
+    def release(self) -> None:
         with self._guard:
             if self._connection is not None:
                 self._connection.close()
@@ -161,8 +161,8 @@ def lock_number(executor: str) -> int:
     return (_SPACE << 32) | low
 
 
-Seat = FileSeat | LockSeat
+WorkerLock = FileWorkerLock | AdvisoryWorkerLock
 
 
-def seat_at(database: Database) -> Seat:
-    return FileSeat(database) if database.sqlite else LockSeat(database)
+def worker_lock_for(database: Database) -> WorkerLock:
+    return FileWorkerLock(database) if database.sqlite else AdvisoryWorkerLock(database)

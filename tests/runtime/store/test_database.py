@@ -21,7 +21,7 @@ from khotan_cli.errors import (
     ValueRefused,
 )
 from khotan_cli.runtime.database.database import Database
-from khotan_cli.runtime.database.errors import explain
+from khotan_cli.runtime.database.errors import translate_error
 from khotan_cli.runtime.database.tables import PLUGS, PlugRow
 from khotan_cli.runtime.database.types import UtcDateTime
 from khotan_cli.runtime.database.url import parse_url
@@ -219,7 +219,7 @@ async def test_a_server_that_refuses(postgres_url: str, tmp_path: Path, wrong: s
 @pytest.mark.parametrize("said", ["hunter2 /+", "hunter2%20%2F%2B", "hunter2+%2F%2B"])
 def test_a_password_in_a_drivers_message_is_taken_out(said: str, tmp_path: Path) -> None:
     url = parse_url("postgresql://khotan:hunter2%20%2F%2B@db.example.com/shop", tmp_path)
-    error = explain(psycopg.OperationalError(f"cannot connect with {said}\nand more of it: {said}"), url)
+    error = translate_error(psycopg.OperationalError(f"cannot connect with {said}\nand more of it: {said}"), url)
     assert error.message == "PostgreSQL db.example.com:5432/shop cannot be reached: cannot connect with ••••"
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from khotan_cli.errors import DatabaseNotMigrated, DatabaseUnreachable, KhotanError, StoreError, ValueRefused
 from khotan_cli.runtime.database.database import Database
-from khotan_cli.runtime.database.errors import explain
+from khotan_cli.runtime.database.errors import translate_error
 from khotan_cli.runtime.database.url import parse_url
 
 TABLES = (
@@ -173,13 +173,15 @@ def sqlite_error(code: int, name: str, message: str) -> sqlite3.Error:
 def test_which_of_sqlites_errors_are_outages(code: int, name: str, kind: type[StoreError], tmp_path: Path) -> None:
     url = parse_url("sqlite:///khotan.db", tmp_path)
     for error in (sqlite_error(code, name, "said"), OperationalError("SELECT 1", {}, sqlite_error(code, name, "said"))):
-        assert type(explain(error, url)) is kind
+        assert type(translate_error(error, url)) is kind
 
 
 def test_a_connection_that_was_closed_is_an_outage_and_an_unreadable_text_is_not(tmp_path: Path) -> None:
     url = parse_url("sqlite:///khotan.db", tmp_path)
-    assert isinstance(explain(sqlite3.OperationalError("no active connection"), url), DatabaseUnreachable)
-    error = explain(sqlite3.OperationalError("Could not decode to UTF-8 column 'a' with text 'it's hunter2'"), url)
+    assert isinstance(translate_error(sqlite3.OperationalError("no active connection"), url), DatabaseUnreachable)
+    error = translate_error(
+        sqlite3.OperationalError("Could not decode to UTF-8 column 'a' with text 'it's hunter2'"), url
+    )
     assert type(error) is StoreError and "hunter2" not in str(error.to_json())
 
 
@@ -196,12 +198,12 @@ def test_a_connection_that_was_closed_is_an_outage_and_an_unreadable_text_is_not
 )
 def test_which_of_postgresqls_errors_are_outages(kind: type[psycopg.Error], outage: bool, tmp_path: Path) -> None:
     url = parse_url("postgresql://khotan@db.example.com/shop", tmp_path)
-    assert isinstance(explain(kind("said"), url), DatabaseUnreachable) == outage
+    assert isinstance(translate_error(kind("said"), url), DatabaseUnreachable) == outage
 
 
 def test_a_server_that_speaks_another_language(tmp_path: Path) -> None:
     url = parse_url("postgresql://khotan@db.example.com/shop", tmp_path)
     missing = psycopg.errors.UndefinedTable("Relation »khotan_runs« existiert nicht")
-    assert isinstance(explain(missing, url), DatabaseNotMigrated)
-    error = explain(psycopg.errors.UndefinedTable("Relation »goods« existiert nicht"), url)
+    assert isinstance(translate_error(missing, url), DatabaseNotMigrated)
+    error = translate_error(psycopg.errors.UndefinedTable("Relation »goods« existiert nicht"), url)
     assert type(error) is StoreError and "goods" in error.message

@@ -23,7 +23,7 @@ from khotan_cli.runtime.database.crypto import Cipher
 from khotan_cli.runtime.database.database import Database
 from khotan_cli.runtime.database.tables import metadata
 from khotan_cli.runtime.store import migrate
-from khotan_cli.runtime.store.run_queue import Outbox
+from khotan_cli.runtime.store.run_queue import RunQueue
 from khotan_cli.runtime.store.variables import DatabaseVarStore
 from tests.runtime.store.conftest import Spawn
 
@@ -61,7 +61,7 @@ def _tables(url: str) -> set[str]:
 def _engine_tables() -> set[str]:
     with TemporaryDirectory() as folder:
         file = Path(folder, "engine.db")
-        Outbox(Database(f"sqlite:///{file}", Path(folder))).migrate()
+        RunQueue(Database(f"sqlite:///{file}", Path(folder))).migrate()
         with _connect(f"sqlite:///{file}") as connection:
             return set(inspect(connection).get_table_names())
 

@@ -132,8 +132,8 @@ def test_a_compressed_body_is_taken_apart_and_the_items_are_plain() -> None:
     first, second = events_of(wire, request)
     assert (first.body, second.body) == (b'{"t":"a"}', '{"t":"b","k":"ü"}'.encode())
     assert "content-encoding" not in second.headers and second.content_type == "application/json"
-    assert not first.deliveries
-    assert [one.order_key for one in second.deliveries] == ["shop.on_b|ü"]
+    assert not first.handler_runs
+    assert [one.order_key for one in second.handler_runs] == ["shop.on_b|ü"]
 
 
 def test_a_list_in_the_field_of_a_form_is_taken_apart() -> None:
@@ -174,7 +174,7 @@ def test_a_body_without_items_is_kept_whole(body: bytes, problem: str | None) ->
 
     [event] = events_of(wire, asked(body))
     assert (event.body, event.problem) == (body, problem)
-    assert bool(event.deliveries) == (problem is not None), "an empty list is a question, not an event"
+    assert bool(event.handler_runs) == (problem is not None), "an empty list is a question, not an event"
 
 
 WIRES = """

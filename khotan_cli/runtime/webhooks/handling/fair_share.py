@@ -9,31 +9,31 @@ from collections.abc import Collection, Iterable, Sequence
 from khotan_cli.runtime.store.handler_queue import Waiting
 from khotan_cli.runtime.store.runs import RunData
 
-MOST = 0.75
+MAX_SHARE = 0.75
 """Of the places, for one handler, where there are others."""
-SUSPECT = 3
+SUSPECT_CRASHES = 3
 """Starts of a run without an end after which it may be what brings the process down."""
 
 
-def lost(run: RunData) -> int:
+def crashes(run: RunData) -> int:
     """Earlier starts of a run that runs which came to no end, not even a failure."""
     return int(run.epoch - 1 - run.failures)
 
 
-def chosen(
+def select_runs(
     waiting: Sequence[Waiting], running: Iterable[RunData], handlers: Collection[str], concurrency: int
 ) -> list[str]:
     """Ids of the runs to start. `waiting`: the oldest events first. `handlers`: those that may run, busy or not.
 
-    Who runs least comes first, then the oldest event. A handler has at most MOST of the places, and the last one is for one
+    Who runs least comes first, then the oldest event. A handler has at most MAX_SHARE of the places, and the last one is for one
     that runs nothing yet. Of suspects one runs at a time: what is started beside the one that kills is not killed for ever.
     """
     running = list(running)
-    held, suspected = Counter(run.flow for run in running), any(lost(run) >= SUSPECT for run in running)
-    most = concurrency if len(handlers) < 2 else max(1, min(concurrency - 1, math.ceil(concurrency * MOST)))
+    held, suspected = Counter(run.flow for run in running), any(crashes(run) >= SUSPECT_CRASHES for run in running)
+    most = concurrency if len(handlers) < 2 else max(1, min(concurrency - 1, math.ceil(concurrency * MAX_SHARE)))
     queues: dict[str, deque[Waiting]] = {}
     for run in waiting:
-        if run.lost >= SUSPECT:
+        if run.lost >= SUSPECT_CRASHES:
             if suspected:
                 continue
             suspected = True

@@ -9,8 +9,8 @@ from datetime import datetime
 from khotan_cli.errors import UsageError
 from khotan_cli.runtime.store.event_identity import twin_of
 from khotan_cli.runtime.store.events import EventData
-from khotan_cli.runtime.store.incoming import Delivery
-from khotan_cli.runtime.webhooks.environment import WebhookHost
+from khotan_cli.runtime.store.incoming import HandlerRun
+from khotan_cli.runtime.webhooks.environment import WebhookEnvironment
 from khotan_cli.runtime.webhooks.event import StoredEvent
 from khotan_cli.runtime.webhooks.handler import Handler
 
@@ -21,12 +21,12 @@ _TOGETHER = 50
 class Replays:
     """`wake` is called when there is something for handlers to do."""
 
-    def __init__(self, host: WebhookHost, wake: Callable[[], None]) -> None:
-        self._host, self._wake = host, wake
+    def __init__(self, env: WebhookEnvironment, wake: Callable[[], None]) -> None:
+        self._env, self._wake = env, wake
 
     async def event(self, event_id: str) -> EventData:
         """Raises UsageError (unknown_event)."""
-        row = await self._host.events.get(int(event_id)) if event_id.isdecimal() and len(event_id) < 19 else None
+        row = await self._env.events.get(int(event_id)) if event_id.isdecimal() and len(event_id) < 19 else None
         if row is None:
             raise UsageError(
                 f"There is no event {event_id!r}",
@@ -46,7 +46,7 @@ class Replays:
         self._check(row, handler, organisation)
         if organisation:
             await self._check_key(row, organisation)
-        wanted = [self._host.handler(handler)] if handler else self._takers(row)
+        wanted = [self._env.handler(handler)] if handler else self._takers(row)
         if not wanted:
             raise UsageError(
                 f"No handler takes events of type {row.type!r} of wire {row.wire!r}",
@@ -57,7 +57,7 @@ class Replays:
 
     async def _check_key(self, row: EventData, organisation: str) -> None:
         """Raises UsageError where the organisation has another record with the same key."""
-        async with self._host.host.database.session() as session:
+        async with self._env.base.database.session() as session:
             twin = await twin_of(session, row, organisation)
         if twin is not None:
             raise UsageError(
@@ -68,13 +68,13 @@ class Replays:
             )
 
     def _check(self, row: EventData, handler: str | None, organisation: str | None) -> None:
-        if handler and self._host.handler(handler).wire.id != row.wire:
+        if handler and self._env.handler(handler).wire.id != row.wire:
             raise UsageError(
-                f"Event {row.id} is of {row.wire!r}: {handler} is a handler of {self._host.handler(handler).wire.id!r}",
+                f"Event {row.id} is of {row.wire!r}: {handler} is a handler of {self._env.handler(handler).wire.id!r}",
                 hint="Name a handler of the event's own wire, or leave it out.",
                 next=[f"khotan wire show {row.id}"],
             )
-        wire = self._host.wires.get(row.wire)
+        wire = self._env.wires.get(row.wire)
         if organisation and (wire is None or wire.kind != "ingest"):
             raise UsageError(
                 f"Event {row.id} is of {row.wire!r}, which ingests no records: it is no organisation's",
@@ -89,9 +89,9 @@ class Replays:
         Also how many failed of each handler that this app lacks: of those none is run again.
         """
         if wire is not None:
-            self._host.wire(wire)
-        known, failed, gone = self._host.handlers, dict[int, list[Handler]](), Counter[str]()
-        for event_id, name in await self._host.events.failed(wire=wire, since=since):
+            self._env.wire(wire)
+        known, failed, gone = self._env.handlers, dict[int, list[Handler]](), Counter[str]()
+        for event_id, name in await self._env.events.failed(wire=wire, since=since):
             if name in known:
                 failed.setdefault(event_id, []).append(known[name])
             else:
@@ -101,29 +101,29 @@ class Replays:
     async def parked(self, *, wire: str | None = None, since: datetime | None = None) -> list[str]:
         """New runs for the records that are parked: whose they are is asked again; ids of the runs."""
         if wire is not None:
-            self._host.wire(wire)
-        return await self._all_again(await self._host.events.parked(wire=wire, since=since), self._takers)
+            self._env.wire(wire)
+        return await self._all_again(await self._env.events.parked(wire=wire, since=since), self._takers)
 
     def _takers(self, row: EventData) -> Sequence[Handler]:
         """The handlers that take an event now."""
-        wire = self._host.wires.get(row.wire)
+        wire = self._env.wires.get(row.wire)
         return [handler for handler in wire.handlers.values() if handler.takes(row.type)] if wire else []
 
     async def _all_again(self, ids: Sequence[int], handlers: Callable[[EventData], Sequence[Handler]]) -> list[str]:
         made = list[str]()
         for start in range(0, len(ids), _TOGETHER):
-            rows = await self._host.events.many(ids[start : start + _TOGETHER])
+            rows = await self._env.events.many(ids[start : start + _TOGETHER])
             made += await self._again([(row, found) for row in rows.values() if (found := handlers(row))])
         return made
 
     async def _again(
         self, wanted: Sequence[tuple[EventData, Sequence[Handler]]], organisation: str | None = None
     ) -> list[str]:
-        deliveries: dict[int, list[Delivery]] = {}
+        handler_runs: dict[int, list[HandlerRun]] = {}
         for row, handlers in wanted:
-            wire = self._host.wires.get(row.wire)
+            wire = self._env.wires.get(row.wire)
             request = StoredEvent(row, wire.envelope if wire else None).request
-            deliveries[row.id] = [Delivery(one.name, one.kind, one.order_key(request)) for one in handlers]
-        made = await self._host.events.again(deliveries, organisation)
+            handler_runs[row.id] = [HandlerRun(one.name, one.kind, one.order_key(request)) for one in handlers]
+        made = await self._env.events.again(handler_runs, organisation)
         self._wake()
         return made

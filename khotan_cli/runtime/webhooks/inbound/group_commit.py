@@ -10,7 +10,7 @@ from khotan_cli.errors import DatabaseBusy, DatabaseUnreachable, KhotanError
 from khotan_cli.runtime.store.events import EventStore
 from khotan_cli.runtime.store.incoming import Incoming, Stored
 
-MOST = 64
+MAX_EVENTS = 64
 """Events in one transaction."""
 _WRITERS = 2
 
@@ -18,13 +18,13 @@ _Group = tuple[Sequence[Incoming], asyncio.Future[list[Stored]]]
 """Events that are stored together, and who waits for them."""
 
 
-class Inbox:
+class GroupCommit:
     """One per event loop and app. `stored` is called after a commit that brought handlers work."""
 
     def __init__(self, events: EventStore, stored: Callable[[], None]) -> None:
         self._events, self._stored = events, stored
         self._waiting: list[_Group] = []
-        self._most_writers = 1 if events.database.sqlite else _WRITERS
+        self._max_writers = 1 if events.database.sqlite else _WRITERS
         self._writers: set[asyncio.Task[None]] = set()
 
     async def put(self, event: Incoming) -> Stored:
@@ -35,7 +35,7 @@ class Inbox:
         """Store several events, all of them or none; returns when they are committed. Raises StoreError."""
         future: asyncio.Future[list[Stored]] = asyncio.get_running_loop().create_future()
         self._waiting.append((events, future))
-        if len(self._writers) < self._most_writers:
+        if len(self._writers) < self._max_writers:
             self._writers.add(asyncio.create_task(self._write()))
         return await future
 
@@ -51,11 +51,11 @@ class Inbox:
             self._writers.discard(me)
 
     def _next(self) -> list[_Group]:
-        """The groups of the next transaction: up to MOST events, but at least one group, whole."""
+        """The groups of the next transaction: up to MAX_EVENTS events, but at least one group, whole."""
         count = size = 0
         for events, _ in self._waiting:
             size += len(events)
-            if count and size > MOST:
+            if count and size > MAX_EVENTS:
                 break
             count += 1
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
@@ -81,7 +81,7 @@ class Inbox:
                 outcome = list(islice(stored, len(events)))
                 if not future.done():
                     future.set_result(outcome)
-            if any(event.deliveries for events, _ in batch for event in events):
+            if any(event.handler_runs for events, _ in batch for event in events):
                 self._stored()
 
 

@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from khotan_cli.runtime.http.redaction import Masker, mask_secret
-from khotan_cli.runtime.store.incoming import Delivery, Incoming
-from khotan_cli.runtime.webhooks.endpoint import ReceivingEndpoint
+from khotan_cli.runtime.store.incoming import HandlerRun, Incoming
+from khotan_cli.runtime.webhooks.endpoint import InboundEndpoint
 from khotan_cli.runtime.webhooks.items import Item, split_items
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
 
@@ -22,7 +22,7 @@ _OF_THE_BODY = ("content-encoding", "content-length", "content-type")
 _NOTHING = Masker()
 
 
-def events_of(wire: ReceivingEndpoint, request: WebhookRequest, secrets: Sequence[str] = ()) -> list[Incoming]:
+def events_of(wire: InboundEndpoint, request: WebhookRequest, secrets: Sequence[str] = ()) -> list[Incoming]:
     """The events of a verified request, at least one; `secrets` are masked in its header fields.
 
     A body without the wire's list of items is one event with a problem. An empty list is one event without a handler: a
@@ -39,12 +39,12 @@ def events_of(wire: ReceivingEndpoint, request: WebhookRequest, secrets: Sequenc
         event = _event(wire, request, headers)
         return [replace(event, problem=event.problem or f"The body has nothing at items={wire.items!r}")]
     if not items:
-        return [replace(_event(wire, request, headers), deliveries=())]
+        return [replace(_event(wire, request, headers), handler_runs=())]
     return _of_items(wire, request, headers, items)
 
 
 def _of_items(
-    wire: ReceivingEndpoint, request: WebhookRequest, headers: Mapping[str, str], items: Sequence[Item]
+    wire: InboundEndpoint, request: WebhookRequest, headers: Mapping[str, str], items: Sequence[Item]
 ) -> list[Incoming]:
     """An event per item. An id from outside the body is that of all of them: their number tells them apart. So does the
     number of an equal one, for items without an id."""
@@ -67,15 +67,15 @@ def _of_items(
     return found
 
 
-def _event(wire: ReceivingEndpoint, request: WebhookRequest, headers: Mapping[str, str]) -> Incoming:
+def _event(wire: InboundEndpoint, request: WebhookRequest, headers: Mapping[str, str]) -> Incoming:
     problem = request.problem(json_needed=wire.reads_json)
     event_type, remote_id = _found(wire, request)
     window: float | None = None
     if remote_id is None:
         window = wire.duplicates_within
         remote_id = f"none:{uuid.uuid4()}" if window == 0 else _digest(request)
-    deliveries = [
-        Delivery(handler.name, handler.kind, handler.order_key(request))
+    handler_runs = [
+        HandlerRun(handler.name, handler.kind, handler.order_key(request))
         for handler in wire.handlers.values()
         if handler.takes(event_type)
     ]
@@ -87,7 +87,7 @@ def _event(wire: ReceivingEndpoint, request: WebhookRequest, headers: Mapping[st
         headers,
         request.headers.get("content-type", ""),
         request.body,
-        deliveries,
+        handler_runs,
         problem=problem,
         path=dict(request.path),
         window=window,
@@ -102,7 +102,7 @@ def _digest(request: WebhookRequest) -> str:
     return "sha256:" + hashlib.sha256(f"{below}{query}\n".encode() + request.body).hexdigest()
 
 
-def _found(wire: ReceivingEndpoint, request: WebhookRequest) -> tuple[str, str | None]:
+def _found(wire: InboundEndpoint, request: WebhookRequest) -> tuple[str, str | None]:
     """Type and id, as far as they can be found: a body that cannot be read holds neither."""
     values: list[str | None] = []
     for rule in (wire.type_rule, wire.id_rule):

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from khotan_cli.errors import KhotanError, SecretMissing
 from khotan_cli.runtime.runs.hooks import EventInfo
 from khotan_cli.runtime.store.incoming import Stored
-from khotan_cli.runtime.webhooks.endpoint import SECRET, KeyReused, ReceivingEndpoint
-from khotan_cli.runtime.webhooks.environment import WebhookHost
-from khotan_cli.runtime.webhooks.inbound.group_commit import Inbox
+from khotan_cli.runtime.webhooks.endpoint import SECRET, InboundEndpoint, KeyReused
+from khotan_cli.runtime.webhooks.environment import WebhookEnvironment
+from khotan_cli.runtime.webhooks.inbound.group_commit import GroupCommit
 from khotan_cli.runtime.webhooks.inbound.identify import events_of
-from khotan_cli.runtime.webhooks.request import Refused, WebhookRequest
+from khotan_cli.runtime.webhooks.request import RequestRejected, WebhookRequest
 from khotan_cli.runtime.webhooks.verify.challenges import Answer
 
 logger = logging.getLogger("khotan.webhooks")
@@ -40,10 +40,10 @@ class Receipt:
 class Receiver:
     """Takes requests for wires. `wake` is called when there is something for handlers to do."""
 
-    def __init__(self, host: WebhookHost, inbox: Inbox) -> None:
-        self._host, self._inbox = host, inbox
+    def __init__(self, env: WebhookEnvironment, inbox: GroupCommit) -> None:
+        self._env, self._inbox = env, inbox
 
-    async def receive(self, wire: ReceivingEndpoint, request: WebhookRequest, now: float | None = None) -> Receipt:
+    async def receive(self, wire: InboundEndpoint, request: WebhookRequest, now: float | None = None) -> Receipt:
         """Verify and store. A body that cannot be decoded is stored too, with the reason as its `problem`.
 
         Raises SignatureInvalid; BodyInvalid for an ingest; SecretMissing, StoreError where nothing can be stored.
@@ -52,7 +52,7 @@ class Receiver:
             request = replace(request, envelope=wire.envelope)
         challenge = wire.challenge
         if challenge is not None and not challenge.signed:
-            answer = challenge.answer(request, await self._host.values(wire))
+            answer = challenge.answer(request, await self._env.values(wire))
             if answer is not None:
                 return Receipt(answer=answer)
         if request.method not in wire.event_methods:
@@ -64,9 +64,9 @@ class Receiver:
                 return Receipt(answer=answer)
         wire.check_body(request)
         # A scheme says which field it reads; a function of the user's may read any, and compares it with a variable.
-        values = await self._host.values(wire) if wire.verify is not None else {}
+        values = await self._env.values(wire) if wire.verify is not None else {}
         secrets = [line for name, value in values.items() if wire.vars[name].secret for line in value.splitlines()]
-        events = [await wire.completed(event, self._host.host) for event in events_of(wire, request, secrets)]
+        events = [await wire.completed(event, self._env.base) for event in events_of(wire, request, secrets)]
         outcomes = await self._inbox.put_all(events)
         stored = next((one for one in outcomes if one.new), outcomes[0])
         if stored.altered and wire.strict_ids:
@@ -75,46 +75,46 @@ class Receiver:
             )
         for event, outcome in zip(events, outcomes, strict=True):
             if outcome.new:
-                handlers = tuple(one.handler for one in event.deliveries)
+                handlers = tuple(one.handler for one in event.handler_runs)
                 info = EventInfo(str(outcome.id), wire.id, event.type, event.remote_id, handlers)
-                await self._host.host.hooks.received(info)
+                await self._env.base.hooks.received(info)
         return Receipt(stored)
 
-    async def _signed_values(self, wire: ReceivingEndpoint) -> dict[str, str]:
+    async def _signed_values(self, wire: InboundEndpoint) -> dict[str, str]:
         """The wire's variables, with the secret that a signed challenge is answered with."""
-        values = dict(await self._host.values(wire))
+        values = dict(await self._env.values(wire))
         if wire.scheme is not None and wire.verify is None:
-            values[SECRET] = "\n".join(await self._host.secrets(wire))
+            values[SECRET] = "\n".join(await self._env.secrets(wire))
         return values
 
-    async def verify(self, wire: ReceivingEndpoint, request: WebhookRequest, now: float) -> None:
+    async def verify(self, wire: InboundEndpoint, request: WebhookRequest, now: float) -> None:
         """Raises SignatureInvalid. Where secrets that were read a while ago do not fit, they are read once more."""
         try:
             try:
                 await self._verify(wire, request, now, fresh=False)
-            except (Refused, SecretMissing):
-                if not self._host.read_before(wire, _REREAD_SECONDS):
+            except (RequestRejected, SecretMissing):
+                if not self._env.read_before(wire, _REREAD_SECONDS):
                     raise
                 await self._verify(wire, request, now, fresh=True)
-        except Refused as exc:
+        except RequestRejected as exc:
             logger.warning("Wire %s refused a request: %s", wire.id, exc)
             raise SignatureInvalid(
                 "The request is not signed as this endpoint expects",
                 hint="Check the secret on both sides, and the clock.",
             ) from None
 
-    async def _verify(self, wire: ReceivingEndpoint, request: WebhookRequest, now: float, *, fresh: bool) -> None:
+    async def _verify(self, wire: InboundEndpoint, request: WebhookRequest, now: float, *, fresh: bool) -> None:
         if wire.verify is not None:
-            values = await self._host.values(wire, fresh=fresh)
+            values = await self._env.values(wire, fresh=fresh)
             try:
                 accepted = await wire.verify(request, values)
             except Exception as exc:  # the user's code; what it says may hold a secret
-                raise Refused(f"on_verify raised {type(exc).__name__}") from None
+                raise RequestRejected(f"on_verify raised {type(exc).__name__}") from None
             if accepted is not True:
-                raise Refused("on_verify did not accept it")
+                raise RequestRejected("on_verify did not accept it")
             return
         assert wire.scheme is not None
-        wire.scheme.verify(request, await self._host.secrets(wire, fresh=fresh), now)
+        wire.scheme.verify(request, await self._env.secrets(wire, fresh=fresh), now)
 
 
 def refused_method(wire: str, method: str, allowed: Iterable[str]) -> KhotanError:

@@ -15,7 +15,7 @@ from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.http.json_path import dig
 from khotan_cli.runtime.http.variables import Var
 from khotan_cli.runtime.webhooks.items import EACH, check_items
-from khotan_cli.runtime.webhooks.request import Refused, WebhookRequest
+from khotan_cli.runtime.webhooks.request import RequestRejected, WebhookRequest
 from khotan_cli.runtime.webhooks.verify.challenges import Challenge
 from khotan_cli.runtime.webhooks.verify.checks import Encoding, SecretEncoding, decoded_secret, required, usable
 from khotan_cli.runtime.webhooks.verify.locator import Rule
@@ -53,22 +53,22 @@ class BodyHmac:
         try:
             document = json.loads(request.content, parse_int=str, parse_float=str)  # numbers as they are written
         except (ValueError, RecursionError):
-            raise Refused("the body is not JSON, so it holds no signature") from None
+            raise RequestRejected("the body is not JSON, so it holds no signature") from None
         found = self._items(document)
         if not found:
-            raise Refused(f"the body has no items at {self.items}")
+            raise RequestRejected(f"the body has no items at {self.items}")
         keys = usable(self.name, secrets, lambda one: decoded_secret(one, self.secret_encoding, self.secret_prefix))
         for number, item in enumerate(found, 1):
             given = dig(item, self.signature)
             if not isinstance(given, str) or not given:
-                raise Refused(f"item {number} has no signature at {self.signature}")
+                raise RequestRejected(f"item {number} has no signature at {self.signature}")
             if self.encoding == "hex":
                 given = given.lower()
             matched = False
             for key in keys:
                 matched |= hmac.compare_digest(self._made(key, item), given.encode("utf-8", "replace"))
             if not matched:
-                raise Refused(
+                raise RequestRejected(
                     f"the signature of item {number} does not match its fields under any of the wire's secrets"
                 )
 
@@ -77,11 +77,11 @@ class BodyHmac:
         return {}
 
     def signed(self, document: Any, secret: str) -> Any:
-        """A copy of the document with a signature in each item. Raises Refused where it has no items."""
+        """A copy of the document with a signature in each item. Raises RequestRejected where it has no items."""
         copy = json.loads(json.dumps(document))
         found = self._items(copy)
         if not found or not all(isinstance(item, dict) for item in found):
-            raise Refused(f"the body needs items at {self.items or 'its top'} to be signed")
+            raise RequestRejected(f"the body needs items at {self.items or 'its top'} to be signed")
         key = decoded_secret(secret, self.secret_encoding, self.secret_prefix)
         for item in found:
             place, *path = [item, *self.signature.split(".")]
@@ -146,14 +146,14 @@ class PlainHash:
     def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
         given = after_prefix(required(request.headers, *self.headers), self.prefix)
         if not given:
-            raise Refused(f"the header {self.headers[0]} holds no signature of this scheme")
+            raise RequestRejected(f"the header {self.headers[0]} holds no signature of this scheme")
         if self.encoding == "hex":
             given = given.lower()
         matched = False
         for secret in usable(self.name, secrets, lambda one: decoded_secret(one, "utf-8", "")):
             matched |= hmac.compare_digest(self._made(request, secret), given.encode("utf-8", "replace"))
         if not matched:
-            raise Refused("the signature does not match the request under any of the wire's secrets")
+            raise RequestRejected("the signature does not match the request under any of the wire's secrets")
 
     def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
         made = self._made(request, decoded_secret(secret, "utf-8", "")).decode()

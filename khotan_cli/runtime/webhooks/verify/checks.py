@@ -10,7 +10,7 @@ from functools import cache
 from typing import Literal, TypeVar
 
 from khotan_cli.runtime.http.json_path import dig
-from khotan_cli.runtime.webhooks.request import Headers, Refused, WebhookRequest
+from khotan_cli.runtime.webhooks.request import Headers, RequestRejected, WebhookRequest
 from khotan_cli.runtime.webhooks.verify.timestamps import TimestampFormat, moment_of
 
 Encoding = Literal["hex", "base64"]
@@ -21,11 +21,11 @@ logger = logging.getLogger("khotan.webhooks")
 
 
 def decoded_secret(secret: str, encoding: SecretEncoding, prefix: str) -> bytes:
-    """The key that a secret stands for. Raises Refused for an empty one, or one that is not encoded so: the wire is set up
+    """The key that a secret stands for. Raises RequestRejected for an empty one, or one that is not encoded so: the wire is set up
     wrong."""
     text = secret.removeprefix(prefix) if prefix else secret
     if not text:
-        raise Refused("the wire's secret is empty but for its prefix: anybody could sign with it")
+        raise RequestRejected("the wire's secret is empty but for its prefix: anybody could sign with it")
     if encoding == "utf-8":
         return text.encode()
     try:
@@ -33,17 +33,17 @@ def decoded_secret(secret: str, encoding: SecretEncoding, prefix: str) -> bytes:
             return bytes.fromhex(text)
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (ValueError, binascii.Error):
-        raise Refused(f"the wire's secret is not {encoding}") from None
+        raise RequestRejected(f"the wire's secret is not {encoding}") from None
 
 
 def usable(scheme: str, secrets: Sequence[str], read: Callable[[str], K]) -> list[K]:
-    """What `read` makes of each secret. One that it refuses is passed over while there is another; else raises Refused."""
+    """What `read` makes of each secret. One that it refuses is passed over while there is another; else raises RequestRejected."""
     found: list[K] = []
-    problems: dict[int, Refused] = {}
+    problems: dict[int, RequestRejected] = {}
     for number, secret in enumerate(secrets, 1):
         try:
             found.append(read(secret))
-        except Refused as exc:
+        except RequestRejected as exc:
             problems[number] = exc
     for number, problem in problems.items():
         if not found:
@@ -59,12 +59,12 @@ def _warn(text: str) -> None:
 
 
 def check_time(timestamp: str, now: float, tolerance: float | None, form: TimestampFormat = "seconds") -> None:
-    """Raises Refused for what is no moment in that form, or one further away than the tolerance, in either direction."""
+    """Raises RequestRejected for what is no moment in that form, or one further away than the tolerance, in either direction."""
     moment = moment_of(timestamp, form)
     if moment is None:
-        raise Refused(f"the timestamp is missing, or not written as {form}")
+        raise RequestRejected(f"the timestamp is missing, or not written as {form}")
     if tolerance is not None and abs(now - moment) > tolerance:
-        raise Refused(f"the timestamp is {now - moment:+.0f} s from now, more than {tolerance:g} s")
+        raise RequestRejected(f"the timestamp is {now - moment:+.0f} s from now, more than {tolerance:g} s")
 
 
 def check_body_time(
@@ -74,15 +74,15 @@ def check_body_time(
     try:
         found = dig(request.json, path)
     except ValueError:
-        raise Refused("the body is not JSON, so it holds no timestamp") from None
+        raise RequestRejected("the body is not JSON, so it holds no timestamp") from None
     if isinstance(found, bool) or not isinstance(found, (str, int)):
-        raise Refused(f"the body has no timestamp at {path}")
+        raise RequestRejected(f"the body has no timestamp at {path}")
     check_time(str(found), now, tolerance, form)
 
 
 def required(headers: Headers, *names: str) -> str:
-    """The first of the headers that is there. Raises Refused."""
+    """The first of the headers that is there. Raises RequestRejected."""
     for name in names:
         if name in headers:
             return headers[name]
-    raise Refused(f"the header {names[0]} is missing")
+    raise RequestRejected(f"the header {names[0]} is missing")

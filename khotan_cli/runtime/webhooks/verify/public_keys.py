@@ -11,19 +11,19 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from khotan_cli.runtime.webhooks.request import Refused
+from khotan_cli.runtime.webhooks.request import RequestRejected
 
 PublicKey = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey
 _RAW_ED25519 = 32
 
 
 def public_key(key: str, kind: Literal["ed25519", "ecdsa"]) -> PublicKey:
-    """The key in PEM, DER in base64, or for Ed25519 its 32 bytes in hex or base64. Raises Refused where it is none."""
+    """The key in PEM, DER in base64, or for Ed25519 its 32 bytes in hex or base64. Raises RequestRejected where it is none."""
     public = _public(key)
     if kind == "ed25519" and not isinstance(public, ed25519.Ed25519PublicKey):
-        raise Refused("the wire's key is no Ed25519 public key")
+        raise RequestRejected("the wire's key is no Ed25519 public key")
     if kind == "ecdsa" and not isinstance(public, ec.EllipticCurvePublicKey):
-        raise Refused("the wire's key is no ECDSA public key")
+        raise RequestRejected("the wire's key is no ECDSA public key")
     found: PublicKey = public
     return found
 
@@ -49,15 +49,15 @@ def matches(key: PublicKey, signature: bytes, content: bytes, algorithm: str, *,
 
 
 def signature_of(key: str, content: bytes, algorithm: str, *, raw: bool) -> bytes:
-    """Sign with a private key in PEM. Raises Refused where the wire has only the public one."""
+    """Sign with a private key in PEM. Raises RequestRejected where the wire has only the public one."""
     try:
         private = serialization.load_pem_private_key(key.encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise Refused("only the service can sign: the wire has its public key, not the private one") from None
+        raise RequestRejected("only the service can sign: the wire has its public key, not the private one") from None
     if isinstance(private, ed25519.Ed25519PrivateKey):
         return private.sign(content)
     if not isinstance(private, ec.EllipticCurvePrivateKey):
-        raise Refused("the wire's key is neither Ed25519 nor ECDSA")
+        raise RequestRejected("the wire's key is neither Ed25519 nor ECDSA")
     signature = private.sign(content, ec.ECDSA(_hash(algorithm)))
     if not raw:
         return signature
@@ -82,4 +82,4 @@ def _public(key: str) -> Any:
             return ed25519.Ed25519PublicKey.from_public_bytes(raw)
         return serialization.load_der_public_key(raw)
     except (ValueError, TypeError, binascii.Error, UnsupportedAlgorithm):
-        raise Refused("the wire's key is no public key in PEM, DER, hex or base64") from None
+        raise RequestRejected("the wire's key is no public key in PEM, DER, hex or base64") from None

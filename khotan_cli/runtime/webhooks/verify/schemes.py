@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.http.variables import Var
-from khotan_cli.runtime.webhooks.request import Refused, WebhookRequest
+from khotan_cli.runtime.webhooks.request import RequestRejected, WebhookRequest
 from khotan_cli.runtime.webhooks.verify.challenges import Challenge
 from khotan_cli.runtime.webhooks.verify.checks import (
     Encoding,
@@ -50,7 +50,7 @@ class Scheme(Protocol):
     def event_type(self) -> Rule | None: ...
 
     def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
-        """Raises Refused unless one of the secrets signed this very request, at about this time."""
+        """Raises RequestRejected unless one of the secrets signed this very request, at about this time."""
         ...
 
     def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
@@ -108,7 +108,7 @@ class Hmac:
             timestamp = required(request.headers, *self.timestamp_headers)
         event_id = required(request.headers, *self.id_headers) if self.id_headers else ""
         if not given:
-            raise Refused(f"the header {self.headers[0]} holds no signature of this scheme")
+            raise RequestRejected(f"the header {self.headers[0]} holds no signature of this scheme")
         if self.timed:
             check_time(timestamp, now, self.tolerance, self.timestamp_format)
         matched = False
@@ -120,7 +120,7 @@ class Hmac:
                 for one in given:  # all of them: how long it takes tells nothing
                     matched |= hmac.compare_digest(made, one.encode("utf-8", "replace"))
         if not matched:
-            raise Refused("the signature does not match the body under any of the wire's secrets")
+            raise RequestRejected("the signature does not match the body under any of the wire's secrets")
         if self.timestamp_field:
             check_body_time(request, self.timestamp_field, now, self.tolerance, self.timestamp_format)
 
@@ -149,7 +149,7 @@ class Hmac:
         key = decoded_secret(secret, self.secret_encoding, self.secret_prefix)
         contents = self.content(request, timestamp, event_id)
         if not contents:
-            raise Refused(f"{self.name} does not sign such a request")
+            raise RequestRejected(f"{self.name} does not sign such a request")
         signature = self._digest(key, contents[0]).decode()
         stamp = f"{self.timestamp_key}={timestamp}{self.separator}" if self.timestamp_key else ""
         fields[self.headers[0]] = f"{stamp}{self.prefix}{signature}"
@@ -201,21 +201,21 @@ class PublicKey:
             check_time(timestamp, now, self.tolerance, self.timestamp_format)
         text = after_prefix(given, self.prefix)
         if text is None:
-            raise Refused(f"the header {self.header} holds no signature of this scheme")
+            raise RequestRejected(f"the header {self.header} holds no signature of this scheme")
         try:
             signature = bytes.fromhex(text) if self.encoding == "hex" else base64.b64decode(text, validate=True)
         except (ValueError, binascii.Error):
-            raise Refused(f"the signature is not {self.encoding}") from None
+            raise RequestRejected(f"the signature is not {self.encoding}") from None
         keys = usable(self.name, secrets, lambda one: public_key(one, self.kind))
         for content in self.content(request, timestamp, ""):
             if any(matches(key, signature, content, self.algorithm, raw=self.raw_signature) for key in keys):
                 if self.timestamp_field:
                     check_body_time(request, self.timestamp_field, now, self.tolerance, self.timestamp_format)
                 return
-        raise Refused("the signature does not match the body under any of the wire's keys")
+        raise RequestRejected("the signature does not match the body under any of the wire's keys")
 
     def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
-        """Raises Refused: only the service has the private key. One in PEM, as the wire's secret, can sign; for tests."""
+        """Raises RequestRejected: only the service has the private key. One in PEM, as the wire's secret, can sign; for tests."""
         from khotan_cli.runtime.webhooks.verify.public_keys import signature_of
 
         timestamp = timestamp_of(now, self.timestamp_format)
@@ -244,15 +244,15 @@ class Token:
         try:
             given = self.rule.find(request)
         except ValueError:
-            raise Refused("the body is not JSON, so that there is no token in it") from None
+            raise RequestRejected("the body is not JSON, so that there is no token in it") from None
         text = after_prefix(given or "", self.prefix)
         if not text:
-            raise Refused(f"{self.rule} holds no token")
+            raise RequestRejected(f"{self.rule} holds no token")
         matched = False
         for secret in secrets:
             matched |= hmac.compare_digest(secret.encode(), text.encode("utf-8", "replace"))
         if not matched:
-            raise Refused("the token is not the wire's")
+            raise RequestRejected("the token is not the wire's")
 
     def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
         """Empty where the token is in the query or the body: then it is no header that makes the request a signed one."""

@@ -55,7 +55,7 @@ def stripe(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Hmac:
 
 
 def github(*, secret: Var | None = None) -> Hmac:
-    """X-Hub-Signature-256 (docs.github.com, Validating webhook deliveries); X-Hub-Signature with SHA-1 is not taken.
+    """X-Hub-Signature-256 (docs.github.com, Validating webhook handler_runs); X-Hub-Signature with SHA-1 is not taken.
     A form's field `payload` holds the document (Content type `application/x-www-form-urlencoded`, GitHub's default)."""
     return Hmac(
         "github",
