@@ -1,4 +1,4 @@
-"""`ctx.push`: records to an endpoint, resumable, each outcome stored when it is known."""
+"""`ctx.push`: sends records to an endpoint. Resumable; each outcome is stored as soon as it is known."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from khotan_cli.runtime.transfer.vanished import Vanished
 
 @dataclass(frozen=True)
 class PushResult:
-    """What a push did. `skipped`: what the service had already, and what `body` left out."""
+    """The result of a push. `skipped`: records that the service already has, and records for which `body` returned None."""
 
     extracted: int = 0
     created: int = 0
@@ -128,7 +128,7 @@ class Push:
         return await self._recorder.commit(name, work, started_at=started)
 
     def _by_key(self, name: str, chunk: Chunk, rejects: list[Reject]) -> dict[str, Any]:
-        """The records by the text of their key, of several with one the last; those without a key are rejected."""
+        """Map records by the text of their key; for equal keys the last wins. Records without a key are rejected."""
         keyed: dict[str, Any] = {}
         for record in chunk.records:
             fields = as_mapping(record) if not hasattr(record, "__table__") else None
@@ -143,7 +143,7 @@ class Push:
     async def _items(
         self, name: str, chunk: Chunk, keyed: Mapping[str, Any], push_outcomes: PushOutcomes, rejects: list[Reject]
     ) -> tuple[list[Item], int]:
-        """What is to be sent, and how many records were left out."""
+        """Return the items to send, and the number of skipped records."""
         without_key = len(rejects) - len(chunk.invalid)
         async with self._env.database.session() as session:
             known = await self._sent_state.known(session, list(keyed))
@@ -154,8 +154,8 @@ class Push:
             if key in earlier:
                 continue
             try:
-                made = record if self._options.body is None else self._options.body(record)
-                payload = None if made is None else _payload(made)
+                body = record if self._options.body is None else self._options.body(record)
+                payload = None if body is None else _payload(body)
             except Exception as exc:
                 if self._options.on_error == "fail":
                     raise
@@ -193,15 +193,15 @@ class Push:
             await asyncio.gather(*workers, return_exceptions=True)
 
 
-def _payload(made: Any) -> dict[str, Any]:
-    """What is sent of a record: of a model what was set, null too; what was not set is left out."""
-    if isinstance(made, BaseModel) and not hasattr(made, "__table__"):
-        payload: dict[str, Any] = jsonable(made)
+def _payload(body: Any) -> dict[str, Any]:
+    """Convert a body to JSON. For a model, unset fields are omitted; fields set to None are sent as null."""
+    if isinstance(body, BaseModel) and not hasattr(body, "__table__"):
+        payload: dict[str, Any] = jsonable(body)
         return payload
-    return as_document(made)
+    return as_document(body)
 
 
 def _declared_ref(env: Environment, flow: Flow, plug: str) -> str:
-    """Where the id is in an answer, where the push does not say: as the flow's resource declares it for the plug."""
+    """Return the default path of the id in a response: the path that the flow's resource declares for the plug."""
     resource = env.resources.get(flow.resource or "")
     return DEFAULT_REF if resource is None else resource.plugs.get(plug, DEFAULT_REF)

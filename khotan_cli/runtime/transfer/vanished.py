@@ -1,4 +1,4 @@
-"""`delete=`: what was sent and is no longer in the source is deleted at the service, and nothing in doubt."""
+"""`delete=`: deletes records at the service that were sent and are no longer in the source. Does nothing if in doubt."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from khotan_cli.runtime.transfer.push_outcomes import PushOutcomes
 from khotan_cli.runtime.transfer.sent_state import SentRecord, SentState
 
 _GONE = (404, 410)
-"""The service does not have it: that is what was wanted."""
+"""The record does not exist at the service, which is the goal."""
 
 
 class Vanished:
-    """The step of one push that deletes. `source_keys`: keys of the records that the source has, noted by its pages."""
+    """The deletion step of one push. `source_keys`: keys of the records in the source, stored by the pages."""
 
     def __init__(
         self, name: str, recorder: StepRecorder, sent_state: SentState, source_keys: StepTexts, options: PushOptions
@@ -37,15 +37,15 @@ class Vanished:
         self._param = options.ref_param(options.delete, "delete")
 
     async def run(self, why_not: str) -> int:
-        """Delete what has vanished, once; how many records. why_not: why the source may have more than came, or "".
+        """Delete vanished records, once. Returns their number.
 
-        Raises FlowError where they are more than may be deleted.
+        why_not: why the source may have more records than it returned, or "". Raises FlowError if the limit is exceeded.
         """
         done = self._recorder.finished(self.name)
         if done is not None:
             return int(done.counts.get("deleted", 0))
         if why_not:
-            await self._recorder.log("warning", f"{self._push}: nothing was deleted at the service, {why_not}")
+            await self._recorder.log("warning", f"{self._push}: nothing was deleted at the service: {why_not}")
         await self._recorder.ensure_owner()
         push_outcomes = PushOutcomes(self._recorder, self._sent_state, self.name)
         async with self._recorder.database.session() as session:
@@ -67,14 +67,14 @@ class Vanished:
 
     async def _gone(self, session: AsyncSession, earlier: set[str]) -> dict[str, SentRecord]:
         sent = await self._sent_state.all_sent(session)
-        there = set(await self._keys.all(session))
-        gone = {key: known for key, known in sent.items() if key not in there and key not in earlier}
-        deleted = sum(1 for key in earlier if key not in there)
-        self._bound(len(gone) + deleted, len(sent) + deleted, bool(there))
+        source_keys = set(await self._keys.all(session))
+        gone = {key: known for key, known in sent.items() if key not in source_keys and key not in earlier}
+        deleted = sum(1 for key in earlier if key not in source_keys)
+        self._check_limit(len(gone) + deleted, len(sent) + deleted, bool(source_keys))
         return gone
 
-    def _bound(self, gone: int, sent: int, some_came: bool) -> None:
-        """Raises FlowError where more would be deleted than may be."""
+    def _check_limit(self, gone: int, sent: int, some_came: bool) -> None:
+        """Raises FlowError if the deletions exceed the limit."""
         share = self._options.max_delete
         if not gone:
             return
@@ -88,7 +88,7 @@ class Vanished:
             f"{self._push}: {gone} of {sent} records that were sent are no longer in the source"
             f"{'' if some_came else ', which is empty,'} and would be deleted at the service",
             code="too_many_deletions",
-            hint=f"Nothing was deleted. If the source is right, allow it: ctx.push(…, max_delete={enough}).",
+            hint=f"Nothing was deleted. If the source is right, raise the limit: ctx.push(…, max_delete={enough}).",
             details={"missing": gone, "sent": sent, "maxDelete": share},
         )
 
@@ -110,7 +110,7 @@ class Vanished:
     async def _call(self, key: str, known: SentRecord, push_outcomes: PushOutcomes) -> None:
         if not known.ref:
             push_outcomes.failed(
-                key, f"record {key[:100]} was not deleted: its id at the service is not known", {"key": key}
+                key, f"record {key[:100]} was not deleted: its id at the service is unknown", {"key": key}
             )
             return
         try:
