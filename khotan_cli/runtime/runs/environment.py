@@ -1,4 +1,4 @@
-"""What flows run on: the app's plugs, declarations and stores, gathered once."""
+"""The environment of runs: the app's plugs, declarations and stores."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from khotan_cli.runtime.store.workers import WorkerStore
 
 @dataclass(frozen=True)
 class Environment:
-    """Everything a run needs besides its own row."""
+    """Everything a run needs apart from its own row."""
 
     database: Database
     vars: DatabaseVarStore
@@ -33,11 +33,11 @@ class Environment:
     caches: Mapping[str, Cache]
     hooks: Hooks = field(default_factory=Hooks)
     code: str = ""
-    """Fingerprint of the code that this process runs; empty where it is not known."""
+    """Fingerprint of the code of this process; empty if unknown."""
     more_secrets: list[Callable[[], Awaitable[Mapping[str, str]]]] = field(
         default_factory=list[Callable[[], Awaitable[Mapping[str, str]]]], repr=False
     )
-    """Secrets besides the plugs' that are masked in what runs say: each function gives secrets, and what each of them is."""
+    """Functions that return further secrets to mask in the output of runs: secret → description."""
 
     @property
     def runs(self) -> RunStore:

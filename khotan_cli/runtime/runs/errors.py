@@ -1,4 +1,4 @@
-"""What is told of a flow that raised: kind, message, place; no traceback, no value of a variable."""
+"""Error documents of failed flows: kind, message and location; no traceback, no values of variables."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from khotan_cli.runtime.database.errors import translate_error
 from khotan_cli.runtime.http.redaction import Masker
 from khotan_cli.runtime.runs.definition import Flow
 from khotan_cli.runtime.runs.environment import Environment
-from khotan_cli.runtime.runs.redaction import Secrets
+from khotan_cli.runtime.runs.redaction import Redaction
 from khotan_cli.runtime.user_traceback import place_of
 
 _LONGEST = 1000
 
 
 async def failure_of(exc: Exception, env: Environment, flow: Flow | None) -> dict[str, Any]:
-    """The error document of a failed run, with the secrets of the app's plugs masked."""
+    """Return the error document of a failed run, with the secrets of the app's plugs masked."""
     from sqlalchemy.exc import SQLAlchemyError
 
     if isinstance(exc, SQLAlchemyError):
-        # It would quote the statement's values.
+        # The original message quotes the statement's values.
         kind = type(getattr(exc, "orig", None) or exc).__name__
         exc = _located(translate_error(exc, env.database.url), exc, kind)
     masker = await masker_of(env, flow)
@@ -30,10 +30,10 @@ async def failure_of(exc: Exception, env: Environment, flow: Flow | None) -> dic
     else:
         text = " ".join(str(exc).split())[:_LONGEST]
         document = {"error": "flow_failed", "message": f"{type(exc).__name__}: {text}" if text else type(exc).__name__}
-        document["hint"] = "Correct the flow's code; then retry the run from its start, or from a step."
-    place = place_of(exc)
-    if place:
-        document["place"] = place
+        document["hint"] = "Correct the flow's code, then retry the run from its start or from a step."
+    location = place_of(exc)
+    if location:
+        document["place"] = location
     masked: dict[str, Any] = masker.value(document)
     return masked
 
@@ -46,5 +46,5 @@ def _located(error: KhotanError, exc: Exception, kind: str) -> KhotanError:
 
 
 async def masker_of(env: Environment, flow: Flow | None) -> Masker:
-    """Masks the secrets of all plugs of the app, and of the flow's."""
-    return await Secrets(env, flow).masker()
+    """Return a masker for the secrets of all plugs of the app and the flow."""
+    return await Redaction(env, flow).masker()

@@ -296,7 +296,7 @@ class Sync:
     async def _put_off(
         self, session: AsyncSession, done: Upserted, rejected: list[Rejected]
     ) -> tuple[Upserted, list[Rejected], list[Rejected]]:
-        """Of the rejected records those that other rows stand in the way of, for later. Raises why another one was rejected."""
+        """Select the rejected records to defer: those that depend on other rows. With on_invalid="fail", raises for others."""
         deferred: list[Rejected] = []
         if rejected and self._defers:
             some, rejected, deferred = await self._deferred.retry(session, rejected)

@@ -1,4 +1,4 @@
-"""A dry run: the flow against the live source, with every changing request held back and every write rolled back."""
+"""Dry run: runs a flow against the live source, suppresses changing requests and rolls back all writes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ SAMPLE = 5
 
 @dataclass
 class DryReport:
-    """What a run would have done.
+    """The result of a dry run.
 
-    counts: the run's counters. requests: what would have been sent, counted by call, with a sample of each. writes: rows by
-    table, with a sample. rejects: a sample of records that would have been left out. stopped: why it could not go on
-    without the answer of a held-back request. failure: the document of what it raised.
+    counts: the run's counters. requests: suppressed requests by call, with a count and a sample. writes: rows by table, with
+    a sample. rejects: a sample of rejected records. stopped: why the run needed the response of a suppressed request.
+    failure: the error document if the flow raised.
     """
 
     counts: dict[str, int] = field(default_factory=dict[str, int])
@@ -47,7 +47,7 @@ class DryReport:
 
 
 class DryRecorder(StepRecorder):
-    """Steps that leave no trace. `before` is done at the start of each transaction: tables that would be there by then."""
+    """Records steps in memory only. `before` repeats setup, such as created tables, at the start of each transaction."""
 
     dry = True
 
@@ -59,26 +59,26 @@ class DryRecorder(StepRecorder):
 
     def hold(self, request: HeldRequest) -> None:
         name = f"{request.plug}.{request.endpoint}" if request.endpoint else f"{request.plug} {request.target}"
-        place = self.report.requests.setdefault(f"{request.method} {name}", {"count": 0, "sample": []})
-        place["count"] += 1
-        if len(place["sample"]) < SAMPLE:
+        entry = self.report.requests.setdefault(f"{request.method} {name}", {"count": 0, "sample": []})
+        entry["count"] += 1
+        if len(entry["sample"]) < SAMPLE:
             body = to_jsonable_python(request.body, fallback=repr)
-            place["sample"].append({"target": request.target, "body": body})
+            entry["sample"].append({"target": request.target, "body": body})
 
     async def ensure_owner(self) -> None:
-        """Nothing can cancel a dry run but its caller."""
+        """Only check for an open session: a dry run has no owner and cannot be cancelled."""
         self.forbid_open_session()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
-        """A session of which nothing stays, in a database as it would be by then."""
-        within = current_session(self.database)
+        """Open a session that is rolled back at the end, after the setup of `before`."""
+        outer = current_session(self.database)
         async with (
-            within.lock if within else nullcontext(),
-            self.database.trying(within.session if within else None) as session,
+            outer.lock if outer else nullcontext(),
+            self.database.trying(outer.session if outer else None) as session,
         ):
-            for prelude in () if within else self._before:
-                await prelude(session)
+            for setup in () if outer else self._before:
+                await setup(session)
             async with bind_session(self.database, session):
                 yield session
 
@@ -108,18 +108,18 @@ class DryRecorder(StepRecorder):
         work: Callable[[AsyncSession], Awaitable[None]],
         done_before: Callable[[AsyncSession], Awaitable[bool]],
     ) -> None:
-        """Only count: what a service would have answered is not known, and so not stored."""
+        """Only count: the responses of suppressed requests are unknown and not stored."""
         self._total.update(counts)
 
     def before(self, work: Work) -> None:
         self._before.append(work)
 
     def wrote(self, table: str, counts: Mapping[str, int], records: Sequence[Any] = ()) -> None:
-        place = self.report.writes.setdefault(table, {"sample": []})
-        for what, count in counts.items():
-            place[what] = place.get(what, 0) + count
-        room = SAMPLE - len(place["sample"])
-        place["sample"] += [to_jsonable_python(record, fallback=repr) for record in records[:room]]
+        entry = self.report.writes.setdefault(table, {"sample": []})
+        for name, count in counts.items():
+            entry[name] = entry.get(name, 0) + count
+        missing = SAMPLE - len(entry["sample"])
+        entry["sample"] += [to_jsonable_python(record, fallback=repr) for record in records[:missing]]
 
     def texts(self, step: str) -> StepTexts:
         return RememberedTexts(self.run_id, step, sqlite=self.database.sqlite)
@@ -132,7 +132,7 @@ class DryRecorder(StepRecorder):
             self.report.rejects.append(reject)
 
     async def progress(self, progress: Mapping[str, Any]) -> None:
-        """Nobody watches."""
+        """Do nothing."""
 
     async def log(self, level: str, message: str) -> None:
         masker = await self.secrets.masker()
@@ -144,7 +144,7 @@ class DryRecorder(StepRecorder):
 
 
 async def dry_run(env: Environment, flow: Flow, variant: str, body: Any) -> DryReport:
-    """Run the flow here and now, sending and storing nothing. Raises nothing: what it raised is in the report."""
+    """Run the flow in this process without sending or storing anything. Exceptions are returned in the report."""
     recorder = DryRecorder(env, flow)
     report = recorder.report
     ctx = FlowContext(env, flow, recorder, variant=variant, body=body)

@@ -1,8 +1,8 @@
-"""The durable engine in this process: it takes runs from the queue and executes them. The one file that drives DBOS.
+"""The durable engine of this process: takes runs from the queue and executes them. The only module that runs DBOS.
 
-DBOS keeps the queue, hands each run to one worker, and gives a dead worker's runs to a living one. What a run has done is
-kept by its own steps (recorder.py), in the transaction of the data they wrote. Workflows never raise to the engine: it
-would store the exception, and log it with its values.
+DBOS manages the queue, assigns each run to one worker, and reassigns the runs of dead workers. Finished steps are stored by
+runs/steps.py, in the transaction of the data they wrote. Workflows never raise to DBOS, which would store the exception and
+log its values.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from khotan_cli.runtime.worker.unknown_flow import handed_back
 from khotan_cli.runtime.worker.worker_lock import WorkerLock, worker_lock_for
 
 POLL_SECONDS = {True: 0.04, False: 0.1}
-"""How often the queue is looked at: on SQLite, where it is cheap, and on PostgreSQL, where many workers do."""
+"""Polling interval of the queue. SQLite (True): polling is cheap. PostgreSQL (False): many workers may poll."""
 RECOVER_SECONDS = 1.0
 _GRACE_SECONDS = 5.0
 _BACKGROUND_THREADS = 16
@@ -49,19 +49,19 @@ _BACKGROUND_THREADS = 16
 logger = logging.getLogger("khotan.flows")
 
 _only = threading.Lock()
-"""The engine is one per process: DBOS is a singleton."""
+"""One engine per process: DBOS is a singleton."""
 
 
 class BackgroundTask(Protocol):
-    """Other work of the engine, which takes its runs from a queue of its own."""
+    """Further work of the engine, with its own queue."""
 
     def run(self, worker: str, pool: RunThreadPool, stopping: threading.Event) -> None:
-        """Until told to stop, in a thread of its own."""
+        """Run until `stopping` is set. Called in its own thread."""
         ...
 
 
 class Engine:
-    """Runs flows, and what is `background` them, until it is stopped."""
+    """Runs flows, maintenance and a background task until it is stopped."""
 
     def __init__(
         self,
@@ -80,24 +80,24 @@ class Engine:
         self.running = False
 
     async def start(self) -> bool:
-        """Start to take runs. False where another process is the one that does, at an SQLite database.
+        """Start taking runs. Returns False if another process already runs flows on the SQLite database.
 
-        Raises StoreError, DatabaseNotMigrated; ConfigError where an engine runs in this process already, and
-        (pooled_database) behind a pooler in transaction mode.
+        Raises StoreError, DatabaseNotMigrated; ConfigError if this process already runs an engine, and (pooled_database)
+        behind a pooler in transaction mode.
         """
         if await self._env.database.detect_pooler():
             raise ConfigError(
-                f"{self._env.database.name} is behind a connection pooler in transaction mode (PgBouncer), where flows and "
-                "handlers cannot run: a worker holds an advisory lock for as long as it lives",
+                f"{self._env.database.name} is behind a connection pooler in transaction mode (PgBouncer). Flows and handlers "
+                "cannot run there, because a worker needs a permanent advisory lock",
                 code="pooled_database",
-                hint="Set KHOTAN_WORKER_DATABASE_URL to the server itself, or to a pool in session mode, and run "
+                hint="Set KHOTAN_WORKER_DATABASE_URL to the server, or to a pool in session mode, and run "
                 "`khotan worker`. The API, webhooks and other commands work here.",
             )
         return await asyncio.to_thread(self._start)
 
     def _start(self) -> bool:
         if not _only.acquire(blocking=False):
-            raise ConfigError("An engine runs in this process already", hint="One app per process runs flows.")
+            raise ConfigError("This process already runs an engine", hint="Run flows for only one app in each process.")
         try:
             with translated_errors(self._env.database.url):
                 if not self._worker_lock.acquire():
@@ -111,7 +111,7 @@ class Engine:
             raise
         self.running = True
         if self._env.database.sqlite:
-            self._release(None)  # whoever ran them is gone: the seat was free
+            self._release(None)  # their worker has ended: the lock was free
         for work in (
             self._recover_dead_workers,
             *([self._maintenance.run] if self._maintenance else []),
@@ -145,9 +145,9 @@ class Engine:
             }
         )
         DBOS.workflow(name=WORKFLOW)(self._workflow())
-        # Launched outside of any event loop: runs are dispatched on the engine's own, not on the web server's.
+        # Launched outside any event loop, so that runs are dispatched on the engine's loop, not on the web server's.
         DBOS.launch()
-        own = {
+        own_queues = {
             queue_of(flow.name, flow.concurrency)[0]: flow for flow in self._env.flows.values() if flow.concurrency > 1
         }
         DBOS.register_queue(
@@ -157,7 +157,7 @@ class Engine:
             polling_interval_sec=POLL_SECONDS[self._env.database.sqlite],
             on_conflict="always_update",
         )
-        for name, flow in own.items():
+        for name, flow in own_queues.items():
             DBOS.register_queue(
                 name,
                 worker_concurrency=max(1, min(self._concurrency, flow.concurrency)),
@@ -180,14 +180,14 @@ class Engine:
                     return "handed back"
                 return await self._bounded(run_id, lambda: pool.run(lambda: execute(env, run_id)))
             except KhotanError as exc:
-                # Not even the failure could be stored: maintenance ends the run when the database is back.
-                logger.error("Run %s could not be ended: %s", run_id, exc.message)
+                # The failure could not be stored. Maintenance ends the run when the database is back.
+                logger.error("The end of run %s could not be stored: %s", run_id, exc.message)
                 return "unknown"
 
         return khotan_run
 
     async def _bounded(self, run_id: str, work: Callable[[], Coroutine[Any, Any, str]]) -> str:
-        """The work; a run whose flow has a timeout and never yields to it is ended from outside."""
+        """Run the work. If the flow blocks its thread beyond its timeout, the run is ended from here."""
         row = await retry_while_database_down(lambda: self._env.runs.get(run_id))
         flow = None if row is None else self._env.flows.get(row.flow)
         task = asyncio.ensure_future(work())
@@ -199,26 +199,26 @@ class Engine:
         task.cancel()
         error = {
             "error": "flow_timeout",
-            "message": f"Flow {flow.name!r} took longer than {flow.timeout:g} s, and never yielded",
-            "hint": "Something in it blocks its thread: use await, or asyncio.to_thread(…).",
+            "message": f"Flow {flow.name!r} took longer than {flow.timeout:g} s and blocked its thread",
+            "hint": "Replace the blocking call with await, or wrap it in asyncio.to_thread(…).",
         }
-        now = await self._env.runs.get(run_id)
-        if now is not None:
-            over = await self._env.runs.end(run_id, now.updated_at, "failed", error)
-            if over is not None:  # told in a lane: a hook that blocks must not hold up the queue
-                await self._pool.run(lambda: notify_hooks(self._env, flow, over, started=False))
+        current = await self._env.runs.get(run_id)
+        if current is not None:
+            failed = await self._env.runs.end(run_id, current.updated_at, "failed", error)
+            if failed is not None:  # in a pool thread: a hook that blocks must not stop the queue
+                await self._pool.run(lambda: notify_hooks(self._env, flow, failed, started=False))
         return "failed"
 
     async def _close_loop(self) -> None:
-        """In a lane's own loop, before it ends."""
+        """Close the connections of a pool thread's event loop before the thread ends."""
         for plug in self._env.plugs.values():
             await plug.aclose()
         await self._env.database.dispose()
 
-    # -- background the runs ---------------------------------------------------------------------------------------------
+    # -- background work -------------------------------------------------------------------------------------------------
 
     def _recover_dead_workers(self, stopping: threading.Event) -> None:
-        """Look for workers that died."""
+        """Look for dead workers and recover their runs."""
         from dbos import DBOS
 
         def recover(executor: str) -> None:
@@ -229,14 +229,14 @@ class Engine:
             try:
                 self._worker_lock.recover(recover)
             except Exception as exc:
-                logger.warning("Looking for dead workers raised %s", type(exc).__name__)
+                logger.warning("Recovery of dead workers raised %s", type(exc).__name__)
 
     def _run_background(self, stopping: threading.Event) -> None:
         if self._background is not None:
             self._background.run(self._worker_lock.executor, self._pool, stopping)
 
     def _release(self, executor: str | None) -> None:
-        """Put the handlers' runs of a worker that is gone back into their queue."""
+        """Put a dead worker's handler runs back into the queue; None: those of all workers."""
 
         async def release() -> None:
             await HandlerQueue(self._env.database).release(executor)
@@ -244,7 +244,7 @@ class Engine:
         self._in_own_loop(release)
 
     def _in_own_loop(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Work of the database in a thread without an event loop."""
+        """Run database work in a thread without an event loop."""
 
         async def done() -> None:
             try:
@@ -255,7 +255,7 @@ class Engine:
         event_loop.run(done())
 
     async def _sign_in(self) -> None:
-        """List this worker with the code that it runs; forget those that are gone."""
+        """Register this worker with its code fingerprint, and remove dead workers."""
         workers = self._env.workers
         known = [row.id for row in await workers.all()]
         living = await asyncio.to_thread(self._worker_lock.living, known)
@@ -266,14 +266,14 @@ class Engine:
         await self._env.workers.remove([self._worker_lock.executor])
 
     async def living(self) -> list[Any]:
-        """Rows of the workers that live, the oldest first. Raises StoreError."""
+        """Return the rows of the live workers, oldest first. Raises StoreError."""
         rows = await self._env.workers.all()
         with translated_errors(self._env.database.url):
             living = await asyncio.to_thread(self._worker_lock.living, [row.id for row in rows])
         return [row for row in rows if row.id in living]
 
     async def stop(self, *, grace: float = 0.0) -> None:
-        """Take no more runs; wait `grace` seconds for those that go on, then leave them to be resumed."""
+        """Stop taking runs. Wait `grace` seconds for running ones; the rest are resumed later."""
         if self.running:
             await asyncio.to_thread(self._stop, grace)
 
@@ -295,7 +295,7 @@ class Engine:
             self._release(self._worker_lock.executor)
             self._in_own_loop(self._sign_out)
         except KhotanError as exc:
-            logger.warning("Runs of handlers wait for another worker to find them: %s", exc.message)
+            logger.warning("Handler runs of this worker wait until another worker recovers them: %s", exc.message)
         if self._sync is not None:
             self._sync.dispose()
         self._worker_lock.release()
@@ -308,7 +308,7 @@ class Engine:
 
 
 def _stop_events() -> list[threading.Event]:
-    """The engine's own events that end its polling; a private name, and a test that says when it is gone."""
+    """Return DBOS's internal stop events. The name is private; a test checks that it exists."""
     from dbos._dbos import _get_dbos_instance
 
     return list(_get_dbos_instance().background_thread_stop_events)

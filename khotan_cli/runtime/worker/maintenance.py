@@ -1,4 +1,4 @@
-"""What has to be done now and then, by whichever process runs flows: due schedules, stuck runs, old rows."""
+"""Periodic maintenance in processes that run flows: due schedules, stuck runs, old rows."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ Retention = Callable[[datetime], Awaitable[object]]
 
 
 class Maintenance:
-    """retention_days: for how long ended runs are kept; 0: for ever. periodic: what else is done at every tick; retentions: what
-    else is deleted that is older than a moment."""
+    """Dispatches due runs, reconciles runs and deletes old rows.
+
+    retention_days: days for which ended runs are kept; 0: no limit. periodic: further tasks for each tick. retentions:
+    functions that delete further rows older than a given time.
+    """
 
     def __init__(
         self,
@@ -41,7 +44,7 @@ class Maintenance:
         self._periodic, self._retentions = periodic, retentions
 
     def run(self, stopping: threading.Event) -> None:
-        """Until told to stop, in a thread of its own."""
+        """Run until `stopping` is set. Call it in its own thread."""
         event_loop.run(self._loop(stopping))
 
     async def _loop(self, stopping: threading.Event) -> None:
@@ -67,15 +70,15 @@ class Maintenance:
             await self._dispatcher.env.database.dispose()
 
     async def sweep(self) -> int:
-        """Delete old runs and expired cache entries; how many runs."""
+        """Delete old runs and expired cache entries. Returns the number of deleted runs."""
         env = self._dispatcher.env
         await env.entries.sweep()
         if not self._days:
             return 0
         before = utc_now() - timedelta(days=self._days)
-        for sweep in self._retentions:
-            await sweep(before)
-        gone = await env.runs.sweep(before)
-        if gone:
-            await env.run_queue.delete(gone)
-        return len(gone)
+        for delete_before in self._retentions:
+            await delete_before(before)
+        deleted = await env.runs.sweep(before)
+        if deleted:
+            await env.run_queue.delete(deleted)
+        return len(deleted)

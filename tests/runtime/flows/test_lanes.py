@@ -28,7 +28,7 @@ def pool() -> Iterator[RunThreadPool]:
 
 
 async def test_an_idle_lane_is_used_again(pool: RunThreadPool) -> None:
-    assert {await pool.run(name_of_thread) for _ in range(5)} == {"khotan-lane-1"}
+    assert {await pool.run(name_of_thread) for _ in range(5)} == {"khotan-run-1"}
     assert not pool.busy
 
 
@@ -47,7 +47,7 @@ async def test_a_cancelled_caller_does_not_free_a_lane_that_is_blocked(pool: Run
     with pytest.raises(asyncio.CancelledError):
         await work
     async with asyncio.timeout(90):
-        assert await pool.run(name_of_thread) == "khotan-lane-2"
+        assert await pool.run(name_of_thread) == "khotan-run-2"
     assert pool.busy, "what blocks is still there"
     go_on.set()
     async with asyncio.timeout(90):
@@ -73,7 +73,7 @@ async def test_an_error_reaches_the_caller(pool: RunThreadPool) -> None:
 
     with pytest.raises(ValueError, match="no"):
         await pool.run(fails)
-    assert await pool.run(name_of_thread) == "khotan-lane-1"
+    assert await pool.run(name_of_thread) == "khotan-run-1"
 
 
 async def test_a_lane_outlives_what_would_end_its_loop(pool: RunThreadPool) -> None:
@@ -89,7 +89,7 @@ async def test_a_lane_outlives_what_would_end_its_loop(pool: RunThreadPool) -> N
 
     async with asyncio.timeout(90):
         assert await pool.run(exits) == "SystemExit"
-        assert await pool.run(name_of_thread) == "khotan-lane-1"
+        assert await pool.run(name_of_thread) == "khotan-run-1"
 
 
 async def test_work_that_would_end_the_loop_of_its_caller_is_an_error_there(pool: RunThreadPool) -> None:
@@ -99,7 +99,7 @@ async def test_work_that_would_end_the_loop_of_its_caller_is_an_error_there(pool
     async with asyncio.timeout(90):
         with pytest.raises(KhotanError, match=r"SystemExit\(3\)"):
             await pool.run(exits)
-        assert await pool.run(name_of_thread) == "khotan-lane-1"
+        assert await pool.run(name_of_thread) == "khotan-run-1"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -115,4 +115,4 @@ async def test_a_lane_whose_thread_has_ended_is_not_used_again(pool: RunThreadPo
     await asyncio.to_thread(thread.join, 10)
     loop.close()
     async with asyncio.timeout(90):
-        assert await pool.run(name_of_thread) == "khotan-lane-2"
+        assert await pool.run(name_of_thread) == "khotan-run-2"
