@@ -314,15 +314,15 @@ def _differs(known: KnownRef | None, row: Mapping[str, Any]) -> bool:
 def _conflict(resource: str, plug: str, ref: str, holder: str, claimant: str) -> MappingConflict:
     shown = [" / ".join(key.split("\x01")) for key in (holder, claimant)]
     return MappingConflict(
-        f"{resource}: the id {ref!r} of {plug} belongs to {shown[0]!r}, and cannot belong to {shown[1]!r} too",
-        hint="Delete or change the one mapping, or correct the records: nothing was written.",
+        f"{resource}: the id {ref!r} of {plug} already belongs to {shown[0]!r} and cannot be mapped to {shown[1]!r}",
+        hint="Nothing was written. Delete or change the existing mapping, or correct the records.",
         details={"resource": resource, "plug": plug, "ref": ref, "keys": shown},
     )
 
 
 def _raced(resource: str) -> MappingConflict:
     return MappingConflict(
-        f"{resource}: another process gave one of these ids to another mapping at the same moment",
-        hint="Nothing was written: try again.",
+        f"{resource}: another process mapped one of these ids at the same time",
+        hint="Nothing was written. Try again.",
         details={"resource": resource},
     )

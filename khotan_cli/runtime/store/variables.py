@@ -85,7 +85,9 @@ class DatabaseVarStore:
         for key, value in values.items():
             if not value:
                 raise UsageError(
-                    f"The value of {plug}.{key} is empty", code="empty_value", hint="To remove a value, clear it."
+                    f"The value of {plug}.{key} is empty",
+                    code="empty_value",
+                    hint="Set a value, or clear the variable to remove it.",
                 )
         # In one order, so that two savers of the same keys do not wait for each other.
         sealed = {key: self._need_cipher(plug, key).encrypt(plug, key, values[key]) for key in sorted(values)}
@@ -176,7 +178,7 @@ class DatabaseVarStore:
         if self._cipher is None:
             raise SecretMissing(
                 f"KHOTAN_SECRET is not set: {plug}.{key} can be neither read nor stored",
-                hint=f"Set it in the environment or in .env. A new one: {MAKE_SECRET}",
+                hint=f"Set it in the environment or in .env. Create one: {MAKE_SECRET}",
                 next=["khotan doctor"],
             )
         return self._cipher

@@ -149,9 +149,9 @@ class Shrinking:
     [
         (OffsetPaginator(total="total", limit=10), Shrinking(30, total=True), "total changed"),
         (PageNumberPaginator(total="total"), Shrinking(30, total=True, by_page=True), "total changed"),
-        (OffsetPaginator(limit=10), Shrinking(30, total=False), "page before changed"),
-        (OffsetPaginator(limit=10), Shrinking(30, total=False, added=True), "page before changed"),
-        (PageNumberPaginator(), Shrinking(30, total=False, by_page=True), "page before changed"),
+        (OffsetPaginator(limit=10), Shrinking(30, total=False), "previous page changed"),
+        (OffsetPaginator(limit=10), Shrinking(30, total=False, added=True), "previous page changed"),
+        (PageNumberPaginator(), Shrinking(30, total=False, by_page=True), "previous page changed"),
     ],
     ids=["offset, total", "page, total", "offset", "offset, one added", "page"],
 )

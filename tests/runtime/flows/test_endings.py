@@ -86,7 +86,7 @@ def test_what_would_end_a_process_ends_its_run_alone(database_url: str, tmp_path
     errors = {name: _error(row) for name, row in rows.items()}
     assert {error["error"] for error in errors.values()} == {"flow_failed"}
     ended = {name: errors[name]["message"] for name in errors if name.startswith("exits")}
-    assert all("ended the process' work with SystemExit(3)" in message for message in ended.values()), ended
+    assert all("tried to exit the process with SystemExit(3)" in message for message in ended.values()), ended
     assert "Flow 'exits'" in ended["exits"] and "Step 'leaves'" in ended["exits_in_a_step"]
     cancelled = {name: errors[name]["message"] for name in errors if name.startswith("cancels")}
     assert all("cancelled itself" in message for message in cancelled.values()), cancelled

@@ -326,10 +326,10 @@ async def test_batches_with_an_outcome_for_each(run: Run, host: Environment, sho
         ({"key": "nope"}, "no column 'nope'"),
         ({"key": ()}, "needs a key"),
         ({"key": "id", "batch": 0}, "1 or more"),
-        ({"key": "id", "batch": 2, "ids": dict}, "about one record"),
+        ({"key": "id", "batch": 2, "ids": dict}, "works for single records"),
         ({"key": "id", "batch_key": "x"}, "batch above 1"),
-        ({"key": "id", "source": select(ItemRow).limit(3)}, "has a limit"),
-        ({"key": "id", "source": select(ItemRow, ContactRow)}, "rows of one table"),
+        ({"key": "id", "source": select(ItemRow).limit(3)}, "with a limit"),
+        ({"key": "id", "source": select(ItemRow, ContactRow)}, "combines a whole table"),
     ],
 )
 async def test_parts_that_do_not_fit(

@@ -137,7 +137,7 @@ async def test_a_success_is_sent_whatever_its_body_is(
     row = await run(out)
     assert (row.status, counts(row)) == ("completed", {"extracted": 3, "transformed": 3, "created": 3})
     said = [line.message for line in await host.runs.updates(row.id)]
-    assert len(said) == 1 and "not as declared" in said[0]
+    assert len(said) == 1 and "does not match its declaration" in said[0]
     assert counts(await run(out)) == {"extracted": 3, "skipped": 3} and len(service.things) == 3
 
 

@@ -165,7 +165,7 @@ def test_flows_that_go_wrong_hold_up_nobody(database_url: str, tmp_path: Path) -
         "nonsense": "flow_failed",
         "unkeepable": "step_failed",
     }
-    assert "never yielded" in errors["blocks"]["message"]
+    assert "blocked its thread" in errors["blocks"]["message"]
     assert errors["raises"]["message"].startswith("ValueError")
     assert "items.py:" in errors["raises"]["place"]
     assert "dict" in errors["nonsense"]["message"]

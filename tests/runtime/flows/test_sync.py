@@ -355,7 +355,7 @@ async def test_a_transform_that_leaves_everything_out_empties_no_table(
     await run(items)
     row = await run(items, body="none")
     assert (row.skipped, row.deleted) == (12, 0)
-    assert "every record was left out" in (await host.runs.updates(row.id))[0].message
+    assert "every record was skipped" in (await host.runs.updates(row.id))[0].message
     assert (await run(items, body="all")).deleted == 12
 
 
@@ -447,7 +447,7 @@ async def test_a_table_in_which_nothing_is_found_again_is_left_alone(
     source.items = some_items(3)
     row = await run(items)
     assert (row.status, row.deleted, len(await rows_of(host))) == ("completed", 0, 6)
-    assert "no row of the table has a key that came" in (await host.runs.updates(row.id))[0].message
+    assert "no row of the table has a key that the source returned" in (await host.runs.updates(row.id))[0].message
 
 
 async def test_a_page_that_is_written_again_is_counted_once(

@@ -133,7 +133,7 @@ async def test_names_that_are_not_declared(goods: Mappings) -> None:
         await goods.upsert("A", shp="1")
     with pytest.raises(UnknownName):
         await goods.lookup_ref("shp", "1")
-    with pytest.raises(UsageError, match="neither a text"):
+    with pytest.raises(UsageError, match="must be a non-empty str"):
         await goods.upsert("A", shop="")
 
 

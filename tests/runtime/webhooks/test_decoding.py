@@ -189,7 +189,7 @@ def test_a_path_below_the_wires_own(below: Any, segments: list[str], found: dict
 
 @pytest.mark.parametrize("below", ["a{id}", "{id}/{id}", "a//b", "{}"])
 def test_a_template_that_cannot_hold_is_refused(below: str) -> None:
-    with pytest.raises(ConfigError, match="not a path template"):
+    with pytest.raises(ConfigError, match="Invalid path template"):
         Wire(Shop(), verify=signatures.unsigned(), below=below)
 
 

@@ -195,7 +195,7 @@ def test_handlers_that_would_end_the_process_fail_alone(database_url: str, tmp_p
             wait_for(lambda: project.khotan("wire", "show", str(number)).json["status"] == status, status)  # noqa: B023
     runs = [project.khotan("wire", "show", number).json["runs"][0] for number in ("1", "2")]
     assert [run["error"]["error"] for run in runs] == ["flow_failed"] * 2
-    assert "'shop.exits' ended the process' work with SystemExit(3)" in runs[0]["error"]["message"]
+    assert "'shop.exits' tried to exit the process with SystemExit(3)" in runs[0]["error"]["message"]
     assert "'shop.cancels' cancelled itself" in runs[1]["error"]["message"]
 
 

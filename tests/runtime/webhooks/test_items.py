@@ -70,19 +70,19 @@ def test_a_document_without_the_list_has_no_items(text: str, path: str) -> None:
 
 def test_an_element_that_lacks_the_rest_of_the_path_is_an_item_with_a_problem() -> None:
     found = split_items(b'{"a":[{"b":[1]},{"c":2},7]}', "a.*.b")
-    problem = "The item has nothing at b"
+    problem = "The item has no value at b"
     assert found == [Item("1"), Item('{"c":2}', problem), Item("7", problem)]
 
 
 @pytest.mark.parametrize("path", ["a..b", ".a", "a.", 5, ["events"]])
 def test_what_is_no_path_is_refused(path: Any) -> None:
-    with pytest.raises(ConfigError, match="not a path to a list"):
+    with pytest.raises(ConfigError, match="expected a path to a list"):
         Wire(Shop(), verify=signatures.unsigned(), items=path)
 
 
 @pytest.mark.parametrize("seconds", ["5", True, -1, float("nan"), float("inf")])
 def test_what_is_no_number_of_seconds_is_refused(seconds: Any) -> None:
-    with pytest.raises(ConfigError, match="not a number of seconds"):
+    with pytest.raises(ConfigError, match="expected a number of seconds"):
         Wire(Shop(), verify=signatures.unsigned(), duplicates_within=seconds)
 
 

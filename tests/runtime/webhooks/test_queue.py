@@ -228,7 +228,7 @@ def test_an_event_that_kills_the_process_is_given_up(database_url: str, tmp_path
         )
         assert app.process.is_alive()
     (run_,) = shown["runs"]
-    assert run_["error"]["error"] == "handler_deadly" and "again and again" in run_["error"]["message"]
+    assert run_["error"]["error"] == "handler_deadly" and "crashed the process" in run_["error"]["message"]
     assert run_["error"]["next"] == ["khotan wire replay 1 --handler shop.deadly"]
 
 
