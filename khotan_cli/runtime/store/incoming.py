@@ -1,4 +1,4 @@
-"""Events on their way into the database, and what became of each."""
+"""Events to store, and the outcome of each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class HandlerRun:
-    """A handler that an event is for: the name and kind of its runs, and the key by which they are ordered, if any."""
+    """A handler run to create for an event: name and kind of the handler, and the ordering key, if any."""
 
     handler: str
     kind: str
@@ -20,7 +20,7 @@ class HandlerRun:
 
 @dataclass(frozen=True)
 class Incoming:
-    """An event to be stored, with the handlers it is for."""
+    """An event to store, with its handler runs."""
 
     wire: str
     remote_id: str
@@ -33,12 +33,12 @@ class Incoming:
     parked: str | None = None
     organisation: str | None = None
     tenant: str = ""
-    """Part of the identity: the same remote id of two tenants are two events."""
+    """Part of the identity: the same remote id of two tenants identifies two events."""
     problem: str | None = None
     """Why the body cannot be read."""
     path: Mapping[str, str] = field(default_factory=dict[str, str])
     window: float | None = None
-    """Seconds after which the same remote id is another event; None: it never is."""
+    """Seconds after which the same remote id identifies a new event; None: never."""
 
     @property
     def key(self) -> Key:
@@ -47,7 +47,7 @@ class Incoming:
 
 @dataclass(frozen=True)
 class Stored:
-    """The id of an event; `new` is false for one that had come before, `altered` true where it then had another body."""
+    """A stored event. `new`: false for a repeat. `altered`: the repeat has a different body."""
 
     id: int
     new: bool
