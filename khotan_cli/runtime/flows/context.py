@@ -67,9 +67,7 @@ class FlowContext:
     def to(self) -> Plug:
         """The plug that a relay sends to. Raises FlowError if the flow is not a relay."""
         if self._flow.to is None:
-            raise FlowError(
-                f"Flow {self.flow!r} is not a relay: it has no second plug", hint="Use @relay(source, to=…)."
-            )
+            raise FlowError(f"Flow {self.flow!r} is not a relay: it has no second plug", hint="Use @relay(…, to=…).")
         return self._flow.to
 
     # -- variables ---------------------------------------------------------------------------------------------------
@@ -246,10 +244,9 @@ class FlowContext:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
-        """Open a database session that is committed at the end of the block, or rolled back in a dry run.
-
-        Changes to mappings, caches and cursors inside the block belong to the same transaction, except changes in a step,
-        which are stored with the step. Log lines are kept after a rollback. On SQLite no step can begin inside the block.
+        """Open a database session that is committed at the end of the block, or rolled back in a dry run. Changes to
+        mappings, caches and cursors inside the block belong to the same transaction, except changes in a step, which are
+        stored with the step. Log lines are kept after a rollback. On SQLite no step can begin inside the block.
         """
         self.recorder.forbid_open_session("No other session can be opened")
         async with self.recorder.session() as session:
@@ -313,10 +310,9 @@ class FlowContext:
         return value
 
     async def write(self, name: str, work: Work) -> None:
-        """Run a function that writes to a session, exactly once.
-
-        In a step, it runs at the end of the step, in its transaction. In an open session, it runs in that session. Otherwise
-        it is a step of its own, which a resumed run skips.
+        """Run a function that writes to a session, exactly once. In a step, it runs at the end of the step, in its
+        transaction. In an open session, it runs in that session. Otherwise it is a step of its own, which a resumed run
+        skips.
 
             async def save(session: AsyncSession) -> None: ...
             await ctx.write("save the order", save)

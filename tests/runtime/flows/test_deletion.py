@@ -86,7 +86,7 @@ async def test_a_share_that_is_none_is_refused(run: Run, shop: Shop, share: floa
     async def items(ctx: FlowContext) -> None:
         await ctx.sync(shop.list_items, into=ItemRow, key="id", delete_missing=True, max_delete=share)
 
-    assert "share" in (await run(items)).error["message"]
+    assert "invalid max_delete" in (await run(items)).error["message"]
 
 
 # -- parameters that limit what comes -----------------------------------------------------------------------------------

@@ -124,8 +124,8 @@ async def test_mapped_records_keep_their_ids_and_are_updated(
         ("cursor:sinse", UnknownName, "Unknown cursor 'sinse' of flow 'out'"),
         ("sent:elsewhere", UnknownName, "Unknown destination 'elsewhere' of flow 'out'"),
         ("sent:shop.create_item records:99", UsageError, "has no record '99'"),
-        ("cursors", UsageError, "'cursors' names no part"),
-        ("cursor:", UsageError, "'cursor:' names no part"),
+        ("cursors", UsageError, "state 'cursors'"),
+        ("cursor:", UsageError, "state 'cursor:'"),
     ],
 )
 async def test_what_is_not_there_resets_nothing(

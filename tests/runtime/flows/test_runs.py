@@ -139,7 +139,7 @@ async def test_cancel_stops_before_the_next_step(
     run_id = await dispatcher.trigger("flow")
     assert await execute(host, run_id) == "cancelled"
     assert calls == ["wobbly"]
-    with pytest.raises(KhotanError, match="has ended"):
+    with pytest.raises(KhotanError, match="has already ended"):
         await dispatcher.cancel(run_id)
     waiting = await dispatcher.trigger("flow")
     assert await dispatcher.cancel(waiting) == "cancelled"

@@ -487,7 +487,7 @@ class NoKey(SQLModel, table=True):
     [
         (NoKey, {"key": "name"}, "not unique"),
         (NoKey, {"key": "nam"}, "no column 'nam'"),
-        (NoKey, {"key": "id"}, "no_key.must must have a value"),
+        (NoKey, {"key": "id"}, "no_key.must is required"),
         (dict, {"key": "id"}, "is not a table"),
         (ItemRow, {"key": "id", "exclude_on_update": ["nmae"]}, "no column 'nmae'"),
         (ItemRow, {"key": "id", "delete_where": True}, "delete_missing"),

@@ -67,9 +67,9 @@ async def test_a_table_of_the_users_own_is_named(goods: Database) -> None:
 @pytest.mark.parametrize(
     ("statement", "words"),
     [
-        ("SELECT colour FROM goods", "The column colour is not there"),
-        ("SELECT goods.colour FROM goods", "The column goods.colour is not there"),
-        ("INSERT INTO goods (id, colour) VALUES (7, 'hunter2')", "The column goods.colour is not there"),
+        ("SELECT colour FROM goods", "The column colour does not exist"),
+        ("SELECT goods.colour FROM goods", "The column goods.colour does not exist"),
+        ("INSERT INTO goods (id, colour) VALUES (7, 'hunter2')", "The column goods.colour does not exist"),
     ],
 )
 async def test_a_column_of_the_users_own_is_named(goods: Database, statement: str, words: str) -> None:
@@ -86,13 +86,13 @@ async def test_a_column_that_khotan_wants_leads_to_its_migrations(goods: Databas
     ):
         assert isinstance(await refused(goods, statement), DatabaseNotMigrated)
     error = await refused(goods, "SELECT goods.colour FROM goods, khotan_runs")
-    assert error.message.startswith("The column goods.colour is not there")
+    assert error.message.startswith("The column goods.colour does not exist")
 
 
 @pytest.mark.parametrize(
     ("columns", "on_sqlite", "on_postgres"),
     [
-        ({"id": 2}, "goods.name must have a value", "goods.name must have a value"),
+        ({"id": 2}, "goods.name is required", "goods.name is required"),
         ({"id": 2, "name": "x", "sku": "hunter2"}, "goods.sku", "one_sku of goods"),
         ({"id": 1, "name": "hunter2"}, "goods.id", "goods_pkey of goods"),
         ({"id": 2, "name": "hunter2", "stock": -1}, "some_stock", "some_stock of goods"),
