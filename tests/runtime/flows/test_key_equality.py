@@ -319,7 +319,10 @@ async def test_a_generated_column_in_the_record(run: Run, host: Environment, sho
     ("ddl", "words"),
     [
         ("CREATE TABLE coded (code VARCHAR(20), note TEXT)", "no unique constraint on the key"),
-        ("CREATE TABLE coded (code VARCHAR(20) PRIMARY KEY, note TEXT GENERATED ALWAYS AS ('x') STORED)", "generated column"),
+        (
+            "CREATE TABLE coded (code VARCHAR(20) PRIMARY KEY, note TEXT GENERATED ALWAYS AS ('x') STORED)",
+            "generated column",
+        ),
     ],
 )
 async def test_a_table_that_is_not_as_its_model_says(

@@ -58,7 +58,7 @@ async def test_a_mistake_in_a_statement_is_no_outage(goods: Database, statement:
 
 async def test_a_table_of_the_users_own_is_named(goods: Database) -> None:
     error = await refused(goods, "SELECT * FROM items")
-    assert type(error) is StoreError and error.message.startswith("The table items is not there")
+    assert type(error) is StoreError and error.message.startswith("The table items does not exist")
     assert "ensure_table" in error.hint and not error.next
     error = await refused(goods, "SELECT 1 FROM khotan_items")
     assert isinstance(error, DatabaseNotMigrated) and error.next == ("khotan migrate",)
@@ -96,7 +96,7 @@ async def test_a_column_that_khotan_wants_leads_to_its_migrations(goods: Databas
         ({"id": 2, "name": "x", "sku": "hunter2"}, "goods.sku", "one_sku of goods"),
         ({"id": 1, "name": "hunter2"}, "goods.id", "goods_pkey of goods"),
         ({"id": 2, "name": "hunter2", "stock": -1}, "some_stock", "some_stock of goods"),
-        ({"id": 2, "name": "hunter2", "shelf": 9}, "points to", "on_shelf of goods"),
+        ({"id": 2, "name": "hunter2", "shelf": 9}, "a foreign key refers to a missing row", "on_shelf of goods"),
     ],
 )
 async def test_what_breaks_a_constraint(

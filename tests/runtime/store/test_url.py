@@ -34,7 +34,7 @@ def test_urls_are_normalised(given: str, driver: str, database: str) -> None:
     [
         ("hunter2", "is not a valid database URL"),
         ("postgresql://u:hunter2@h:port/d", "is not a valid database URL"),
-        ("mysql://u:hunter2@h/d", "names 'mysql'"),
+        ("mysql://u:hunter2@h/d", "unsupported database 'mysql'"),
         ("sqlite://", "in memory"),
         ("sqlite:///:memory:", "in memory"),
         ("sqlite:///file:x?mode=memory&uri=true", "in memory"),

@@ -220,7 +220,7 @@ def test_a_secret_that_cannot_be_read_leaves_the_other_one_standing(caplog: pyte
         assert verdict(scheme, signed, secrets, 1000.0)
     assert "secret 1 of 2 is skipped: the wire's secret is not valid base64" in caplog.text
     assert "notbase64" not in caplog.text
-    with pytest.raises(RequestRejected, match="not base64"):
+    with pytest.raises(RequestRejected, match="not valid base64"):
         scheme.verify(signed, ["whsec_!!!notbase64", "whsec_???"], 1000.0)
 
 
