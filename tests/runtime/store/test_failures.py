@@ -140,7 +140,7 @@ async def test_values_that_are_too_long_or_hold_a_nul(postgres_url: str, tmp_pat
     async with database.session() as session:
         await session.execute(text("CREATE TABLE short (code VARCHAR(7))"))
     error = await refused(database, "INSERT INTO short VALUES (:code)", code="hunter2 and more")
-    assert isinstance(error, ValueRefused) and "character varying(7)" in error.message and "long" in error.hint
+    assert isinstance(error, ValueRefused) and "character varying(7)" in error.message and "lengthen" in error.hint
     error = await refused(database, "INSERT INTO short VALUES (:code)", code="a\x00")
     assert isinstance(error, ValueRefused) and "NUL" in error.hint
     await database.dispose()
