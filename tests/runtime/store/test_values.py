@@ -228,14 +228,14 @@ async def test_what_both_databases_hold_exactly(tables: Database) -> None:
 
 async def test_a_record_that_is_none(tables: Database) -> None:
     for record in (5, None, "text", [("id", 1)], object()):
-        with pytest.raises(UsageError, match=r"Record 1 is neither a mapping nor a model"):
+        with pytest.raises(UsageError, match=r"Record 1 must be a mapping or a model"):
             await write(tables, {"id": 1}, record)
 
 
 @pytest.mark.parametrize(("model", "key"), [(Named, "name"), (Loose, "id")])
 async def test_a_key_that_cannot_be_compared(tables: Database, model: Any, key: str) -> None:
     for value in (["x"], {"a": 1}, {"x"}):
-        with pytest.raises(UsageError, match=rf"Record 1 .*{key!r}"):
+        with pytest.raises(UsageError, match=rf"Record 1: .*{key!r}"):
             await write(tables, {key: "1"}, {key: value}, model=model, key=key)
 
 
