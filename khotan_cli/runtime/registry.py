@@ -19,7 +19,7 @@ from khotan_cli.runtime.resources.caches import Cache
 from khotan_cli.runtime.resources.mappings import Resource
 from khotan_cli.runtime.runs.definition import Flow
 from khotan_cli.runtime.user_traceback import place_of
-from khotan_cli.runtime.webhooks.endpoint import ReceivingEndpoint
+from khotan_cli.runtime.webhooks.endpoint import InboundEndpoint
 from khotan_cli.runtime.webhooks.handler import Handler
 from khotan_cli.runtime.webhooks.ingest import Ingest
 
@@ -35,7 +35,7 @@ class Registry:
         flows: Mapping[str, Flow] | None = None,
         resources: Mapping[str, Resource] | None = None,
         caches: Mapping[str, Cache] | None = None,
-        wires: Mapping[str, ReceivingEndpoint] | None = None,
+        wires: Mapping[str, InboundEndpoint] | None = None,
     ) -> None:
         self.package, self.code = "", ""
         self.plugs = dict(sorted(plugs.items()))
@@ -114,13 +114,13 @@ def _check_flow(flow: Flow, plugs: Mapping[str, Plug], resources: Mapping[str, R
             )
 
 
-def _wires(modules: Sequence[ModuleType]) -> dict[str, ReceivingEndpoint]:
+def _wires(modules: Sequence[ModuleType]) -> dict[str, InboundEndpoint]:
     """Wires and ingests by id, after plugs have their names. Raises ConfigError where two have one path."""
-    found: dict[str, ReceivingEndpoint] = {}
+    found: dict[str, InboundEndpoint] = {}
     for module in modules:
         for held in vars(module).values():
             value = held.wire if isinstance(held, Handler) and isinstance(held.wire, Ingest) else held
-            if isinstance(value, ReceivingEndpoint) and found.setdefault(value.id, value) is not value:
+            if isinstance(value, InboundEndpoint) and found.setdefault(value.id, value) is not value:
                 raise ConfigError(
                     f"Two {value.kind}s are {value.id!r}: in {found[value.id].module} and in {value.module}",
                     hint="Give one of them another name or path.",
@@ -128,7 +128,7 @@ def _wires(modules: Sequence[ModuleType]) -> dict[str, ReceivingEndpoint]:
     return found
 
 
-def _check_wire(wire: ReceivingEndpoint, plugs: Mapping[str, Plug], resources: Mapping[str, Resource]) -> None:
+def _check_wire(wire: InboundEndpoint, plugs: Mapping[str, Plug], resources: Mapping[str, Resource]) -> None:
     wire.check()
     if isinstance(wire, Ingest) and wire.resource is not None and wire.plug is not None:
         where = f"ingest {wire.id!r} ({wire.module})"

@@ -20,21 +20,21 @@ from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.redaction.known_secrets import known
 from khotan_cli.runtime.registry import Registry
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.runs.hooks import EventInfo, Hooks, RunInfo
 from khotan_cli.runtime.store.caches import CacheStore
 from khotan_cli.runtime.store.mappings import MappingStore
 from khotan_cli.runtime.store.rate_limits import DatabaseRateStore
 from khotan_cli.runtime.store.variables import DatabaseVarStore
-from khotan_cli.runtime.webhooks.environment import WebhookHost
+from khotan_cli.runtime.webhooks.environment import WebhookEnvironment
 from khotan_cli.runtime.webhooks.handling.replay import Replays
-from khotan_cli.runtime.webhooks.handling.worker import Deliverer
-from khotan_cli.runtime.webhooks.inbound.group_commit import Inbox
+from khotan_cli.runtime.webhooks.handling.worker import HandlerWorker
+from khotan_cli.runtime.webhooks.inbound.group_commit import GroupCommit
 from khotan_cli.runtime.webhooks.inbound.receive import Receiver
 from khotan_cli.runtime.webhooks.subscriptions import Subscriptions
 from khotan_cli.runtime.worker.dispatch import Dispatcher
 from khotan_cli.runtime.worker.engine import Engine
-from khotan_cli.runtime.worker.maintenance import Upkeep
+from khotan_cli.runtime.worker.maintenance import Maintenance
 from khotan_cli.settings import Settings
 
 API_PATH = "/api/khotan"
@@ -92,7 +92,7 @@ class Services:
         self.vars = DatabaseVarStore(self.database, self.cipher)
         self.rates = DatabaseRateStore(self.database)
         self.bound = False
-        self.host = Host(
+        self.host = Environment(
             self.database,
             self.vars,
             registry.plugs,
@@ -102,22 +102,22 @@ class Services:
             LoggedHooks(app=hooks or Hooks()),
             registry.code,
         )
-        self.webhooks = WebhookHost(self.host, registry.wires, settings.public_url)
+        self.webhooks = WebhookEnvironment(self.host, registry.wires, settings.public_url)
         self.host.more_secrets.append(self.webhooks.all_secrets)
         self.dispatcher = Dispatcher(self.host, self._known)
         self.subscriptions = Subscriptions(self.webhooks)
-        self.deliverer = Deliverer(self.webhooks, concurrency=settings.concurrency)
+        self.deliverer = HandlerWorker(self.webhooks, concurrency=settings.concurrency)
         self.replays = Replays(self.webhooks, self.deliverer.wake)
         self.engine = Engine(
             self.host,
             concurrency=settings.concurrency,
-            upkeep=Upkeep(
+            maintenance=Maintenance(
                 Dispatcher(self.host),
                 retention_days=settings.retention_days,
-                chores=[self.subscriptions.renew_due],
-                sweeps=[self.webhooks.events.sweep],
+                periodic=[self.subscriptions.renew_due],
+                retentions=[self.webhooks.events.sweep],
             ),
-            beside=self.deliverer,
+            background=self.deliverer,
         )
         self._code_now = (0.0, "")
         self._receivers: dict[asyncio.AbstractEventLoop, Receiver] = {}
@@ -127,7 +127,7 @@ class Services:
         """Of the running event loop: events that arrive there are committed together."""
         loop = asyncio.get_running_loop()
         if loop not in self._receivers:
-            inbox = Inbox(self.webhooks.events, self.deliverer.wake)
+            inbox = GroupCommit(self.webhooks.events, self.deliverer.wake)
             self._receivers = {loop: Receiver(self.webhooks, inbox)}
         return self._receivers[loop]
 
@@ -280,7 +280,7 @@ class Services:
 
     async def stop(self) -> None:
         await self.engine.stop()
-        self.host.outbox.close()
+        self.host.run_queue.close()
         for plug in self.registry.plugs.values():
             await plug.aclose()
         await self.database.dispose()

@@ -158,7 +158,7 @@ def test_not_migrated_and_unreachable(bare: Project) -> None:
         assert password not in done.stdout + done.stderr and "127.0.0.1:1" in done.json["message"]
     (bare.folder / "text.db").write_text("this is no database, though long enough to be read as one" * 30)
     done = bare.khotan("vars", "shop", env={"DATABASE_URL": "sqlite:///text.db"})
-    assert done.code == 4 and "no SQLite database" in done.json["message"]
+    assert done.code == 4 and "not an SQLite database" in done.json["message"]
     for url in ("mysql://x/y", "nonsense", "sqlite://"):
         done = bare.khotan("vars", "shop", env={"DATABASE_URL": url})
         assert (done.code, done.json["error"]) == (2, "config_invalid"), url

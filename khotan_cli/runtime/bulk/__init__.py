@@ -1,1 +1,1 @@
-"""Bulk writes: how do rows get into the user's own tables?"""
+"""Bulk writes to the user's own tables."""

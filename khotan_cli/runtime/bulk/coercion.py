@@ -1,7 +1,7 @@
-"""What a column takes of a record's value, the same on both databases. `fitting.py` says which value a column refused.
+"""Converts values to the types of columns, with the same rules on both databases. `fitting.py` explains rejected values.
 
-SQLite stores what it is given: a text in a column of numbers, an enum's value where SQLAlchemy looks for its name. Here it
-refuses what PostgreSQL refuses. Columns whose values are of the right types already are not looked at one by one.
+SQLite stores any value in any column: a text in a numeric column, or an enum's value where SQLAlchemy expects its name. This
+module rejects what PostgreSQL rejects. Values are checked one by one only if not all have the right type already.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Reader = Callable[[Any], Any]
 CONVERSION_ERRORS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
-"""What conversions of values that they do not take raise: SQLAlchemy's types, orjson, Pydantic."""
+"""Exceptions that SQLAlchemy's types, orjson and Pydantic raise for values that they cannot convert."""
 
 NUL = "a text with a NUL character, which PostgreSQL cannot store"
 _TRUE = frozenset(("t", "tr", "tru", "true", "y", "ye", "yes", "on", "1"))
@@ -43,29 +43,27 @@ _NAMES: tuple[tuple[Any, str], ...] = (
 
 
 def fields_of(record: Any, index: int, *, unset: bool = True) -> Mapping[str, Any]:
-    """The values of a record; of a model without those that it did not set, unless `unset` is False.
+    """Return the values of a record. For a model, unset fields are omitted unless `unset` is False.
 
-    Raises UsageError for what is no record.
+    Raises UsageError if it is not a record.
     """
     if type(record) is dict or (isinstance(record, Mapping) and not isinstance(record, BaseModel)):
         return record
     if isinstance(record, BaseModel):
         return record.model_dump(exclude_unset=unset)
     raise UsageError(
-        f"Record {index} is neither a mapping nor a model, but of the type {type(record).__name__}",
-        hint="Make it one, with the names of the columns.",
+        f"Record {index} must be a mapping or a model, not {type(record).__name__}",
+        hint="Convert it to a mapping with the names of the columns.",
     )
 
 
 def incomparable_key(keys: Sequence[str], identity: Sequence[Any], index: int) -> UsageError:
     name = next(name for name, value in zip(keys, identity, strict=True) if not isinstance(value, Hashable))
-    return UsageError(
-        f"Record {index} has no single value for {name!r}, which is part of the key", hint="A text, or a number."
-    )
+    return UsageError(f"Record {index}: the key field {name!r} must be a single value", hint="Use a str or a number.")
 
 
 class Misfit(ValueError):
-    """A value that its column does not take; the text says why, without the value."""
+    """The value is invalid for its column. The message gives the reason without the value."""
 
 
 def misfit(value: Any, why: str) -> Misfit:
@@ -73,12 +71,12 @@ def misfit(value: Any, why: str) -> Misfit:
 
 
 def plain_type(kind: TypeEngine[Any]) -> TypeEngine[Any]:
-    """The type itself, or what is below one of SQLModel's own."""
+    """Return the type, or the underlying type of SQLModel's own types."""
     return kind.impl_instance if isinstance(kind, (AutoString, UTCDateTime)) else kind
 
 
 def reader_of(kind: TypeEngine[Any]) -> tuple[frozenset[type], Reader] | None:
-    """Types that the column takes as they are, and a function that makes one of another value, or raises Misfit."""
+    """Return the types that the column accepts unchanged, and a function that converts others or raises Misfit."""
     kind, nothing = plain_type(kind), type(None)
     if isinstance(kind, Boolean):
         return frozenset((bool, nothing)), _boolean
@@ -106,7 +104,7 @@ def _boolean(value: Any) -> Any:
     word = str(value).strip().lower() if type(value) in (int, str) else ""
     if word in _TRUE or word in _FALSE:
         return word in _TRUE
-    raise misfit(value, "is no truth value")
+    raise misfit(value, "is not a truth value")
 
 
 def _integer(value: Any) -> Any:
@@ -121,7 +119,7 @@ def _integer(value: Any) -> Any:
             return int(digits if digits.isascii() else "", base)
         except ValueError:
             continue
-    raise misfit(value, "is no whole number")
+    raise misfit(value, "is not a whole number")
 
 
 def _number(value: Any) -> Any:
@@ -131,7 +129,7 @@ def _number(value: Any) -> Any:
     try:
         return Decimal(value if isinstance(value, str) and value.isascii() else "")
     except ArithmeticError:
-        raise misfit(value, "is no number") from None
+        raise misfit(value, "is not a number") from None
 
 
 def _float(value: Any) -> Any:
@@ -140,14 +138,14 @@ def _float(value: Any) -> Any:
     if number is None:
         return None
     if math.isnan(number):
-        raise misfit(value, "is NaN, which is not stored")
+        raise misfit(value, "is NaN, which cannot be stored")
     return float(number)
 
 
 def _decimal(value: Any) -> Any:
     number = _number(value)
     if number is not None and not isinstance(number, int) and not math.isfinite(number):
-        raise misfit(value, "is NaN or infinite, which a decimal column does not hold")
+        raise misfit(value, "is NaN or infinite, which a decimal column cannot store")
     return number
 
 
@@ -155,9 +153,9 @@ def _json(value: Any) -> Any:
     try:
         json.dumps(value, allow_nan=False, default=to_jsonable_python)
     except ValueError:
-        raise misfit(value, "holds NaN or infinity, which JSON does not have") from None
+        raise misfit(value, "contains NaN or infinity, which JSON does not support") from None
     except TypeError:
-        pass  # what cannot be written as JSON is told from where it is written
+        pass  # values that are not JSON are reported when they are written
     return value
 
 
@@ -177,7 +175,7 @@ def as_text(value: Any) -> Any:
     written = None if isinstance(value, (bytes, bytearray)) else jsonable(value)
     if isinstance(written, str):
         return written
-    raise misfit(value, "is no text")
+    raise misfit(value, "is not a text")
 
 
 def jsonable(value: Any) -> Any:
@@ -188,7 +186,7 @@ def jsonable(value: Any) -> Any:
 
 
 class EnumReader:
-    """Members of an enum by what a record has: the member, its name, or its value; and what the database has."""
+    """Converts a member, name or value of an enum to the member or to the database's value."""
 
     def __init__(self, kind: Enum) -> None:
         self._stored: dict[str, str] = {}
@@ -213,14 +211,14 @@ class EnumReader:
         try:
             return self._members[_unwrapped(value)]
         except (KeyError, TypeError):
-            raise misfit(value, f"is none of {', '.join(self._stored)}") from None
+            raise misfit(value, f"is not one of {', '.join(self._stored)}") from None
 
     def stored(self, value: Any) -> str | None:
         """What the database has for it. Raises Misfit."""
         if value is None:
             return None
-        found = self.member(value)
-        return self._stored[found if self.kind is None else found.name]
+        member = self.member(value)
+        return self._stored[member if self.kind is None else member.name]
 
 
 def json_text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Whether values fit their columns: the sizes that SQLite does not check, and why a value was refused."""
+"""Checks whether values fit their columns: sizes that SQLite does not check, and reasons for rejected values."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _HINTS = {
     "before the point": "Declare more digits: sa_type=Numeric(20, 4), with a migration of your own.",
     "characters": "Declare a longer column: max_length=…, with a migration of your own. Or shorten it with transform=….",
 }
-"""What to do about a value that is too large, by the end of the reason."""
+"""Hints for values that are too large, by the end of the reason."""
 
 
 def bound(field: Field, rows: Sequence[Mapping[str, Any]]) -> Reader | None:
-    """How the values of a column reach the database: read one by one only where not all are of its types.
+    """Return the conversion for a column's values. Values are converted one by one only if not all have an accepted type.
 
-    Raises Misfit for a value that is too large for the column, which SQLite would store.
+    Raises Misfit for a value that is too large for the column and that SQLite would store.
     """
     if field.on_sqlite:
         _check_size(field, rows)
@@ -82,7 +82,7 @@ def _size_misfit(value: Any, kind: TypeEngine[Any]) -> str:
 
 @contextmanager
 def naming(table: str, fields: Iterable[Field], rows: Callable[[], Iterable[Mapping[str, Any]]]) -> Iterator[None]:
-    """Raise ValueRefused where a value of the rows does not fit: which column did not take it, and why."""
+    """Raises ValueRefused, with column and reason, if a value of the rows does not fit its column."""
     try:
         yield
     except (DBAPIError, sqlite3.Error, *CONVERSION_ERRORS) as exc:
@@ -92,11 +92,11 @@ def naming(table: str, fields: Iterable[Field], rows: Callable[[], Iterable[Mapp
         unfit = ((field, reason) for field in fields for row in records if (reason := _misfit(field, row[field.name])))
         for field, reason in unfit:
             hint = next((hint for words, hint in _HINTS.items() if reason.endswith(words)), _CONVERT)
-            raise ValueRefused(f"{table}.{field.column.name} takes no such value: {reason}", hint=hint) from None
+            raise ValueRefused(f"Invalid value for {table}.{field.column.name}: {reason}", hint=hint) from None
         if isinstance(exc, (DBAPIError, sqlite3.Error)):
             raise
         why = str(exc) if isinstance(exc, Misfit) else type(exc).__name__
-        raise ValueRefused(f"{table}: a value does not fit its column: {why}", hint=_CONVERT) from None
+        raise ValueRefused(f"{table}: a value is invalid for its column: {why}", hint=_CONVERT) from None
 
 
 def _of_a_value(exc: DBAPIError | sqlite3.Error) -> bool:
@@ -107,7 +107,7 @@ def _of_a_value(exc: DBAPIError | sqlite3.Error) -> bool:
 
 
 def _misfit(field: Field, value: Any) -> str:
-    """Why the column does not take the value, without it; empty where it does."""
+    """Return why the value is invalid for the column, without the value; empty if it is valid."""
     if value is None:
         return ""
     kind = plain_type(field.column.type)
@@ -141,7 +141,7 @@ def _beyond(number: int, kind: TypeEngine[Any]) -> str:
 
 
 def _too_many_digits(value: Any, kind: Numeric[Any]) -> str:
-    """PostgreSQL rounds to the scale, and refuses what then has more digits before the point (manual, 8.1.2)."""
+    """PostgreSQL rounds to the scale and rejects values with more digits before the point (manual, 8.1.2)."""
     if kind.precision is None or not isinstance(value, (int, float, Decimal)) or not math.isfinite(value):
         return ""
     digits = kind.precision - (kind.scale or 0)
@@ -149,7 +149,7 @@ def _too_many_digits(value: Any, kind: Numeric[Any]) -> str:
 
 
 def _too_long(words: str, length: int | None) -> str:
-    """Blanks beyond the length are cut off, by PostgreSQL too (manual, 8.3)."""
+    """Trailing blanks beyond the length are cut off, as in PostgreSQL (manual, 8.3)."""
     return f"a text of more than {length} characters" if length and len(words.rstrip(" ")) > length else ""
 
 
@@ -157,5 +157,5 @@ def _unwritable(words: str, on_sqlite: bool) -> str:
     try:
         words.encode()
     except UnicodeEncodeError:
-        return "a text with half a surrogate pair, which UTF-8 cannot write"
+        return "a text with half a surrogate pair, which UTF-8 cannot encode"
     return NUL if "\0" in words and not on_sqlite else ""

@@ -1,7 +1,7 @@
-"""Keys that a pass over a source has met, and the rows whose key it has not.
+"""Key sets: the keys that a pass over a source has processed, and the rows whose keys are missing.
 
-Equality of keys is the database's: a column may ignore case or trailing blanks, round numbers or cut moments. So a key is
-noted as the text that the database makes of the row's own value, once the row is written, and all comparisons are SQL.
+The database decides whether keys are equal: a column may ignore case or trailing blanks, round numbers or truncate times. A
+key is therefore stored as the database's text of the written row's value, and all comparisons run in SQL.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Key = tuple[Any, ...]
 
 
 class NothingMet(Exception):
-    """Keys were noted, and no row of the table has one of them."""
+    """Keys are stored, but no row of the table has one of them."""
 
 
 class TooManyMissing(Exception):
-    """More rows are missing than may be deleted at once."""
+    """The number of missing rows exceeds the limit for one deletion."""
 
     def __init__(self, missing: int, rows: int) -> None:
         super().__init__(f"{missing} of {rows} rows")
@@ -39,14 +39,14 @@ class TooManyMissing(Exception):
 
 
 class StepTexts:
-    """Texts that one step of a run notes, each once."""
+    """The distinct texts that one step of a run stores."""
 
     def __init__(self, run_id: str, step: str, *, sqlite: bool) -> None:
         self.run_id, self.step, self.sqlite = run_id, step, sqlite
         self._mine = (SEEN_KEYS.c.run_id == run_id) & (SEEN_KEYS.c.step == step)
 
     async def note(self, session: AsyncSession, texts: Sequence[str], noted_by: str = "") -> None:
-        """Note texts, in the caller's transaction. noted_by: the step that does, where a retry is to take them over."""
+        """Store texts in the caller's transaction. noted_by: the storing step, so that a retry can copy them."""
         rows = "json_each(?)" if self.sqlite else "json_array_elements_text(%s::json) AS value"
         mark = "?" if self.sqlite else "%s"
         # "WHERE true" tells SQLite that ON CONFLICT is not the ON of a join (sqlite.org/lang_upsert.html).
@@ -58,7 +58,7 @@ class StepTexts:
         await connection.exec_driver_sql(statement, (self.run_id, self.step, noted_by, json.dumps(texts)))
 
     async def known(self, session: AsyncSession, texts: Sequence[str]) -> set[str]:
-        """Those of the texts that were noted."""
+        """Return the texts that are stored."""
         known: set[str] = set()
         for start in range(0, len(texts), _TEXTS_AT_A_TIME):
             part = texts[start : start + _TEXTS_AT_A_TIME]
@@ -67,18 +67,18 @@ class StepTexts:
         return known
 
     async def all(self, session: AsyncSession) -> list[str]:
-        """All texts; for steps that note few."""
+        """Return all texts. For small sets."""
         return list((await session.execute(select(SEEN_KEYS.c.key).where(self._mine))).scalars())
 
     async def any(self, session: AsyncSession) -> bool:
-        """Whether a text was noted."""
+        """Whether any text is stored."""
         return (await session.execute(select(SEEN_KEYS.c.key).where(self._mine).limit(1))).first() is not None
 
     async def clear(self, session: AsyncSession) -> None:
         await session.execute(delete(SEEN_KEYS).where(self._mine))
 
 
-class SeenKeys(StepTexts):
+class KeySet(StepTexts):
     """The keys of one run's step in one table. `model`: the table class; `key`: the names of its key's columns."""
 
     def __init__(self, run_id: str, step: str, model: Any, key: Sequence[str], *, sqlite: bool) -> None:
@@ -88,12 +88,12 @@ class SeenKeys(StepTexts):
         self._fields = [field_of(name, columns[name], sqlite) for name in key]
 
     async def add(self, session: AsyncSession, keys: Sequence[Key], noted_by: str = "") -> None:
-        """Note the keys of rows that are in the table, in the transaction that wrote them. noted_by: the step that does."""
+        """Store the keys of rows in the transaction that wrote the rows. noted_by: the storing step."""
         texts = sorted({text for _, text in await self._stored(session, keys)})
         await self.note(session, texts, noted_by)
 
     async def met(self, session: AsyncSession, keys: Sequence[Key]) -> set[int]:
-        """The places of those keys whose row was noted before."""
+        """Return the indexes of the keys whose row is already stored."""
         stored = await self._stored(session, keys)
         known = await self.known(session, [text for _, text in stored])
         return {place for place, text in stored if text in known}
@@ -101,12 +101,12 @@ class SeenKeys(StepTexts):
     async def delete_missing(
         self, session: AsyncSession, where: Any = None, *, most: float | None = None, spared: int = 0
     ) -> int:
-        """Delete the rows (of the condition `where`, if given) whose key was not noted; how many were deleted.
+        """Delete the rows (matching `where`, if given) whose key is not stored. Returns the number of deleted rows.
 
-        A row without a key, where the column may be null, never came from a source, and stays. most: the share of the rows
-        that may be deleted, unless they are `spared` or fewer. Raises TooManyMissing where there are more; NothingMet where
-        keys were noted and rows would be deleted, but no row has a noted key: then keys do not compare with rows, and what is
-        missing is not known. The transaction must not commit then.
+        Rows without a key (null columns) never came from a source and are kept. most: maximum share of the rows to delete,
+        unless there are at most `spared` rows. Raises TooManyMissing if the limit is exceeded; NothingMet if keys are stored
+        but no row has one of them, because then keys and rows are not comparable. The transaction must not commit in these
+        cases.
         """
         rows, missing = await self._counts(session, where)
         if not missing:
@@ -120,7 +120,7 @@ class SeenKeys(StepTexts):
         return deleted
 
     async def _counts(self, session: AsyncSession, where: Any) -> tuple[int, int]:
-        """How many rows there are, and how many of them were not noted."""
+        """Return the number of rows, and the number of rows whose key is not stored."""
         within = self._within(where)
         statement = (
             select(func.count(), func.count().filter(not_(self._noted()))).select_from(self.table).where(*within)
@@ -136,21 +136,21 @@ class SeenKeys(StepTexts):
         return exists(select(SEEN_KEYS.c.key).where(self._mine, SEEN_KEYS.c.key == self._text()).correlate(self.table))
 
     def _text(self) -> ColumnElement[str]:
-        """What the database makes of a row's key as text."""
+        """Return the SQL expression for a row's key as text."""
         if len(self._columns) == 1:
             return cast(self._columns[0], Text)
         parts = [cast(column, Text) for column in self._columns]
         return cast((func.json_array if self.sqlite else func.jsonb_build_array)(*parts), Text)
 
     def _text_sql(self, table: str) -> str:
-        """The same in words, for statements that the driver gets."""
+        """Return the same expression as SQL text, for driver statements."""
         parts = [f"CAST({table}.{name} AS TEXT)" for name in column_names(self._fields)]
         if len(parts) == 1:
             return parts[0]
         return f"CAST({'json_array' if self.sqlite else 'jsonb_build_array'}({', '.join(parts)}) AS TEXT)"
 
     async def _stored(self, session: AsyncSession, keys: Sequence[Key]) -> list[tuple[int, str]]:
-        """Of each key that a row has, its place and the text of that row's key."""
+        """Return the index and the row's key text for each key that exists in the table."""
         if not keys:
             return []
         rows = [dict(zip([field.name for field in self._fields], key, strict=True)) for key in keys]
@@ -184,7 +184,7 @@ class SeenKeys(StepTexts):
 
 
 class RememberedTexts(StepTexts):
-    """The same for a dry run, whose transactions are all undone: they are kept here."""
+    """StepTexts of a dry run, kept in memory because its transactions are rolled back."""
 
     def __init__(self, run_id: str, step: str, *, sqlite: bool) -> None:
         super().__init__(run_id, step, sqlite=sqlite)
@@ -203,11 +203,11 @@ class RememberedTexts(StepTexts):
         return bool(self._texts)
 
 
-class RememberedKeys(RememberedTexts, SeenKeys):
-    """The keys of a dry run; comparisons with rows are SQL all the same."""
+class RememberedKeys(RememberedTexts, KeySet):
+    """The KeySet of a dry run, kept in memory. Comparisons with rows still run in SQL."""
 
     def __init__(self, run_id: str, step: str, model: Any, key: Sequence[str], *, sqlite: bool) -> None:
-        SeenKeys.__init__(self, run_id, step, model, key, sqlite=sqlite)
+        KeySet.__init__(self, run_id, step, model, key, sqlite=sqlite)
         self._texts = set()
 
     def _noted(self) -> ColumnElement[bool]:

@@ -1,4 +1,4 @@
-"""What one bulk write does to a table: its columns by role, and their names as SQL has them."""
+"""The plan of one bulk write: columns by role, and their SQL names."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sqlalchemy import Boolean, Integer, Table, Uuid
 from khotan_cli.runtime.bulk.table_schema import Field
 
 Wins = Literal["first", "last"]
-"""Which of several rows counts that the database takes for one: case or blanks apart, say."""
+"""Which row wins if the database considers the keys of several rows equal, for example if it ignores case."""
 
 
 class Upserted(NamedTuple):
-    """What became of the records: rows inserted, rows changed, and rows that were so already."""
+    """Counts of a bulk write: rows inserted, rows updated, and rows that did not change."""
 
     created: int = 0
     updated: int = 0
@@ -33,8 +33,8 @@ class Upserted(NamedTuple):
 class RowPlan:
     """The columns of a bulk write.
 
-    written: those of an inserted row. keys: those that tell rows apart. compared: those whose values make a row differ.
-    updated: those that are set where it differs.
+    written: columns of an inserted row. keys: columns that identify a row. compared: columns that decide whether a row has
+    changed. updated: columns set on a changed row.
     """
 
     table: Table
@@ -49,12 +49,12 @@ class RowPlan:
 
     @property
     def exact(self) -> bool:
-        """Whether the database takes two keys for one only where Python does, whatever the real columns are."""
+        """Whether the database and Python agree on the equality of keys, independent of collation and precision."""
         return all(is_exact(field) for field in self.keys)
 
 
 def is_exact(field: Field) -> bool:
-    """Whether values of the column's type have one written form, so that equality is no matter of collation or precision."""
+    """Whether equality of the column's values does not depend on collation or precision."""
     return isinstance(field.column.type, (Integer, Uuid, Boolean))
 
 

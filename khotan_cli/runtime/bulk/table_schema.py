@@ -1,4 +1,4 @@
-"""What a table wants of records: columns, keys, defaults, and how values reach each database."""
+"""The schema of a table for bulk writes: columns, keys, defaults and conversions for each database."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ _READ_FROM_TEXT = (DateTime, Date, Time, Uuid)
 
 @dataclass(frozen=True)
 class Field:
-    """A column that is written: the name in records, the column, and how a Python value is bound, None: as it is.
+    """A written column: its name in records, the column, and the bind function of its values (None: unchanged).
 
-    as_json: PostgreSQL reads it from JSON, unbound. takes: the types of values that need no reading, None: any; `read` makes
-    one of another value, or raises Misfit.
+    as_json: PostgreSQL reads the value from JSON without binding. takes: the types that need no conversion, None: any. read:
+    converts other values or raises Misfit.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Filled:
-    """A column that records do not have: a constant, or a function called once per row."""
+    """A column that is missing in records: filled with a constant, or with a function called once per row."""
 
     field: Field
     value: Any = None
@@ -83,13 +83,13 @@ class Filled:
 
 
 def table_of(model: Any) -> Table:
-    """The table of a SQLModel or mapped class. Raises ConfigError for a class without one."""
+    """Return the table of a SQLModel or mapped class. Raises ConfigError for a class without a table."""
     if isinstance(model, Table):
         return model
     mapper = inspect(model, raiseerr=False)
     if not isinstance(mapper, Mapper) or not isinstance(mapper.local_table, Table):
         name = getattr(model, "__name__", repr(model))
-        raise ConfigError(f"{name} is not a table", hint="class Row(SQLModel, table=True): …")
+        raise ConfigError(f"{name} is not a table", hint="Declare it as class Row(SQLModel, table=True).")
     return mapper.local_table
 
 
@@ -156,7 +156,7 @@ def _dated(column: Column[Any]) -> tuple[frozenset[type], Reader] | None:
         found = value if bare else given(value)
         if found is None or isinstance(found, wanted):
             return found
-        raise misfit(value, f"is no {type(kind).__name__.lower()}")
+        raise misfit(value, f"is not a {type(kind).__name__.lower()}")
 
     return frozenset((type(None),) if wanted is datetime else (wanted, type(None))), read
 
@@ -166,11 +166,11 @@ def _is_number(words: str) -> bool:
 
 
 def as_python(column: Column[Any]) -> Callable[[Any], Any]:
-    """A function that gives a record's value the type that the column's values have when they are read.
+    """Return a function that converts a record's value to the Python type of the column's values.
 
-    JSON has texts for dates and UUIDs, a service may send numbers as texts: as the column's they are one value. Of a moment
-    with an offset a column without time zones keeps the wall time, as PostgreSQL does; others keep it in UTC. What cannot be
-    read so is left as it is: the database has the last word.
+    JSON has texts for dates and UUIDs, and a service may send numbers as texts: after conversion they are equal. A datetime
+    with an offset keeps its wall time in a column without time zones, as in PostgreSQL; other columns keep it in UTC. Values
+    that cannot be converted stay unchanged: the database decides.
     """
     kind = plain_type(column.type)
     if isinstance(kind, Enum):
@@ -232,10 +232,10 @@ def _moment(value: Any, zoned: bool) -> Any:
 
 
 def check_key(model: Any, key: Sequence[str]) -> None:
-    """Raises ConfigError where the key is not one column or more that the database keeps unique."""
+    """Raises ConfigError unless the key consists of columns with a unique constraint or a primary key."""
     table, columns = table_of(model), named_columns(model)
     if not key:
-        raise ConfigError("A key is needed: the column, or columns, that tell records apart", hint='key="id"')
+        raise ConfigError("Missing key: the column or columns that identify a record", hint='Add key="id".')
     for name in key:
         if name not in columns:
             raise ConfigError(f"{table.name} has no column {name!r} for the key", hint=_near(name, columns))
@@ -247,10 +247,10 @@ def check_key(model: Any, key: Sequence[str]) -> None:
     if wanted in unique:
         return
     partial = next((index.name for index in indexes if {c.name for c in index.columns} == wanted), None)
-    why = f": the index {partial} is over some rows only, or over an expression" if partial else ""
+    why = f": the index {partial} is partial or uses an expression" if partial else ""
     raise ConfigError(
         f"The key {', '.join(key)} of {table.name} is not unique in the database{why}",
-        hint="Make it the primary key, or give the table a UniqueConstraint on exactly these columns.",
+        hint="Make it the primary key, or add a UniqueConstraint on exactly these columns.",
     )
 
 
@@ -260,7 +260,7 @@ def _for_some_rows(index: Index) -> bool:
 
 
 def check_fields(model: Any, fields: Sequence[str]) -> None:
-    """Raises ConfigError for a field that is no column."""
+    """Raises ConfigError for a field that is not a column."""
     columns = named_columns(model)
     for name in fields:
         if name not in columns:
@@ -268,26 +268,26 @@ def check_fields(model: Any, fields: Sequence[str]) -> None:
 
 
 def filled_on_insert(model: Any, fields: Sequence[str], on_sqlite: bool) -> list[Filled]:
-    """The defaults of columns that records do not have. Raises ConfigError for one that must have a value and gets none."""
-    found: list[Filled] = []
+    """Return the defaults of columns that are missing in records. Raises ConfigError for a required column without one."""
+    filled: list[Filled] = []
     for name, column in named_columns(model).items():
         if name in fields or column.computed is not None or column.identity is not None:
             continue
         declared = _model_default(model, name)
         if column.default is not None:
-            found.append(_default(name, column, column.default, on_sqlite))
+            filled.append(_default(name, column, column.default, on_sqlite))
         elif declared is not None:
-            found.append(Filled(field_of(name, column, on_sqlite), call=declared))
+            filled.append(Filled(field_of(name, column, on_sqlite), call=declared))
         elif not column.nullable and column.server_default is None and not _counts_itself(column):
             raise ConfigError(
-                f"{table_of(model).name}.{name} must have a value, and the records have no {name!r}",
-                hint="Add it with transform=…, give the column a default, or let it be null.",
+                f"{table_of(model).name}.{name} is required, but the records have no {name!r}",
+                hint="Add it with transform=…, give the column a default, or make it nullable.",
             )
-    return found
+    return filled
 
 
 def _model_default(model: Any, name: str) -> Callable[[], Any] | None:
-    """The default that the class gives a field whose column was written out, where it is not None."""
+    """Return the model's default for a field with an explicit column, or None if there is none or it is None."""
     info = getattr(model, "model_fields", {}).get(name)
     if info is None or info.is_required() or (info.default is None and info.default_factory is None):
         return None
@@ -295,7 +295,7 @@ def _model_default(model: Any, name: str) -> Callable[[], Any] | None:
 
 
 def has_default(model: Any, name: str) -> bool:
-    """Whether a new row gets a value for a column that its record does not have."""
+    """Whether a new row gets a value for a column that is missing in its record."""
     column = named_columns(model).get(name)
     if column is None:
         return False
@@ -303,12 +303,12 @@ def has_default(model: Any, name: str) -> bool:
 
 
 def writable(column: Column[Any]) -> bool:
-    """Whether a row can be given a value for the column: the database computes a generated one itself."""
+    """Whether values can be written to the column. The database computes generated columns itself."""
     return column.computed is None and not (column.identity is not None and column.identity.always)
 
 
 def filled_on_update(model: Any, fields: Sequence[str], on_sqlite: bool) -> list[Filled]:
-    """Columns with an `onupdate` that records do not have."""
+    """Return the columns with an `onupdate` that are missing in records."""
     return [
         _default(name, column, column.onupdate, on_sqlite)
         for name, column in named_columns(model).items()
@@ -325,7 +325,7 @@ def _default(name: str, column: Column[Any], default: Any, on_sqlite: bool) -> F
         return Filled(field, call=lambda: default.arg(None))
     raise ConfigError(
         f"The default of {column.table.name}.{name} is an SQL expression, which a bulk write cannot use",
-        hint="Make it a server_default, or a Python function.",
+        hint="Use a server_default or a Python function.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Free the unique values of rows that are about to get each other's: no order of single updates leads there."""
+"""Frees unique values of rows that swap them: no order of single updates is possible."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SHORTEST = 8
 async def free_unique_values(
     session: AsyncSession, model: Any, key: Sequence[str], keys: Sequence[tuple[Any, ...]]
 ) -> bool:
-    """Give the rows of these keys values that nothing else has, in the columns that are unique besides the key.
+    """Set temporary unique values in the unique columns (except the key) of the rows with these keys.
 
-    They are NULL, or made up where a column takes no NULL, and stand until the rows are written. False where a column takes
-    neither, or no such column is declared.
+    The value is NULL, or random if the column is not nullable, until the rows are written. Returns False if a column allows
+    neither, or if there is no such column.
     """
     columns = named_columns(model)
     own = {columns[name] for name in key}

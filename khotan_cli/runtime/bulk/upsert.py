@@ -1,4 +1,4 @@
-"""Insert or update many rows in one statement per page, leaving alone what does not differ."""
+"""Upserts many rows with one statement per page. Unchanged rows are not written."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from khotan_cli.runtime.bulk.upsert_sqlite import SqliteUpsert
 
 PAGE = 1000
 Unset = Literal["keep", "default"]
-"""What becomes of columns whose field a record did not set: they keep their value, or get the record model's default."""
+"""Columns whose field a record did not set: "keep" their value, or write the record model's "default"."""
 
 
 @dataclass(frozen=True)
 class RecordFields:
-    """The values of a record by column, and the names of those that it did not set: their values are defaults."""
+    """The values of a record by column, and the names of unset fields, whose values are defaults."""
 
     values: Mapping[str, Any]
     unset: frozenset[str] = frozenset()
@@ -53,21 +53,21 @@ async def upsert(
     exclude_on_update: Sequence[str] = (),
     unset: Unset = "keep",
 ) -> Upserted:
-    """Insert or update rows of a table, in the caller's transaction; of records with one key the last wins.
+    """Insert or update rows of a table in the caller's transaction. For records with the same key, the last wins.
 
-    model: a SQLModel table class. records: mappings or models with the table's columns. key: column or columns that the
-    database keeps unique. exclude_on_update: columns set when a row is made and never again. unset: what a record does not
-    have, or a model did not set, "keep" leaves as it is in a row that is there; a new row gets the column's default, or else
-    the record model's. "default" writes the record model's default in both cases. Returns counts of distinct keys.
+    model: a SQLModel table class. records: mappings or models with the table's columns. key: unique column or columns.
+    exclude_on_update: columns set only when a row is created. unset: for values that a record does not have or a model did
+    not set, "keep" leaves an existing row's value unchanged, and a new row gets the column's default, or else the record
+    model's; "default" writes the record model's default in both cases. Returns counts of distinct keys.
 
-    Raises ConfigError where table, key and records do not fit; UsageError for a record that is none, or has no key;
-    ValueRefused for a value that its column does not take.
+    Raises ConfigError if table, key and records do not match; UsageError for an invalid record or a record without a key;
+    ValueRefused for a value that is invalid for its column.
     """
     keys = (key,) if isinstance(key, str) else tuple(key)
     on_sqlite = session.get_bind().dialect.name == "sqlite"
     check_key(model, keys)
     if unset not in ("keep", "default"):
-        raise UsageError(f"unset={unset!r} is neither 'keep' nor 'default'")
+        raise UsageError(f"Invalid unset={unset!r}: expected 'keep' or 'default'")
     readers = key_readers(model, keys)
     done = Upserted()
     page: dict[tuple[Any, ...], RecordFields] = {}
@@ -89,7 +89,7 @@ async def upsert(
 
 
 def record_fields(record: Any, index: int, unset: Unset) -> RecordFields:
-    """Raises UsageError for what is no record."""
+    """Return the fields of a record. Raises UsageError if it is not a record."""
     if not isinstance(record, BaseModel) or unset == "default":
         return RecordFields(fields_of(record, index, unset=False))
     values = record.model_dump()
@@ -97,7 +97,7 @@ def record_fields(record: Any, index: int, unset: Unset) -> RecordFields:
 
 
 def missing_key(name: str, index: int) -> UsageError:
-    return UsageError(f"Record {index} has no {name!r}, which is part of the key", hint="Leave it out, or correct it.")
+    return UsageError(f"Record {index} has no value for the key field {name!r}", hint="Skip the record, or correct it.")
 
 
 async def write_page(
@@ -109,7 +109,7 @@ async def write_page(
     on_sqlite: bool,
     wins: Wins = "last",
 ) -> Upserted:
-    """Rows with distinct keys, grouped by the columns they have."""
+    """Write rows with distinct keys, grouped by their columns."""
     groups: dict[tuple[tuple[str, ...], frozenset[str]], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((tuple(row.values), row.unset), []).append(row.values)
@@ -130,7 +130,7 @@ def upserter_for(
 
 
 class Upserter:
-    """The statements for one table, key and set of fields, on one dialect. Raises ConfigError where they do not fit."""
+    """The statements for one table, key and set of fields, on one dialect. Raises ConfigError if they do not match."""
 
     def __init__(
         self,
@@ -175,9 +175,9 @@ class Upserter:
     async def write_json(
         self, session: AsyncSession, payload: bytes, count: int, *, mostly_new: bool = False, wins: Wins = "last"
     ) -> Upserted:
-        """A JSON array of `count` objects with these fields and distinct keys; only where `takes_json`.
+        """Write a JSON array of `count` objects with these fields and distinct keys. Requires `takes_json`.
 
-        mostly_new: few of the rows are there already, so that looking for equal ones first does not pay.
+        mostly_new: most rows do not exist yet, so searching for equal rows first is not worthwhile.
         """
         assert isinstance(self._write, PostgresUpsert)
         with naming(self.table.name, self._fields, lambda: json.loads(payload)):
@@ -186,7 +186,7 @@ class Upserter:
     async def write_rows(
         self, session: AsyncSession, rows: Sequence[Mapping[str, Any]], *, wins: Wins = "last"
     ) -> Upserted:
-        """Rows of Python values with these fields and distinct keys."""
+        """Write rows of Python values with these fields and distinct keys."""
         if not rows:
             return Upserted()
         for name in self.key:
@@ -204,7 +204,7 @@ class Upserter:
             return await self._write.run(session, payload, len(rows), wins=wins)
 
     def _values(self, row: Mapping[str, Any]) -> list[Any]:
-        """The values of the written columns for one row, not yet bound."""
+        """Return the unbound values of the written columns for one row."""
         filled = [one.get() for one in (*self._made, *self._only_changed)]
         return [*[row[name] for name in self.fields], *filled]
 
@@ -214,7 +214,7 @@ def _bound(bind: Reader | None, value: Any) -> Any:
 
 
 def documents(fields: Sequence[Field], binds: Sequence[Reader | None], rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as the JSON that PostgreSQL makes rows of. Raises Misfit for a value that JSON cannot hold."""
+    """Convert rows to JSON for PostgreSQL. Raises Misfit for a value that JSON cannot represent."""
     names = [str(field.column.name) for field in fields]
     objects = [
         {

@@ -1,4 +1,4 @@
-"""The bulk upsert on SQLite: an executemany of ON CONFLICT with a condition, in the thread of the connection."""
+"""Bulk upsert on SQLite: executemany of a conditional ON CONFLICT, in the connection's thread."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class SqliteUpsert:
         return there
 
     def _distinct(self, plain: Any, rows: Sequence[Row], wins: Wins) -> Sequence[Row]:
-        """Of rows whose keys are equal under the collations of the table's columns, one."""
+        """Return one row for each key that is distinct under the collations of the table's columns."""
         keys = [self._keys(row) for row in rows]
         if not all(isinstance(value, (str, int, float)) for key in keys for value in key):
             return rows

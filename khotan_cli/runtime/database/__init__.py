@@ -1,1 +1,1 @@
-"""The database: how is SQL reached? Connections, transactions, errors, and the tables of khotan."""
+"""The database: connections, transactions, errors and the tables of khotan."""

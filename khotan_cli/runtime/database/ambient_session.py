@@ -1,6 +1,6 @@
-"""Whose session khotan's own stores use: the one that is open around them, so that all is written or nothing is.
+"""Ambient session: khotan's stores use the session that is open around them, so that everything commits together.
 
-A transaction beside it would not see what it wrote, and on SQLite, which has one writer at a time, wait for it in vain.
+A separate transaction would not see the session's writes, and on SQLite, with one writer at a time, it would wait forever.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.runtime.database.database import Database
-from khotan_cli.runtime.database.errors import explained
+from khotan_cli.runtime.database.errors import translated_errors
 
 Sessions = Callable[[], AbstractAsyncContextManager[AsyncSession]]
 
 
 @dataclass
-class Around:
-    """A session that is open around what this task does, and the tasks that it starts. `lock`: one of them at a time."""
+class AmbientSession:
+    """A session that is open in this task and the tasks that it starts. `lock`: they use it one at a time."""
 
     database: Database
     session: AsyncSession
@@ -30,53 +30,53 @@ class Around:
 
     @property
     def usable(self) -> bool:
-        """Whether its transaction goes on: a commit or a rollback of its owner's has ended it."""
+        """Whether its transaction is still open. The owner may have committed it or rolled it back."""
         return self.session.in_transaction()
 
 
-_around: ContextVar[Around | None] = ContextVar("khotan_session", default=None)
-_instead: ContextVar[Sessions | None] = ContextVar("khotan_sessions", default=None)
+_current: ContextVar[AmbientSession | None] = ContextVar("khotan_session", default=None)
+_override: ContextVar[Sessions | None] = ContextVar("khotan_sessions", default=None)
 
 
 @asynccontextmanager
-async def opening(database: Database, session: AsyncSession) -> AsyncIterator[None]:
-    """While it lasts, what khotan's stores do in this task, and those it starts, is done in this session."""
-    mine = Around(database, session)
-    token = _around.set(mine)
+async def bind_session(database: Database, session: AsyncSession) -> AsyncIterator[None]:
+    """Within the block, khotan's stores use this session in this task and the tasks that it starts."""
+    ambient = AmbientSession(database, session)
+    token = _current.set(ambient)
     try:
         yield
     finally:
-        _around.reset(token)
-        async with mine.lock:
-            mine.closed = True
+        _current.reset(token)
+        async with ambient.lock:
+            ambient.closed = True
 
 
 @contextmanager
-def instead(sessions: Sessions) -> Iterator[None]:
-    """While it lasts, in this task and those it starts, khotan's stores use these sessions where none is open."""
-    token = _instead.set(sessions)
+def override_sessions(sessions: Sessions) -> Iterator[None]:
+    """Within the block, khotan's stores open sessions with this function if none is open (this task and its children)."""
+    token = _override.set(sessions)
     try:
         yield
     finally:
-        _instead.reset(token)
+        _override.reset(token)
 
 
-def around(database: Database) -> Around | None:
-    """The session that is open around this task."""
-    found = _around.get()
-    return None if found is None or found.closed or found.database is not database else found
+def current_session(database: Database) -> AmbientSession | None:
+    """Return the session that is open around this task, or None."""
+    ambient = _current.get()
+    return None if ambient is None or ambient.closed or ambient.database is not database else ambient
 
 
 @asynccontextmanager
-async def joined(database: Database, *, writing: bool = False) -> AsyncIterator[AsyncSession]:
-    """The session that is open around, up to a savepoint; else one in a transaction of its own. Raises StoreError.
+async def session_scope(database: Database, *, writing: bool = False) -> AsyncIterator[AsyncSession]:
+    """Use the ambient session within a savepoint, or open one in its own transaction. Raises StoreError.
 
-    writing: it reads before it writes; see Database.writing.
+    writing: the transaction reads before it writes; see Database.writing.
     """
-    found, sessions = around(database), _instead.get()
-    if found is not None and found.usable:
-        async with found.lock, _savepoint(found):
-            yield found.session
+    ambient, sessions = current_session(database), _override.get()
+    if ambient is not None and ambient.usable:
+        async with ambient.lock, _savepoint(ambient):
+            yield ambient.session
     elif sessions is not None:
         async with sessions() as session:
             yield session
@@ -86,8 +86,8 @@ async def joined(database: Database, *, writing: bool = False) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def _savepoint(found: Around) -> AsyncIterator[None]:
-    with explained(found.database.url):
-        # Opened anew, with a lock of its own: what is done inside may join in turn.
-        async with found.session.begin_nested(), opening(found.database, found.session):
+async def _savepoint(ambient: AmbientSession) -> AsyncIterator[None]:
+    with translated_errors(ambient.database.url):
+        # Bound again with its own lock, so that code inside the savepoint may use session_scope too.
+        async with ambient.session.begin_nested(), bind_session(ambient.database, ambient.session):
             yield

@@ -31,11 +31,11 @@ _PLACEHOLDERS = ("change", "secret", "example", "placeholder", "replace", "inser
 
 
 def check_secret(secret: str) -> None:
-    """Raises ConfigError for a secret that is too short to be one, or that was meant to be replaced."""
+    """Raises ConfigError if the secret is too short or is a placeholder."""
     few = len(set(secret)) < _FEWEST_DIFFERENT
     if len(secret) < SHORTEST_SECRET or few or secret.lower().startswith(_PLACEHOLDERS):
         what = f"is shorter than {SHORTEST_SECRET} characters" if len(secret) < SHORTEST_SECRET else "is a placeholder"
-        raise ConfigError(f"KHOTAN_SECRET {what}", hint=f"Make one: {MAKE_SECRET}")
+        raise ConfigError(f"KHOTAN_SECRET {what}", hint=f"Create one: {MAKE_SECRET}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,23 +58,26 @@ class Cipher:
 
     @property
     def key_id(self) -> str:
-        """Names the key in stored values; says nothing about it."""
+        """The id of the key in stored values. It does not reveal the key."""
         return self._current.id
 
     def encrypt(self, plug: str, name: str, value: str) -> str:
-        """The value as it is stored. Raises UsageError for text that is not Unicode (a lone surrogate)."""
+        """Encrypt a value for storage. Raises UsageError for text that is not valid Unicode (a lone surrogate)."""
         nonce = os.urandom(_NONCE_BYTES)
         try:
             plain = value.encode()
         except UnicodeEncodeError:
             raise UsageError(
-                f"The value of {plug}.{name} is not valid Unicode text", hint="Half of a surrogate pair stands in it."
+                f"The value of {plug}.{name} is not valid Unicode text", hint="Remove the half surrogate pair from it."
             ) from None
         sealed = self._current.aead.encrypt(nonce, plain, _bound(plug, name))
         return f"{_VERSION}.{self._current.id}.{base64.b64encode(nonce + sealed).decode()}"
 
     def decrypt(self, plug: str, name: str, stored: str) -> str:
-        """The value. Raises SecretMismatch for another secret's, CiphertextInvalid for an altered or moved one."""
+        """Decrypt a stored value.
+
+        Raises SecretMismatch if it was encrypted with another secret, CiphertextInvalid if it was altered or moved.
+        """
         version, _, rest = stored.partition(".")
         key_id, _, encoded = rest.partition(".")
         try:
@@ -87,7 +90,7 @@ class Cipher:
         if key is None:
             raise SecretMismatch(
                 f"The stored value of {plug}.{name} was encrypted with another KHOTAN_SECRET",
-                hint="Put the secret it was stored with into KHOTAN_SECRET_PREVIOUS, or set the value again.",
+                hint="Add the secret it was encrypted with to KHOTAN_SECRET_PREVIOUS, or set the value again.",
                 next=[f"khotan plug vars {plug} set {name} --stdin"],
             )
         try:
@@ -96,17 +99,17 @@ class Cipher:
             raise self._invalid(plug, name) from None
 
     def current(self, stored: str) -> bool:
-        """Whether a stored value is encrypted under the present secret."""
+        """Whether a stored value is encrypted with the current secret."""
         return stored.startswith(f"{_VERSION}.{self._current.id}.")
 
     def fingerprint(self, text: str) -> str:
-        """A keyed digest, 32 hex digits."""
+        """Return a keyed digest of 32 hex digits."""
         return hmac.new(self._fingerprint_key, text.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()[:32]
 
     @staticmethod
     def _invalid(plug: str, name: str) -> CiphertextInvalid:
         return CiphertextInvalid(
-            f"The stored value of {plug}.{name} was altered, or moved here from another row",
+            f"The stored value of {plug}.{name} was altered or moved from another row",
             hint="Set the value again.",
             next=[f"khotan plug vars {plug} set {name} --stdin"],
         )

@@ -1,4 +1,4 @@
-"""The connection to DATABASE_URL: SQLite or PostgreSQL, asynchronous, with errors that say what to do."""
+"""The asynchronous connection to DATABASE_URL, SQLite or PostgreSQL. Raises khotan's errors with hints."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from khotan_cli.errors import DatabaseBusy, DatabaseNotMigrated, DatabaseUnreachable
-from khotan_cli.runtime.database.errors import explain, explained
+from khotan_cli.runtime.database.errors import translate_error, translated_errors
 from khotan_cli.runtime.database.pooler import changes_sessions, declared, without_option
 from khotan_cli.runtime.database.tables import metadata
 from khotan_cli.runtime.database.url import describe_url, parse_url
@@ -38,12 +38,12 @@ _patience: ContextVar[float] = ContextVar("khotan_patience", default=0.0)
 logger = logging.getLogger("khotan.database")
 
 _SYNCHRONOUS = "NORMAL"
-"""What SQLite's commits wait for: a process that dies loses nothing, a loss of power may take the last ones."""
+"""SQLite's synchronous mode: a crashed process loses nothing; a power failure may lose the last commits."""
 
 
 @contextmanager
 def patience(seconds: float) -> Iterator[None]:
-    """While it lasts, sessions that are opened in this task wait so long for a database that has gone."""
+    """Within the block, new sessions of this task wait up to `seconds` for an unreachable database."""
     token = _patience.set(seconds)
     try:
         yield
@@ -52,39 +52,39 @@ def patience(seconds: float) -> Iterator[None]:
 
 
 class Database:
-    """One database. Every event loop that uses it gets an engine of its own, kept until `dispose` is called in it."""
+    """One database. Each event loop has its own engine until `dispose` is called in it."""
 
     def __init__(self, url: str, root: Path | None = None) -> None:
         self.url = parse_url(url, root or Path.cwd())
         self.sqlite = self.url.drivername == "sqlite"
         self.pooled: bool | None = None if self.sqlite else declared(self.url)
-        """Whether a pooler in transaction mode is known to be in between; None: not asked yet (`detect_pooler`)."""
+        """Whether a pooler in transaction mode is in between; None: not yet known (see `detect_pooler`)."""
         self.url = self.url if self.sqlite else without_option(self.url)
         self._engines: dict[asyncio.AbstractEventLoop, AsyncEngine] = {}
         self._guard = threading.Lock()
 
     @property
     def name(self) -> str:
-        """The database without user and password, for people."""
+        """The database's display name, without user and password."""
         return describe_url(self.url)
 
     @property
     def engine(self) -> AsyncEngine:
         """The engine of the running event loop."""
         loop = asyncio.get_running_loop()
-        found = self._engines.get(loop)
-        if found is None:
+        engine = self._engines.get(loop)
+        if engine is None:
             with self._guard:
                 self._forget_closed_loops()
-                found = self._engines[loop] = self._make()
-        return found
+                engine = self._engines[loop] = self._create_engine()
+        return engine
 
     def _forget_closed_loops(self) -> None:
         for loop in [loop for loop in self._engines if loop.is_closed()]:
             # Its connections cannot be closed in order any more; the garbage collector does it.
             self._engines.pop(loop).sync_engine.dispose(close=False)
 
-    def _make(self) -> AsyncEngine:
+    def _create_engine(self) -> AsyncEngine:
         options: dict[str, Any] = {"hide_parameters": True, "pool_size": _POOL_SIZE, "max_overflow": _POOL_OVERFLOW}
         if self.sqlite:
             probe_sqlite(str(self.url.database))
@@ -101,23 +101,23 @@ class Database:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
-        """A session in one transaction, committed at the end. Raises StoreError and its kinds."""
+        """Open a session in one transaction, committed at the end. Raises StoreError and its subclasses."""
         self._refuse_missing_file()
-        with explained(self.url):
+        with translated_errors(self.url):
             async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
                 if _patience.get():
                     await self._connect(session, _patience.get())
                 yield session
 
     async def _connect(self, session: AsyncSession, seconds: float) -> None:
-        """Connect the session, trying again while the database cannot be reached or has no room."""
+        """Connect the session. Retries while the database is unreachable or busy."""
         deadline, pause = time.monotonic() + seconds, _FIRST_PAUSE
         while True:
             try:
                 await session.connection()
                 return
             except (SQLAlchemyError, sqlite3.Error, OSError) as exc:
-                error = explain(exc, self.url)
+                error = translate_error(exc, self.url)
                 if not isinstance(error, (DatabaseUnreachable, DatabaseBusy)) or time.monotonic() >= deadline:
                     raise error from None
                 logger.warning("%s Trying again.", error.message)
@@ -128,8 +128,8 @@ class Database:
     async def writing(self, *, durable: bool = False) -> AsyncIterator[AsyncSession]:
         """Like `session`, for a transaction that reads before it writes.
 
-        SQLite refuses at once to turn a reader into a writer where another has written meanwhile: the lock is taken first.
-        durable: its commit waits for the disk, so that it outlives a loss of power, as PostgreSQL's commits do.
+        On SQLite the write lock is taken first: a reader cannot become a writer if another connection has written meanwhile.
+        durable: the commit waits for the disk, so that it survives a power failure, like PostgreSQL's commits.
         """
         async with self.session() as session:
             if self.sqlite:
@@ -139,12 +139,12 @@ class Database:
 
     @asynccontextmanager
     async def trying(self, within: AsyncSession | None = None) -> AsyncIterator[AsyncSession]:
-        """Like `writing`, with everything undone at the end: a commit inside ends no more than a savepoint.
+        """Like `writing`, but everything is rolled back at the end: a commit inside only ends a savepoint.
 
-        within: another such session, whose connection is used up to a savepoint.
+        within: another such session; its connection is used, with a savepoint.
         """
         self._refuse_missing_file()
-        with explained(self.url):
+        with translated_errors(self.url):
             if within is not None:
                 async with _undone(within.bind) as session:
                     yield session
@@ -158,63 +158,63 @@ class Database:
 
     def _refuse_missing_file(self) -> None:
         if self.sqlite and not Path(str(self.url.database)).exists():
-            # Opening it would create an empty file; that is for `khotan migrate` to do.
+            # Opening it would create an empty file. Only `khotan migrate` may create it.
             raise DatabaseNotMigrated(
                 f"{self.name} does not exist yet", hint="Apply the migrations.", next=["khotan migrate"]
             )
 
     def insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
-        """An INSERT that knows ON CONFLICT."""
+        """Return an INSERT that supports ON CONFLICT."""
         return sqlite.insert(table) if self.sqlite else postgresql.insert(table)
 
     def now(self) -> ColumnElement[float]:
-        """The present moment in seconds since the epoch, to use in a statement.
+        """Return an SQL expression for the current time in seconds since the epoch.
 
-        PostgreSQL's own clock, so that hosts that share the database need not agree on the time; SQLite is used by one
-        host alone, whose clock this is. It is wall-clock time: a step of it moves the ends of leases and holds.
+        PostgreSQL: the server's clock, so that the clocks of the clients do not matter. SQLite: the clock of this host. It is
+        wall-clock time: a clock change moves the ends of leases and pauses.
         """
         if self.sqlite:
             return literal(time.time(), Float(53))
         return func.date_part("epoch", func.clock_timestamp(), type_=Float(53))
 
     def largest(self, *values: ColumnElement[float]) -> ColumnElement[float]:
-        """The largest of several values of one row."""
+        """Return an SQL expression for the largest of several values."""
         return (func.max if self.sqlite else func.greatest)(*values, type_=Float(53))
 
     def smallest(self, *values: ColumnElement[float]) -> ColumnElement[float]:
-        """The smallest of several values of one row."""
+        """Return an SQL expression for the smallest of several values."""
         return (func.min if self.sqlite else func.least)(*values, type_=Float(53))
 
     def driver_arguments(self) -> dict[str, Any]:
-        """Arguments of psycopg for a connection. Prepared statements are off behind a pooler in transaction mode."""
+        """Return psycopg's connection arguments. Behind a pooler in transaction mode, prepared statements are off."""
         arguments = postgres_arguments(self.url)
         return arguments | {"prepare_threshold": None} if self.pooled else arguments
 
     async def detect_pooler(self) -> bool:
-        """Find out whether a pooler in transaction mode is in between, and if so switch prepared statements off.
+        """Detect a pooler in transaction mode, and then turn prepared statements off. Returns whether there is one.
 
-        The URL's `?pgbouncer=…` spares the question. Call it before other threads use the database. Raises StoreError.
+        `?pgbouncer=…` in the URL skips the detection. Call it before other threads use the database. Raises StoreError.
         """
         if self.pooled is None and not self.sqlite:
             from psycopg import Error
 
-            with explained(self.url):
+            with translated_errors(self.url):
                 try:
                     url = self.url.render_as_string(hide_password=False)
                     self.pooled = await changes_sessions(url, postgres_arguments(self.url))
                 except Error as exc:
-                    raise explain(exc, self.url) from None
+                    raise translate_error(exc, self.url) from None
             if self.pooled:
                 await self.dispose()
         return bool(self.pooled)
 
     async def ping(self) -> None:
-        """Raises DatabaseUnreachable where the database does not answer."""
+        """Raises DatabaseUnreachable if the database does not respond."""
         async with self.session() as session:
             await session.execute(text("SELECT 1"))
 
     async def check_migrated(self) -> None:
-        """Raises DatabaseNotMigrated where tables or columns of khotan's are missing."""
+        """Raises DatabaseNotMigrated if tables or columns of khotan are missing."""
         async with self.session() as session:
             for table in metadata.sorted_tables:
                 await session.execute(select(table).where(false()))
@@ -230,9 +230,9 @@ class Database:
 
 
 def _ping_in_doubt(engine: Engine) -> None:
-    """Before a connection is used, ask the server where it was idle for long or has said something: it may have hung up.
+    """Ping a connection before use if it was idle for long or has unread data, because the server may have closed it.
 
-    SQLAlchemy's own pool_pre_ping asks every time, which for a short transaction is one more round trip in four.
+    SQLAlchemy's pool_pre_ping pings every time, which adds one round trip in four to a short transaction.
     """
 
     def rest(_connection: Any, record: Any) -> None:
@@ -252,7 +252,7 @@ def _ping_in_doubt(engine: Engine) -> None:
 
 
 def _readable(connection: Any) -> bool:
-    """Whether an idle connection has something to read: its end, or the server's reason for it."""
+    """Whether an idle connection has unread data, such as its end or the server's reason for closing it."""
     from psycopg import Error
 
     try:
@@ -262,14 +262,14 @@ def _readable(connection: Any) -> bool:
 
 
 def postgres_arguments(url: URL) -> dict[str, Any]:
-    """What is asked of libpq where the URL does not say it."""
+    """Return default arguments for libpq that the URL does not set."""
     ours: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS, "application_name": "khotan"}
     return {name: value for name, value in ours.items() if name not in url.query}
 
 
 @asynccontextmanager
 async def _undone(connection: Any) -> AsyncIterator[AsyncSession]:
-    """A session up to a savepoint of a connection's transaction, which is then rolled back to it."""
+    """Open a session in a savepoint of the connection's transaction, and roll back to it at the end."""
     savepoint = await connection.begin_nested()
     try:
         mode: Any = "create_savepoint"
@@ -281,7 +281,7 @@ async def _undone(connection: Any) -> AsyncIterator[AsyncSession]:
 
 
 async def _wait_for_disk(session: AsyncSession, level: str) -> None:
-    """Set what SQLite's commits wait for, where the connection is not set so (sqlite.org/pragma.html#pragma_synchronous)."""
+    """Set SQLite's synchronous mode if it differs (sqlite.org/pragma.html#pragma_synchronous)."""
     info = (await session.connection()).info
     if info.get("synchronous", _SYNCHRONOUS) != level:
         await session.execute(text(f"PRAGMA synchronous={level}"))
@@ -289,7 +289,7 @@ async def _wait_for_disk(session: AsyncSession, level: str) -> None:
 
 
 def probe_sqlite(file: str) -> None:
-    """Raises sqlite3.Error for a file that is no database or cannot be opened, before a thread is started on it."""
+    """Raises sqlite3.Error if the file is not a database or cannot be opened, before a thread is started for it."""
     connection = sqlite3.connect(file, timeout=_PROBE_SECONDS)
     try:
         connection.execute("PRAGMA schema_version").fetchone()
@@ -298,7 +298,7 @@ def probe_sqlite(file: str) -> None:
 
 
 def configure_sqlite(connection: Any, _record: Any) -> None:
-    """WAL lets readers and a writer work side by side; a busy database is waited for."""
+    """Set WAL, which allows readers beside a writer, the busy timeout and foreign keys."""
     try:
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={BUSY_MILLISECONDS}")

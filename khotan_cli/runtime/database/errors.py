@@ -1,4 +1,4 @@
-"""Exceptions of SQLAlchemy and the drivers → khotan's, in one place. Neither statements nor values are quoted."""
+"""Error mapping: exceptions of SQLAlchemy and the drivers → khotan's. Messages quote neither statements nor values."""
 
 from __future__ import annotations
 
@@ -24,53 +24,61 @@ from khotan_cli.errors import (
 from khotan_cli.runtime.database.url import describe_url
 
 _LONGEST_MESSAGE = 200
-_BY_HAND = "Look at the database's own log, or try again."
-_CONVERT = "Convert it with transform=…. Where no column is named, PostgreSQL does not say which: compare types."
-_GENERATED = (
-    "Declare it on the model: sa_column=Column(…, Computed('…')). Then records may have it, and it is left out."
-)
-_LARGER = "Give the column a larger type, or take the value out with transform=…."
-_NO_NUL = "PostgreSQL takes no NUL characters: take them out with transform=…."
-_NO_SUCH = "Your own migrations make it, or await ctx.ensure_table(…)."
-_OLDER = "Your own migrations make it: the table is older than its model."
-_OTHERWISE = "Correct the record, or leave it out with transform=…."
+_BY_HAND = "Check the database's log, or try again."
+_CONVERT = "Convert it with transform=…. PostgreSQL does not always name the column: compare the types."
+_GENERATED = "Declare the column on the model: sa_column=Column(…, Computed('…')). Then values in records are ignored."
+_LARGER = "Give the column a larger type, or remove the value with transform=…."
+_NO_NUL = "PostgreSQL cannot store NUL characters: remove them with transform=…."
+_NO_SUCH = "Create it with your own migrations, or with await ctx.ensure_table(…)."
+_OLDER = "The table is older than its model: add the column with your own migrations."
+_OTHERWISE = "Correct the record, or skip it with transform=…."
 
 _State = tuple[str, type[StoreError], str, str]
 """SQLSTATE, or the start of one → kind of error, what happened, what to do."""
 
 # PostgreSQL manual, appendix A.
 _BY_STATE: tuple[_State, ...] = (
-    ("42501", StoreError, "refuses: this user lacks a privilege", "Grant it, or use another user in DATABASE_URL."),
-    ("42P10", StoreError, "has no unique constraint on the key", "Make it with your migrations, as the model has it."),
-    ("428C9", StoreError, "computes a column itself that the records give a value for", _GENERATED),
-    ("25006", StoreError, "only lets itself be read", "Name the primary in DATABASE_URL, not a replica."),
-    ("40", DatabaseBusy, "gave up a transaction that was in another's way", "Try again."),
-    ("55P03", DatabaseBusy, "gave up a transaction that was in another's way", "Try again."),
+    (
+        "42501",
+        StoreError,
+        "denied access: this user lacks a privilege",
+        "Grant the privilege, or use another user in DATABASE_URL.",
+    ),
+    (
+        "42P10",
+        StoreError,
+        "has no unique constraint on the key",
+        "Add the constraint of the model with your own migrations.",
+    ),
+    ("428C9", StoreError, "rejected a value for a generated column", _GENERATED),
+    ("25006", StoreError, "is read-only", "Use the primary server in DATABASE_URL, not a replica."),
+    ("40", DatabaseBusy, "aborted a transaction that conflicted with another one", "Try again."),
+    ("55P03", DatabaseBusy, "aborted a transaction that conflicted with another one", "Try again."),
     ("53300", DatabaseUnreachable, "has no connection left", "Raise max_connections, or run fewer processes."),
-    ("53", StoreError, "has no room left", "Free disk or memory of the database server."),
+    ("53", StoreError, "has no disk space or memory left", "Free disk space or memory on the database server."),
     ("57014", StoreError, "cancelled a statement that took too long", _BY_HAND),
     (
         "22001",
         ValueRefused,
-        "takes no such value: a text is too long",
-        f"Make it shorter, or longer the column. {_CONVERT}",
+        "rejected a value: a text is too long",
+        f"Shorten the text, or lengthen the column. {_CONVERT}",
     ),
-    ("22003", ValueRefused, "takes no such value: a number is out of range", _LARGER),
-    ("22007", ValueRefused, "takes no such value: it is no date or time", f"Dates are ISO 8601. {_CONVERT}"),
-    ("22008", ValueRefused, "takes no such value: there is no such date or time", f"Dates are ISO 8601. {_CONVERT}"),
-    ("22021", ValueRefused, "takes no such value: a text is not UTF-8, or holds a NUL character", _NO_NUL),
-    ("22P05", ValueRefused, "takes no such value: a text holds a NUL character", _NO_NUL),
-    ("22P02", ValueRefused, "takes no such value: it is not of its column's type", _CONVERT),
-    ("22", ValueRefused, "takes no such value", _CONVERT),
+    ("22003", ValueRefused, "rejected a value: a number is out of range", _LARGER),
+    ("22007", ValueRefused, "rejected a value: it is not a date or time", f"Dates are ISO 8601. {_CONVERT}"),
+    ("22008", ValueRefused, "rejected a value: the date or time does not exist", f"Dates are ISO 8601. {_CONVERT}"),
+    ("22021", ValueRefused, "rejected a value: a text is not UTF-8, or contains a NUL character", _NO_NUL),
+    ("22P05", ValueRefused, "rejected a value: a text contains a NUL character", _NO_NUL),
+    ("22P02", ValueRefused, "rejected a value: it does not have the column's type", _CONVERT),
+    ("22", ValueRefused, "rejected a value", _CONVERT),
 )
 _OF_THE_STATEMENT = ("42601", "42702", "42703", "42803", "42804", "42846", "42883", "42P01", "42P08", "42P18")
-"""Mistakes in a statement whose messages name its own words and types, never a value."""
+"""Errors in a statement. Their messages quote names and types, never values."""
 _OUTAGES = ("08", "28", "3D", "57", "58")
-"""Classes of SQLSTATE with which a server does not let a client in, or turns it out."""
+"""Classes of SQLSTATE with which a server rejects or closes a connection."""
 
 # Primary result code (sqlite.org/rescode.html) → the same.
 _BY_CODE: Mapping[int, tuple[type[StoreError], str, str]] = {
-    sqlite3.SQLITE_NOTADB: (DatabaseUnreachable, "is a file, but no SQLite database", "Check DATABASE_URL."),
+    sqlite3.SQLITE_NOTADB: (DatabaseUnreachable, "is not an SQLite database", "Check DATABASE_URL."),
     sqlite3.SQLITE_CORRUPT: (StoreError, "is damaged", "Restore it from a backup."),
     sqlite3.SQLITE_READONLY: (
         DatabaseUnreachable,
@@ -81,7 +89,7 @@ _BY_CODE: Mapping[int, tuple[type[StoreError], str, str]] = {
         (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL),
         (
             DatabaseUnreachable,
-            "is kept locked by another process",
+            "is locked by another process",
             "End the process that holds it, or try again.",
         ),
     ),
@@ -96,8 +104,8 @@ _BY_CODE: Mapping[int, tuple[type[StoreError], str, str]] = {
         "cannot be read or written: disk error",
         "Check the disk, and the folder's file system.",
     ),
-    sqlite3.SQLITE_TOOBIG: (ValueRefused, "takes no such value: it is too long", _OTHERWISE),
-    sqlite3.SQLITE_MISMATCH: (ValueRefused, "takes no such value: an id is a whole number", _OTHERWISE),
+    sqlite3.SQLITE_TOOBIG: (ValueRefused, "rejected a value: it is too long", _OTHERWISE),
+    sqlite3.SQLITE_MISMATCH: (ValueRefused, "rejected a value: an id must be a whole number", _OTHERWISE),
 }
 _CLOSED = ("no active connection", "connection closed")
 
@@ -115,26 +123,28 @@ _NO_COLUMN = re.compile(
     r'|column "(?P<c3>.+)" of relation "(?P<t3>.+)" does not exist|column "?(?P<c4>[^"]+)"? does not exist'
 )
 _LITERALS = re.compile(r"""'[^']*'?|(?<=")\d[^"]*""")
-"""Values that a statement holds, where a message quotes a piece of it."""
+"""Values in a piece of a statement that a message quotes."""
 
 
 @contextmanager
-def explained(url: URL) -> Iterator[None]:
-    """Raise what SQLAlchemy or a driver raises inside as a KhotanError."""
+def translated_errors(url: URL) -> Iterator[None]:
+    """Translate exceptions of SQLAlchemy and the drivers raised inside the block to KhotanErrors."""
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error, OSError) as exc:
-        raise explain(exc, url) from None
+        raise translate_error(exc, url) from None
 
 
-def explain(exc: Exception, url: URL) -> KhotanError:
-    """The KhotanError for an exception of SQLAlchemy or a driver."""
+def translate_error(exc: Exception, url: URL) -> KhotanError:
+    """Return the KhotanError for an exception of SQLAlchemy or a driver."""
     if isinstance(exc, KhotanError):
         return exc
     name = describe_url(url)
     cause: BaseException = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
     if isinstance(cause, PoolTimeout):
-        return DatabaseBusy(f"{name}: no connection came free in time", hint="Fewer calls at a time, or try again.")
+        return DatabaseBusy(
+            f"{name}: no connection became free in time", hint="Make fewer calls at a time, or try again."
+        )
     message = _first_line(cause, url)
     statement = (exc.statement or "") if isinstance(exc, DBAPIError) else ""
     on_sqlite = url.drivername.startswith("sqlite")
@@ -143,11 +153,11 @@ def explain(exc: Exception, url: URL) -> KhotanError:
     if found is not None:
         return found
     if "invalid connection option" in message or "invalid URI query" in message:
-        return ConfigError(f"DATABASE_URL: {message}", hint="Options after ? are those of PostgreSQL's libpq.")
+        return ConfigError(f"DATABASE_URL: {message}", hint="Use the options of PostgreSQL's libpq after ?.")
     if _is_outage(cause):
         return DatabaseUnreachable(
             f"{name} cannot be reached: {message}",
-            hint="Check DATABASE_URL, and that the database runs and is reachable from here.",
+            hint="Check DATABASE_URL, and check that the database is running and reachable.",
             next=["khotan doctor"],
         )
     said = f"{type(cause).__name__} {_state(cause)}".rstrip()
@@ -159,7 +169,7 @@ def _state(cause: BaseException) -> str:
 
 
 def _missing(name: str, message: str, statement: str, on_sqlite: bool) -> StoreError | None:
-    """For a table or column that is not there: khotan's own, or one of the user's."""
+    """Return the error for a missing table or column, of khotan or of the user."""
     column = _NO_COLUMN.search(message)
     table = None if column else _NO_TABLE.search(message)
     if column:
@@ -174,11 +184,11 @@ def _missing(name: str, message: str, statement: str, on_sqlite: bool) -> StoreE
     ours = _OURS[on_sqlite]
     if ours.match(which) or (not table and "." not in which and ours.search(message + statement)):
         return DatabaseNotMigrated(
-            f"{name} has not khotan's tables, or old ones", hint="Apply the migrations.", next=["khotan migrate"]
+            f"{name} does not have khotan's current tables", hint="Apply the migrations.", next=["khotan migrate"]
         )
     if not which:
         return None
-    return StoreError(f"The {what} {which} is not there: {name} has none of that name", hint=hint)
+    return StoreError(f"The {what} {which} does not exist in {name}", hint=hint)
 
 
 def _of_sqlite(name: str, cause: BaseException, message: str) -> StoreError | None:
@@ -192,13 +202,13 @@ def _of_sqlite(name: str, cause: BaseException, message: str) -> StoreError | No
     if primary == sqlite3.SQLITE_CONSTRAINT:
         which = message.partition(" failed: ")[2]
         broken = {
-            sqlite3.SQLITE_CONSTRAINT_NOTNULL: f"{which} must have a value, and a row has none",
-            sqlite3.SQLITE_CONSTRAINT_UNIQUE: f"another row has the same {which}, which is unique",
-            sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY: f"another row has the same {which}, which is unique",
-            sqlite3.SQLITE_CONSTRAINT_CHECK: f"a row breaks the check {which}",
-            sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY: "a row points to one that is not there, or others point to one that goes",
+            sqlite3.SQLITE_CONSTRAINT_NOTNULL: f"{which} is required, but a row has no value",
+            sqlite3.SQLITE_CONSTRAINT_UNIQUE: f"another row has the same value of {which}, which is unique",
+            sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY: f"another row has the same value of {which}, which is unique",
+            sqlite3.SQLITE_CONSTRAINT_CHECK: f"a row violates the check {which}",
+            sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY: "a foreign key refers to a missing row, or a deleted row is still referenced",
         }
-        return StoreError(f"{name}: {broken.get(code, 'a row breaks a constraint')}", hint=_OTHERWISE)
+        return StoreError(f"{name}: {broken.get(code, 'a row violates a constraint')}", hint=_OTHERWISE)
     if "ON CONFLICT clause does not match" in message:
         return _by_state(name, "42P10")
     if "generated column" in message:
@@ -215,12 +225,12 @@ def _of_postgresql(name: str, cause: BaseException, message: str) -> StoreError 
         which = " of ".join(part for part in (constraint, table) if part)
         column = ".".join(part for part in (table, diagnosis.column_name) if part)
         broken = {
-            "23502": f"{column or 'a column'} must have a value, and a row has none",
-            "23505": f"another row is the same under {which}, which is unique",
-            "23503": f"a row points to one that is not there, or others point to one that goes: {which}",
-            "23514": f"a row breaks the check {which}",
+            "23502": f"{column or 'a column'} is required, but a row has no value",
+            "23505": f"another row has the same value of {which}, which is unique",
+            "23503": f"a foreign key refers to a missing row, or a deleted row is still referenced: {which}",
+            "23514": f"a row violates the check {which}",
         }
-        return StoreError(f"{name}: {broken.get(state, f'a row breaks {which}')}", hint=_OTHERWISE)
+        return StoreError(f"{name}: {broken.get(state, f'a row violates {which}')}", hint=_OTHERWISE)
     if type(cause).__name__ == "DataError" and not state:  # refused by the driver
         return _by_state(name, "22P05" if "NUL" in message else "22")
     found = _by_state(name, state, _type_in(message) if state.startswith("22") else "")
@@ -237,7 +247,7 @@ def _by_state(name: str, state: str, more: str = "") -> StoreError | None:
 
 
 def _type_in(message: str) -> str:
-    """The type that PostgreSQL's message names before the value."""
+    """Return the type that PostgreSQL's message names before the value."""
     found = re.search(
         r"for (?:type |enum )?([a-z_][\w ]*(?:\([\d,]+\))?)(?::|$)|^(\w+) out of range|type ([a-z ]+\(\d+\))$", message
     )
@@ -252,7 +262,7 @@ def _is_outage(cause: BaseException) -> bool:
 
 
 def _first_line(cause: BaseException, url: URL) -> str:
-    """What the driver says. It names user and host; a password in it would be an accident, and is taken out."""
+    """Return the first line of the driver's message, with the password masked. It may contain user and host."""
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     message = lines[0] if lines else type(cause).__name__
     password = str(url.password or "")

@@ -1,8 +1,8 @@
-"""Locks and slots that processes sharing a database hold: rows with an owner and an end.
+"""Locks and slots shared by the processes of a database: rows with an owner and an expiry (leases).
 
-A holder renews its row while it works, so that only a dead one's runs out. Those who wait ask again and again, at random
-intervals: nobody is served strictly in order, and nobody is always last. A holder that stood still for longer than the
-lease (a suspended machine) has lost it without noticing at once: what a lease guards must bear being done twice.
+A holder renews its row while it works, so only the lease of a dead holder expires. Waiting processes poll at random
+intervals: the order is not strict, and no process is always last. A holder that was suspended for longer than the lease has
+lost it without noticing at once, so the work under a lease must tolerate being done twice.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ logger = logging.getLogger("khotan.store")
 
 @asynccontextmanager
 async def lease(database: Database, names: Sequence[str], *, seconds: float = LEASE_SECONDS) -> AsyncIterator[str]:
-    """Hold one of the named rows; waits until one is free. Yields the name that is held.
+    """Acquire one of the named leases, waiting until one is free. Yields its name.
 
-    seconds: how long others wait for a holder that died. Raises StoreError where the database fails while waiting.
+    seconds: how long others wait after a holder died. Raises StoreError if the database fails while waiting.
     """
     owner = uuid.uuid4().hex
     try:
         name = await _acquire(database, names, owner, seconds)
     except asyncio.CancelledError:
-        # The row may have been taken at that very moment.
+        # The row may have been acquired just before the cancellation.
         await _uninterrupted(_release(database, owner))
         raise
     renewing = asyncio.create_task(_renew(database, name, owner, seconds))
@@ -54,7 +54,7 @@ async def _acquire(database: Database, names: Sequence[str], owner: str, seconds
         return name
     pause = _FIRST_PAUSE
     while True:
-        # Looking costs no write lock, taking does.
+        # A read needs no write lock.
         free = await _free(database, names)
         if free:
             name = random.choice(free)
@@ -98,10 +98,10 @@ async def _renew(database: Database, name: str, owner: str, seconds: float) -> N
                 done = await session.execute(statement.values(expires_at=database.now() + seconds))
                 kept = done.scalar() is not None
         except StoreError as exc:
-            logger.warning("The lease %s could not be renewed, trying again: %s", name, exc.message)
+            logger.warning("The lease %s could not be renewed; retrying: %s", name, exc.message)
             continue
         if not kept:
-            logger.warning("The lease %s ran out while it was held: another process may hold it now", name)
+            logger.warning("The lease %s expired while it was held; another process may hold it now", name)
             return
 
 
@@ -110,12 +110,12 @@ async def _release(database: Database, owner: str) -> None:
         async with database.session() as session:
             await session.execute(delete(LEASES).where(LEASES.c.owner == owner))
     except StoreError as exc:
-        # What it guarded is done; the row runs out by itself.
-        logger.warning("A lease could not be given back, it runs out by itself: %s", exc.message)
+        # The work is done; the lease will expire.
+        logger.warning("A lease could not be released and will expire: %s", exc.message)
 
 
 async def _uninterrupted(work: Coroutine[None, None, None]) -> None:
-    """Finish the work even where the caller is cancelled meanwhile; the cancellation is raised after it."""
+    """Finish the work even if the caller is cancelled meanwhile, then raise the cancellation."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

@@ -1,4 +1,4 @@
-"""Whether a connection pooler hands out another PostgreSQL session for each transaction.
+"""Detects connection poolers that use another PostgreSQL session for each transaction.
 
 PgBouncer in transaction mode does (https://www.pgbouncer.org/features.html): advisory locks do not stay with a client, and
 statements that a client prepared may be missing in its next transaction. Prepared statements are then switched off
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
     import psycopg
 
 OPTION = "pgbouncer"
-"""Parameter of DATABASE_URL that says it without a look: `?pgbouncer=true`, or `false`. The driver does not get it."""
+"""Parameter of DATABASE_URL that replaces the detection: `?pgbouncer=true` or `false`. It is not passed to the driver."""
 _TRUE, _FALSE = frozenset(("true", "1", "yes", "on")), frozenset(("false", "0", "no", "off"))
 _ATTEMPTS = 3
 _SECONDS = 10.0
 
 
 def declared(url: URL) -> bool | None:
-    """What the URL says of a pooler in transaction mode; None where it says nothing. Raises ConfigError."""
+    """Return whether the URL declares a pooler in transaction mode, or None. Raises ConfigError for an invalid value."""
     value = url.query.get(OPTION)
     if value is None:
         return None
     word = value.lower() if isinstance(value, str) else ""
     if word not in _TRUE | _FALSE:
         raise ConfigError(
-            f"DATABASE_URL has {OPTION}={value!r}, which is not a truth value",
-            hint=f"Write ?{OPTION}=true for a pooler in transaction mode, or leave the parameter out.",
+            f"DATABASE_URL: invalid {OPTION}={value!r}",
+            hint=f"Use ?{OPTION}=true for a pooler in transaction mode, or remove the parameter.",
         )
     return word in _TRUE
 
 
 def without_option(url: URL) -> URL:
-    """The URL as the driver takes it."""
+    """Return the URL for the driver."""
     return url.difference_update_query([OPTION])
 
 

@@ -1,4 +1,4 @@
-"""The rows."""
+"""The tables of khotan."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from khotan_cli.runtime.database.types import (
 )
 
 _ORDERED = "order_key IS NOT NULL AND (status = 'pending' OR status = 'running')"
-"""With OR: SQLite does not see that a query for one of several is a query for them (sqlite.org/partialindex.html)."""
+"""Written with OR, so that SQLite uses the partial index for one of the states (sqlite.org/partialindex.html)."""
 metadata = base.metadata
 EVENTS = tables_webhooks.EVENTS
 
 
 class PlugRow(KhotanTable, table=True):
-    """What is stored of a plug besides its code. A plug without a row is enabled."""
+    """The stored state of a plug. A plug without a row is enabled."""
 
     __tablename__ = "khotan_plugs"  # pyright: ignore[reportAssignmentType]
 
@@ -78,7 +78,7 @@ class RateRow(KhotanTable, table=True):
 
 
 class FlowRow(KhotanTable, table=True):
-    """What is stored of a flow besides its code. A flow without a row is enabled."""
+    """The stored state of a flow. A flow without a row is enabled."""
 
     __tablename__ = "khotan_flows"  # pyright: ignore[reportAssignmentType]
 
@@ -88,7 +88,7 @@ class FlowRow(KhotanTable, table=True):
 
 
 class ScheduleRow(KhotanTable, table=True):
-    """Up to which moment the schedule of a flow's variant has been dispatched."""
+    """The last dispatched due time of a flow's variant."""
 
     __tablename__ = "khotan_schedules"  # pyright: ignore[reportAssignmentType]
 
@@ -112,11 +112,11 @@ def _partial(name: str, *columns: str, where: str) -> Index:
 
 
 class RunRow(KhotanTable, table=True):
-    """One execution of a flow, or of a handler of an event (then `event_id` is set, and the row is its place in the queue).
+    """A run of a flow, or of an event's handler (then `event_id` is set, and the row is also the queue entry).
 
-    `epoch` counts the starts: a process whose number is not the newest may write no more. Of a handler's run `failures`
-    counts the tries that failed, `next_at` is when it may be tried again (None: at once), `worker` is who runs it, and runs
-    with one `order_key` go one after another in the order of their events.
+    `epoch` counts the starts: a process with an older epoch must not write. For a handler's run, `failures` counts failed
+    attempts, `next_at` is the time of the next attempt (None: now), `worker` is the worker that runs it, and runs with the
+    same `order_key` run one after another in the order of their events.
     """
 
     __tablename__ = "khotan_runs"  # pyright: ignore[reportAssignmentType]
@@ -166,7 +166,7 @@ def _of_run(**options: Any) -> Any:
 
 
 class RunStepRow(KhotanTable, table=True):
-    """A finished step of a run, committed with what the step wrote. A resumed run does not do it again."""
+    """A finished step of a run, committed with the step's writes. A resumed run does not repeat it."""
 
     __tablename__ = "khotan_run_steps"  # pyright: ignore[reportAssignmentType]
 
@@ -194,7 +194,7 @@ class RunUpdateRow(KhotanTable, table=True):
 
 
 class RejectRow(KhotanTable, table=True):
-    """A record that a run could not take or send, kept for inspection, with the reason."""
+    """A rejected record of a run with the reason, stored for inspection."""
 
     __tablename__ = "khotan_rejects"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (Index("ix_khotan_rejects_run_id", "run_id"),)
@@ -207,9 +207,9 @@ class RejectRow(KhotanTable, table=True):
 
 
 class SeenKeyRow(KhotanTable, table=True):
-    """A key that a pass over a source has met; the rows whose key it has not are what `delete_missing` deletes.
+    """A key that a pass over a source has processed. `delete_missing` deletes the rows without one.
 
-    `noted_by` is the step that met it first: a page of the pass.
+    `noted_by` is the step (a page of the pass) that stored it first.
     """
 
     __tablename__ = "khotan_seen_keys"  # pyright: ignore[reportAssignmentType]
@@ -221,7 +221,7 @@ class SeenKeyRow(KhotanTable, table=True):
 
 
 class MappingRow(KhotanTable, table=True):
-    """An entity that several systems know, under its canonical key (see records/keys.py)."""
+    """An entity that several systems know, with its canonical key (see store/canonical_key.py)."""
 
     __tablename__ = "khotan_mappings"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (UniqueConstraint("resource", "key", name="uq_khotan_mappings_resource"),)
@@ -236,8 +236,8 @@ class MappingRow(KhotanTable, table=True):
 class MappingRefRow(KhotanTable, table=True):
     """The id that one system has for an entity.
 
-    `fields` holds a digest of each field that the system is known to have, so that a write of the same values, or one of
-    khotan's own that comes back, is recognised; `origin` says who made them so: "read" or "write".
+    `fields` holds a digest of each known field value of the system, to detect writes of the same values and khotan's own
+    writes that are read back. `origin`: whether the values were read from the system ("read") or sent to it ("write").
     """
 
     __tablename__ = "khotan_mapping_refs"  # pyright: ignore[reportAssignmentType]

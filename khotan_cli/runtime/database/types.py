@@ -1,4 +1,4 @@
-"""What rows are made of. One metadata and registry of khotan's own: the application's models and these never mix."""
+"""Column types, and khotan's own metadata and registry, separate from the application's models."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ metadata = MetaData(
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """Timezone-aware UTC on every database; SQLite, which knows no zones, keeps it without and gets it back."""
+    """Timezone-aware UTC on every database. SQLite stores it without time zone, which is added when it is read."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -40,8 +40,8 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         if value.tzinfo is None:
-            # Which moment it means would depend on where the process runs.
-            raise ValueError("a moment needs a time zone")
+            # Without a time zone, the time would depend on the host.
+            raise ValueError("a datetime needs a time zone")
         return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
@@ -63,17 +63,17 @@ class KhotanTable(SQLModel, registry=registry(metadata=metadata)):
 JSON_VALUE = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 """A JSON column: JSONB on PostgreSQL."""
 BIG_ID = BigInteger().with_variant(Integer(), "sqlite")
-"""A growing number: SQLite counts up only a column it calls INTEGER."""
+"""An auto-increment id: SQLite increments only INTEGER columns."""
 SORTED_TEXT = Text().with_variant(Text(collation="C"), "postgresql")
 """Text that sorts by code point on both databases, as canonical keys must."""
 
 
 _NOT_STORED = re.compile("[\x00\ud800-\udfff]")
-"""Characters that PostgreSQL has no room for (8.14, JSON Types), and halves of surrogate pairs, which no encoding has."""
+"""Characters that PostgreSQL cannot store (8.14, JSON Types), and half surrogate pairs, which cannot be encoded."""
 
 
 class ReadableText(TypeDecorator[str]):
-    """Text for people to read, which must not fail for a character: what cannot be stored becomes U+FFFD."""
+    """Text for people to read. Characters that cannot be stored become U+FFFD, so that storing never fails."""
 
     impl = Text
     cache_ok = True
@@ -83,7 +83,7 @@ class ReadableText(TypeDecorator[str]):
 
 
 class ReadableJson(TypeDecorator[Any]):
-    """JSON for people to read: as ReadableText, and numbers that JSON does not know become text."""
+    """JSON for people to read: like ReadableText, and numbers that JSON does not support become text."""
 
     impl = JSON
     cache_ok = True
@@ -111,5 +111,5 @@ def _readable(value: Any) -> Any:
 
 
 def json_column(kind: Any = JSON_VALUE) -> Any:
-    """A field of a row that holds JSON, or nothing."""
+    """Return a nullable JSON field."""
     return Field(default=None, sa_type=kind, nullable=True)

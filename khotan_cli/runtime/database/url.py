@@ -1,4 +1,4 @@
-"""DATABASE_URL: what it may say, and how the database is named where people read it."""
+"""Parses DATABASE_URL and formats the display name of the database."""
 
 from __future__ import annotations
 
@@ -9,42 +9,43 @@ from sqlalchemy.exc import ArgumentError
 
 from khotan_cli.errors import ConfigError, DatabaseUnreachable
 
-_HINT = "sqlite:///path/to/file.db, or postgresql://user:password@host/name."
+_HINT = "Use sqlite:///path/to/file.db or postgresql://user:password@host/name."
 
 
 def parse_url(url: str, root: Path) -> URL:
-    """DATABASE_URL without a driver, a relative SQLite path made absolute against the project.
+    """Parse DATABASE_URL. Removes the driver, and resolves a relative SQLite path against the project.
 
-    Raises ConfigError, which never quotes the URL: it may hold a password.
+    Raises ConfigError, which never quotes the URL, because it may contain a password.
     """
     try:
         parsed = make_url(url.strip())
     except (ArgumentError, ValueError):
-        raise ConfigError("DATABASE_URL is not a database URL", hint=_HINT) from None
+        raise ConfigError("DATABASE_URL is not a valid database URL", hint=_HINT) from None
     backend = parsed.drivername.partition("+")[0].lower()
     if backend in ("postgres", "postgresql"):
         return parsed.set(drivername="postgresql")
     if backend != "sqlite":
-        raise ConfigError(f"DATABASE_URL names {backend!r}, which khotan cannot use", hint=f"Use {_HINT}")
+        raise ConfigError(f"DATABASE_URL: unsupported database {backend!r}", hint=_HINT)
     return parsed.set(drivername="sqlite", database=str((root / _file_name(parsed)).resolve()))
 
 
 def _file_name(url: URL) -> str:
     if url.host:
         raise ConfigError(
-            "DATABASE_URL names a host, and SQLite has none", hint="Three slashes before the path: sqlite:///file.db."
+            "DATABASE_URL has a host, which SQLite does not support",
+            hint="Use three slashes before the path: sqlite:///file.db.",
         )
     name = url.database or ""
     if not name or name == ":memory:" or name.startswith("file:") or url.query.get("mode") == "memory":
         raise ConfigError(
-            "DATABASE_URL names no SQLite file, but a database in memory, which no second process could see",
-            hint="Name a file: sqlite:///.khotan/khotan.db.",
+            "DATABASE_URL must name an SQLite file: other processes cannot use a database in memory",
+            hint="Use a file, such as sqlite:///.khotan/khotan.db.",
         )
     return name
 
 
 def describe_url(url: URL) -> str:
-    """The database without user and password."""
+    """Return the display name of the database, without user and password."""
     if url.drivername.startswith("sqlite"):
         return f"SQLite {url.database}"
     return f"PostgreSQL {url.host or url.query.get('host') or 'localhost'}:{url.port or 5432}/{url.database or ''}"
@@ -57,5 +58,5 @@ def make_folder(url: URL) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise DatabaseUnreachable(
-            f"{describe_url(url)}: its folder cannot be created: {exc.strerror}", hint="Check DATABASE_URL."
+            f"{describe_url(url)}: the folder cannot be created: {exc.strerror}", hint="Check DATABASE_URL."
         ) from None

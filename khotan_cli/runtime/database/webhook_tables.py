@@ -1,4 +1,4 @@
-"""The rows of wires and their events."""
+"""The tables of wires and their events."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from khotan_cli.runtime.database.types import (
 
 
 class WireRow(KhotanTable, table=True):
-    """What is stored of a wire besides its code: whether it runs, and its subscription at the service, where it has one."""
+    """The stored state of a wire: whether it is enabled, and its subscription at the service, if any."""
 
     __tablename__ = "khotan_wires"  # pyright: ignore[reportAssignmentType]
 
@@ -38,7 +38,7 @@ class WireRow(KhotanTable, table=True):
 
 
 class HandlerRow(KhotanTable, table=True):
-    """Whether a handler of a wire runs. One without a row does."""
+    """Whether a handler of a wire is enabled. A handler without a row is enabled."""
 
     __tablename__ = "khotan_webhook_handlers"  # pyright: ignore[reportAssignmentType]
 
@@ -48,12 +48,12 @@ class HandlerRow(KhotanTable, table=True):
 
 
 class EventRow(KhotanTable, table=True):
-    """An event as it came: raw body, headers with secrets masked. `remote_id`: the sender's id of it, or the body's digest.
+    """A received event: raw body, and headers with secrets masked. `remote_id`: the sender's id, or a digest of the body.
 
-    `repeats` counts its further deliveries, `altered` those of them that had another body. `parked` is why an ingested
-    record waits; `organisation` whose it is. `tenant` is the part of an ingested record's identity that keeps the same key of
-    two organisations apart; it is empty for wires. `problem` says why the body cannot be read. `path` holds what the wire
-    takes from the path.
+    `repeats` counts repeated deliveries, `altered` those with a different body. `parked` is the reason why an ingested record
+    is parked; `organisation` is its owner. `tenant` is part of an ingested record's identity, so that two organisations can
+    use the same key; it is empty for wires. `problem` says why the body cannot be read. `path` holds the values of the path
+    placeholders.
     """
 
     __tablename__ = "khotan_webhook_events"  # pyright: ignore[reportAssignmentType]

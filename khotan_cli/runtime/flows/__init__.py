@@ -1,1 +1,1 @@
-"""Flows: what does a user's function get? The context and the decorators."""
+"""The user's interface to flows: the context and the decorators."""

@@ -1,4 +1,4 @@
-"""`@inflow`, `@outflow`, `@relay` and `@step`: how a user declares flows and their steps, with the types of their functions."""
+"""`@inflow`, `@outflow`, `@relay` and `@step`: typed declarations of flows and steps."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ def _declare(
     schedule: str | None,
     options: Mapping[str, Any],
 ) -> Callable[[FlowFunction], Flow]:
-    for given in (plug, *([] if to is None else [to])):
-        if not isinstance(given, Plug):
+    for argument in (plug, *([] if to is None else [to])):
+        if not isinstance(argument, Plug):
             raise ConfigError(
-                f"@{kind} needs a plug, not {type(given).__name__}", hint=f"Import the plug and write @{kind}(shop)."
+                f"@{kind} needs a plug, not {type(argument).__name__}",
+                hint=f"Import the plug and write @{kind}(shop).",
             )
     if schedule is not None and variants:
         raise ConfigError(
-            f"@{kind} has a schedule and variants",
-            hint='Give the schedule to a variant: {"full": Variant(schedule=…)}.',
+            f"@{kind} has both schedule and variants",
+            hint='Move the schedule to a variant: {"full": Variant(schedule=…)}.',
         )
     if schedule is not None:
         variants = {DEFAULT_VARIANT: Variant(schedule=schedule)}
@@ -57,10 +58,10 @@ def inflow(
     timeout: float | None = None,
     hooks: Hooks | None = None,
 ) -> Callable[[FlowFunction], Flow]:
-    """Declare a flow that brings records of a service into the application.
+    """Declare a flow that reads records from a service into the application.
 
-    resource: name of a Resource; its mappings are then kept by `ctx.sync` and `ctx.push`. schedule: of the flow's one
-    variant; several modes are `variants`. Raises ConfigError where the declaration cannot hold.
+    resource: name of a Resource whose mappings `ctx.sync` and `ctx.push` maintain. schedule: cron schedule of the only
+    variant. variants: several run modes by name. Raises ConfigError if the declaration is invalid.
     """
     options = {"concurrency": concurrency, "timeout": timeout, "hooks": hooks}
     return _declare("inflow", plug, None, resource, variants, schedule, options)
@@ -76,7 +77,7 @@ def outflow(
     timeout: float | None = None,
     hooks: Hooks | None = None,
 ) -> Callable[[FlowFunction], Flow]:
-    """Declare a flow that sends records of the application to a service. Options as for `inflow`."""
+    """Declare a flow that sends records from the application to a service. Options as for `inflow`."""
     options = {"concurrency": concurrency, "timeout": timeout, "hooks": hooks}
     return _declare("outflow", plug, None, resource, variants, schedule, options)
 
@@ -100,19 +101,19 @@ def relay(
 def step(
     *, attempts: int = 1, backoff: float = 0.5, max_backoff: float = 30.0, timeout: float | None = None
 ) -> Callable[[Callable[Concatenate[FlowContext, P], Awaitable[R]]], Step[P, R]]:
-    """Declare a step: `async def load(ctx, …) -> JSON, or a Pydantic model`.
+    """Declare a step: `async def load(ctx, …)` that returns JSON or a Pydantic model.
 
-    attempts: how often it is tried in all where it raises. backoff: seconds before the second try, doubled each time up to
-    max_backoff, with full jitter. timeout: seconds for one try. A step is at-least-once: what it does outside of `ctx` may
-    be done again after a crash. Raises ConfigError for options that cannot hold.
+    attempts: maximum number of attempts if it raises. backoff: seconds before the second attempt, doubled each time up to
+    max_backoff, with full jitter. timeout: seconds for one attempt. A step runs at least once: effects outside `ctx` may be
+    repeated after a crash. Raises ConfigError for invalid options.
     """
     if attempts < 1 or backoff < 0 or max_backoff < 0 or (timeout is not None and timeout <= 0):
-        raise ConfigError("@step needs attempts of 1 or more, and times above 0")
+        raise ConfigError("@step: attempts must be 1 or more, backoff 0 or more, and timeout above 0")
     retry = Retry(attempts=attempts, backoff=backoff, max_backoff=max_backoff)
 
     def decorate(function: Callable[Concatenate[FlowContext, P], Awaitable[R]]) -> Step[P, R]:
         if not inspect.iscoroutinefunction(function):
-            raise ConfigError(f"Step {function.__name__!r} is not an async function", hint="Declare it: async def …")
+            raise ConfigError(f"Step {function.__name__!r} is not an async function", hint="Declare it with async def.")
         return Step(function, retry, timeout)
 
     return decorate

@@ -1,1 +1,1 @@
-"""Resources with their mappings, and caches: what flows and handlers share."""
+"""Resources with mappings, and caches, shared by flows and handlers."""

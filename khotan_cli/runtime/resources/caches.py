@@ -23,21 +23,22 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 class Cache:
     """A declared cache: `snapshots = Cache("product-snapshots", ttl="6h")`.
 
-    ttl: how long an entry lives: seconds, a timedelta, or a text such as 90s, 30m, 6h, 7d; None: until it is deleted. scope:
-    whose entries they are: one set for the app, or one for each flow, or for each variant of a flow. Raises ConfigError.
+    ttl: time to live of an entry: seconds, a timedelta, or a text such as 90s, 30m, 6h, 7d; None: until it is deleted. scope:
+    one set of entries for the app, for each flow, or for each variant of a flow. Raises ConfigError.
     """
 
     def __init__(self, name: str, *, ttl: Ttl = None, scope: Scope = "app") -> None:
         if not name or name.startswith("_") or not re.fullmatch(r"[\w.-]+", name):
             raise ConfigError(
-                f"{name!r} is no name for a cache", hint="Letters, digits, dots, dashes; no underscore in front."
+                f"Invalid cache name {name!r}",
+                hint="Use letters, digits, dots, dashes and underscores; do not start with an underscore.",
             )
         if scope not in ("app", "flow", "variant"):
-            raise ConfigError(f"Cache {name!r} has an unknown scope {scope!r}", hint="app, flow or variant.")
+            raise ConfigError(f"Cache {name!r} has an unknown scope {scope!r}", hint="Use app, flow or variant.")
         self.name, self.scope, self.ttl = name, scope, _seconds(ttl, ConfigError)
 
     def seconds(self, ttl: Ttl = None) -> float | None:
-        """The time to live of an entry: the one given, else the cache's. Raises UsageError."""
+        """Return the time to live in seconds: `ttl`, or else the cache's default. Raises UsageError."""
         return self.ttl if ttl is None else _seconds(ttl, UsageError)
 
     def __repr__(self) -> str:
@@ -54,52 +55,52 @@ class CacheHandle:
         return (await self.get_many([key])).get(key, default)
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Those that are there and have not expired."""
+        """Return the existing entries that have not expired."""
         return await self._store.get_many(self.cache.name, self.owner, list(keys))
 
     async def set(self, key: str, value: Any, ttl: Ttl = None) -> None:
-        """Raises UsageError for a value that is not JSON, and an empty key."""
+        """Store an entry. Raises UsageError if the value is not JSON or the key is empty."""
         await self.set_many({key: value}, ttl)
 
     async def set_many(self, values: Mapping[str, Any], ttl: Ttl = None) -> None:
-        """All or none."""
+        """Store several entries, all or none."""
         kept = {key: json_value(key, value) for key, value in values.items()}
         seconds = self.cache.seconds(ttl)
         if not self._held("set", kept):
             await self._store.set_many(self.cache.name, self.owner, kept, seconds)
 
     async def delete(self, key: str) -> bool:
-        """Remove an entry; False where there is none."""
+        """Remove an entry. Returns False if it does not exist."""
         if holds():
-            self._held("deleted", there := await self.get_many([key]))
-            return bool(there)
+            self._held("deleted", existing := await self.get_many([key]))
+            return bool(existing)
         return await self._store.delete(self.cache.name, self.owner, key)
 
     async def keys(self, prefix: str = "") -> list[str]:
         return [entry.key for entry in (await self._store.entries(self.cache.name, self.owner, prefix))[0]]
 
     async def clear(self) -> int:
-        """Remove all entries of this owner; how many there were."""
+        """Remove all entries of this owner. Returns their number."""
         if holds():
-            self._held("deleted", there := await self.keys())
-            return len(there)
+            self._held("deleted", existing := await self.keys())
+            return len(existing)
         return await self._store.clear(self.cache.name, self.owner)
 
     def _held(self, what: str, keys: Collection[str]) -> bool:
-        """Whether a dry run lasts; it is told of what is held back."""
+        """Report a suppressed write to the dry run. Returns whether this is a dry run."""
         return noted(f"cache {self.cache.name}", {what: len(keys)}, list(keys)) if keys else holds()
 
 
 def json_value(key: str, value: Any) -> Any:
-    """The value as JSON. Raises UsageError naming the key."""
+    """Convert a value to JSON. Raises UsageError, which names the key."""
     if not isinstance(key, str) or not key:
-        raise UsageError("A cache's key is empty, or no text", hint="Give a text.")
+        raise UsageError("A cache key must be a non-empty str", hint="Use a non-empty str.")
     try:
         return to_jsonable_python(value, inf_nan_mode="strings")
     except (PydanticSerializationError, ValueError, RecursionError):
         raise UsageError(
-            f"The value of {key!r} is not JSON, but {type(value).__name__}",
-            hint="Texts, numbers, lists, dicts, models.",
+            f"The value of {key!r} is not JSON: {type(value).__name__}",
+            hint="Use JSON values or Pydantic models.",
         ) from None
 
 
@@ -114,6 +115,6 @@ def _seconds(ttl: Ttl, error: type[ConfigError] | type[UsageError]) -> float | N
     elif isinstance(ttl, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", ttl.strip())):
         seconds = float(found[1]) * _UNITS[found[2] or "s"]
     if not 0 < seconds <= _LONGEST_TTL:  # neither is NaN
-        hint = "Seconds, or a text such as 90s, 30m, 6h, 7d; a hundred years at most."
-        raise error(f"{str(ttl)[:50]!r} is not a time to live", hint=hint)
+        hint = "Use seconds, or a text such as 90s, 30m, 6h, 7d; at most a hundred years."
+        raise error(f"Invalid time to live {str(ttl)[:50]!r}", hint=hint)
     return seconds

@@ -17,50 +17,50 @@ class Resource:
 
         products = Resource("products", connect_field="sku", plugs={"shopify": "id", "cin7": "id"})
 
-    connect_field: where the canonical key is in a record, a field (dotted path) or several. plugs: for each plug by name
-    the field of its records that holds its id. Raises ConfigError for a declaration that cannot hold.
+    connect_field: the field or fields (dotted paths) of a record that hold the canonical key. plugs: plug name → the field of
+    its records that holds its id. Raises ConfigError for an invalid declaration.
     """
 
     def __init__(self, name: str, *, connect_field: str | Sequence[str], plugs: Mapping[str, str]) -> None:
         fields = (connect_field,) if isinstance(connect_field, str) else tuple(connect_field)
         if not name or not name.replace("-", "_").isidentifier():
-            raise ConfigError(f"{name!r} is no name for a resource", hint='Like Resource("products", …).')
+            raise ConfigError(f"Invalid resource name {name!r}", hint='Use a name such as Resource("products", …).')
         if not fields or not all(fields) or len(set(fields)) != len(fields):
-            raise ConfigError(f"Resource {name!r} needs a connect_field, or several different ones")
+            raise ConfigError(f"Resource {name!r} needs one or more different connect_field values")
         if not plugs or not all(plugs) or not all(plugs.values()):
             raise ConfigError(
-                f"Resource {name!r} names no plugs, or one without its id's field", hint='plugs={"shop": "id"}'
+                f"Resource {name!r} needs plugs, each with the field of its id", hint='Add plugs={"shop": "id"}.'
             )
         self.name, self.connect_field, self.plugs = name, fields, dict(plugs)
 
     def key_of(self, record: Mapping[str, Any]) -> str | None:
-        """The canonical key of a record; None where a part of it is absent, null or empty."""
+        """Return the canonical key of a record, or None if a part is absent, null or empty."""
         parts = self.parts_of(record)
         return None if parts is None else encode_key(parts)
 
     def parts_of(self, record: Mapping[str, Any]) -> tuple[Any, ...] | None:
-        """The parts of a record's key; None where one is absent, null or empty."""
+        """Return the parts of a record's key, or None if a part is absent, null or empty."""
         parts = tuple(dig(record, field) for field in self.connect_field)
         return None if any(part is None or part == "" for part in parts) else parts
 
     def ref_of(self, plug: str, record: Mapping[str, Any]) -> str | None:
-        """The id that a plug's record has; None where it is absent."""
-        found = dig(record, self.plugs[self.check_plug(plug)])
-        return None if found is None or found == "" else str(found)
+        """Return the id in a plug's record, or None if it is absent."""
+        ref = dig(record, self.plugs[self.check_plug(plug)])
+        return None if ref is None or ref == "" else str(ref)
 
     def check_plug(self, plug: str) -> str:
-        """Raises UnknownName for a plug that does not know the resource."""
+        """Return the plug's name. Raises UnknownName if the resource does not include the plug."""
         if plug not in self.plugs:
             raise UnknownName("plug", plug, self.plugs, where=f"resource {self.name!r}")
         return plug
 
     def check_key(self, key: Key) -> str:
-        """The canonical text of a key. Raises UsageError for one with too many or too few parts."""
+        """Return the canonical text of a key. Raises UsageError for a wrong number of parts."""
         parts = 1 if isinstance(key, (str, int)) else len(key)
         if parts != len(self.connect_field):
             raise UsageError(
                 f"A key of {self.name!r} has {len(self.connect_field)} parts ({', '.join(self.connect_field)}), not {parts}",
-                hint="Give them in that order.",
+                hint="Use these parts in that order.",
             )
         return encode_key(key)
 
@@ -71,16 +71,16 @@ class Resource:
 class Mappings:
     """The mappings of one resource: `ctx.mapping("products")`, `khotan.mapping("products")`.
 
-    Inside `async with ctx.session()` they are read and written in that session. In a dry run nothing is written.
+    Inside `async with ctx.session()` they use that session. In a dry run nothing is written.
     """
 
     def __init__(self, resource: Resource, store: MappingStore) -> None:
         self.resource, self._store, self._table = resource, store, f"mappings of {resource.name}"
 
     async def upsert(self, key: Key, *, replace: bool = False, **refs: str | int) -> MappingEntry | None:
-        """Tie ids to a key: `upsert("SKU-1", shopify="gid://1")`; other plugs' ids stay, unless `replace`.
+        """Map ids to a key: `upsert("SKU-1", shopify="gid://1")`. Ids of other plugs are kept, unless `replace`.
 
-        Raises MappingConflict where an id belongs to another key; UnknownName for a plug that the resource does not name.
+        Raises MappingConflict if an id belongs to another key; UnknownName if the resource does not include a plug.
         """
         await self.upsert_many([(key, refs)], replace=replace)
         return await self.lookup(key)
@@ -88,13 +88,13 @@ class Mappings:
     async def upsert_many(
         self, items: Iterable[tuple[Key, Mapping[str, str | int]]], *, replace: bool = False
     ) -> MappingCounts:
-        """The same for many, all or none. A key that comes twice gets the ids of both."""
+        """Map ids to many keys, all or none. A repeated key gets the ids of all its items."""
         wanted: dict[str, dict[str, str]] = {}
         for key, refs in items:
-            mine = wanted.setdefault(self.resource.check_key(key), {})
-            mine |= {self.resource.check_plug(plug): _ref(plug, ref) for plug, ref in refs.items()}
+            ids = wanted.setdefault(self.resource.check_key(key), {})
+            ids |= {self.resource.check_plug(plug): _ref(plug, ref) for plug, ref in refs.items()}
         changes = MappingChanges(self.resource.name, wanted, replace=replace)
-        counts = await self._store.upsert(changes)  # in a dry run undone, see joining.py
+        counts = await self._store.upsert(changes)  # rolled back in a dry run, see database/ambient_session.py
         noted(self._table, counts._asdict())
         return counts
 
@@ -103,7 +103,7 @@ class Mappings:
         return (await self._store.by_keys(self.resource.name, [text])).get(text)
 
     async def lookup_many(self, keys: Iterable[Key]) -> dict[tuple[str, ...], MappingEntry]:
-        """Those that are there, by the parts of their key."""
+        """Return the existing mappings by the parts of their key."""
         texts = [self.resource.check_key(key) for key in keys]
         return {entry.key: entry for entry in (await self._store.by_keys(self.resource.name, texts)).values()}
 
@@ -111,24 +111,27 @@ class Mappings:
         return (await self.lookup_refs(plug, [ref])).get(str(ref))
 
     async def lookup_refs(self, plug: str, refs: Iterable[str | int]) -> dict[str, MappingEntry]:
-        """Those that are there, by the plug's id."""
+        """Return the existing mappings by the plug's id."""
         self.resource.check_plug(plug)
         return await self._store.by_refs(self.resource.name, plug, [str(ref) for ref in refs])
 
     async def delete(self, key: Key) -> bool:
-        """Remove a mapping; False where there is none."""
+        """Remove a mapping. Returns False if it does not exist."""
         text = self.resource.check_key(key)
-        found = (await self._store.by_keys(self.resource.name, [text])).get(text)
-        if found is None:
+        entry = (await self._store.by_keys(self.resource.name, [text])).get(text)
+        if entry is None:
             return False
-        return noted(self._table, {"deleted": 1}, [found.key]) or await self._store.delete(found.id)
+        return noted(self._table, {"deleted": 1}, [entry.key]) or await self._store.delete(entry.id)
 
     async def search(self, text: str = "", *, limit: int = 100, offset: int = 0) -> tuple[list[MappingEntry], int]:
-        """Mappings whose key or one of whose ids holds the text, in the order of keys, and how many there are in all."""
+        """Return mappings whose key or ids contain the text, sorted by key, and the total number."""
         return await self._store.search(self.resource.name, text, limit=limit, offset=offset)
 
 
 def _ref(plug: str, ref: object) -> str:
     if isinstance(ref, bool) or not isinstance(ref, (str, int)) or ref == "":
-        raise UsageError(f"The id of {plug!r} is neither a text nor a whole number", hint="Give the id as it is.")
+        raise UsageError(
+            f"The id of {plug!r} must be a non-empty str or a whole number",
+            hint="Use the id as the service returns it.",
+        )
     return str(ref)

@@ -1,1 +1,1 @@
-"""Runs: what makes a run durable? Declarations, steps, hooks and the errors of a run."""
+"""Durable runs: declarations, steps, hooks and errors."""

@@ -1,4 +1,4 @@
-"""What a flow keeps from run to run, written with its steps."""
+"""Cursors and caches of flows, written in the transactions of steps."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Write = Callable[[str, Work], Awaitable[None]]
 
 
 class Cursor:
-    """A named value of a flow: a timestamp, an id, any JSON."""
+    """A named JSON value of a flow, such as a timestamp or an id, that is kept between runs."""
 
     def __init__(self, name: str, flow: str, store: CacheStore, write: Write) -> None:
         self.name, self._flow, self._store, self._write = name, flow, store, write
 
     async def get(self, default: Any = None) -> Any:
-        """The value stored last; in a step that has set it, still the one before."""
-        found = await self._store.get_many(CURSORS, self._flow, [self.name])
-        return found.get(self.name, default)
+        """Return the stored value. A step that sets the cursor still reads the previous value."""
+        values = await self._store.get_many(CURSORS, self._flow, [self.name])
+        return values.get(self.name, default)
 
     async def set(self, value: Any) -> None:
-        """Store the value together with the step that runs now, if and when that commits. Raises UsageError for no JSON."""
+        """Store the value in the transaction of the current step. Raises UsageError if the value is not JSON."""
         kept = json_value(self.name, value)
 
         async def work(session: AsyncSession) -> Outcome:
@@ -40,7 +40,7 @@ class Cursor:
 
 
 class RunCache(CacheHandle):
-    """A cache as a flow sees it: what is set or deleted is stored with the step that runs now, or not at all."""
+    """A cache in a flow: changes are stored in the transaction of the current step."""
 
     def __init__(self, cache: Cache, store: CacheStore, owner: str, write: Write) -> None:
         super().__init__(cache, store, owner)
@@ -61,25 +61,25 @@ class RunCache(CacheHandle):
         await self._write(f"cache {self.cache.name}", work)
 
     async def delete(self, key: str) -> bool:
-        """Remove an entry; whether there is one by now, which the step may set or delete still."""
-        there = await self.get_many([key])
+        """Remove an entry. Returns whether the stored cache has one, without pending changes of the step."""
+        existing = await self.get_many([key])
 
         async def work(session: AsyncSession) -> Outcome:
             await self._store.delete_in(session, self.cache.name, self.owner, key)
             return Outcome()
 
-        self._held("deleted", there)
+        self._held("deleted", existing)
         await self._write(f"cache {self.cache.name} delete", work)
-        return bool(there)
+        return bool(existing)
 
     async def clear(self) -> int:
-        """Remove all entries of this owner; how many there are by now."""
-        there = await self.keys()
+        """Remove all entries of this owner. Returns their number, without pending changes of the step."""
+        existing = await self.keys()
 
         async def work(session: AsyncSession) -> Outcome:
             await self._store.clear_in(session, self.cache.name, self.owner)
             return Outcome()
 
-        self._held("deleted", there)
+        self._held("deleted", existing)
         await self._write(f"cache {self.cache.name} clear", work)
-        return len(there)
+        return len(existing)

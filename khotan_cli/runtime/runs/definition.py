@@ -1,4 +1,4 @@
-"""What a user declares: flows with their variants, and steps. Names no context: `decorators.py` types the functions."""
+"""Declarations: flows with variants, and steps. Independent of FlowContext; flows/decorators.py types the functions."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ COUNTERS = ("extracted", "transformed", "created", "updated", "deleted", "skippe
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a flow may return: a message for people, and counts to add to those that sync and push made themselves.
+    """The optional return value of a flow: a message, and counts that are added to those of sync and push.
 
-    A `failed` above 0 makes the run partial.
+    A `failed` count above 0 makes the run partial.
     """
 
     message: str = ""
@@ -45,16 +45,16 @@ class RunResult:
 
 
 FlowFunction = Callable[[Any], Awaitable[RunResult | None]]
-"""A flow's function, of its context."""
+"""A flow's function. Its argument is the FlowContext."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A named run mode of a flow. Raises ConfigError for a schedule that is none, where it is declared.
+    """A named run mode of a flow. Raises ConfigError for an invalid schedule.
 
-    schedule: five fields of cron, in `timezone` (an IANA name). overlap: start a due run though one of this variant is still
-    waiting or running; else it is skipped. One of another variant never stands in the way: they queue. hooks: called besides
-    the flow's and the app's.
+    schedule: five cron fields, in `timezone` (an IANA name). overlap: start a due run even if a run of this variant is
+    pending or running; otherwise it is skipped. Runs of other variants do not matter: they queue. hooks: called in addition
+    to the flow's and the app's hooks.
     """
 
     schedule: str | None = None
@@ -71,10 +71,10 @@ class Variant:
 
 
 class Flow:
-    """A declared flow. Calling it with a context runs its function, as the engine does; in tests, say.
+    """A declared flow. Call it with a context to run its function, for example in tests.
 
-    concurrency: runs of this flow at a time, over all processes. timeout: seconds that one execution may take; a resume
-    after a crash starts the count anew.
+    concurrency: maximum number of concurrent runs of this flow, over all processes. timeout: maximum seconds for one
+    execution; a resumed run gets the full time again.
     """
 
     def __init__(
@@ -101,21 +101,25 @@ class Flow:
 
     def _check(self) -> None:
         if not inspect.iscoroutinefunction(self.function):
-            raise ConfigError(f"Flow {self.name!r} is not an async function", hint="Declare it: async def …")
+            raise ConfigError(f"Flow {self.name!r} is not an async function", hint="Declare it with async def.")
         if self.concurrency < 1:
-            raise ConfigError(f"Flow {self.name!r} has a concurrency below 1", hint="1 or more.")
+            raise ConfigError(
+                f"Flow {self.name!r}: invalid concurrency {self.concurrency}", hint="Use a number of 1 or more."
+            )
         if self.timeout is not None and self.timeout <= 0:
             raise ConfigError(
-                f"Flow {self.name!r} has a timeout of 0 or less", hint="In seconds, or None for no bound."
+                f"Flow {self.name!r}: invalid timeout {self.timeout}",
+                hint="Use seconds above 0, or None for no limit.",
             )
         for name in self.variants:
             if not name or not name.replace("-", "_").isidentifier():
                 raise ConfigError(
-                    f"{name!r} is no name for a variant of flow {self.name!r}", hint="Like delta, or full."
+                    f"Invalid variant name {name!r} of flow {self.name!r}",
+                    hint="Use letters, digits, - and _, for example delta.",
                 )
 
     def variant(self, name: str | None) -> str:
-        """The variant of that name; without one the first that is declared. Raises UnknownName with the nearest."""
+        """Return the variant's name; None selects the first declared variant. Raises UnknownName with the nearest name."""
         if name is None:
             return next(iter(self.variants))
         if name not in self.variants:
@@ -124,9 +128,9 @@ class Flow:
 
     @property
     def plug(self) -> Plug:
-        """The flow's plug. Raises FlowError for an ingest, which may have none."""
+        """The flow's plug. Raises FlowError for an ingest without a plug."""
         if self._plug is None:
-            raise FlowError(f"{self.name} has no plug", hint="Name the plug: ctx.plugs[…], ctx.vars(…).")
+            raise FlowError(f"{self.name} has no plug", hint="Name the plug, as in ctx.plugs[…] or ctx.vars(…).")
         return self._plug
 
     @property
@@ -142,13 +146,13 @@ class Flow:
 
 
 class StepRunner(Protocol):
-    """What runs a step, or takes its kept result: the context of a run."""
+    """Runs a step or returns its stored result. Implemented by the context of a run."""
 
     async def run_step(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
 
 
 class Step(Generic[P, R]):
-    """A function of a flow whose result is kept: a resumed run takes the result and does not call it again."""
+    """A function of a flow whose result is stored: a resumed run uses the result and does not call the function again."""
 
     def __init__(
         self, function: Callable[Concatenate[Any, P], Awaitable[R]], retry: Retry, timeout: float | None
@@ -163,13 +167,13 @@ class Step(Generic[P, R]):
 
     @functools.cached_property
     def returns(self) -> Any:
-        """The annotated type of the result, `Any` where none is given: what a kept result is read as."""
+        """The annotated return type, or Any: the type that a stored result is decoded to."""
         function = inspect.unwrap(self.function)
         module = sys.modules.get(function.__module__)
         declared = function.__annotations__.get("return", Any)
         if isinstance(declared, str):
             try:
                 declared = eval(declared, vars(module) if module else {})  # noqa: S307 - the user's own annotation
-            except Exception:  # a name that only a type checker sees
+            except Exception:  # a name that exists only for type checkers
                 declared = Any
         return declared

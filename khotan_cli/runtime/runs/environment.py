@@ -1,4 +1,4 @@
-"""What flows run on: the app's plugs, declarations and stores, gathered once."""
+"""The environment of runs: the app's plugs, declarations and stores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from khotan_cli.runtime.runs.hooks import Hooks
 from khotan_cli.runtime.store.caches import CacheStore
 from khotan_cli.runtime.store.enabled_flows import FlowStore
 from khotan_cli.runtime.store.mappings import MappingStore
-from khotan_cli.runtime.store.run_queue import Outbox
+from khotan_cli.runtime.store.run_queue import RunQueue
 from khotan_cli.runtime.store.runs import RunStore
 from khotan_cli.runtime.store.schedules import ScheduleStore
 from khotan_cli.runtime.store.variables import DatabaseVarStore
@@ -22,8 +22,8 @@ from khotan_cli.runtime.store.workers import WorkerStore
 
 
 @dataclass(frozen=True)
-class Host:
-    """Everything a run needs besides its own row."""
+class Environment:
+    """Everything a run needs apart from its own row."""
 
     database: Database
     vars: DatabaseVarStore
@@ -33,11 +33,11 @@ class Host:
     caches: Mapping[str, Cache]
     hooks: Hooks = field(default_factory=Hooks)
     code: str = ""
-    """Fingerprint of the code that this process runs; empty where it is not known."""
+    """Fingerprint of the code of this process; empty if unknown."""
     more_secrets: list[Callable[[], Awaitable[Mapping[str, str]]]] = field(
         default_factory=list[Callable[[], Awaitable[Mapping[str, str]]]], repr=False
     )
-    """Secrets besides the plugs' that are masked in what runs say: each function gives secrets, and what each of them is."""
+    """Functions that return further secrets to mask in the output of runs: secret → description."""
 
     @property
     def runs(self) -> RunStore:
@@ -63,7 +63,7 @@ class Host:
     def workers(self) -> WorkerStore:
         return WorkerStore(self.database)
 
-    outbox: Outbox = field(init=False, compare=False)
+    run_queue: RunQueue = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "outbox", Outbox(self.database))
+        object.__setattr__(self, "run_queue", RunQueue(self.database))

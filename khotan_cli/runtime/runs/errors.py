@@ -1,39 +1,39 @@
-"""What is told of a flow that raised: kind, message, place; no traceback, no value of a variable."""
+"""Error documents of failed flows: kind, message and location; no traceback, no values of variables."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from khotan_cli.errors import KhotanError
-from khotan_cli.runtime.database.errors import explain
+from khotan_cli.runtime.database.errors import translate_error
 from khotan_cli.runtime.redaction.masker import Masker
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.runs.environment import Host
-from khotan_cli.runtime.runs.redaction import Secrets
+from khotan_cli.runtime.runs.environment import Environment
+from khotan_cli.runtime.runs.redaction import Redaction
 from khotan_cli.runtime.user_traceback import place_of
 
 _LONGEST = 1000
 
 
-async def failure_of(exc: Exception, host: Host, flow: Flow | None) -> dict[str, Any]:
-    """The error document of a failed run, with the secrets of the app's plugs masked."""
+async def failure_of(exc: Exception, env: Environment, flow: Flow | None) -> dict[str, Any]:
+    """Return the error document of a failed run, with the secrets of the app's plugs masked."""
     from sqlalchemy.exc import SQLAlchemyError
 
     if isinstance(exc, SQLAlchemyError):
-        # It would quote the statement's values.
+        # The original message quotes the statement's values.
         kind = type(getattr(exc, "orig", None) or exc).__name__
-        exc = _located(explain(exc, host.database.url), exc, kind)
-    masker = await masker_of(host, flow)
+        exc = _located(translate_error(exc, env.database.url), exc, kind)
+    masker = await masker_of(env, flow)
     if isinstance(exc, KhotanError):
         document = exc.to_json()
         document.pop("ok")
     else:
         text = " ".join(str(exc).split())[:_LONGEST]
         document = {"error": "flow_failed", "message": f"{type(exc).__name__}: {text}" if text else type(exc).__name__}
-        document["hint"] = "Correct the flow's code; then retry the run from its start, or from a step."
-    place = place_of(exc)
-    if place:
-        document["place"] = place
+        document["hint"] = "Correct the flow's code, then retry the run from its start or from a step."
+    location = place_of(exc)
+    if location:
+        document["place"] = location
     masked: dict[str, Any] = masker.value(document)
     return masked
 
@@ -45,6 +45,6 @@ def _located(error: KhotanError, exc: Exception, kind: str) -> KhotanError:
     return error
 
 
-async def masker_of(host: Host, flow: Flow | None) -> Masker:
-    """Masks the secrets of all plugs of the app, and of the flow's."""
-    return await Secrets(host, flow).masker()
+async def masker_of(env: Environment, flow: Flow | None) -> Masker:
+    """Return a masker for the secrets of all plugs of the app and the flow."""
+    return await Redaction(env, flow).masker()

@@ -1,4 +1,4 @@
-"""What an application wants to be told of its runs."""
+"""Hooks: functions that the application is notified with about runs and events."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from khotan_cli.runtime.runs.user_code import cancelled_from_outside
 
 _RUN_SECONDS = 30.0
 _SENDER_SECONDS = 2.0
-"""Some services wait for an answer for three seconds (docs.slack.dev/apis/events-api)."""
+"""Some services wait only three seconds for a response (docs.slack.dev/apis/events-api)."""
 
 logger = logging.getLogger("khotan.flows")
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """A run as hooks see it. `counts` are the counters by name; `error` is the error document of a failed run."""
+    """The run that a hook is called for. `counts`: counters by name. `error`: the error document of a failed run."""
 
     id: str
     flow: str
@@ -36,7 +36,7 @@ class RunInfo:
 
     @property
     def seconds(self) -> float | None:
-        """How long it took; None while it has not ended."""
+        """Duration in seconds, or None if the run has not ended."""
         if self.started_at is None or self.ended_at is None:
             return None
         return max(0.0, (self.ended_at - self.started_at).total_seconds())
@@ -47,7 +47,7 @@ Hook = Callable[[RunInfo], Awaitable[None] | None]
 
 @dataclass(frozen=True)
 class EventInfo:
-    """A webhook event as hooks see it: stored, and not yet processed."""
+    """The webhook event that a hook is called for: stored, not yet processed."""
 
     id: str
     wire: str
@@ -61,13 +61,13 @@ EventHook = Callable[[EventInfo], Awaitable[None] | None]
 
 @dataclass(frozen=True)
 class Hooks:
-    """Functions of a RunInfo, sync or async: for a variant, a flow, or the whole app.
+    """Functions of a RunInfo, sync or async, for a variant, a flow or the whole app.
 
-    on_start: a run begins; not told again where it is resumed. on_end: it has ended, however; one that never began, too.
-    on_success: completed. on_failure: failed or partial. on_webhook_received, for the whole app only: an event was stored;
-    not told of repeats. The sender waits for it, two seconds at most; a run waits for a hook half a minute. A hook that
-    raises, or takes longer, changes nothing but a line in the log; one is called at most once per event.
-    A sync one is called in a thread of its own.
+    on_start: a run begins; not called when it is resumed. on_end: a run has ended with any status, even if it never began.
+    on_success: completed. on_failure: failed or partial. on_webhook_received (app only): a new event was stored; not called
+    for repeats. The sender waits for on_webhook_received, at most 2 seconds; a run waits for a hook at most 30 seconds. If a
+    hook raises or takes longer, a warning is logged and nothing else changes. A hook is called at most once per event. Sync
+    hooks run in their own thread.
     """
 
     on_start: Hook | None = None
@@ -90,19 +90,19 @@ class Hooks:
         await _call(self.on_webhook_received, event, _SENDER_SECONDS)
 
 
-async def _call(hook: Callable[[Any], Any] | None, told: RunInfo | EventInfo, seconds: float = _RUN_SECONDS) -> None:
+async def _call(hook: Callable[[Any], Any] | None, info: RunInfo | EventInfo, seconds: float = _RUN_SECONDS) -> None:
     if hook is None:
         return
     try:
         async with asyncio.timeout(seconds):
-            # One that is not async may block: in the event loop it would hold up everybody.
-            done = hook(told) if inspect.iscoroutinefunction(hook) else await asyncio.to_thread(hook, told)
-            if inspect.isawaitable(done):
-                await done
-    except (Exception, SystemExit, asyncio.CancelledError) as exc:  # the user's code, and none of the run's business
+            # A sync hook may block, which would stop the event loop.
+            result = hook(info) if inspect.iscoroutinefunction(hook) else await asyncio.to_thread(hook, info)
+            if inspect.isawaitable(result):
+                await result
+    except (Exception, SystemExit, asyncio.CancelledError) as exc:  # the user's code must not affect the run
         if isinstance(exc, asyncio.CancelledError) and cancelled_from_outside():
             raise
-        # The message may hold a secret, a webhook's URL say: only the kind of error is named.
+        # The message may contain a secret, such as a webhook's URL: log only the type.
         name = getattr(hook, "__name__", type(hook).__name__)
-        about = f"flow {told.flow}" if isinstance(told, RunInfo) else f"wire {told.wire}"
+        about = f"flow {info.flow}" if isinstance(info, RunInfo) else f"wire {info.wire}"
         logger.warning("The hook %s of %s raised %s", name, about, type(exc).__name__)

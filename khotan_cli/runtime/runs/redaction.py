@@ -1,4 +1,4 @@
-"""Secrets of the app's plugs, known to one execution: kept out of what khotan stores of a run."""
+"""Redaction: keeps the secrets of the app's plugs out of what khotan stores of a run."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from khotan_cli.errors import FlowError, KhotanError
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.redaction.masker import SHORTEST_REPLACED, Masker
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.store.runs import Reject, RunStore
 
 _SHORTEST_FOUND = 12
-"""A secret of fewer characters that is part of a longer text may be a common word."""
+"""Minimum length of a secret that is searched inside longer texts: a shorter one may be a common word."""
 
 
-class Secrets:
-    """Variables are read once, where the first text is to be masked; tokens are looked at each time."""
+class Redaction:
+    """The secrets known to one execution. Variables are read once, at first use; tokens are read every time."""
 
-    def __init__(self, host: Host, flow: Flow | None = None) -> None:
-        plugs = [*host.plugs.values(), *(flow.plugs if flow is not None else ())]
+    def __init__(self, env: Environment, flow: Flow | None = None) -> None:
+        plugs = [*env.plugs.values(), *(flow.plugs if flow is not None else ())]
         self._plugs = list({id(plug): plug for plug in plugs}.values())
         self._unread = list(self._plugs)
-        self._more = host.more_secrets
+        self._more = env.more_secrets
         self._known: dict[str, str] = {}
         self._masker = Masker()
         self._masked = 0
@@ -38,7 +38,7 @@ class Secrets:
         return self._masker
 
     async def check_result(self, step: str, result: Any) -> None:
-        """Raises FlowError for a result in JSON that holds a secret: it would be stored in clear."""
+        """Raises FlowError if a JSON result contains a secret, which would be stored unencrypted."""
         texts = list(_texts(result))
         if not texts:
             return
@@ -47,13 +47,13 @@ class Secrets:
             inside = len(secret) >= _SHORTEST_FOUND
             if len(secret) >= SHORTEST_REPLACED and any(secret in text if inside else secret == text for text in texts):
                 raise FlowError(
-                    f"The result of step {step!r} holds {owner}, and is not kept: it would be stored in clear",
+                    f"The result of step {step!r} contains {owner} and was not stored, because results are not encrypted",
                     code="secret_in_result",
-                    hint="Return what came of it. Where a variable is needed, await ctx.vars(): it is read afresh there.",
+                    hint="Return a result without the secret. Read variables with await ctx.vars() where you need them.",
                 )
 
     def add(self, plug: Plug, values: Mapping[str, str]) -> None:
-        """Learn of variables that were read afresh, or set."""
+        """Add variables that were read again or set."""
         for name, var in plug.declared_vars().items():
             if var.secret and name in values:
                 self._known[values[name]] = f"the variable {name!r} of plug {plug.name!r}"
@@ -64,7 +64,7 @@ class Secrets:
             try:
                 self.add(plug, (await plug.resolve()).values)
             except KhotanError:
-                self._unread.append(plug)  # as long as its variables cannot be read, no text can hold them
+                self._unread.append(plug)  # no text can contain variables that cannot be read
         for more in self._more:
             self._known |= await more()
         for plug in self._plugs:
@@ -83,15 +83,15 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
-class MaskedRuns(RunStore):
-    """Keeps rejected records with the secrets masked."""
+class RedactedRunStore(RunStore):
+    """A RunStore that masks secrets in rejected records."""
 
-    def __init__(self, host: Host, secrets: Secrets) -> None:
-        super().__init__(host.database)
-        self._secrets = secrets
+    def __init__(self, env: Environment, redaction: Redaction) -> None:
+        super().__init__(env.database)
+        self._redaction = redaction
 
     async def reject(self, session: AsyncSession, run_id: str, rejects: Sequence[Reject]) -> None:
         if rejects:
-            masker = await self._secrets.masker()
+            masker = await self._redaction.masker()
             rejects = [replace(r, reason=masker.text(r.reason), record=masker.value(r.record)) for r in rejects]
         await super().reject(session, run_id, rejects)

@@ -1,4 +1,4 @@
-"""Schedules: five fields of cron, in a time zone."""
+"""Schedules: five cron fields, in a time zone."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _NAMES = {
 }
 _LOOKS_BACK = tuple(timedelta(minutes=10 * 8**power) for power in range(9))
 """Ten minutes to more than 300 years: a 29 February may be a Sunday only once in 40."""
-_HINT = "Five fields: minute hour day-of-month month day-of-week, like */15 * * * * or 0 9 * * mon-fri."
+_HINT = "Use five fields: minute hour day-of-month month day-of-week, such as */15 * * * * or 0 9 * * mon-fri."
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """When a variant is due. Raises ConfigError for a text that is no schedule, or never comes, and an unknown time zone.
+    """When a variant is due. Raises ConfigError for an invalid schedule, a schedule that never occurs or an unknown time zone.
 
-    cron: minute, hour, day of month, month, day of week; names (`mon`, `jan`), ranges, lists and steps; day and weekday both
-    given: either (POSIX crontab). timezone: an IANA name. Where clocks change, a time that does not exist runs at the next
-    one that does, and one that comes twice runs once; but where minute or hour begin with `*`, every time that matches is
-    one, and one that does not exist is none (as Debian's cron).
+    cron: minute, hour, day of month, month, day of week; names (`mon`, `jan`), ranges, lists and steps. If both days are
+    given, either matches (POSIX crontab). timezone: an IANA name. When clocks change, a time that does not exist runs at the
+    next existing time, and a time that occurs twice runs once. If minute or hour begin with `*`, every matching time runs, and
+    a time that does not exist does not (as in Debian's cron).
     """
 
     cron: str
@@ -48,32 +48,34 @@ class Schedule:
         try:
             zone = ZoneInfo(self.timezone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ConfigError(f"{self.timezone!r} is not a time zone", hint="Like Europe/Berlin, or UTC.") from None
+            raise ConfigError(
+                f"Unknown time zone {self.timezone!r}", hint="Use an IANA name such as Europe/Berlin, or UTC."
+            ) from None
         text = " ".join(self.cron.split())
         fields = _NAMES.get(text.lower(), text)
         if len(fields.split(" ")) != 5 or not re.fullmatch(r"[A-Za-z0-9*/,\-# ?]+", fields):
-            raise ConfigError(f"{self.cron!r} is not a schedule: it has not five fields", hint=_HINT)
+            raise ConfigError(f"Invalid schedule {self.cron!r}: expected five fields", hint=_HINT)
         try:
             next(CronSim(fields, datetime.now()))
         except CronSimError as exc:
-            raise ConfigError(f"{self.cron!r} is not a schedule: {_reason(exc)}", hint=_HINT) from None
+            raise ConfigError(f"Invalid schedule {self.cron!r}: {_reason(exc)}", hint=_HINT) from None
         except StopIteration:
-            raise ConfigError(f"The schedule {self.cron!r} never comes", hint="Check day and month.") from None
+            raise ConfigError(f"The schedule {self.cron!r} never occurs", hint="Check day and month.") from None
         minute, hour = fields.split(" ")[:2]
         object.__setattr__(self, "_zone", zone)
         object.__setattr__(self, "_fields", fields)
         object.__setattr__(self, "_fixed", not minute.startswith("*") and not hour.startswith("*"))
 
     def after(self, moment: datetime) -> datetime:
-        """The first due moment after that one, in UTC."""
+        """Return the first due time after the moment, in UTC."""
         known = self._known
         return known[1] if known and known[0] <= moment < known[1] else next(self.upcoming(moment))
 
     def upcoming(self, moment: datetime) -> Iterator[datetime]:
-        """The due moments after that one, in UTC, each later than the one before."""
+        """Yield the due times after the moment in ascending order, in UTC."""
         last = moment.astimezone(UTC)
         twice: list[datetime] = []
-        # The simulation knows no time zone: what it does where clocks change depends on where it starts.
+        # CronSim is used without time zones: with one, its results at a clock change depend on the start.
         for wall in CronSim(self._fields, self._wall_before(moment)):
             first, *second = self._moments(wall) or [last]
             while twice and twice[0] < first:
@@ -87,14 +89,14 @@ class Schedule:
                 heapq.heappush(twice, due)
 
     def _wall_before(self, moment: datetime) -> datetime:
-        """A time of the zone's clocks that none of the moments after that one comes before."""
+        """Return a wall-clock time that is not later than any due time after the moment."""
         here, soon = moment.astimezone(self._zone), (moment + timedelta(days=1)).astimezone(self._zone)
         now, then = here.utcoffset(), soon.utcoffset()
         assert now is not None and then is not None
         return here.replace(tzinfo=None) - max(now - then, timedelta(0))
 
     def _moments(self, wall: datetime) -> list[datetime]:
-        """When the zone's clocks show that time and a run is due: once; twice; or not at all."""
+        """Return the due times in UTC at which the zone's clocks show that wall-clock time: none, one or two."""
         first = wall.replace(tzinfo=self._zone).astimezone(UTC)
         if first.astimezone(self._zone).replace(tzinfo=None) == wall:
             second = wall.replace(tzinfo=self._zone, fold=1).astimezone(UTC)
@@ -102,7 +104,7 @@ class Schedule:
         return self._moments(wall + timedelta(minutes=1)) if self._fixed else []
 
     def latest(self, moment: datetime) -> datetime:
-        """The last due moment at or before that one, in UTC. Cheap while the next one has not come."""
+        """Return the last due time at or before the moment, in UTC. Cached until the next due time."""
         known = self._known
         if known is None or not known[0] <= moment < known[1]:
             last = self._last(moment)
@@ -111,7 +113,7 @@ class Schedule:
         return known[0]
 
     def _last(self, moment: datetime) -> datetime:
-        """Looks further and further back for one, then for the last between it and the moment, halving what is left."""
+        """Find a due time by looking back ever further, then bisect to the last one before the moment."""
         some = (next(self.upcoming(moment - back), None) for back in _LOOKS_BACK)
         low, high = next(due for due in some if due is not None and due <= moment), moment
         while (due := next(self.upcoming(low))) <= moment:

@@ -20,29 +20,29 @@ class SlackNotifier:
         Khotan(__package__, hooks=Hooks(on_failure=SlackNotifier(env="SLACK_WEBHOOK_URL")))
 
     url: the webhook's URL, a secret. env: the environment variable that holds it, read when a message is sent. link: base
-    URL of pages about runs; the run's id is appended. Raises ConfigError where neither `url` nor `env` is given.
+    URL of pages about runs; the run's id is appended. Raises ConfigError if neither `url` nor `env` is given.
     """
 
     def __init__(self, url: str = "", *, env: str = "", link: str = "", transport: Any = None) -> None:
         if not url and not env:
-            raise ConfigError("SlackNotifier needs a url or an env", hint='SlackNotifier(env="SLACK_WEBHOOK_URL")')
+            raise ConfigError("SlackNotifier needs url or env", hint='Use SlackNotifier(env="SLACK_WEBHOOK_URL").')
         self._url, self._env, self._link, self._transport = url, env, link, transport
 
     async def __call__(self, run: RunInfo) -> None:
-        """Raises httpx.HTTPError where Slack does not take the message; ConfigError where the variable is not set."""
+        """Post the message. Raises httpx.HTTPError if Slack rejects it, and ConfigError if the variable is not set."""
         url = self._url or os.environ.get(self._env, "")
         if not url:
-            raise ConfigError(f"{self._env} is not set: Slack is not told", hint="Set it to the webhook's URL.")
+            raise ConfigError(f"{self._env} is not set", hint="Set it to the URL of the Slack webhook.")
         async with httpx.AsyncClient(timeout=_SECONDS, transport=self._transport) as client:
-            answer = await client.post(url, json=message(run, self._link))
-            answer.raise_for_status()
+            response = await client.post(url, json=message(run, self._link))
+            response.raise_for_status()
 
     def __repr__(self) -> str:
         return "SlackNotifier()"
 
 
 def message(run: RunInfo, link: str = "") -> dict[str, Any]:
-    """The body for Slack: a line of text and a block, with the characters escaped that Slack reads as markup."""
+    """Return the Slack message: a text and a block. Markup characters are escaped."""
     name = f"{run.flow} ({run.variant})" if run.variant not in (None, "default") else run.flow
     counts = ", ".join(f"{count:,} {what}" for what, count in run.counts.items() if count)
     took = f" in {run.seconds:.1f} s" if run.seconds is not None else ""

@@ -1,4 +1,4 @@
-"""What comes of one try of a step: its result as it was kept, or an exception."""
+"""The result of one attempt of a step: a stored value or an exception."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from khotan_cli.runtime.runs.definition import Step
 R = TypeVar("R")
 
 
-def restored(step: Step[Any, R], result: Any) -> R:
-    """The kept result as the step returns it. Raises FlowError where it is that no more."""
+def decode_result(step: Step[Any, R], result: Any) -> R:
+    """Decode a stored result to the step's return type. Raises FlowError if it no longer matches."""
     try:
         restored: R = TypeAdapter(step.returns).validate_python(result)
     except ValidationError:
         raise FlowError(
-            f"The kept result of step {step.name!r} is not what the step returns now",
-            hint="Its annotation was changed while the run was pending: run the flow afresh.",
+            f"The stored result of step {step.name!r} does not match the step's return type",
+            hint="The annotation was changed while the run was pending. Start a new run of the flow.",
             code="step_failed",
         ) from None
     return restored
 
 
 _MISTAKES = (TypeError, AttributeError, NameError, ImportError, SyntaxError, NotImplementedError)
-"""What Python raises for code that is wrong, whatever the data."""
+"""Exceptions that Python raises for programming errors."""
 
 
-def hopeless(exc: Exception) -> bool:
-    """Whether another try must end the same way."""
+def is_permanent(exc: Exception) -> bool:
+    """Whether a retry cannot succeed."""
     return isinstance(exc, _MISTAKES) or (isinstance(exc, KhotanError) and exc.http_status in (404, 409, 422))
 
 
-def named(name: str, exc: Exception, timeout: float | None) -> Exception:
-    """What a step raised; a timeout of its own says which."""
+def with_step_timeout(name: str, exc: Exception, timeout: float | None) -> Exception:
+    """Return the step's exception. A TimeoutError becomes a FlowError that names the step and its timeout."""
     if isinstance(exc, TimeoutError) and timeout is not None:
         return FlowError(
             f"Step {name!r} took longer than {timeout:g} s",
             code="flow_timeout",
-            hint="Raise timeout=…, or do less in it.",
+            hint="Raise timeout=…, or do less in the step.",
         )
     return exc

@@ -1,4 +1,4 @@
-"""What one execution of a run has finished, and how it finishes more: exactly once, in the transaction of the data."""
+"""The finished steps of one execution of a run. Each step is stored exactly once, in the transaction of its data."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import DatabaseBusy, DatabaseUnreachable, FlowError, StoreError
-from khotan_cli.runtime.bulk.key_set import SeenKeys, StepTexts
-from khotan_cli.runtime.database.ambient_session import around, opening
+from khotan_cli.runtime.bulk.key_set import KeySet, StepTexts
+from khotan_cli.runtime.database.ambient_session import bind_session, current_session
 from khotan_cli.runtime.database.database import patience
 from khotan_cli.runtime.database.types import utc_now
 from khotan_cli.runtime.http.dry_run import HeldAnswer, needed
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.runs.environment import Host
-from khotan_cli.runtime.runs.redaction import MaskedRuns, Secrets
+from khotan_cli.runtime.runs.environment import Environment
+from khotan_cli.runtime.runs.redaction import RedactedRunStore, Redaction
 from khotan_cli.runtime.store.runs import Reject, RunCancelled, RunStore, StepRecord
 
 OUTAGE_SECONDS = 300.0
-"""For how long a run waits for a database that has gone, or has no room for it."""
+"""How long a run waits for a database that is down or busy."""
 LONGEST_LINE = 2000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 3.0
 
@@ -39,7 +39,7 @@ logger = logging.getLogger("khotan.flows")
 
 @dataclass
 class Outcome:
-    """What a step came to: a JSON result, counts, and records it could not take; of the counts, what `add` counted already."""
+    """The outcome of a step: a JSON result, counts and rejected records. `counted`: counts that `add` already stored."""
 
     result: Any = None
     counts: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -52,7 +52,7 @@ Work = Callable[[AsyncSession], Awaitable[Outcome | None]]
 
 @dataclass
 class StepScope:
-    """The step that runs now: what is to be written in its transaction, and the steps within it by name."""
+    """The current step: the writes of its transaction, and the number of its inner steps by name."""
 
     name: str
     writes: list[Work] = field(default_factory=list[Work])
@@ -64,46 +64,46 @@ scope_now: ContextVar[StepScope | None] = ContextVar("khotan_step", default=None
 
 @dataclass(frozen=True)
 class Finished:
-    """A step that is done, by this execution or an earlier one."""
+    """A step that this or an earlier execution finished."""
 
     name: str
     result: Any
     counts: Mapping[str, int]
 
 
-class Recorder:
-    """Steps of one run, by name: the name of what is done, and for a name met again its occurrence (`load#2`).
+class StepRecorder:
+    """Records the steps of one run by name. A repeated name gets the number of its occurrence (`load#2`).
 
-    Names, not places, tie a finished step to the code: a flow edited while its run is pending goes on with what is done,
-    runs what is new, and leaves out what is gone.
+    Names, not positions, link a finished step to the code: if a flow is edited while its run is pending, the run continues
+    with the finished steps, runs new steps and skips removed ones.
     """
 
     dry = False
 
-    def __init__(self, host: Host, flow: Flow | None, run_id: str, epoch: int) -> None:
-        self.database, self.run_id, self.epoch = host.database, run_id, epoch
-        self.secrets = Secrets(host, flow)
-        self.store: RunStore = MaskedRuns(host, self.secrets)
+    def __init__(self, env: Environment, flow: Flow | None, run_id: str, epoch: int) -> None:
+        self.database, self.run_id, self.epoch = env.database, run_id, epoch
+        self.secrets = Redaction(env, flow)
+        self.store: RunStore = RedactedRunStore(env, self.secrets)
         self._finished: dict[str, Finished] = {}
         self._occurrences: Counter[str] = Counter()
         self._number = 0
         self._last: str | None = None
         self._cancelled = False
-        self._said: list[tuple[datetime, str, str]] = []
-        self._shown: Mapping[str, Any] | None = None
+        self._log: list[tuple[datetime, str, str]] = []
+        self._progress: Mapping[str, Any] | None = None
 
     async def load(self) -> None:
-        """Read what earlier executions finished."""
-        rows: Sequence[Row[Any]] = await patiently(lambda: self.store.steps(self.run_id))
+        """Load the steps that earlier executions finished."""
+        rows: Sequence[Row[Any]] = await retry_while_database_down(lambda: self.store.steps(self.run_id))
         for row in rows:
             self._finished[row.name] = Finished(row.name, row.result, row.counts or {})
             self._number = max(self._number, row.number)
             self._last = row.name
 
     def name(self, base: str) -> str:
-        """The name of the next step that is called so; within a step it begins with that step's (`load/sync …`).
+        """Return the unique name of the next step. An inner step's name begins with the outer step's (`load/sync …`).
 
-        Each try of a step counts anew what is within it, so that it takes what the tries before it finished.
+        Each attempt of a step counts its inner steps from 1, so that it reuses what earlier attempts finished.
         """
         scope = scope_now.get()
         occurrences = self._occurrences if scope is None else scope.occurrences
@@ -116,36 +116,36 @@ class Recorder:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
-        """A session in a transaction of its own, which what khotan's stores do meanwhile is part of."""
+        """Open a session in its own transaction. khotan's stores use it while it is open."""
         try:
-            async with self.database.writing() as session, opening(self.database, session):
+            async with self.database.writing() as session, bind_session(self.database, session):
                 yield session
         finally:
-            await self.catch_up()
+            await self.flush_log()
 
-    def alone(self, what: str = "No step can begin") -> None:
-        """Raises FlowError where a session is open around, and a transaction beside it would wait for it: on SQLite."""
-        if self._beside():
+    def forbid_open_session(self, what: str = "No step can begin") -> None:
+        """Raises FlowError on SQLite while a session is open: a second transaction would wait for it forever."""
+        if self._session_open():
             raise FlowError(
-                f"{what} while a session is open: SQLite has one writer at a time",
+                f"{what} while a session is open: SQLite allows one writer at a time",
                 code="session_open",
-                hint="Do it before or after the block of `async with ctx.session()`, or after a commit at its end.",
+                hint="Do it before or after the `async with ctx.session()` block, or after a commit at its end.",
             )
 
-    def _beside(self) -> bool:
-        found = around(self.database) if self.database.sqlite else None
-        return found is not None and found.usable
+    def _session_open(self) -> bool:
+        ambient = current_session(self.database) if self.database.sqlite else None
+        return ambient is not None and ambient.usable
 
-    def go_on(self) -> None:
-        """Raises RunCancelled where the last write found that the run was cancelled."""
+    def raise_if_cancelled(self) -> None:
+        """Raises RunCancelled if the last write found that the run was cancelled."""
         if self._cancelled:
             raise RunCancelled
 
-    async def ready(self) -> None:
-        """Raises RunCancelled or RunLost where no further step may begin."""
-        self.alone()
-        self.go_on()
-        await patiently(lambda: self.store.check(self.run_id, self.epoch))
+    async def ensure_owner(self) -> None:
+        """Raises RunCancelled or RunLost if no further step may begin."""
+        self.forbid_open_session()
+        self.raise_if_cancelled()
+        await retry_while_database_down(lambda: self.store.check(self.run_id, self.epoch))
 
     async def commit(
         self,
@@ -156,24 +156,22 @@ class Recorder:
         attempts: int = 1,
         relaxed: bool = False,
     ) -> Finished:
-        """Do the work and note the step in one transaction; repeated while the database is away or busy.
+        """Do the work and store the step in one transaction. Retried while the database is down or busy.
 
-        relaxed: see RunStore.record.
-
-        Raises RunLost, with nothing written, where the run is not this execution's any more; StepsLost where the step before
-        is gone, because the database server crashed; RunCancelled before it begins.
+        relaxed: see RunStore.record. Raises RunLost, with nothing written, if the run no longer belongs to this execution;
+        StepsLost if the previous step is missing because the database server crashed; RunCancelled before the work begins.
         """
-        self.alone()
+        self.forbid_open_session()
         started = started_at or utc_now()
-        self.go_on()
+        self.raise_if_cancelled()
         self._number += 1
         number = self._number
         tried = False
 
         async def once() -> Finished:
             nonlocal tried
-            if tried and (done := await self._stored(name)) is not None:
-                return done  # the connection broke after the commit
+            if tried and (stored := await self._stored(name)) is not None:
+                return stored  # the connection broke after the commit
             tried = True
             async with self.session() as session:
                 outcome = await work(session) or Outcome()
@@ -186,7 +184,7 @@ class Recorder:
                 await self.store.reject(session, self.run_id, outcome.rejects)
             return Finished(name, outcome.result, outcome.counts)
 
-        self._finished[name] = await patiently(once)
+        self._finished[name] = await retry_while_database_down(once)
         self._last = name
         return self._finished[name]
 
@@ -196,9 +194,9 @@ class Recorder:
         work: Callable[[AsyncSession], Awaitable[None]],
         done_before: Callable[[AsyncSession], Awaitable[bool]],
     ) -> None:
-        """Do a part of a step that must not be done again, and count it, in one transaction.
+        """Do a part of a step that must not be repeated, and add its counts, in one transaction.
 
-        done_before: whether that transaction has committed; asked where its connection broke.
+        done_before: whether that transaction has committed; called if its connection broke.
         """
         tried = False
 
@@ -211,7 +209,7 @@ class Recorder:
                 await work(session)
                 self._cancelled = await self.store.add(session, self.run_id, self.epoch, counts)
 
-        await patiently(once)
+        await retry_while_database_down(once)
 
     async def _stored(self, name: str) -> Finished | None:
         for row in await self.store.steps(self.run_id):
@@ -220,48 +218,48 @@ class Recorder:
         return None
 
     def texts(self, step: str) -> StepTexts:
-        """The texts that a step has noted so far."""
+        """Return the texts that a step has stored."""
         return StepTexts(self.run_id, step, sqlite=self.database.sqlite)
 
-    def seen(self, step: str, model: Any, key: Sequence[str]) -> SeenKeys:
-        """The keys of a table that a step has met so far."""
-        return SeenKeys(self.run_id, step, model, key, sqlite=self.database.sqlite)
+    def seen(self, step: str, model: Any, key: Sequence[str]) -> KeySet:
+        """Return the keys of a table that a step has processed."""
+        return KeySet(self.run_id, step, model, key, sqlite=self.database.sqlite)
 
     def before(self, work: Work) -> None:
-        """In a dry run: do this at the start of each transaction, all of which are rolled back."""
+        """In a dry run: repeat this at the start of each transaction, because all of them are rolled back."""
 
     def wrote(self, table: str, counts: Mapping[str, int], records: Sequence[Any] = ()) -> None:
-        """In a dry run: note what would have been written."""
+        """In a dry run: report what would have been written."""
 
     async def progress(self, progress: Mapping[str, Any]) -> None:
-        self._shown = (await self.secrets.masker()).value(progress)
-        await self.catch_up()
+        self._progress = (await self.secrets.masker()).value(progress)
+        await self.flush_log()
 
     async def log(self, level: str, message: str) -> None:
         masker = await self.secrets.masker()
-        self._said.append((utc_now(), level, masker.text(message)[:LONGEST_LINE]))
-        await self.catch_up()
+        self._log.append((utc_now(), level, masker.text(message)[:LONGEST_LINE]))
+        await self.flush_log()
 
-    async def catch_up(self) -> None:
-        """Write what the run says; on SQLite after the session that is open around, and whatever becomes of that."""
-        if not (self._said or self._shown) or self._beside():
+    async def flush_log(self) -> None:
+        """Write pending log lines and progress. On SQLite this waits until the open session has ended."""
+        if not (self._log or self._progress) or self._session_open():
             return
-        said, self._said = self._said, []
-        shown, self._shown = self._shown, None
+        lines, self._log = self._log, []
+        progress, self._progress = self._progress, None
         try:
-            for at, level, message in said:
+            for at, level, message in lines:
                 await self.store.log(self.run_id, level, message, at)
         except StoreError as exc:
-            logger.warning("A line of run %s is not kept: %s", self.run_id, exc.message)
+            logger.warning("A log line of run %s could not be stored: %s", self.run_id, exc.message)
         try:
-            if shown is not None:
-                await self.store.progress(self.run_id, self.epoch, shown)
+            if progress is not None:
+                await self.store.progress(self.run_id, self.epoch, progress)
         except StoreError as exc:
-            logger.warning("Progress of run %s is not shown: %s", self.run_id, exc.message)
+            logger.warning("The progress of run %s could not be stored: %s", self.run_id, exc.message)
 
 
-async def patiently(work: Callable[[], Awaitable[T]]) -> T:
-    """Do it, again and again while the database cannot be reached or gives it up, for at most OUTAGE_SECONDS."""
+async def retry_while_database_down(work: Callable[[], Awaitable[T]]) -> T:
+    """Retry the work while the database is unreachable or busy, for at most OUTAGE_SECONDS."""
     waited, pause = 0.0, _FIRST_PAUSE
     while True:
         try:
@@ -277,19 +275,19 @@ async def patiently(work: Callable[[], Awaitable[T]]) -> T:
 
 
 def as_json(name: str, value: Any) -> Any:
-    """A step's result as JSON. Raises FlowError for what JSON cannot say, answer_held_back for what a dry run did not ask."""
+    """Convert a step's result to JSON. Raises FlowError if it is not JSON, or (answer_held_back) if a dry run suppressed it."""
     from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-    def unknown(found: Any) -> Any:
-        if isinstance(found, HeldAnswer):
-            raise needed(found, f"as the result of step {name!r}")
-        raise PydanticSerializationError(f"Unable to serialize unknown type: {type(found)}")
+    def unknown(item: Any) -> Any:
+        if isinstance(item, HeldAnswer):
+            raise needed(item, f"as the result of step {name!r}")
+        raise PydanticSerializationError(f"Unable to serialize unknown type: {type(item)}")
 
     try:
         return to_jsonable_python(value, inf_nan_mode="strings", fallback=unknown)
     except (PydanticSerializationError, ValueError, RecursionError) as exc:
         raise FlowError(
-            f"The result of step {name!r} cannot be kept: {str(exc)[:200]}",
+            f"The result of step {name!r} cannot be stored: {str(exc)[:200]}",
             code="step_failed",
-            hint="Return JSON, or a Pydantic model: numbers, texts, lists, dicts.",
+            hint="Return JSON values or a Pydantic model.",
         ) from None

@@ -1,4 +1,4 @@
-"""What a user's function must not do to the thread that runs it: end it, or pass off its own cancellation as ours."""
+"""Guards user code: it must not end the thread that runs it, and its own cancellation must not look like khotan's."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from contextvars import ContextVar
 from khotan_cli.errors import FlowError
 
 leaving: ContextVar[Callable[[], bool] | None] = ContextVar("khotan_leaving", default=None)
-"""In a lane: whether the work that runs there is to stop, for its caller has left or the lane is being stopped."""
+"""In a run thread: whether the work must stop, because its caller was cancelled or the thread is being stopped."""
 
 
 @contextmanager
-def contained(what: str, *, whole: bool = False) -> Iterator[None]:
-    """Raises FlowError, which names `what`, for SystemExit and for a cancellation of the work's own making.
+def user_code_guard(what: str, *, whole: bool = False) -> Iterator[None]:
+    """Raises FlowError, which names `what`, for SystemExit and for a cancellation that the user code caused itself.
 
-    whole: this is all that the lane runs now, so that nobody but the lane cancels it. A part may be cancelled by what is
-    around it, a timeout say.
+    whole: the guarded code is all the work of the thread, so only the thread may cancel it. A part may also be cancelled by
+    its surroundings, for example by a timeout.
     """
     try:
         yield
     except (SystemExit, KeyboardInterrupt) as exc:
         if isinstance(exc, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
-            raise  # somebody's Ctrl-C
-        raise _failure(f"{what} ended the process' work with {exc!r}", exc) from None
+            raise  # Ctrl-C
+        raise _failure(f"{what} tried to exit the process with {exc!r}", exc) from None
     except asyncio.CancelledError as exc:
         if cancelled_from_outside(whole=whole):
             raise
-        raise _failure(f"{what} cancelled itself, or waited for what was cancelled", exc) from None
+        raise _failure(f"{what} cancelled itself or awaited a cancelled task", exc) from None
 
 
 def cancelled_from_outside(*, whole: bool = False) -> bool:
-    """Whether the CancelledError that is under way was asked for by somebody else; whole: as for `contained`."""
-    asked = leaving.get()
-    if whole and asked is not None:
-        return asked()
+    """Whether the current CancelledError comes from outside the user code. whole: as for `user_code_guard`."""
+    must_stop = leaving.get()
+    if whole and must_stop is not None:
+        return must_stop()
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
@@ -46,6 +46,6 @@ def _failure(message: str, exc: BaseException) -> FlowError:
     error = FlowError(
         message,
         code="flow_failed",
-        hint="Let it return, or raise an error: the process has other runs to go on with.",
+        hint="Return, or raise an exception instead: other runs share the process.",
     )
-    return error.with_traceback(exc.__traceback__)  # it leads to the user's line
+    return error.with_traceback(exc.__traceback__)  # it contains the user's line

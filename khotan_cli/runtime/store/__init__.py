@@ -1,1 +1,1 @@
-"""The store: what does khotan itself keep? One module per kind of row."""
+"""The stores of khotan's own tables. One module per kind of row."""

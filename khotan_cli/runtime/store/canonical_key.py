@@ -1,7 +1,7 @@
-"""Canonical keys: several parts as one text, unambiguous, and sorted as the parts are.
+"""Canonical keys: several parts as one unambiguous text that sorts like the parts.
 
-Parts are joined by U+0001; where a part holds U+0000, U+0001 or U+0002 it is escaped as U+0002 and the character plus
-0x40. Texts compare by code point then as the tuples of parts do. A key of one ordinary part is that part.
+Parts are joined with U+0001. U+0000, U+0001 and U+0002 in a part are escaped as U+0002 and the character plus 0x40. Texts then
+compare by code point like the tuples of parts. A key of one ordinary part is that part.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ Key = KeyPart | Sequence[KeyPart]
 
 
 def encode_key(key: Key) -> str:
-    """The canonical text of a key. Raises UsageError for one that is empty, or has a part that is no text or whole number."""
+    """Return the canonical text of a key. Raises UsageError if it is empty or a part is not a str or whole number."""
     parts = [key] if isinstance(key, (str, int)) else list(key)
     if not parts:
-        raise UsageError("A key is empty", hint="Give a text, a whole number, or several of them.")
+        raise UsageError("The key is empty", hint="Use a str, a whole number, or several of them.")
     return SEPARATOR.join([_part(part) for part in parts])
 
 
 def decode_key(text: str) -> tuple[str, ...]:
-    """The parts of a canonical text."""
+    """Return the parts of a canonical text."""
     return tuple(_plain(part) for part in text.split(SEPARATOR))
 
 
 def _part(part: object) -> str:
     if isinstance(part, bool) or not isinstance(part, (str, int)):
         raise UsageError(
-            f"A part of a key is {type(part).__name__}, not a text or a whole number",
-            hint="Convert it, or leave it out.",
+            f"A key part must be a str or a whole number, not {type(part).__name__}",
+            hint="Convert it, or remove it.",
         )
     text = str(part)
     if not text:
-        raise UsageError("A part of a key is empty", hint="Leave the record out, or give the part a value.")
+        raise UsageError("A key part is empty", hint="Skip the record, or set the part.")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise UsageError("A part of a key is not valid Unicode", hint="It holds half a character.") from None
+        raise UsageError("A key part is not valid Unicode", hint="Remove the half surrogate pair from it.") from None
     return text.translate(_ESCAPED)
 
 
@@ -61,7 +61,7 @@ def _plain(part: str) -> str:
 
 
 def key_text(key: Sequence[Any]) -> str:
-    """A key as text: equal values of a column's type have equal texts."""
+    """Return a key as text. Equal values of a column's type have equal texts."""
     if len(key) == 1 and isinstance(key[0], (str, int)) and not isinstance(key[0], (bool, Enum)):
         return str(key[0])
     return orjson.dumps([_text_of(part) for part in key], default=str).decode()

@@ -1,4 +1,4 @@
-"""Which flows may run."""
+"""Stores which flows are enabled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class FlowStore:
         self.database = database
 
     async def disabled(self) -> set[str]:
-        """Names of the disabled flows; one that was never touched is enabled."""
+        """Return the names of disabled flows. A flow without a row is enabled."""
         async with self.database.session() as session:
             return set((await session.execute(select(FLOWS.c.name).where(FLOWS.c.enabled.is_(False)))).scalars())
 

@@ -1,4 +1,4 @@
-"""Which event is which: ids that are free again, and records of which nobody could say yet whose they are."""
+"""The identity of events: expired duplicate windows, and records whose organisation is not yet known."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from khotan_cli.runtime.store.incoming import Incoming
 
 
 def undecided_tenant(body: bytes) -> str:
-    """The tenant of a record of which nobody could say yet whose it is: another body is another record until then."""
+    """Return the tenant of a record with an unknown organisation. Until it is known, another body is another record."""
     return f"?sha256:{hashlib.sha256(body).hexdigest()}"
 
 
 async def make_room(session: AsyncSession, events: Sequence[Incoming], now: datetime) -> None:
-    """Free the ids that are taken for no longer than a window, and give a tenant's record, which came while nobody could
-    say whose it was, its identity.
+    """Free ids whose duplicate window has expired, and assign undecided records to the tenant that now sends them again.
 
-    The row lock decides between two processes: the second finds nothing to update, and then meets the first one's row.
+    Of two concurrent processes, the row lock lets one update; the other finds the updated row.
     """
-    for event in sorted(events, key=lambda one: one.key):
+    for event in sorted(events, key=lambda incoming: incoming.key):
         same = (EVENTS.c.wire == event.wire) & (EVENTS.c.remote_id == event.remote_id)
         if event.window is not None and event.window > 0:
             over = EVENTS.c.received_at < now - timedelta(seconds=event.window)
@@ -38,17 +37,17 @@ async def make_room(session: AsyncSession, events: Sequence[Incoming], now: date
             taken = exists().where(
                 other.c.wire == event.wire, other.c.tenant == event.tenant, other.c.remote_id == event.remote_id
             )
-            mine = (
+            undecided = (
                 EVENTS.c.tenant.in_(["", undecided_tenant(event.body)])
                 & (EVENTS.c.body == event.body)
                 & EVENTS.c.organisation.is_(None)
             )
-            await session.execute(update(EVENTS).where(same, mine, ~taken).values(tenant=event.tenant))
+            await session.execute(update(EVENTS).where(same, undecided, ~taken).values(tenant=event.tenant))
 
 
 async def twin_of(session: AsyncSession, event: Row[Any], organisation: str) -> int | None:
-    """The event that this organisation sent with the same key, if there is one."""
+    """Return the id of another event that this organisation sent with the same key, or None."""
     same = (EVENTS.c.wire == event.wire) & (EVENTS.c.remote_id == event.remote_id)
-    asked = select(EVENTS.c.id).where(same, EVENTS.c.tenant == organisation, EVENTS.c.id != event.id)
-    found: int | None = (await session.execute(asked)).scalar_one_or_none()
-    return found
+    query = select(EVENTS.c.id).where(same, EVENTS.c.tenant == organisation, EVENTS.c.id != event.id)
+    twin: int | None = (await session.execute(query)).scalar_one_or_none()
+    return twin

@@ -1,4 +1,4 @@
-"""Events as they came, and the runs of their handlers, stored together in one transaction."""
+"""Received events and the runs of their handlers, stored in one transaction."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from khotan_cli.runtime.database.tables import RUNS
 from khotan_cli.runtime.database.types import utc_now
 from khotan_cli.runtime.database.webhook_tables import EVENTS
 from khotan_cli.runtime.store.event_identity import make_room
-from khotan_cli.runtime.store.incoming import Delivery, Incoming, Key, Stored
+from khotan_cli.runtime.store.incoming import HandlerRun, Incoming, Key, Stored
 from khotan_cli.runtime.store.runs import ACTIVE, COUNTERS
 
 _FAILED = ("failed", "partial")
 _KEY = (EVENTS.c.wire, EVENTS.c.tenant, EVENTS.c.remote_id)
 _NOTHING = dict.fromkeys(COUNTERS, 0)
 _SELDOM = ("parked", "organisation", "tenant", "problem", "path")
-"""Columns that most events leave empty: then the database fills them in, and no value is sent for them."""
+"""Columns that are usually empty. They are then omitted from the INSERT."""
 
 
 EventData = Row[Any]
@@ -46,7 +46,7 @@ class EventStore:
         self.database = database
 
     async def store(self, batch: Sequence[Incoming]) -> list[Stored]:
-        """Store events and the runs of their handlers in one transaction; of those that came before only count the repeat."""
+        """Store events and their handler runs in one transaction. For known events, only count the repeat."""
         first: dict[Key, Incoming] = {}
         for event in batch:
             first.setdefault(event.key, event)
@@ -54,7 +54,7 @@ class EventStore:
         async with self.database.writing(durable=True) as session:
             await make_room(session, list(first.values()), now)
             ids = await self._insert(session, list(first.values()), now)
-            new = [(ids[key], one) for key, event in first.items() if key in ids for one in event.deliveries]
+            new = [(ids[key], one) for key, event in first.items() if key in ids for one in event.handler_runs]
             await self._deliver(session, new, "webhook", now)
             repeated = [e for e in batch if e.key not in ids or first[e.key] is not e]
             known = await self._repeated(session, repeated) if repeated else {}
@@ -96,7 +96,7 @@ class EventStore:
         return {(row.wire, row.tenant, row.remote_id): row.id for row in made}
 
     async def _deliver(
-        self, session: AsyncSession, deliveries: Sequence[tuple[int, Delivery]], source: str, now: datetime
+        self, session: AsyncSession, handler_runs: Sequence[tuple[int, HandlerRun]], source: str, now: datetime
     ) -> list[str]:
         rows = [
             {
@@ -114,7 +114,7 @@ class EventStore:
                 "updated_at": now,
                 **_NOTHING,
             }
-            for event_id, one in deliveries
+            for event_id, one in handler_runs
         ]
         if rows:
             await session.execute(insert(RUNS), rows)
@@ -131,22 +131,24 @@ class EventStore:
             await session.execute(update(EVENTS).where(EVENTS.c.id == row.id).values(more))
         return known
 
-    async def again(self, deliveries: Mapping[int, Sequence[Delivery]], organisation: str | None = None) -> list[str]:
-        """Runs for stored events (by id), which are parked no longer; the runs' ids. organisation: whose they are, where given.
+    async def again(
+        self, handler_runs: Mapping[int, Sequence[HandlerRun]], organisation: str | None = None
+    ) -> list[str]:
+        """Create runs for stored events (by id) and unpark the events. Returns the ids of the runs.
 
-        A run that waits for its next try is not doubled: it need not wait any more.
+        organisation: assigns the events. A run that waits for its next attempt is not duplicated; it starts at once instead.
         """
-        wanted = {(event_id, one.handler): one for event_id, many in deliveries.items() for one in many}
-        waits = (RUNS.c.event_id.in_(list(deliveries)), RUNS.c.status == "pending")
+        wanted = {(event_id, one.handler): one for event_id, many in handler_runs.items() for one in many}
+        waits = (RUNS.c.event_id.in_(list(handler_runs)), RUNS.c.status == "pending")
         asked = select(RUNS.c.id, RUNS.c.event_id, RUNS.c.flow).where(*waits)
         async with self.database.writing() as session:
             values = {
                 "parked": None,
                 **({"organisation": organisation, "tenant": organisation} if organisation else {}),
             }
-            await session.execute(update(EVENTS).where(EVENTS.c.id.in_(list(deliveries))).values(values))
+            await session.execute(update(EVENTS).where(EVENTS.c.id.in_(list(handler_runs))).values(values))
             pending = {(row.event_id, row.flow): row.id for row in await session.execute(asked)}
-            # One that is claimed in this moment begins anyway: then nothing is changed, and it is run again.
+            # A run that is claimed concurrently is not updated here; then a new run is created.
             hastened = [pending[place] for place in wanted if place in pending]
             sooner = update(RUNS).where(RUNS.c.id.in_(hastened), RUNS.c.status == "pending").values(next_at=None)
             done = set((await session.execute(sooner.returning(RUNS.c.id))).scalars())
@@ -179,9 +181,10 @@ class EventStore:
         limit: int = 100,
         offset: int = 0,
     ) -> tuple[list[EventData], int]:
-        """Events, the newest first, and how many there are; `status`: of a handler's newest run, or "unhandled" with none.
+        """Return events, newest first, and the total number.
 
-        after: only those with a higher id, the oldest first.
+        status: status of a handler's newest run, or "unhandled" for events without runs. after: only events with a higher id,
+        oldest first.
         """
         matching = select(EVENTS)
         if wire is not None:
@@ -201,7 +204,7 @@ class EventStore:
             return [*(await session.execute(matching.order_by(order).limit(limit).offset(offset))).all()], total
 
     async def runs(self, event_ids: Sequence[int]) -> dict[int, list[Row[Any]]]:
-        """The runs of events, the newest last, by event."""
+        """Return the runs of each event, newest last."""
         found: dict[int, list[Row[Any]]] = {event_id: [] for event_id in event_ids}
         asked = select(RUNS).where(RUNS.c.event_id.in_(set(event_ids))).order_by(RUNS.c.created_at, RUNS.c.id)
         async with self.database.session() as session:
@@ -210,7 +213,7 @@ class EventStore:
         return found
 
     async def failed(self, *, wire: str | None, since: datetime | None) -> list[tuple[int, str]]:
-        """Event and handler of every failed run that no later run of the same handler has followed."""
+        """Return event and handler of every failed run that no later run of the same handler followed."""
         asked = select(RUNS.c.event_id, RUNS.c.flow).join(EVENTS, EVENTS.c.id == RUNS.c.event_id)
         asked = asked.where(RUNS.c.status.in_(_FAILED), ~_followed())
         if wire is not None:
@@ -221,7 +224,7 @@ class EventStore:
             return [(row.event_id, row.flow) for row in await session.execute(asked.order_by(RUNS.c.event_id))]
 
     async def parked(self, *, wire: str | None, since: datetime | None) -> list[int]:
-        """Ids of the parked events, the oldest first."""
+        """Return the ids of parked events, oldest first."""
         asked = select(EVENTS.c.id).where(EVENTS.c.parked.is_not(None))
         if wire is not None:
             asked = asked.where(EVENTS.c.wire == wire)
@@ -231,7 +234,7 @@ class EventStore:
             return list((await session.execute(asked.order_by(EVENTS.c.id))).scalars())
 
     async def counts(self) -> dict[str, dict[str, int]]:
-        """For each wire: events in all, and runs that wait, and that failed and that nothing has followed."""
+        """Return for each wire the number of events, of active runs, and of failed runs that no later run followed."""
         found: dict[str, dict[str, int]] = {}
         waiting = func.coalesce(func.sum(case((RUNS.c.status.in_(ACTIVE), 1), else_=0)), 0)
         failed = func.coalesce(func.sum(case((RUNS.c.status.in_(_FAILED) & ~_followed(), 1), else_=0)), 0)
@@ -244,10 +247,10 @@ class EventStore:
                 found[wire] |= {"waiting": int(waits), "failed": int(failures)}
         return found
 
-    # -- upkeep ------------------------------------------------------------------------------------------------------
+    # -- retention ---------------------------------------------------------------------------------------------------
 
     async def sweep(self, before: datetime, limit: int = 1000) -> int:
-        """Delete events that came before then and have no run that waits, with their runs; how many."""
+        """Delete events received before `before`, with their runs, unless parked or with an active run. Returns the number."""
         active = exists().where(RUNS.c.event_id == EVENTS.c.id, RUNS.c.status.in_(ACTIVE))
         old = select(EVENTS.c.id).where(EVENTS.c.received_at < before, EVENTS.c.parked.is_(None), ~active).limit(limit)
         async with self.database.writing() as session:
@@ -269,7 +272,7 @@ def _with_status(matching: Select[Any], status: str | None) -> Select[Any]:
 
 
 def _followed() -> ColumnElement[bool]:
-    """Whether there is a newer run of the same handler and event."""
+    """SQL condition: there is a newer run of the same handler and event."""
     later = RUNS.alias()
     theirs, ours = (tuple_(runs.c.created_at, runs.c.id) for runs in (later, RUNS))
     return exists().where(later.c.event_id == RUNS.c.event_id, later.c.flow == RUNS.c.flow, theirs > ours)

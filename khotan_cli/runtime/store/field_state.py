@@ -1,7 +1,7 @@
-"""What a system is known to hold in a field, as it is kept with its ref: what was written there, and as what it came back.
+"""Remote field state: the digest of a field's value at a system, as written and as read back.
 
-`d` is a digest that was read. `d>` was written, and nothing has been read since. `w>r` was written as w, and came back as r:
-the system writes it down differently (1.5 as "1.50"), and as long as it sends r it still has w.
+`d`: digest d was read. `d>`: d was written and not read since. `w>r`: w was written and read back as r, because the system
+formats the value differently (1.5 as "1.50"); while the system returns r, it still has w.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ _THEN = ">"
 
 
 def holds_value(held: str | None, digest: str) -> bool:
-    """Whether the field holds the value, written or read."""
+    """Whether the digest is the field's written or read value."""
     return held is not None and digest in held.split(_THEN)
 
 
-def held_after(before: Mapping[str, str] | None, digests: Mapping[str, str], *, written: bool) -> dict[str, str]:
-    """What is held after these fields were written, or read; other fields stay."""
+def merge_state(before: Mapping[str, str] | None, digests: Mapping[str, str], *, written: bool) -> dict[str, str]:
+    """Return the state after these fields were written or read. Other fields do not change."""
     held = dict(before or {})
     for name, digest in digests.items():
         known = held.get(name)
@@ -29,5 +29,5 @@ def held_after(before: Mapping[str, str] | None, digests: Mapping[str, str], *, 
 
 
 def _read(known: str | None, digest: str) -> str:
-    """What was written and not read yet has come back in this form; else somebody has changed it."""
+    """Return the state after a read: the read form of a written value, or a value that was changed at the system."""
     return known + digest if known is not None and known.endswith(_THEN) else digest

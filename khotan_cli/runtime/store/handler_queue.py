@@ -1,4 +1,4 @@
-"""The queue of handlers' runs: who may run next, and what becomes of a run that failed or whose worker died."""
+"""The queue of handler runs: claims the next runs, postpones failed runs and releases runs of dead workers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from khotan_cli.runtime.database.webhook_tables import HANDLERS
 from khotan_cli.runtime.store.runs import RunData
 
 _TOGETHER = 100
-"""Handlers that one statement looks at; SQLite joins at most 500 SELECTs."""
+"""Maximum number of handlers in one statement. SQLite combines at most 500 SELECTs."""
 ORDERED_LOCK = 0x6B686F7471
-"""PostgreSQL advisory lock under which runs of order keys are claimed ("khotq" in ASCII)."""
-# The states are written out: a partial index is not used where they are parameters.
+"""PostgreSQL advisory lock for claiming runs with order keys ("khotq" in ASCII)."""
+# The states are literals: with parameters, the partial index is not used.
 _WAITING = "status = 'pending' AND event_id IS NOT NULL"
 _IN_TURN = (
     "(order_key IS NULL OR NOT EXISTS (SELECT 1 FROM khotan_runs AS other WHERE "
@@ -29,7 +29,7 @@ _IN_TURN = (
     "other.order_key = khotan_runs.order_key AND other.status = 'pending' AND (other.event_id, other.created_at, other.id) "
     "< (khotan_runs.event_id, khotan_runs.created_at, khotan_runs.id)))"
 )
-"""No other run of the order key runs, or comes first: one of an older event, or an older one of this event."""
+"""No other run with the same order key is running or comes first (an older event, or an older run of this event)."""
 
 _OFF = text(
     "SELECT 0, id FROM khotan_wires WHERE NOT enabled UNION ALL "
@@ -38,22 +38,22 @@ _OFF = text(
 )
 
 Waiting = Row[Any]
-"""A run that may start: id, flow, event_id, order_key; `lost`: starts of it that came to no end, not even a failure."""
+"""A run that may start: id, flow, event_id, order_key; `lost`: number of starts that ended in neither success nor failure."""
 Choose = Callable[[Sequence[Waiting]], Collection[str]]
 
 
-class DeliveryStore:
+class HandlerQueue:
     def __init__(self, database: Database) -> None:
         self.database = database
 
     async def claim(
         self, worker: str, handlers: Sequence[str], limit: int, choose: Choose | None = None
     ) -> Sequence[RunData]:
-        """Start waiting runs of these handlers, and return their rows as they are then: of each handler's oldest, `limit` at
-        most, those that are chosen, by default the oldest events.
+        """Start waiting runs of these handlers and return their updated rows.
 
-        Of runs with one order key only the one of the oldest event may start, and none while another of them runs. Two
-        workers never get the same run.
+        choose: selects from the oldest `limit` runs of each handler; default: the oldest events. Of runs with the same order
+        key, only the run of the oldest event may start, and only if none of them is running. Two workers never get the same
+        run.
         """
         now = utc_now()
         async with self.database.session() as session:
@@ -63,10 +63,10 @@ class DeliveryStore:
                 return []
             if not self.database.sqlite:
                 if any(row.order_key for row in waiting if row.id in chosen):
-                    # Another worker may have begun, unseen, a run of the same key: what it commits is seen from here on.
+                    # Another worker may have started a run of the same key: with the lock, its commit becomes visible.
                     await session.execute(select(func.pg_advisory_xact_lock(ORDERED_LOCK)))
                 return await self._start(session, worker, chosen, now)
-        async with self.database.writing() as session:  # nobody who writes has waited for the look at the queue
+        async with self.database.writing() as session:  # separate, so that writers do not wait for the query above
             return await self._start(session, worker, chosen, now)
 
     async def _start(
@@ -99,15 +99,17 @@ class DeliveryStore:
         return sorted(found, key=lambda row: row.event_id)
 
     async def postpone(self, run_id: str, epoch: int, failures: int, error: Any, until: datetime) -> None:
-        """Let a run that failed wait for its next try."""
+        """Put a failed run back into the queue until its next attempt."""
         ours = (RUNS.c.id == run_id) & (RUNS.c.epoch == epoch) & (RUNS.c.status == "running")
         values = {"status": "pending", "failures": failures, "error": error, "next_at": until, "updated_at": utc_now()}
         async with self.database.session() as session:
             await session.execute(update(RUNS).where(ours).values(values))
 
     async def release(self, worker: str | None, *, but: Collection[str] = ()) -> int:
-        """Put the runs of a worker that is gone back into the queue, `but` those that it goes on with; None: of all workers.
-        How many."""
+        """Put the running runs of a worker (None: of all workers) back into the queue. Returns their number.
+
+        but: ids of runs that are still running.
+        """
         theirs = (RUNS.c.event_id.is_not(None)) & (RUNS.c.status == "running")
         if worker is not None:
             theirs &= RUNS.c.worker == worker
@@ -119,7 +121,10 @@ class DeliveryStore:
             return len((await session.execute(statement)).all())
 
     async def end_unknown(self, handlers: Collection[str], before: datetime) -> list[str]:
-        """End as failed what has waited since before then for handlers that are none of these, nor disabled; their names."""
+        """Fail runs that have waited since before `before` for a handler that is neither known nor disabled.
+
+        Returns the names of those handlers.
+        """
         disabled = select(HANDLERS.c.name).where(HANDLERS.c.enabled.is_(False))
         theirs = (text(_WAITING), RUNS.c.flow.not_in(list(handlers)), RUNS.c.flow.not_in(disabled))
         async with self.database.writing() as session:
@@ -128,8 +133,8 @@ class DeliveryStore:
             for name in names:
                 error = {
                     "error": "unknown_handler",
-                    "message": f"There is no handler {name!r} in this app any more",
-                    "hint": "It was renamed or removed while the event waited.",
+                    "message": f"This app no longer has the handler {name!r}",
+                    "hint": "The handler was renamed or removed while the event waited. Replay the event with another handler.",
                 }
                 now = utc_now()
                 ended = {"status": "failed", "error": error, "ended_at": now, "updated_at": now}
@@ -138,12 +143,12 @@ class DeliveryStore:
             return names
 
     async def switched_off(self) -> tuple[set[str], set[str]]:
-        """Ids of the disabled wires, and names of the disabled handlers."""
+        """Return the ids of disabled wires and the names of disabled handlers."""
         wires, handlers, _ = await self.all_off()
         return wires, handlers
 
     async def all_off(self) -> tuple[set[str], set[str], set[str]]:
-        """Ids of the disabled wires, names of the disabled handlers, and of the disabled plugs."""
+        """Return the ids of disabled wires, and the names of disabled handlers and disabled plugs."""
         found: tuple[set[str], set[str], set[str]] = (set(), set(), set())
         async with self.database.session() as session:
             for number, name in await session.execute(_OFF):
@@ -153,7 +158,7 @@ class DeliveryStore:
 
 @lru_cache(maxsize=256)
 def _look(handlers: int, sqlite: bool) -> TextClause:
-    """The oldest runs that may start, of each of so many handlers. As text: putting it together takes longer than to run it."""
+    """Return the query for the oldest runs that may start, per handler. Cached, because building it takes longer than running."""
     lock = "" if sqlite else " FOR UPDATE SKIP LOCKED"
     looks = (
         "SELECT * FROM (SELECT id, flow, event_id, order_key, epoch - failures AS lost FROM khotan_runs "  # noqa: S608

@@ -1,4 +1,4 @@
-"""Events on their way into the database, and what became of each."""
+"""Events to store, and the outcome of each."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """A handler that an event is for: the name and kind of its runs, and the key by which they are ordered, if any."""
+class HandlerRun:
+    """A handler run to create for an event: name and kind of the handler, and the ordering key, if any."""
 
     handler: str
     kind: str
@@ -20,7 +20,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Incoming:
-    """An event to be stored, with the handlers it is for."""
+    """An event to store, with its handler runs."""
 
     wire: str
     remote_id: str
@@ -29,16 +29,16 @@ class Incoming:
     headers: Mapping[str, str]
     content_type: str
     body: bytes = field(repr=False)
-    deliveries: Sequence[Delivery] = ()
+    handler_runs: Sequence[HandlerRun] = ()
     parked: str | None = None
     organisation: str | None = None
     tenant: str = ""
-    """Part of the identity: the same remote id of two tenants are two events."""
+    """Part of the identity: the same remote id of two tenants identifies two events."""
     problem: str | None = None
     """Why the body cannot be read."""
     path: Mapping[str, str] = field(default_factory=dict[str, str])
     window: float | None = None
-    """Seconds after which the same remote id is another event; None: it never is."""
+    """Seconds after which the same remote id identifies a new event; None: never."""
 
     @property
     def key(self) -> Key:
@@ -47,7 +47,7 @@ class Incoming:
 
 @dataclass(frozen=True)
 class Stored:
-    """The id of an event; `new` is false for one that had come before, `altered` true where it then had another body."""
+    """A stored event. `new`: false for a repeat. `altered`: the repeat has a different body."""
 
     id: int
     new: bool

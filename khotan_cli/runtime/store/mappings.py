@@ -1,4 +1,4 @@
-"""Mappings and their refs. Bulk work is a few statements with one JSON parameter, not one per record."""
+"""Mappings and their refs. Bulk operations use a few statements with one JSON parameter, not one per record."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import MappingConflict
-from khotan_cli.runtime.database.ambient_session import joined
+from khotan_cli.runtime.database.ambient_session import session_scope
 from khotan_cli.runtime.database.database import Database
 from khotan_cli.runtime.database.tables import MAPPING_REFS, MAPPINGS
 from khotan_cli.runtime.database.types import utc_now
 from khotan_cli.runtime.store.canonical_key import decode_key, encode_key
-from khotan_cli.runtime.store.field_state import held_after
+from khotan_cli.runtime.store.field_state import merge_state
 
 _AT_A_TIME = 1000
 
 
 @dataclass(frozen=True)
 class MappingEntry:
-    """A mapping: the parts of its canonical key, and each plug's id."""
+    """A mapping: the parts of the canonical key, and the id of each plug."""
 
     id: str
     resource: str
@@ -38,7 +38,7 @@ class MappingEntry:
 
 @dataclass(frozen=True)
 class MappingChanges:
-    """Refs to set: canonical key → plug → id. With `replace` a mapping keeps no other plug's id."""
+    """Refs to set: canonical key → plug → id. With `replace`, the ids of other plugs are removed."""
 
     resource: str
     refs: Mapping[str, Mapping[str, str]]
@@ -47,7 +47,7 @@ class MappingChanges:
     fields: Mapping[tuple[str, str], Mapping[str, str]] = field(
         default_factory=dict[tuple[str, str], Mapping[str, str]]
     )
-    """Digests of the fields that a plug's system has: (key, plug) → field → digest."""
+    """Digests of field values at the plug's system: (key, plug) → field → digest."""
 
 
 class MappingCounts(NamedTuple):
@@ -57,7 +57,7 @@ class MappingCounts(NamedTuple):
 
 
 class KnownRef(NamedTuple):
-    """The id that a system has for a key, and what it is known to hold (held.py)."""
+    """The id of a key at a system, and the known field state (field_state.py)."""
 
     ref: str
     fields: dict[str, str] | None
@@ -71,12 +71,12 @@ class MappingStore:
     # -- writing -----------------------------------------------------------------------------------------------------
 
     async def upsert(self, changes: MappingChanges) -> MappingCounts:
-        """Write. Raises MappingConflict, with nothing written."""
-        async with joined(self.database, writing=True) as session:
+        """Write the changes. Raises MappingConflict if nothing was written because of a conflict."""
+        async with session_scope(self.database, writing=True) as session:
             return await self.write(session, changes)
 
     async def write(self, session: AsyncSession, changes: MappingChanges) -> MappingCounts:
-        """Write in the caller's transaction, which must not commit where this raises MappingConflict."""
+        """Write in the caller's transaction, which must not commit if this raises MappingConflict."""
         keys = sorted(changes.refs)
         created = updated = 0
         for start in range(0, len(keys), _AT_A_TIME):
@@ -105,7 +105,7 @@ class MappingStore:
             before = known.get((row["mapping_id"], row["plug"]))
             if row["fields"] or (before is not None and before.ref == row["ref"]):
                 held = None if before is None or before.ref != row["ref"] else before.fields
-                row["fields"] = held_after(held, row["fields"] or {}, written=changes.origin == "write")
+                row["fields"] = merge_state(held, row["fields"] or {}, written=changes.origin == "write")
         differing = [row for row in wanted if _differs(known.get((row["mapping_id"], row["plug"])), row)]
         touched = {row["mapping_id"] for row in differing if _moves(known.get((row["mapping_id"], row["plug"])), row)}
         gone = [
@@ -124,7 +124,7 @@ class MappingStore:
         return len(fresh), len(moved)
 
     async def _make(self, session: AsyncSession, resource: str, keys: Sequence[str]) -> set[str]:
-        """Create the mappings that are missing; returns their keys."""
+        """Create the missing mappings and return their keys."""
         now = utc_now()
         there = set(await self._ids(session, resource, keys))
         rows = [
@@ -145,9 +145,9 @@ class MappingStore:
         return {row.key: row.id for row in (await session.execute(statement)).all()}
 
     def _among(self, column: Any, values: Sequence[str]) -> Any:
-        """`column IN values` as one parameter, however many."""
+        """Return `column IN values` with one parameter for any number of values."""
         if not self.database.sqlite:
-            # An array is looked up in the index, value by value; a subquery of unknown size would have the table scanned.
+            # PostgreSQL looks up an array in the index; for a subquery of unknown size it would scan the table.
             return column == any_(bindparam("among", list(values), ARRAY(Text), unique=True))
         payload = orjson.dumps(list(values)).decode()
         rows = text("SELECT value FROM json_each(:among)").bindparams(bindparam("among", payload, unique=True))
@@ -161,7 +161,7 @@ class MappingStore:
     async def _check_free(
         self, session: AsyncSession, resource: str, wanted: Sequence[Mapping[str, Any]], keys: Mapping[str, str]
     ) -> None:
-        """Raises MappingConflict for an id that belongs to another mapping, or that two of these claim."""
+        """Raises MappingConflict for an id that belongs to another mapping, or to two of the new refs."""
         claims: dict[tuple[str, str], str] = {}
         for row in wanted:
             other = claims.setdefault((row["plug"], row["ref"]), row["mapping_id"])
@@ -200,7 +200,7 @@ class MappingStore:
         await session.execute(self.database.insert(MAPPING_REFS), values)
 
     async def change(self, mapping_id: str, refs: Mapping[str, str], *, replace: bool) -> MappingEntry | None:
-        """Set refs of a mapping by its id; None where there is none. Raises MappingConflict."""
+        """Set refs of a mapping by its id. Returns None if it does not exist. Raises MappingConflict."""
         found = await self.get(mapping_id)
         if found is None:
             return None
@@ -212,7 +212,7 @@ class MappingStore:
         return await self.get(mapping_id)
 
     async def drop_refs(self, session: AsyncSession, resource: str, plug: str, keys: Sequence[str]) -> None:
-        """Take a plug's id from the mappings of these keys, in the caller's transaction; a mapping without any id goes."""
+        """Remove a plug's ids from mappings, in the caller's transaction. Mappings without any id are deleted."""
         ids = list((await self._ids(session, resource, keys)).values()) if keys else []
         if not ids:
             return
@@ -222,7 +222,7 @@ class MappingStore:
 
     async def delete(self, mapping_id: str) -> bool:
         statement = delete(MAPPINGS).where(MAPPINGS.c.id == mapping_id).returning(MAPPINGS.c.id)
-        async with joined(self.database) as session:
+        async with session_scope(self.database) as session:
             return (await session.execute(statement)).scalar() is not None
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -232,14 +232,14 @@ class MappingStore:
         return found[0] if found else None
 
     async def by_keys(self, resource: str, keys: Sequence[str]) -> dict[str, MappingEntry]:
-        """By canonical key."""
+        """Return mappings by canonical key."""
         if not keys:
             return {}
         found = await self._entries(and_(MAPPINGS.c.resource == resource, self._among(MAPPINGS.c.key, keys)))
         return {encode_key(entry.key): entry for entry in found}
 
     async def by_refs(self, resource: str, plug: str, refs: Sequence[str]) -> dict[str, MappingEntry]:
-        """By a plug's id."""
+        """Return mappings by a plug's id."""
         if not refs:
             return {}
         same = MAPPING_REFS.c.ref == refs[0] if len(refs) == 1 else self._among(MAPPING_REFS.c.ref, refs)
@@ -248,7 +248,7 @@ class MappingStore:
         return {entry.refs[plug]: entry for entry in found if plug in entry.refs}
 
     async def known(self, session: AsyncSession, resource: str, plug: str, keys: Sequence[str]) -> dict[str, KnownRef]:
-        """What a plug's system is known to have, by canonical key."""
+        """Return the known refs of a plug by canonical key."""
         statement = (
             select(MAPPINGS.c.key, MAPPING_REFS.c.ref, MAPPING_REFS.c.fields, MAPPING_REFS.c.origin)
             .join(MAPPING_REFS, MAPPING_REFS.c.mapping_id == MAPPINGS.c.id)
@@ -260,33 +260,33 @@ class MappingStore:
     async def search(
         self, resource: str, text: str = "", *, limit: int = 100, offset: int = 0
     ) -> tuple[list[MappingEntry], int]:
-        """Mappings whose key or one of whose ids holds the text, in the order of keys, and how many there are in all."""
+        """Return mappings whose key or ids contain the text, sorted by key, and the total number."""
         matching = MAPPINGS.c.resource == resource
         if text:
             refs = select(MAPPING_REFS.c.mapping_id).where(
                 MAPPING_REFS.c.resource == resource, MAPPING_REFS.c.ref.icontains(text, autoescape=True)
             )
             matching &= or_(MAPPINGS.c.key.icontains(text, autoescape=True), MAPPINGS.c.id.in_(refs))
-        async with joined(self.database) as session:
+        async with session_scope(self.database) as session:
             total = (await session.execute(select(func.count()).select_from(MAPPINGS).where(matching))).scalar() or 0
         page = select(MAPPINGS.c.id).where(matching).order_by(MAPPINGS.c.key).limit(limit).offset(offset)
         return await self._entries(MAPPINGS.c.id.in_(page)), total
 
     async def counts(self) -> dict[str, int]:
-        """Number of mappings of each resource."""
+        """Return the number of mappings of each resource."""
         statement = select(MAPPINGS.c.resource, func.count()).group_by(MAPPINGS.c.resource)
         async with self.database.session() as session:
             return {row[0]: row[1] for row in (await session.execute(statement)).all()}
 
     async def _entries(self, condition: Any) -> list[MappingEntry]:
-        """Mappings with their refs, in the order of keys, in one statement."""
+        """Return mappings with their refs, sorted by key, with one statement."""
         statement = (
             select(MAPPINGS, MAPPING_REFS.c.plug, MAPPING_REFS.c.ref)
             .outerjoin(MAPPING_REFS, MAPPING_REFS.c.mapping_id == MAPPINGS.c.id)
             .where(condition)
             .order_by(MAPPINGS.c.key, MAPPING_REFS.c.plug)
         )
-        async with joined(self.database) as session:
+        async with session_scope(self.database) as session:
             rows = (await session.execute(statement)).all()
         return _grouped(rows)
 
@@ -314,15 +314,15 @@ def _differs(known: KnownRef | None, row: Mapping[str, Any]) -> bool:
 def _conflict(resource: str, plug: str, ref: str, holder: str, claimant: str) -> MappingConflict:
     shown = [" / ".join(key.split("\x01")) for key in (holder, claimant)]
     return MappingConflict(
-        f"{resource}: the id {ref!r} of {plug} belongs to {shown[0]!r}, and cannot belong to {shown[1]!r} too",
-        hint="Delete or change the one mapping, or correct the records: nothing was written.",
+        f"{resource}: the id {ref!r} of {plug} already belongs to {shown[0]!r} and cannot be mapped to {shown[1]!r}",
+        hint="Nothing was written. Delete or change the existing mapping, or correct the records.",
         details={"resource": resource, "plug": plug, "ref": ref, "keys": shown},
     )
 
 
 def _raced(resource: str) -> MappingConflict:
     return MappingConflict(
-        f"{resource}: another process gave one of these ids to another mapping at the same moment",
-        hint="Nothing was written: try again.",
+        f"{resource}: another process mapped one of these ids at the same time",
+        hint="Nothing was written. Try again.",
         details={"resource": resource},
     )

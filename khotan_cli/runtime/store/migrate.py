@@ -1,6 +1,6 @@
-"""khotan's migrations: applied, listed, written out as SQL. They never touch another table or Alembic history.
+"""Applies and lists khotan's migrations, and prints them as SQL. They never touch other tables or another Alembic history.
 
-Synchronous: commands call it directly, servers never.
+Synchronous: for commands, not for servers.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from sqlalchemy.pool import NullPool
 
 from khotan_cli.errors import StoreError
 from khotan_cli.runtime.database.database import BUSY_MILLISECONDS, Database, configure_sqlite, postgres_arguments
-from khotan_cli.runtime.database.errors import explained
+from khotan_cli.runtime.database.errors import translated_errors
 from khotan_cli.runtime.database.pooler import without_option
 from khotan_cli.runtime.database.tables import metadata
 from khotan_cli.runtime.database.url import describe_url, make_folder, parse_url
-from khotan_cli.runtime.store.run_queue import Outbox
+from khotan_cli.runtime.store.run_queue import RunQueue
 
 VERSION_TABLE = "khotan_alembic_version"
 _LOCK_ID = 0x6B686F74616E
@@ -37,7 +37,7 @@ _LOCK_ID = 0x6B686F74616E
 
 @dataclass(frozen=True)
 class Status:
-    """Where a database stands: its revision, the newest one, and those between."""
+    """The migration status of a database: its revision, the newest revision, and the pending revisions."""
 
     database: str
     current: str | None
@@ -87,8 +87,8 @@ def push(url: str, root: Path) -> Status:
         differing = differences(connection)
         if differing:
             raise StoreError(
-                f"{before.database} has tables of khotan's name that are not as they should be: {', '.join(differing)}",
-                hint="Rename or drop them, then push again. Nothing was changed.",
+                f"{before.database} has tables with khotan's names that differ from khotan's models: {', '.join(differing)}",
+                hint="Nothing was changed. Rename or drop them, then push again.",
             )
         command.stamp(_config(connection=connection), "head")
         pushed = _status(url, root, _current(connection))
@@ -99,7 +99,7 @@ def push(url: str, root: Path) -> Status:
 def _migrate_engine(url: str, root: Path) -> None:
     database = Database(url, root)
     database.pooled = True  # prepares nothing, as above
-    Outbox(database).migrate()
+    RunQueue(database).migrate()
 
 
 def differences(connection: Connection) -> list[str]:
@@ -124,11 +124,11 @@ def is_ours(_item: Any, name: str | None, kind: str, _reflected: bool, _compared
 
 
 def _refuse_foreign_tables(connection: Connection, database: str) -> None:
-    there = sorted(set(metadata.tables) & set(inspect(connection).get_table_names()))
-    if there:
+    existing = sorted(set(metadata.tables) & set(inspect(connection).get_table_names()))
+    if existing:
         raise StoreError(
-            f"{database} has {', '.join(there)}, but no record of khotan's migrations",
-            hint="If they are khotan's tables, take them over with --push; if not, rename or drop them.",
+            f"{database} has {', '.join(existing)}, but no record of khotan's migrations",
+            hint="If they are khotan's tables, adopt them with --push; otherwise rename or drop them.",
             next=["khotan migrate --push"],
         )
 
@@ -166,7 +166,7 @@ def _status(url: str, root: Path, current: str | None) -> Status:
     except (CommandError, RevisionError):
         raise StoreError(
             f"{name} is at revision {current!r}, which this khotan does not know",
-            hint="A newer khotan migrated it: upgrade khotan-cli.",
+            hint="A newer khotan migrated the database. Upgrade khotan-cli.",
         ) from None
     return Status(name, current, head, pending[::-1])
 
@@ -198,7 +198,7 @@ def _connection(url: str, root: Path, *, write: bool = True) -> Iterator[Connect
         event.listen(engine, "connect", _manual_transactions)
         event.listen(engine, "begin", _begin_immediate if write else _begin)
     try:
-        with explained(parsed), engine.begin() as connection:
+        with translated_errors(parsed), engine.begin() as connection:
             if write and not sqlite:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _LOCK_ID})
             yield connection

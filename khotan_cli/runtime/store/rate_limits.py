@@ -1,4 +1,4 @@
-"""Rate buckets in the database, shared by every process that uses it."""
+"""Rate limits in the database, shared by all processes that use it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from khotan_cli.runtime.database.tables import RATES
 from khotan_cli.runtime.http.rate_limit import MAX_HOLD_SECONDS, ProcessRateStore
 
 _HELD_TTL = 1.0
-"""Seconds for which the answer to "is this account held?" is used again, so that a plug without a rate limit does
-not ask the database for each request."""
+"""Seconds for which the pause state of an account is cached, so that a plug without a rate limit does not query the
+database for each request."""
 _FORGET_SECONDS = 24 * 3600.0
-"""Buckets that were not used for so long are empty; their rows go."""
+"""Rows of buckets that were not used for this long are deleted."""
 
 
 class DatabaseRateStore:
-    """RateStore over the table khotan_rates: one reservation is one statement. Keys name no credential in clear.
+    """A RateStore in the table khotan_rates. A reservation is one statement. Keys contain no credentials.
 
-    Times are those of `Database.now`. A place that was reserved and then not used (a cancelled call) stays taken.
+    Times are those of `Database.now`. A slot that was reserved but not used (a cancelled call) stays reserved.
     """
 
     def __init__(self, database: Database, *, lease_seconds: float = LEASE_SECONDS) -> None:
@@ -34,11 +34,11 @@ class DatabaseRateStore:
         self._tidied = False
 
     async def reserve(self, key: str, interval: float, burst: int) -> float:
-        """Seconds to wait for the place that was taken; see RateStore."""
+        """Reserve a slot. Returns the seconds to wait for it; see RateStore."""
         now = self._database.now()
-        # A hold moves the bucket's clock: those who wait behind it come out evenly spaced, not all at once.
+        # A pause moves the bucket's clock, so that waiting calls resume evenly spaced, not all at once.
         held = self._database.smallest(RATES.c.held_until, now + MAX_HOLD_SECONDS)
-        # A hold that an older version stored may be decades long, and the places behind it too: it is cut to size here.
+        # A pause stored by an older version may be decades long, with later slots behind it: limit it here.
         booked = case((RATES.c.held_until > now + MAX_HOLD_SECONDS, now), else_=RATES.c.arrival_at)
         arrival = self._database.largest(booked, held, now) + interval
         statement = (
@@ -68,13 +68,13 @@ class DatabaseRateStore:
         self._remember(key, left, time.monotonic())
 
     async def holds(self, plug: str) -> float:
-        """Seconds of the longest hold on any account of a plug; see RateStore."""
+        """Return the remaining seconds of the longest pause of a plug's accounts; see RateStore."""
         statement = select(func.max(RATES.c.held_until) - self._database.now()).where(_of(plug))
         async with self._database.session() as session:
             return max(0.0, (await session.execute(statement)).scalar() or 0.0)
 
     async def paused(self) -> dict[str, float]:
-        """Seconds of the longest hold by plug, of every plug that is held."""
+        """Return the remaining seconds of the longest pause by plug, for every paused plug."""
         left = func.max(RATES.c.held_until) - self._database.now()
         statement = select(RATES.c.key, left).where(RATES.c.held_until > self._database.now()).group_by(RATES.c.key)
         found: dict[str, float] = {}
@@ -85,7 +85,7 @@ class DatabaseRateStore:
         return found
 
     async def release(self, plug: str) -> int:
-        """Lift the holds on a plug; other processes know of it after at most a second. See RateStore."""
+        """End the pauses of a plug. Other processes notice within a second. See RateStore."""
         now = self._database.now()
         statement = update(RATES).where(_of(plug), RATES.c.held_until > now).values(held_until=0.0, arrival_at=0.0)
         async with self._database.session() as session:
@@ -95,7 +95,7 @@ class DatabaseRateStore:
         return len(released)
 
     async def held(self, key: str) -> float:
-        """Seconds that the key is still held; another process's hold is known here after at most a second."""
+        """Return the remaining seconds of the key's pause. A pause by another process is noticed within a second."""
         fresh_until, until, _ = self._held.get(key, (0.0, 0.0, 0.0))
         if time.monotonic() >= fresh_until:
             asked_at = time.monotonic()
@@ -108,7 +108,7 @@ class DatabaseRateStore:
     def _remember(self, key: str, seconds: float, asked_at: float) -> float:
         now = time.monotonic()
         _, until, set_at = self._held.get(key, (0.0, 0.0, 0.0))
-        # An answer that was on its way while this process set a hold does not undo it; a later one can, when it was lifted.
+        # A query that started before this process set a pause must not shorten it; a later one may.
         until = max(until, now + seconds) if set_at > asked_at else now + min(seconds, MAX_HOLD_SECONDS)
         self._held[key] = (now + _HELD_TTL, until, now)
         return until
@@ -122,17 +122,17 @@ class DatabaseRateStore:
             await session.execute(delete(RATES).where(RATES.c.arrival_at < before, RATES.c.held_until < before))
 
     def slot(self, key: str, limit: int) -> AbstractAsyncContextManager[None]:
-        """One of `limit` places among all processes; in this process in order of arrival."""
+        """Acquire one of `limit` slots shared by all processes. Within this process, slots are given in order of arrival."""
         return self._slot(key, limit)
 
     @asynccontextmanager
     async def _slot(self, key: str, limit: int) -> AsyncIterator[None]:
         names = [f"slot:{key}:{number}" for number in range(limit)]
-        # In line within the process first: only as many ask the database as could be let through.
+        # Queue within the process first, so that at most `limit` tasks poll the database.
         async with self._local.slot(key, limit), lease(self._database, names, seconds=self._lease_seconds):
             yield
 
 
 def _of(plug: str) -> ColumnElement[bool]:
-    """The rows of a plug's accounts: its name, or its name and a digest. A plug's name is an identifier."""
+    """SQL condition for the rows of a plug's accounts. A key is the plug's name, or the name and a digest."""
     return or_(RATES.c.key == plug, RATES.c.key.startswith(f"{plug}:", autoescape=True))

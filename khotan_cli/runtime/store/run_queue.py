@@ -1,8 +1,8 @@
-"""The engine's queue as the rest of khotan sees it: a run is enqueued in the very transaction that stores its row.
+"""The run queue: a run is enqueued in the same transaction that stores its row (transactional outbox).
 
-The engine's tables live in the same database: in a schema of their own on PostgreSQL, beside khotan's on SQLite. They hold
-ids, names and states; nothing of a record and no secret. Importing the engine takes most of a second, so that it is
-imported where a run is enqueued, not before.
+The engine's tables are in the same database: in their own schema on PostgreSQL, next to khotan's tables on SQLite. They hold
+ids, names and states, but no records and no secrets. Importing the engine takes most of a second, so it is imported only when
+a run is enqueued.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import DatabaseNotMigrated
 from khotan_cli.runtime.database.database import BUSY_MILLISECONDS, Database, configure_sqlite
-from khotan_cli.runtime.database.errors import explained
+from khotan_cli.runtime.database.errors import translated_errors
 
 if TYPE_CHECKING:
     from dbos import DBOSClient
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SCHEMA = "khotan_engine"
 APPLICATION = "khotan"
 VERSION = "1"
-"""Of the workflow that runs a run. An edited flow keeps it: its pending runs go on with the new code."""
+"""Version of the workflow. It does not change when a flow is edited: pending runs continue with the new code."""
 WORKFLOW = "khotan.run"
 QUEUE = "khotan"
 ENGINE_LOG = "dbos"
@@ -34,26 +34,26 @@ _POOL = 10
 
 
 def queue_of(flow: str, concurrency: int) -> tuple[str, str | None]:
-    """Queue and partition of a flow. Flows that run one at a time share a queue, partitioned; others have their own."""
+    """Return queue and partition of a flow. Flows with concurrency 1 share a partitioned queue; others have their own."""
     return (QUEUE, flow) if concurrency == 1 else (f"{QUEUE}:{flow}", None)
 
 
 SUCCESSOR = "~"
-"""Between a run's id and the number of the successor of its place in the queue. No run's id contains it."""
+"""Separates the run's id from the number of the successor in a queue entry's id. Run ids do not contain it."""
 
 
 def run_of(workflow_id: str) -> str:
-    """The id of the run that a place in the queue is for."""
+    """Return the run id of a queue entry."""
     return workflow_id.partition(SUCCESSOR)[0]
 
 
 def successor_number(workflow_id: str) -> int:
-    """How often the run was handed back before it got this place in the queue."""
+    """Return how often the run was returned to the queue before this entry."""
     return int(workflow_id.partition(SUCCESSOR)[2] or 0)
 
 
 def engine_of(database: Database) -> Engine:
-    """A synchronous engine on the same database, as the durable engine wants it."""
+    """Return a synchronous SQLAlchemy engine on the same database, for DBOS."""
     if database.sqlite:
         arguments: dict[str, Any] = {"timeout": BUSY_MILLISECONDS / 1000, "check_same_thread": False}
         engine = create_engine(database.url, hide_parameters=True, connect_args=arguments, pool_size=_POOL)
@@ -71,7 +71,7 @@ def _configure(connection: Any, record: Any) -> None:
 
 
 def quiet_engine() -> None:
-    """Keep the engine's own log to warnings: it would add a handler of its own, and print tracebacks with values."""
+    """Silence the engine's log: it would add its own handler and print tracebacks with values."""
     logger = logging.getLogger(ENGINE_LOG)
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
@@ -80,7 +80,7 @@ def quiet_engine() -> None:
 
 
 def refuse_pickles() -> None:
-    """Rows of the engine are JSON; one that says it is a pickle was put there by somebody, and would run code."""
+    """Reject pickled rows. The engine's rows are JSON; a pickle was inserted by someone else and could run code."""
     from dbos._serialization import DefaultSerializer
 
     def refuse(cls: DefaultSerializer, serialized_data: str) -> Any:
@@ -89,7 +89,7 @@ def refuse_pickles() -> None:
     DefaultSerializer.deserialize = refuse  # type: ignore[method-assign]
 
 
-class Outbox:
+class RunQueue:
     """Enqueues, cancels and deletes runs in the engine's tables, from any process."""
 
     def __init__(self, database: Database) -> None:
@@ -99,7 +99,7 @@ class Outbox:
 
     @property
     def client(self) -> DBOSClient:
-        """The engine's client, made at first use."""
+        """The engine's client, created at first use."""
         with self._guard:
             if self._client is None:
                 self._client = self._make()
@@ -121,13 +121,13 @@ class Outbox:
         )
 
     async def enqueue(self, session: AsyncSession, run_id: str, queue: str, partition: str | None) -> None:
-        """Enqueue a run in the caller's transaction. Raises DatabaseNotMigrated where the engine has no tables yet."""
+        """Enqueue a run in the caller's transaction. Raises DatabaseNotMigrated if the engine's tables are missing."""
         await self._enqueue(session, run_id, queue, partition)
 
     async def enqueue_successor(self, session: AsyncSession, workflow_id: str, pause: float) -> None:
-        """Enqueue the run of a place in the queue once more, to be taken after `pause` seconds, in the caller's transaction.
+        """Enqueue the run of a queue entry again, with a delay of `pause` seconds, in the caller's transaction.
 
-        The successor has the same queue and partition. The place before this one is deleted, so that a run has two at most.
+        The successor has the same queue and partition. The predecessor is deleted, so a run has at most two entries.
         """
         queue, partition = await self._place(session, workflow_id)
         number = successor_number(workflow_id)
@@ -157,26 +157,26 @@ class Outbox:
             options["queue_partition_key"] = partition
         if pause:
             options["delay_seconds"] = pause
-        with explained(self.database.url):
+        with translated_errors(self.database.url):
             await session.run_sync(lambda plain: client.enqueue_in_transaction(plain, options))  # type: ignore[arg-type]
 
     async def cancel(self, run_id: str) -> None:
-        """Take a run out of the queue; one that runs is not resumed after a crash."""
+        """Remove a run from the queue. A running run is not resumed after a crash."""
         places = await self._places([run_id])
         await self._in_thread(lambda client: client.cancel_workflows(places))
 
     async def delete(self, run_ids: Sequence[str]) -> None:
-        """Delete runs from the queue, with every place that they had in it."""
+        """Delete all queue entries of the runs."""
         places = await self._places(run_ids)
         await self._in_thread(lambda client: client.delete_workflows(places))
 
     async def _places(self, run_ids: Sequence[str]) -> list[str]:
-        """The runs' ids and those of their successors in the queue."""
+        """Return the ids of the runs' queue entries, including successors."""
         async with self.database.session() as session:
             return [*run_ids, *await self._successors(session, run_ids)]
 
     async def _successors(self, session: AsyncSession, run_ids: Sequence[str]) -> dict[str, str]:
-        """The engine's state of each successor of these runs, by its id."""
+        """Return the engine's state of each successor of these runs by its id."""
         wanted = frozenset(run_ids)
         statement = text(
             f"SELECT workflow_uuid, status FROM {self.table} WHERE workflow_uuid LIKE :pattern"  # noqa: S608
@@ -185,20 +185,20 @@ class Outbox:
         return {row[0]: row[1] for row in rows if run_of(row[0]) in wanted}
 
     async def states(self, session: AsyncSession, run_ids: Sequence[str]) -> dict[str, str]:
-        """The engine's state of each run that it knows: ENQUEUED, DELAYED, PENDING, SUCCESS, ERROR, CANCELLED, …
+        """Return the engine's state of each known run: ENQUEUED, DELAYED, PENDING, SUCCESS, ERROR, CANCELLED, …
 
-        Of a run that was handed back, it is the state of the last place that the run got in the queue.
+        For a run that was returned to the queue, it is the state of the last queue entry.
         """
         statement = text(
             f"SELECT workflow_uuid, status FROM {self.table} WHERE workflow_uuid IN :ids"  # noqa: S608 - our own name
         ).bindparams(bindparam("ids", expanding=True))
-        found = {row[0]: row[1] for row in await session.execute(statement, {"ids": list(run_ids)})}
-        handed_back = [run_id for run_id in run_ids if found.get(run_id, "SUCCESS") == "SUCCESS"]
+        states = {row[0]: row[1] for row in await session.execute(statement, {"ids": list(run_ids)})}
+        handed_back = [run_id for run_id in run_ids if states.get(run_id, "SUCCESS") == "SUCCESS"]
         if handed_back:
             successors = await self._successors(session, handed_back)
-            for place in sorted(successors, key=successor_number):
-                found[run_of(place)] = successors[place]
-        return found
+            for entry in sorted(successors, key=successor_number):
+                states[run_of(entry)] = successors[entry]
+        return states
 
     @property
     def table(self) -> str:
@@ -206,30 +206,30 @@ class Outbox:
         return "workflow_status" if self.database.sqlite else f"{SCHEMA}.workflow_status"
 
     def check_migrated(self) -> None:
-        """Raises DatabaseNotMigrated where the engine's tables are missing or old. Synchronous: not for an event loop."""
+        """Raises DatabaseNotMigrated if the engine's tables are missing or outdated. Synchronous: do not call it in a loop."""
         from dbos._error import DBOSException
 
         client = self.client
         try:
-            with explained(self.database.url):
+            with translated_errors(self.database.url):
                 client._sys_db.verify_migrations()
         except DBOSException:
             raise DatabaseNotMigrated(
-                f"{self.database.name} has not the engine's tables, or old ones",
+                f"{self.database.name} does not have the engine's current tables",
                 hint="Apply the migrations.",
                 next=["khotan migrate"],
             ) from None
 
     async def _in_thread(self, work: Any) -> None:
         def run() -> None:
-            with explained(self.database.url):
+            with translated_errors(self.database.url):
                 work(self.client)
 
         await asyncio.to_thread(run)
 
     def migrate(self) -> None:
-        """Create or bring up to date the engine's tables. Synchronous: commands call it."""
-        with explained(self.database.url):
+        """Create or update the engine's tables. Synchronous, for commands."""
+        with translated_errors(self.database.url):
             self.client._sys_db.run_migrations()
             self.close()
 

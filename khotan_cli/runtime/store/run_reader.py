@@ -18,7 +18,7 @@ RunData = Row[Any]
 
 
 class RunReader:
-    """Queries about runs. It writes nothing."""
+    """Read-only queries for runs."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -28,7 +28,7 @@ class RunReader:
             return (await session.execute(select(RUNS).where(RUNS.c.id == run_id))).one_or_none()
 
     async def ids_from(self, beginning: str, limit: int = 5) -> list[str]:
-        """Ids that begin so."""
+        """Return run ids with that prefix."""
         statement = select(RUNS.c.id).where(RUNS.c.id.startswith(beginning, autoescape=True)).limit(limit)
         async with self.database.session() as session:
             return list((await session.execute(statement)).scalars())
@@ -36,7 +36,7 @@ class RunReader:
     async def newest(
         self, *, flow: str | None = None, status: Sequence[str] = (), limit: int = 100, offset: int = 0
     ) -> tuple[list[RunData], int]:
-        """The newest runs first, and how many there are in all."""
+        """Return runs, newest first, and the total number."""
         matching = select(RUNS)
         if flow is not None:
             matching = matching.where(RUNS.c.flow == flow)
@@ -48,19 +48,19 @@ class RunReader:
             return [*(await session.execute(page)).all()], total
 
     async def steps(self, run_id: str) -> Sequence[Row[Any]]:
-        """Finished steps in their order."""
+        """Return the finished steps in order."""
         statement = select(RUN_STEPS).where(RUN_STEPS.c.run_id == run_id).order_by(RUN_STEPS.c.number, RUN_STEPS.c.name)
         async with self.database.session() as session:
             return (await session.execute(statement)).all()
 
     async def updates(self, run_id: str, after: int = 0, limit: int = 1000) -> Sequence[Row[Any]]:
-        """The first lines of the log with an id above `after`."""
+        """Return the first log lines with an id above `after`."""
         statement = select(RUN_UPDATES).where(RUN_UPDATES.c.run_id == run_id, RUN_UPDATES.c.id > after)
         async with self.database.session() as session:
             return (await session.execute(statement.order_by(RUN_UPDATES.c.id).limit(limit))).all()
 
     async def newest_updates(self, run_id: str, limit: int = 1000) -> tuple[Sequence[Row[Any]], int]:
-        """The last lines of the log in their order, and how many there are in all."""
+        """Return the last log lines in order, and the total number."""
         mine = select(RUN_UPDATES).where(RUN_UPDATES.c.run_id == run_id)
         async with self.database.session() as session:
             total = (await session.execute(select(func.count()).select_from(mine.subquery()))).scalar() or 0
@@ -75,7 +75,7 @@ class RunReader:
             return (await session.execute(page)).all(), total
 
     async def active(self, flow: str | None = None) -> Sequence[RunData]:
-        """Runs of flows that wait or run."""
+        """Return the pending and running runs of flows."""
         statement = select(RUNS).where(RUNS.c.status.in_(ACTIVE), RUNS.c.event_id.is_(None)).order_by(RUNS.c.created_at)
         if flow is not None:
             statement = statement.where(RUNS.c.flow == flow)

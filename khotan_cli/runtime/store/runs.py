@@ -1,7 +1,7 @@
-"""Runs, their steps, logs and rejected records. All writes of a run are guarded by its epoch.
+"""Runs, their steps, logs and rejected records. The run's epoch guards all writes.
 
-`begin` gives a run a new epoch. Whoever writes with an older one (a process taken for dead that lives on) gets RunLost,
-and its transaction is rolled back: what a step wrote, its result and the counters come together, once.
+`begin` gives a run a new epoch. A process that writes with an older epoch (it was considered dead but is alive) gets RunLost,
+and its transaction is rolled back: the writes of a step, its result and the counters are stored together, exactly once.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ ENDED = ("completed", "partial", "failed", "cancelled")
 
 
 class RunLost(Exception):
-    """The run belongs to another process now, or has ended: nothing more may be written for it."""
+    """The run now belongs to another process, or has ended: this execution must not write any more."""
 
 
 class StepsLost(RunLost):
-    """A step that was finished is not in the database any more: the server crashed before its commit was on disk.
+    """A finished step is missing in the database: the server crashed before its commit was on disk.
 
-    What was done since cannot be stored. The execution starts again from the steps that are there.
+    The work since then cannot be stored. The execution starts again from the stored steps.
     """
 
 
 class RunCancelled(Exception):
-    """Somebody asked to cancel the run."""
+    """Cancellation of the run was requested."""
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """A finished step. `result` is JSON, `number` its place in the run. `counts` is what it came to; `counted` of that is in
-    the run's counters already."""
+    """A finished step. `result` is JSON, `number` its position in the run. `counts`: its counts, of which `counted` is already
+    in the run's counters."""
 
     name: str
     number: int
@@ -67,7 +67,7 @@ class StepRecord:
 
     @property
     def added(self) -> dict[str, int]:
-        """What it adds to the run's counters."""
+        """The counts to add to the run's counters."""
         return {name: count - self.counted.get(name, 0) for name, count in self.counts.items()}
 
     @property
@@ -79,7 +79,7 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class Reject:
-    """A record that could not be taken or sent, and why."""
+    """A rejected record and the reason."""
 
     step: str
     reason: str
@@ -103,7 +103,7 @@ _RECORD = text(
     "SELECT :run, :name, :number, :result, :counts, :attempts, :started_at, :ended_at FROM run) "
     "SELECT cancel_requested, set_config('synchronous_commit', :commit, true) FROM run"
 ).bindparams(bindparam("result", type_=RUN_STEPS.c.result.type), bindparam("counts", type_=RUN_STEPS.c.counts.type))
-"""Both in one statement, for PostgreSQL: a page is a step, and a round trip a tenth of it."""
+"""Update and insert in one statement, for PostgreSQL: each page is a step, and a round trip takes a tenth of its time."""
 
 
 class RunStore(RunReader):
@@ -112,7 +112,7 @@ class RunStore(RunReader):
     # -- the life of a run -------------------------------------------------------------------------------------------
 
     async def create(self, session: AsyncSession, run_id: str, values: Mapping[str, Any]) -> bool:
-        """Store a pending run; False where one of that id is there already."""
+        """Store a pending run. Returns False if a run with that id exists."""
         now = utc_now()
         row = {"id": run_id, "status": "pending", "epoch": 0, "cancel_requested": False, "created_at": now}
         row |= dict.fromkeys(COUNTERS, 0) | {"updated_at": now} | dict(values)
@@ -120,7 +120,7 @@ class RunStore(RunReader):
         return (await session.execute(statement)).scalar() is not None
 
     async def begin(self, run_id: str, code: str = "") -> RunData | None:
-        """Start or resume: a new epoch. None where the run has ended, or is not there.
+        """Start or resume a run with a new epoch. Returns None if the run has ended or does not exist.
 
         code: fingerprint of the code that executes the run.
         """
@@ -142,12 +142,12 @@ class RunStore(RunReader):
             return row
 
     async def hand_back(self, session: AsyncSession, run_id: str, epoch: int) -> None:
-        """Let a run of that epoch wait again, in the caller's transaction. Its `updated_at` stays."""
+        """Set a run of that epoch back to pending, in the caller's transaction. Its `updated_at` does not change."""
         mine = (RUNS.c.id == run_id) & (RUNS.c.epoch == epoch) & (RUNS.c.status == "running")
         await session.execute(update(RUNS).where(mine).values(status="pending"))
 
     async def check(self, run_id: str, epoch: int) -> None:
-        """Raises RunCancelled or RunLost where no further step may begin."""
+        """Raises RunCancelled or RunLost if no further step may begin."""
         statement = select(RUNS.c.status, RUNS.c.epoch, RUNS.c.cancel_requested).where(RUNS.c.id == run_id)
         async with self.database.session() as session:
             row = (await session.execute(statement)).one_or_none()
@@ -157,9 +157,9 @@ class RunStore(RunReader):
             raise RunCancelled
 
     async def add(self, session: AsyncSession, run_id: str, epoch: int, counts: Mapping[str, int]) -> bool:
-        """Add to the counters, in the caller's transaction; whether the run was asked to stop.
+        """Add to the counters in the caller's transaction. Returns whether cancellation was requested.
 
-        Raises RunLost; the transaction must not commit then.
+        Raises RunLost; then the transaction must not commit.
         """
         values = {**_NOTHING, **counts, "run": run_id, "mine": epoch, "now": utc_now()}
         stop: bool | None = (await session.execute(_ADD, values)).scalar()
@@ -177,13 +177,11 @@ class RunStore(RunReader):
         after: str | None = None,
         relaxed: bool = False,
     ) -> bool:
-        """Note a finished step and its counts, in the transaction of what it wrote; whether the run was asked to stop.
+        """Store a finished step and its counts in the transaction of its writes. Returns whether cancellation was requested.
 
-        relaxed: the commit need not wait for the disk (PostgreSQL's synchronous_commit = off). Were the server to crash, the
-        last steps would be gone together with what they wrote, and be done again: for steps that only write rows. after: the
-        step before, which has to be there.
-
-        Raises RunLost; StepsLost where the step before is gone.
+        relaxed: the commit does not wait for the disk (PostgreSQL's synchronous_commit = off). If the server crashes, the last
+        steps are lost together with their writes and are repeated, so use it only for steps that only write rows. after: the
+        previous step, which must be stored. Raises RunLost; StepsLost if the previous step is missing.
         """
         if self.database.sqlite:
             stop = await self.add(session, run_id, epoch, step.added)
@@ -202,7 +200,7 @@ class RunStore(RunReader):
         return StepsLost() if is_ours else RunLost()
 
     async def reject(self, session: AsyncSession, run_id: str, rejects: Sequence[Reject]) -> None:
-        """Keep records for inspection, in the caller's transaction."""
+        """Store rejected records in the caller's transaction."""
         if rejects:
             rows = [{"run_id": run_id, "step": r.step, "reason": r.reason, "record": r.record} for r in rejects]
             await session.execute(insert(REJECTS), rows)
@@ -210,7 +208,7 @@ class RunStore(RunReader):
     async def finish(
         self, run_id: str, epoch: int, status: str, *, message: str | None = None, error: Any = None
     ) -> RunData | None:
-        """End a run. `completed` becomes `partial` where a record failed. None where it is not this epoch's any more."""
+        """End a run. `completed` becomes `partial` if a record failed. Returns None if the run has another epoch."""
         now = utc_now()
         ours = (RUNS.c.id == run_id) & (RUNS.c.epoch == epoch) & (RUNS.c.status == "running")
         async with self.database.writing() as session:
@@ -222,12 +220,12 @@ class RunStore(RunReader):
             values = {"status": status, "message": message, "error": error, "ended_at": now, "updated_at": now}
             changed = update(RUNS).where(ours).values(**values).returning(RUNS)
             row: RunData | None = (await session.execute(changed)).one_or_none()
-            if status in ("completed", "partial"):  # a retry of another goes on with them
+            if status in ("completed", "partial"):  # after other statuses, a retry needs them
                 await session.execute(delete(SEEN_KEYS).where(SEEN_KEYS.c.run_id == run_id))
             return row
 
     async def end(self, run_id: str, seen: datetime, status: str, error: Any = None) -> RunData | None:
-        """End a run from outside; None where it has moved since it was `seen` (its updated_at)."""
+        """End a run from outside its execution. Returns None if it was updated since `seen` (its updated_at)."""
         now = utc_now()
         statement = (
             update(RUNS)
@@ -240,9 +238,9 @@ class RunStore(RunReader):
             return row
 
     async def cancel(self, run_id: str) -> tuple[str | None, RunData | None]:
-        """Cancel a waiting run at once; ask a running one to stop before its next step.
+        """Cancel a pending run at once, or request a running one to stop before its next step.
 
-        The status it has then, and its row where this call has ended it.
+        Returns the new status, and the run's row if this call ended it.
         """
         now = utc_now()
         waiting = (
@@ -262,7 +260,7 @@ class RunStore(RunReader):
             status: str | None = (await session.execute(select(RUNS.c.status).where(RUNS.c.id == run_id))).scalar()
             return status, ended
 
-    # -- what a run says ---------------------------------------------------------------------------------------------
+    # -- output of a run ---------------------------------------------------------------------------------------------
 
     async def progress(self, run_id: str, epoch: int, progress: Mapping[str, Any]) -> None:
         statement = update(RUNS).where(RUNS.c.id == run_id, RUNS.c.epoch == epoch, RUNS.c.status == "running")
@@ -276,8 +274,7 @@ class RunStore(RunReader):
     # -- upkeep ------------------------------------------------------------------------------------------------------
 
     async def copy_steps(self, session: AsyncSession, source: str, target: str, below: int) -> dict[str, int]:
-        """Give a new run the first steps of another, those numbered below, with the keys that they met and the records that
-        they could not take; returns their counts."""
+        """Copy the steps numbered below `below` to a new run, with their key sets and rejected records. Returns their counts."""
         mine = (RUN_STEPS.c.run_id == source) & (RUN_STEPS.c.number < below)
         rows = [{**row._mapping, "run_id": target} for row in await session.execute(select(RUN_STEPS).where(mine))]
         if rows:
@@ -295,12 +292,12 @@ class RunStore(RunReader):
         return dict(counts)
 
     async def start_at(self, session: AsyncSession, run_id: str, counts: Mapping[str, int]) -> None:
-        """Set the counters of a run that begins with steps of another."""
+        """Set the counters of a run that begins with copied steps."""
         if counts:
             await session.execute(update(RUNS).where(RUNS.c.id == run_id).values(**counts))
 
     async def sweep(self, before: datetime, limit: int = 1000) -> list[str]:
-        """Delete runs that ended before then, with all that belongs to them; returns their ids."""
+        """Delete runs that ended before `before`, with all their data. Returns their ids."""
         old = select(RUNS.c.id).where(RUNS.c.status.in_(ENDED), RUNS.c.ended_at < before).limit(limit)
         async with self.database.writing() as session:
             gone = list((await session.execute(old)).scalars())

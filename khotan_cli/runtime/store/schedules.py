@@ -1,4 +1,4 @@
-"""Up to when each schedule has been dispatched."""
+"""The last dispatched due time of each schedule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ScheduleStore:
         self.database = database
 
     async def claim(self, session: AsyncSession, flow: str, variant: str, due: datetime) -> bool:
-        """Move a schedule on to that moment; False where another dispatcher has, or the row is new (then it starts here)."""
+        """Advance a schedule to the due time. Returns False if another dispatcher did, or if the schedule is new."""
         new = self.database.insert(SCHEDULES).values(flow=flow, variant=variant, last_due_at=due)
         made = (await session.execute(new.on_conflict_do_nothing().returning(SCHEDULES.c.flow))).scalar()
         if made is not None:
@@ -26,13 +26,13 @@ class ScheduleStore:
         return (await session.execute(moved)).scalar() is not None
 
     async def last(self) -> dict[tuple[str, str], datetime]:
-        """Up to when each schedule has been dispatched."""
+        """Return the last dispatched due time of each schedule."""
         async with self.database.session() as session:
             rows = (await session.execute(select(SCHEDULES))).all()
         return {(row.flow, row.variant): row.last_due_at for row in rows}
 
     async def reset(self, flow: str, variant: str, moment: datetime) -> None:
-        """Set a schedule back: the clock was ahead when it was dispatched last."""
+        """Set a schedule back after it was dispatched while the clock was ahead."""
         row = (SCHEDULES.c.flow == flow) & (SCHEDULES.c.variant == variant)
         async with self.database.session() as session:
             await session.execute(update(SCHEDULES).where(row).values(last_due_at=moment))

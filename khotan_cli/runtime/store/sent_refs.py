@@ -1,4 +1,4 @@
-"""Refs that flows wrote: which records of a resource a system is known to have, and what it has of them."""
+"""Refs that flows wrote: the records of a resource that were sent to a system."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from khotan_cli.runtime.database.tables import MAPPING_REFS, MAPPINGS
 
 
 def _written(resource: str, plug: str) -> Any:
-    """Refs whose digests come from what was sent."""
+    """SQL condition: refs whose digests come from sent records."""
     return (
         (MAPPING_REFS.c.resource == resource)
         & (MAPPING_REFS.c.plug == plug)
@@ -24,7 +24,7 @@ def _written(resource: str, plug: str) -> Any:
 async def page(
     session: AsyncSession, resource: str, plug: str, limit: int, offset: int
 ) -> tuple[Sequence[Row[Any]], int]:
-    """Rows of key, ref and updated_at in the order of keys, and how many there are in all."""
+    """Return rows of key, ref and updated_at sorted by key, and the total number."""
     condition = _written(resource, plug)
     total = (await session.execute(select(func.count()).select_from(MAPPING_REFS).where(condition))).scalar() or 0
     statement = (
@@ -38,7 +38,7 @@ async def page(
 
 
 async def forget_fields(session: AsyncSession, resource: str, plug: str, keys: Sequence[str] | None) -> int:
-    """Forget what the system has of these keys, or of all, but not its ids; how many refs that were."""
+    """Delete the field state of these keys, or of all, but keep the ids. Returns the number of refs."""
     condition = _written(resource, plug)
     if keys is not None:
         mine = select(MAPPINGS.c.id).where(MAPPINGS.c.resource == resource, MAPPINGS.c.key.in_(list(keys)))

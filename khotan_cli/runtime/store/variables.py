@@ -22,7 +22,7 @@ from khotan_cli.runtime.http.variables import HIDDEN_PREFIX, EnvVarStore
 
 @dataclass(frozen=True)
 class Entry:
-    """A stored value: decrypted, or the error that decrypting it raised."""
+    """A stored value: decrypted, or the error of its decryption."""
 
     plug: str
     key: str
@@ -36,7 +36,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Rotation:
-    """What `rotate` did: values re-encrypted, values already under the present secret, and those it could not read."""
+    """The result of `rotate`: number of re-encrypted and of current values, and the values that could not be decrypted."""
 
     rotated: int
     current: int
@@ -44,7 +44,7 @@ class Rotation:
 
 
 class DatabaseVarStore:
-    """VarStore over the table khotan_vars. `cipher` is None where KHOTAN_SECRET is not set."""
+    """A VarStore in the table khotan_vars. `cipher` is None if KHOTAN_SECRET is not set."""
 
     def __init__(self, database: Database, cipher: Cipher | None, *, lease_seconds: float = LEASE_SECONDS) -> None:
         self.database = database
@@ -53,9 +53,9 @@ class DatabaseVarStore:
         self._local = EnvVarStore()
 
     async def load(self, plug: str) -> Mapping[str, str]:
-        """All stored values; never fewer: raises SecretMissing, SecretMismatch or CiphertextInvalid naming the value.
+        """Return all stored values. Raises SecretMissing, SecretMismatch or CiphertextInvalid, which name the value.
 
-        A token that cannot be decrypted counts as none: another is fetched in its place.
+        A token that cannot be decrypted is ignored: a new one is fetched.
         """
         found: dict[str, str] = {}
         for entry in await self.entries(plug, hidden=True):
@@ -66,7 +66,7 @@ class DatabaseVarStore:
         return found
 
     async def entries(self, plug: str | None = None, *, hidden: bool = False) -> list[Entry]:
-        """Stored values of a plug, or of all, one by one decrypted."""
+        """Return the stored values of one plug or all plugs, each decrypted separately."""
         statement = select(VARS.c.plug, VARS.c.key, VARS.c.ciphertext, VARS.c.updated_at)
         if plug is not None:
             statement = statement.where(VARS.c.plug == plug)
@@ -81,13 +81,15 @@ class DatabaseVarStore:
             return Entry(plug, key, updated_at, error=exc)
 
     async def save(self, plug: str, values: Mapping[str, str]) -> None:
-        """Store the values, all or none. Raises UsageError for an empty one, SecretMissing without KHOTAN_SECRET."""
+        """Store the values, all or none. Raises UsageError for an empty value, SecretMissing without KHOTAN_SECRET."""
         for key, value in values.items():
             if not value:
                 raise UsageError(
-                    f"The value of {plug}.{key} is empty", code="empty_value", hint="To remove a value, clear it."
+                    f"The value of {plug}.{key} is empty",
+                    code="empty_value",
+                    hint="Set a value, or clear the variable to remove it.",
                 )
-        # In one order, so that two savers of the same keys do not wait for each other.
+        # Sorted, so that two writers of the same keys do not deadlock.
         sealed = {key: self._need_cipher(plug, key).encrypt(plug, key, values[key]) for key in sorted(values)}
         now = utc_now()
         async with self.database.session() as session:
@@ -101,26 +103,26 @@ class DatabaseVarStore:
                 )
 
     async def delete(self, plug: str, keys: Iterable[str]) -> list[str]:
-        """Remove the values; returns the keys that were there, sorted."""
+        """Remove the values. Returns the removed keys, sorted."""
         statement = delete(VARS).where(VARS.c.plug == plug, VARS.c.key.in_(list(keys))).returning(VARS.c.key)
         async with self.database.session() as session:
             return sorted((await session.execute(statement)).scalars())
 
     async def forget_tokens(self, plug: str) -> None:
-        """Remove the tokens of a plug: they belong to credentials that have changed."""
+        """Remove the tokens of a plug after its credentials have changed."""
         hidden = VARS.c.key.startswith(f"{HIDDEN_PREFIX}token.", autoescape=True)
         async with self.database.session() as session:
             await session.execute(delete(VARS).where(VARS.c.plug == plug, hidden))
 
     async def undecryptable(self) -> list[Entry]:
-        """Stored values that the present secret cannot decrypt."""
+        """Return the stored values that cannot be decrypted."""
         return [entry for entry in await self.entries(hidden=True) if entry.error is not None]
 
     async def rotate(self) -> Rotation:
-        """Encrypt every value anew under the present secret, all or none.
+        """Re-encrypt every value with the current secret, all or none.
 
-        Writers wait meanwhile, so that no value is missed or set back. One that cannot be decrypted is left as it is,
-        and named in the result. Raises SecretMissing without KHOTAN_SECRET where anything is stored.
+        Writers wait meanwhile, so that no value is missed or overwritten. Values that cannot be decrypted are not changed and
+        are listed in the result. Raises SecretMissing without KHOTAN_SECRET if any value is stored.
         """
         current, failed, renewed = 0, list[tuple[str, str]](), list[tuple[str, str, str]]()
         statement = select(VARS.c.plug, VARS.c.key, VARS.c.ciphertext).order_by(VARS.c.plug, VARS.c.key)
@@ -144,7 +146,7 @@ class DatabaseVarStore:
         return Rotation(len(renewed), current, failed)
 
     async def enabled(self, plug: str) -> bool:
-        """Whether a plug may be called; one that was never touched may."""
+        """Whether a plug is enabled. A plug without a row is enabled."""
         async with self.database.session() as session:
             stored = (await session.execute(select(PLUGS.c.enabled).where(PLUGS.c.name == plug))).scalar()
         return stored is not False
@@ -159,24 +161,24 @@ class DatabaseVarStore:
             )
 
     def lock(self, name: str) -> AbstractAsyncContextManager[None]:
-        """A named lock over all processes that share the database; see leases.py for what it promises."""
+        """A named lock shared by all processes of the database; see database/locks.py for its guarantees."""
         return self._lock(name)
 
     @asynccontextmanager
     async def _lock(self, name: str) -> AsyncIterator[None]:
-        # One task per process asks the database; the others stand in line behind it.
+        # One task per process polls the database; the others queue behind it.
         async with self._local.lock(name), lease(self.database, [f"lock:{name}"], seconds=self._lease_seconds):
             yield
 
     def fingerprint(self, text: str) -> str:
-        """See VarStore. Without KHOTAN_SECRET there is no key, so that a slow digest protects a weak password."""
+        """See VarStore. Without KHOTAN_SECRET there is no key, so a slow digest protects weak passwords."""
         return self._cipher.fingerprint(text) if self._cipher is not None else _unkeyed_fingerprint(text)
 
     def _need_cipher(self, plug: str, key: str) -> Cipher:
         if self._cipher is None:
             raise SecretMissing(
                 f"KHOTAN_SECRET is not set: {plug}.{key} can be neither read nor stored",
-                hint=f"Set it in the environment or in .env. A new one: {MAKE_SECRET}",
+                hint=f"Set it in the environment or in .env. Create one: {MAKE_SECRET}",
                 next=["khotan doctor"],
             )
         return self._cipher
@@ -184,6 +186,6 @@ class DatabaseVarStore:
 
 @lru_cache(maxsize=256)
 def _unkeyed_fingerprint(text: str) -> str:
-    # scrypt (RFC 7914), 16 MiB. The same text has the same digest everywhere: processes must agree on a bucket's name.
+    # scrypt (RFC 7914), 16 MiB. The digest is the same in all processes, because it names a shared bucket.
     plain = text.encode(errors="surrogatepass")
     return hashlib.scrypt(plain, salt=b"khotan fingerprint", n=2**14, r=8, p=1, dklen=16).hex()

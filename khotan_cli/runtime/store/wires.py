@@ -1,4 +1,4 @@
-"""What is stored of wires and handlers besides their code."""
+"""The stored state of wires and handlers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class WireStore:
             return {row.id: row for row in await session.execute(select(WIRES))}
 
     async def save(self, wire: str, values: Mapping[str, Any]) -> None:
-        """Set columns of a wire's row, which is made where there is none."""
+        """Set columns of a wire's row. Creates the row if it does not exist."""
         now = utc_now()
         new = {"id": wire, "enabled": True, "subscribed": False, "failures": 0, "updated_at": now, **values}
         statement = self.database.insert(WIRES).values(new)
@@ -44,7 +44,7 @@ class WireStore:
             await session.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
 
     async def claim_renewals(self, wires: Sequence[str], hold: timedelta) -> Sequence[WireData]:
-        """Subscriptions that are due for renewal; nobody else gets them for the time of the hold."""
+        """Claim the subscriptions that are due for renewal. Other processes do not get them for the time of `hold`."""
         now: datetime = utc_now()
         due = (WIRES.c.id.in_(list(wires))) & WIRES.c.subscribed & (WIRES.c.renew_at <= now)
         async with self.database.writing() as session:

@@ -1,4 +1,4 @@
-"""The processes that run flows, and the code that each of them runs."""
+"""The registered workers and the fingerprints of their code."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from khotan_cli.runtime.database.types import utc_now
 
 
 class WorkerStore:
-    """A row stays when a process is killed: whether a worker lives is told by its lock (`worker/worker_lock.py`)."""
+    """Stores workers. The row of a killed process stays; the lock shows whether it is alive (`worker/worker_lock.py`)."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
     async def add(self, worker: str, code: str) -> None:
-        """Store a worker that starts with this fingerprint of its code; it replaces an earlier one of that id."""
+        """Store a starting worker with the fingerprint of its code. Replaces a row with the same id."""
         values = {"id": worker, "code": code, "started_at": utc_now()}
         insert = self.database.insert(WORKERS).values(values)
         changed = {name: insert.excluded[name] for name in ("code", "started_at")}
@@ -31,6 +31,6 @@ class WorkerStore:
             await session.execute(delete(WORKERS).where(WORKERS.c.id.in_(list(workers))))
 
     async def all(self) -> Sequence[Row[Any]]:
-        """Rows of id, code and started_at, the oldest first; dead workers included."""
+        """Return rows of id, code and started_at, oldest first, including dead workers."""
         async with self.database.session() as session:
             return (await session.execute(select(WORKERS).order_by(WORKERS.c.started_at, WORKERS.c.id))).all()

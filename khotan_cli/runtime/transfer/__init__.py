@@ -1,1 +1,1 @@
-"""Transfer: how do records move? `ctx.sync` and `ctx.push`."""
+"""Transfer of records: `ctx.sync` and `ctx.push`."""

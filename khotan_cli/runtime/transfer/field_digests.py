@@ -1,4 +1,4 @@
-"""Digests of what a system is known to have, field by field, so that a write of the same values is recognised."""
+"""Digests of each field that a system holds, so that a write of the same values is detected."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pydantic_core import to_jsonable_python
 from khotan_cli.runtime.store.field_state import holds_value
 
 _BYTES = 6
-_WIDEST = 2**63
-"""Above it orjson writes no integers."""
+_MAX_INT = 2**63
+"""orjson cannot serialize larger integers."""
 
 
 def field_digests(record: Mapping[str, Any]) -> dict[str, str]:
-    """A digest (12 hex digits) of each top-level field."""
+    """Return a digest (12 hex digits) of each top-level field."""
     return {str(name): digest(value) for name, value in record.items()}
 
 
 def digest(value: Any) -> str:
-    """Of any JSON value: the same for the same value, whatever the order of keys; 1 and 1.0 are the same number."""
+    """Return the digest of a JSON value. It does not depend on the order of keys; 1 and 1.0 are equal."""
     text = orjson.dumps(
         _plain(value), option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=to_jsonable_python
     )
@@ -30,15 +30,15 @@ def digest(value: Any) -> str:
 
 
 def holds(known: Mapping[str, str] | None, wanted: Mapping[str, str]) -> bool:
-    """Whether a system is known to have every one of the wanted values; `known` as store/field_state.py says."""
-    return known is not None and bool(wanted) and all(holds_value(known.get(name), one) for name, one in wanted.items())
+    """Whether a system is known to hold all wanted values. known: field state, see store/field_state.py."""
+    return known is not None and bool(wanted) and all(holds_value(known.get(name), d) for name, d in wanted.items())
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int):
-        return value if abs(value) < _WIDEST else f"{value:x}"
+        return value if abs(value) < _MAX_INT else f"{value:x}"
     if isinstance(value, dict):
         return {name: _plain(inner) for name, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Making many objects at once without the garbage collector looking at each batch of them again and again."""
+"""Pauses garbage collection while a page of models is built."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _state = _State()
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
-    """No collection starts meanwhile, in any thread. For a few milliseconds: what is freed by counting is freed as ever.
+def gc_paused() -> Iterator[None]:
+    """Disable the garbage collector in all threads. Use it for a few milliseconds; reference counting continues.
 
-    A page of 1,000 models would set off several collections, each of which walks the page and now and then the whole
-    program; without them a sync takes a third less time.
+    A page of 1,000 models would trigger several collections, each of which walks the page and sometimes the whole heap.
+    Without them a sync takes a third less time.
     """
     with _state.guard:
         if _state.inside == 0:

@@ -1,4 +1,4 @@
-"""Which records JSON brings to PostgreSQL exactly: their fields have the types of their columns, their numbers are finite."""
+"""Checks whether JSON transfers records to PostgreSQL exactly: field types match column types, numbers are finite."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sqlalchemy import JSON, Boolean, Column, Date, DateTime, Float, Integer, Nu
 
 from khotan_cli.runtime.bulk.coercion import plain_type
 
-_TAKEN: tuple[tuple[type[Any], frozenset[type]], ...] = (
+_EXACT_TYPES: tuple[tuple[type[Any], frozenset[type]], ...] = (
     (Boolean, frozenset({bool})),
     (Integer, frozenset({int})),
     (Float, frozenset({int, float})),
@@ -29,19 +29,19 @@ _TAKEN: tuple[tuple[type[Any], frozenset[type]], ...] = (
     (Time, frozenset({time})),
     (Uuid, frozenset({UUID})),
 )
-"""Of each type of column, the Python types whose JSON PostgreSQL reads as the same value."""
+"""Column type → Python types whose JSON PostgreSQL reads as the same value."""
 
 
 @dataclass(frozen=True)
 class JsonFields:
-    """Fields of a model whose values have to be looked at: floats, and what is stored as JSON."""
+    """Fields of a model whose values must be checked: floats, and fields stored as JSON."""
 
     floats: tuple[str, ...]
     documents: tuple[str, ...]
 
     @classmethod
     def of(cls, model: type[BaseModel], columns: Mapping[str, Column[Any]]) -> Self | None:
-        """None where a field has another type than its column: a text for a date, say, which is read value by value."""
+        """Return None if a field's type differs from its column's, such as a str for a date: values are then read singly."""
         floats, documents = list[str](), list[str]()
         for name, column in columns.items():
             kind = plain_type(column.type)
@@ -49,15 +49,15 @@ class JsonFields:
                 documents.append(name)
                 continue
             declared = _types(model.model_fields[name].annotation)
-            taken = next((types_ for of, types_ in _TAKEN if isinstance(kind, of)), frozenset())
-            if not declared or not declared <= taken:
+            exact = next((types_ for of, types_ in _EXACT_TYPES if isinstance(kind, of)), frozenset())
+            if not declared or not declared <= exact:
                 return None
             if float in declared or Decimal in declared:
                 floats.append(name)
         return cls(tuple(floats), tuple(documents))
 
     def are_exact(self, records: Sequence[Any]) -> bool:
-        """Whether no value of the records is infinite or NaN, which JSON would make null."""
+        """Whether no value is infinite or NaN, which JSON would turn into null."""
         for name in self.floats:
             if not all(value is None or math.isfinite(value) for value in map(attrgetter(name), records)):
                 return False
@@ -65,7 +65,7 @@ class JsonFields:
 
 
 def _types(annotation: Any) -> frozenset[type]:
-    """The plain types of an annotation, None left out; empty where one of them is no plain type."""
+    """Return the plain types of an annotation without None; empty if one of them is not a plain type."""
     if annotation is None or annotation is type(None):
         return frozenset()
     origin = get_origin(annotation)
@@ -75,8 +75,8 @@ def _types(annotation: Any) -> frozenset[type]:
         return frozenset(type(value) for value in get_args(annotation))
     if origin in (Union, types.UnionType):
         members = [member for member in get_args(annotation) if member is not type(None)]
-        found = [_types(member) for member in members]
-        return frozenset().union(*found) if all(found) else frozenset()
+        member_types = [_types(member) for member in members]
+        return frozenset().union(*member_types) if all(member_types) else frozenset()
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return frozenset(type(member.value) for member in annotation)
     return frozenset({annotation}) if isinstance(annotation, type) else frozenset()

@@ -1,4 +1,4 @@
-"""Mapping refs that a flow keeps as it reads: which id a system has for a record, and what the system holds."""
+"""Stores mapping refs while a flow reads records: each record's id in the system, and the system's field values."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from khotan_cli.errors import MappingConflict
 from khotan_cli.runtime.resources.mappings import Resource
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.store.mappings import MappingChanges, MappingStore
 from khotan_cli.runtime.transfer.field_digests import field_digests
 from khotan_cli.runtime.transfer.records import as_document
 
 
-class RefWriter:
-    """Writes the refs of a page of records that a plug's system sent."""
+class MappingWriter:
+    """Writes the refs of a page of records that a plug returned."""
 
     def __init__(self, store: MappingStore, resource: Resource, plug: str) -> None:
         self._store, self.resource, self.plug = store, resource, plug
 
     @classmethod
-    def of(cls, host: Host, flow: Flow, plug: str) -> Self | None:
-        """For a flow that names a resource which the plug knows."""
-        resource = host.resources.get(flow.resource or "")
-        return None if resource is None or plug not in resource.plugs else cls(host.mappings, resource, plug)
+    def of(cls, env: Environment, flow: Flow, plug: str) -> Self | None:
+        """Return a writer if the flow names a resource that includes the plug, else None."""
+        resource = env.resources.get(flow.resource or "")
+        return None if resource is None or plug not in resource.plugs else cls(env.mappings, resource, plug)
 
     async def write(
         self, session: AsyncSession, records: Sequence[Any], *, skip: bool = False
     ) -> list[tuple[Any, MappingConflict]]:
-        """In the caller's transaction. Records without key or id are left out; of several with one key the last counts.
+        """Write refs in the caller's transaction. Records without key or id are ignored; for equal keys the last wins.
 
-        An id that belongs to another key raises MappingConflict; with `skip` its record is left out, and returned.
+        Raises MappingConflict if an id belongs to another key. With `skip`, such records are returned instead.
         """
         known: dict[str, tuple[Any, str, dict[str, str]]] = {}
         for record in records:
@@ -41,7 +41,7 @@ class RefWriter:
             key, ref = self.resource.key_of(document), self.resource.ref_of(self.plug, document)
             if key is not None and ref is not None:
                 known[key] = record, ref, field_digests(document)
-        refused: list[tuple[Any, MappingConflict]] = []
+        rejected: list[tuple[Any, MappingConflict]] = []
         while known:
             refs = {key: {self.plug: ref} for key, (_, ref, _) in known.items()}
             fields = {(key, self.plug): digests for key, (_, _, digests) in known.items()}
@@ -54,8 +54,8 @@ class RefWriter:
                     await self._store.write(session, changes)
                 break
             except MappingConflict as exc:
-                mine = [key for key, (_, ref, _) in known.items() if ref == exc.details.get("ref")]
-                if not mine:
+                conflicting = [key for key, (_, ref, _) in known.items() if ref == exc.details.get("ref")]
+                if not conflicting:
                     raise
-                refused.append((known.pop(mine[-1])[0], exc))
-        return refused
+                rejected.append((known.pop(conflicting[-1])[0], exc))
+        return rejected

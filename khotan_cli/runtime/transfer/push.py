@@ -1,4 +1,4 @@
-"""`ctx.push`: records to an endpoint, resumable, each outcome stored when it is known."""
+"""`ctx.push`: sends records to an endpoint. Resumable; each outcome is stored as soon as it is known."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from khotan_cli.runtime.content.present import jsonable
 from khotan_cli.runtime.database.types import utc_now
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.runs.environment import Host
-from khotan_cli.runtime.runs.steps import Finished, Outcome, Recorder
+from khotan_cli.runtime.runs.environment import Environment
+from khotan_cli.runtime.runs.steps import Finished, Outcome, StepRecorder
 from khotan_cli.runtime.store.runs import Reject
 from khotan_cli.runtime.transfer.field_digests import field_digests, holds
-from khotan_cli.runtime.transfer.mapping_writer import RefWriter
+from khotan_cli.runtime.transfer.mapping_writer import MappingWriter
 from khotan_cli.runtime.transfer.push_calls import Item, PushCalls
 from khotan_cli.runtime.transfer.push_options import DEFAULT_REF, PushOptions
-from khotan_cli.runtime.transfer.push_outcomes import Ledger
+from khotan_cli.runtime.transfer.push_outcomes import PushOutcomes
 from khotan_cli.runtime.transfer.records import as_document, as_mapping, of_record, reason_of, shown
-from khotan_cli.runtime.transfer.sent_state import destination_of
+from khotan_cli.runtime.transfer.sent_state import sent_state_of
 from khotan_cli.runtime.transfer.sources import Chunk, EndpointSource, source_of
 from khotan_cli.runtime.transfer.vanished import Vanished
 
 
 @dataclass(frozen=True)
 class PushResult:
-    """What a push did. `skipped`: what the service had already, and what `body` left out."""
+    """The result of a push. `skipped`: records that the service already has, and records for which `body` returned None."""
 
     extracted: int = 0
     created: int = 0
@@ -47,29 +47,29 @@ class Push:
 
     def __init__(
         self,
-        host: Host,
+        env: Environment,
         flow: Flow,
-        recorder: Recorder,
+        recorder: StepRecorder,
         source: Any,
         endpoint: BoundEndpoint[Any],
         options: PushOptions,
     ) -> None:
         options.check(endpoint)
-        ref = options.ref if options.ref is not None else _declared_ref(host, flow, endpoint.plug.name)
+        ref = options.ref if options.ref is not None else _declared_ref(env, flow, endpoint.plug.name)
         options.check_ref(endpoint, ref)
-        self._host, self._recorder, self._options = host, recorder, options
+        self._env, self._recorder, self._options = env, recorder, options
         skip = options.on_error == "skip"
-        self._source = source_of(source, host.database, options.key, options.page, options.params, skip_invalid=skip)
+        self._source = source_of(source, env.database, options.key, options.page, options.params, skip_invalid=skip)
         reads = isinstance(source, BoundEndpoint)
-        self._read_refs = RefWriter.of(host, flow, source.plug.name) if reads else None
+        self._read_refs = MappingWriter.of(env, flow, source.plug.name) if reads else None
         self.name = recorder.name(f"push {endpoint.plug.name}.{endpoint.endpoint.name}")
         self._sender = PushCalls(endpoint, options, ref, recorder, self.name)
         kept_as = f"{endpoint.plug.name}.{endpoint.endpoint.name} {options.name or self._source.name}"
         tracked = options.delete is not None
-        self._destination = destination_of(host, flow, endpoint.plug.name, kept_as, ref, tracked=tracked)
+        self._sent_state = sent_state_of(env, flow, endpoint.plug.name, kept_as, ref, tracked=tracked)
         self._source_keys = recorder.texts(f"{self.name} source keys")
         self._vanished = (
-            Vanished(self.name, recorder, self._destination, self._source_keys, options) if tracked else None
+            Vanished(self.name, recorder, self._sent_state, self._source_keys, options) if tracked else None
         )
 
     async def run(self) -> PushResult:
@@ -78,7 +78,7 @@ class Push:
             name = f"{self.name} page {pages + 1}"
             done = self._recorder.finished(name)
             if done is None:
-                await self._recorder.ready()
+                await self._recorder.ensure_owner()
                 done = await self._page(name, position)
             pages += 1
             counts.update(done.counts)
@@ -96,18 +96,18 @@ class Push:
     async def _page(self, name: str, position: Any) -> Finished:
         started = utc_now()
         chunk = await self._source.read(position)
-        ledger = Ledger(self._recorder, self._destination, name)
+        push_outcomes = PushOutcomes(self._recorder, self._sent_state, name)
         key = self._options.key
         rejects = [Reject(name, of_record(reason, raw, key), raw) for raw, reason in chunk.invalid]
-        keyed = self._keyed(name, chunk, rejects)
+        keyed = self._by_key(name, chunk, rejects)
         gap = chunk.gap or (f"{len(rejects)} records have no key" if rejects else "")
-        items, skipped = await self._items(name, chunk, keyed, ledger, rejects)
-        sent_before = ledger.counts.total()
+        items, skipped = await self._items(name, chunk, keyed, push_outcomes, rejects)
+        sent_before = push_outcomes.counts.total()
         try:
-            await self._send(items, ledger)
+            await self._send(items, push_outcomes)
         finally:
-            await ledger.store()
-        sent, failed = ledger.counts, len(rejects)
+            await push_outcomes.store()
+        sent, failed = push_outcomes.counts, len(rejects)
         counts = {
             "extracted": len(chunk.records) + len(chunk.invalid),
             "transformed": sent_before + len(items),
@@ -120,15 +120,15 @@ class Push:
         async def work(session: AsyncSession) -> Outcome:
             if self._read_refs is not None and isinstance(self._source, EndpointSource):
                 await self._read_refs.write(session, chunk.records, skip=self._options.on_error == "skip")
-            await ledger.clear(session)
+            await push_outcomes.clear(session)
             if self._vanished is not None:
                 await self._source_keys.note(session, list(keyed), name)
             return Outcome({"next": chunk.following, "gap": gap}, counts, rejects, counted=sent)
 
         return await self._recorder.commit(name, work, started_at=started)
 
-    def _keyed(self, name: str, chunk: Chunk, rejects: list[Reject]) -> dict[str, Any]:
-        """The records by the text of their key, of several with one the last; those without a key are rejected."""
+    def _by_key(self, name: str, chunk: Chunk, rejects: list[Reject]) -> dict[str, Any]:
+        """Map records by the text of their key; for equal keys the last wins. Records without a key are rejected."""
         keyed: dict[str, Any] = {}
         for record in chunk.records:
             fields = as_mapping(record) if not hasattr(record, "__table__") else None
@@ -137,25 +137,25 @@ class Push:
             if None in parts:
                 rejects.append(Reject(name, f"has no {key[parts.index(None)]!r}", shown(record)))
             else:
-                keyed[self._destination.key(record, parts)] = record
+                keyed[self._sent_state.key(record, parts)] = record
         return keyed
 
     async def _items(
-        self, name: str, chunk: Chunk, keyed: Mapping[str, Any], ledger: Ledger, rejects: list[Reject]
+        self, name: str, chunk: Chunk, keyed: Mapping[str, Any], push_outcomes: PushOutcomes, rejects: list[Reject]
     ) -> tuple[list[Item], int]:
-        """What is to be sent, and how many records were left out."""
+        """Return the items to send, and the number of skipped records."""
         without_key = len(rejects) - len(chunk.invalid)
-        async with self._host.database.session() as session:
-            known = await self._destination.known(session, list(keyed))
-            earlier = await ledger.earlier(session)
+        async with self._env.database.session() as session:
+            known = await self._sent_state.known(session, list(keyed))
+            earlier = await push_outcomes.earlier(session)
         items: list[Item] = []
         skipped = len(chunk.records) - without_key - len(keyed)
         for key, record in keyed.items():
             if key in earlier:
                 continue
             try:
-                made = record if self._options.body is None else self._options.body(record)
-                payload = None if made is None else _payload(made)
+                body = record if self._options.body is None else self._options.body(record)
+                payload = None if body is None else _payload(body)
             except Exception as exc:
                 if self._options.on_error == "fail":
                     raise
@@ -173,16 +173,16 @@ class Push:
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
-    async def _send(self, items: Sequence[Item], ledger: Ledger) -> None:
+    async def _send(self, items: Sequence[Item], push_outcomes: PushOutcomes) -> None:
         size = self._options.batch
         calls = [items[start : start + size] for start in range(0, len(items), size)]
         waiting = iter(calls)
 
         async def worker() -> None:
             for call in waiting:
-                self._recorder.go_on()
-                await self._sender.make(call, ledger)
-                await ledger.store()
+                self._recorder.raise_if_cancelled()
+                await self._sender.make(call, push_outcomes)
+                await push_outcomes.store()
 
         workers = [asyncio.create_task(worker()) for _ in range(min(self._options.concurrency, len(calls)))]
         try:
@@ -193,15 +193,15 @@ class Push:
             await asyncio.gather(*workers, return_exceptions=True)
 
 
-def _payload(made: Any) -> dict[str, Any]:
-    """What is sent of a record: of a model what was set, null too; what was not set is left out."""
-    if isinstance(made, BaseModel) and not hasattr(made, "__table__"):
-        payload: dict[str, Any] = jsonable(made)
+def _payload(body: Any) -> dict[str, Any]:
+    """Convert a body to JSON. For a model, unset fields are omitted; fields set to None are sent as null."""
+    if isinstance(body, BaseModel) and not hasattr(body, "__table__"):
+        payload: dict[str, Any] = jsonable(body)
         return payload
-    return as_document(made)
+    return as_document(body)
 
 
-def _declared_ref(host: Host, flow: Flow, plug: str) -> str:
-    """Where the id is in an answer, where the push does not say: as the flow's resource declares it for the plug."""
-    resource = host.resources.get(flow.resource or "")
+def _declared_ref(env: Environment, flow: Flow, plug: str) -> str:
+    """Return the default path of the id in a response: the path that the flow's resource declares for the plug."""
+    resource = env.resources.get(flow.resource or "")
     return DEFAULT_REF if resource is None else resource.plugs.get(plug, DEFAULT_REF)

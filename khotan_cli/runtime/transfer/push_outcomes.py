@@ -1,4 +1,4 @@
-"""What became of the records of a pushed page: stored as it becomes known, so that a resumed run sends nothing again."""
+"""Push outcomes: stored per record as soon as known, so that a resumed run does not send a record again."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import KhotanError
-from khotan_cli.runtime.runs.steps import Recorder
+from khotan_cli.runtime.runs.steps import StepRecorder
 from khotan_cli.runtime.store.runs import Reject
-from khotan_cli.runtime.transfer.sent_state import Destination, Sent
+from khotan_cli.runtime.transfer.sent_state import Sent, SentState
 
 
-class Ledger:
-    """`counts`: of what is stored, by execution before a crash and by this one: created, updated, failed, deleted."""
+class PushOutcomes:
+    """The outcomes of one page. `counts`: stored outcomes (created, updated, failed, deleted) of all executions."""
 
-    def __init__(self, recorder: Recorder, destination: Destination, page: str) -> None:
-        self._recorder, self._destination, self._page = recorder, destination, page
+    def __init__(self, recorder: StepRecorder, sent_state: SentState, page: str) -> None:
+        self._recorder, self._sent_state, self._page = recorder, sent_state, page
         self._noted = recorder.texts(page)
         self.counts: Counter[str] = Counter()
         self._done: list[Sent] = []
@@ -27,19 +27,19 @@ class Ledger:
         self._storing = asyncio.Lock()
 
     def sent(self, sent: Sent) -> None:
-        """The service took a record."""
+        """Note that the service accepted a record."""
         self._done.append(sent)
 
     def failed(self, key: str, reason: str, record: object) -> None:
-        """The service refused a record."""
+        """Note that the service rejected a record."""
         self._failed.append((key, Reject(self._page, reason, record)))
 
     def deleted(self, key: str) -> None:
-        """The service has the record no more."""
+        """Note that the record no longer exists at the service."""
         self._deleted.append(key)
 
     async def earlier(self, session: AsyncSession) -> set[str]:
-        """Keys of the records whose outcome an execution before a crash stored; they count for the page."""
+        """Return the keys of records whose outcome an earlier execution stored. They count for the page."""
         keys: set[str] = set()
         for noted in await self._noted.all(session):
             outcome, _, key = noted.partition(" ")
@@ -48,7 +48,7 @@ class Ledger:
         return keys
 
     async def store(self) -> None:
-        """Store what is known by now; those who wait meanwhile store theirs together."""
+        """Store the noted outcomes. Callers that wait meanwhile store theirs together."""
         async with self._storing:
             done, failed, deleted = self._done, self._failed, self._deleted
             self._done, self._failed, self._deleted = [], [], []
@@ -57,13 +57,13 @@ class Ledger:
             except KhotanError as exc:
                 if exc.code != "mapping_conflict":
                     raise
-                # One of them: which, is found one by one.
-                for one in done:
-                    await self._store_one(one)
+                # Store them one by one to find the record with the conflict.
+                for sent in done:
+                    await self._store_one(sent)
                 await self._store([], failed)
 
     async def clear(self, session: AsyncSession) -> None:
-        """Forget the single records: the page's step says what became of them."""
+        """Delete the single outcomes: the step of the page records the totals."""
         await self._noted.clear(session)
 
     async def _store_one(self, sent: Sent) -> None:
@@ -85,8 +85,8 @@ class Ledger:
 
         async def work(session: AsyncSession) -> None:
             await self._noted.note(session, noted)
-            await self._destination.keep(session, done)
-            await self._destination.forget(session, deleted)
+            await self._sent_state.keep(session, done)
+            await self._sent_state.forget(session, deleted)
             await self._recorder.store.reject(session, self._recorder.run_id, [reject for _, reject in failed])
 
         async def done_before(session: AsyncSession) -> bool:

@@ -1,4 +1,4 @@
-"""Items of a page as the endpoint declares them; with those that are not so told apart, where that is asked for."""
+"""Reads the items of a page as the endpoint's declared type. With skip_invalid, invalid items are collected separately."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LONGEST_KEY = 100
 
 @dataclass
 class Page:
-    """Items in their order: models of `model`, or mappings where none is declared. `invalid`: (raw item, reason)."""
+    """Items in order: instances of the declared model, or mappings without one. `invalid`: (raw item, reason)."""
 
     items: list[Any]
     invalid: list[tuple[Any, str]] = field(default_factory=list[tuple[Any, str]])
@@ -44,7 +44,7 @@ class PageReader:
             self._adapter = TypeAdapter(declared)
 
     def read(self, fetched: Fetched) -> Page:
-        """Raises ResponseInvalid where the page, or with skip_invalid what holds its items, is not as declared."""
+        """Read a page. Raises ResponseInvalid if the page (with skip_invalid: its envelope) does not match the declaration."""
         if fetched.end:
             return Page([])
         try:
@@ -65,7 +65,7 @@ class PageReader:
         read = Page([])
         for raw in self._walk.paginator.items(fetched.data):
             try:
-                # As JSON: strict types and formats are judged as they were in the page.
+                # Validated as JSON, so that strict types and formats behave as for the whole page.
                 read.items.append(self._adapter.validate_json(orjson.dumps(raw)))
             except ValidationError as exc:
                 read.invalid.append((raw, reason_of(exc)))
@@ -73,7 +73,7 @@ class PageReader:
 
 
 def reason_of(exc: Exception) -> str:
-    """Why a record was refused, without its values."""
+    """Return why a record was rejected, without its values."""
     if isinstance(exc, ValidationError):
         errors = exc.errors(include_url=False, include_input=False, include_context=False)
         shown = [f"{'.'.join(map(str, error['loc'])) or 'record'}: {error['msg']}" for error in errors[:5]]
@@ -82,7 +82,7 @@ def reason_of(exc: Exception) -> str:
 
 
 def of_record(reason: str, record: Any, key: Sequence[str]) -> str:
-    """A reason with the key of the record that it is about, where the record has one."""
+    """Prefix a reason with the record's key, if the record has one."""
     try:
         fields = as_mapping(record)
     except TypeError:
@@ -94,12 +94,12 @@ def of_record(reason: str, record: Any, key: Sequence[str]) -> str:
 
 
 def shown(record: Any) -> Any:
-    """A record as it is kept for inspection: JSON, with a description of what is none."""
+    """Convert a record to JSON for inspection. Values that are not JSON become their repr."""
     return to_jsonable_python(record, fallback=repr)
 
 
 def item_model(bound: BoundOperation, items_path: Path | None) -> type[BaseModel] | None:
-    """The Pydantic model of an item, as the endpoint's declaration says; None where it does not."""
+    """Return the Pydantic model that the endpoint declares for an item, or None."""
     endpoint = bound.endpoint
     declared = endpoint.item if endpoint.item is not None else items_type(endpoint.returns, items_path)
     return _model(declared)
@@ -110,42 +110,42 @@ def _model(declared: Any) -> type[BaseModel] | None:
 
 
 def as_mapping(record: Any) -> Mapping[str, Any]:
-    """A record's fields by name, values as they are. Raises TypeError for what is no record."""
+    """Return a record's fields by name, with unchanged values. Raises TypeError if it is not a record."""
     if isinstance(record, BaseModel):
         return record.__dict__ if not record.__pydantic_extra__ else {**record.__dict__, **record.__pydantic_extra__}
     if isinstance(record, Mapping):
         return record
     if hasattr(record, "_mapping"):
         return dict(record._mapping)
-    raise TypeError(f"a record is a mapping or a model, not {type(record).__name__}")
+    raise TypeError(f"a record must be a mapping or a model, not {type(record).__name__}")
 
 
 def as_document(record: Any) -> dict[str, Any]:
-    """A record as the service sent it, or would take it: JSON values, aliases instead of names, unset fields left out.
+    """Convert a record to the service's form: JSON values, aliases instead of names, unset fields omitted.
 
-    A row of a table has all its columns, whoever set them.
+    For a row of a table, all columns are included.
     """
     if isinstance(record, BaseModel):
         return record.model_dump(mode="json", by_alias=True, exclude_unset=not hasattr(record, "__table__"))
-    found: dict[str, Any] = to_jsonable_python(dict(as_mapping(record)), inf_nan_mode="strings")
-    return found
+    document: dict[str, Any] = to_jsonable_python(dict(as_mapping(record)), inf_nan_mode="strings")
+    return document
 
 
 def answer_value(answer: Any, path: Path) -> Any:
-    """The value at a dotted path of an answer: a model, a mapping, or a response."""
+    """Return the value at a path of a response, which may be a model, a mapping or an httpx.Response."""
     if isinstance(answer, httpx.Response):
         answer = answer.json()
     return dig(answer.model_dump(mode="json", by_alias=True) if isinstance(answer, BaseModel) else answer, path)
 
 
 async def without_secrets(position: Position, plug: Client) -> Position:
-    """The position without a credential that the service put into its link: it is stored. The plug adds its own again."""
+    """Remove credentials from the position's link before it is stored. The plug adds its own credentials again."""
     if position.url is None:
         return position
     secrets = {*(await plug.resolve()).secrets(), *plug.shared.tokens.secrets()}
     parts = urlsplit(position.url)
-    given = parse_qsl(parts.query, keep_blank_values=True)
-    kept = [(name, value) for name, value in given if value not in secrets]
-    if len(kept) == len(given):
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    kept = [(name, value) for name, value in query if value not in secrets]
+    if len(kept) == len(query):
         return position
     return replace(position, url=urlunsplit(parts._replace(query=urlencode(kept))))

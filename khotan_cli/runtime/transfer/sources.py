@@ -1,4 +1,4 @@
-"""Where pushed records come from: rows of a select, items of an endpoint, or any iterable; page by page, resumable."""
+"""Sources of pushed records: rows of a select, items of an endpoint, or any iterable. Read in resumable pages."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from sqlalchemy import Select, and_, not_, tuple_
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.bulk.table_schema import as_python
-from khotan_cli.runtime.database.ambient_session import joined
+from khotan_cli.runtime.database.ambient_session import session_scope
 from khotan_cli.runtime.database.database import Database
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.plugs.page_iterator import PageWalk, Position
 from khotan_cli.runtime.transfer.records import PageReader, without_secrets
 
 _WITHOUT_KEY = "without_key"
-"""Mark of a position behind the last key: how many rows without one have been read."""
+"""Key of a position after the last row with a key: the number of rows without a key that were read."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Records, items that were not as declared (with the reason), and where the next are: JSON, None at the end.
+    """A page of records, invalid items with reasons, and the next position (JSON, None at the end).
 
-    gap: why the source may have records that did not come, or "".
+    gap: why the source may have more records than it returned, or "".
     """
 
     records: Sequence[Any]
@@ -36,20 +36,20 @@ class Chunk:
 
 
 class Source(Protocol):
-    """Chunks by position; `read(None)` is the first. `name` is the same in every run."""
+    """Reads chunks by position; `read(None)` returns the first. `name` is the same in every run."""
 
     name: str
 
     async def read(self, position: Any) -> Chunk: ...
     def passed(self, position: Any) -> None:
-        """Note that an earlier execution came to this position."""
+        """Note that an earlier execution reached this position."""
         ...
 
 
 def source_of(
     source: Any, database: Database, key: Sequence[str], page: int, params: Mapping[str, Any], *, skip_invalid: bool
 ) -> Source:
-    """Raises ConfigError for what is no source of records."""
+    """Return a Source for a select, an endpoint or an iterable. Raises ConfigError for anything else."""
     if isinstance(source, Select):
         return SelectSource(source, database, key, page)
     if isinstance(source, BoundEndpoint):
@@ -57,14 +57,14 @@ def source_of(
     if isinstance(source, (Iterable, AsyncIterable)) and not isinstance(source, (str, bytes, Mapping)):
         return IterableSource(source, page)
     raise ConfigError(
-        f"push cannot read records from {type(source).__name__}", hint="Give a select(…), an endpoint, or a list."
+        f"push cannot read records from {type(source).__name__}", hint="Use a select(…), an endpoint, or a list."
     )
 
 
 class SelectSource:
-    """Rows in the order of the key, each chunk from after the last key of the one before: no row is passed over.
+    """Rows in key order. Each chunk starts after the last key of the previous one, so that no row is skipped.
 
-    Rows that have no key come last, counted: they cannot be sent, and are told.
+    Rows without a key come last, by offset: they cannot be sent, and are reported as failed.
     """
 
     def __init__(self, statement: Select[Any], database: Database, key: Sequence[str], page: int) -> None:
@@ -73,14 +73,14 @@ class SelectSource:
         self._columns = [_column(statement, name) for name in key]
         if statement._has_row_limiting_clause:  # pyright: ignore[reportPrivateUsage] - there is no public name
             raise ConfigError(
-                "push reads a select by its key, all of it: it has a limit or an offset",
-                hint="Bound it with where(…), or read the rows and push the list.",
+                "push cannot read a select with a limit or an offset",
+                hint="Restrict it with where(…), or read the rows and push the list.",
             )
-        entities = [one for one in statement.column_descriptions if one.get("entity") is one.get("type")]
+        entities = [column for column in statement.column_descriptions if column.get("entity") is column.get("type")]
         if entities and len(statement.column_descriptions) > 1:
             raise ConfigError(
-                "push reads rows of one table, or of columns: this select has whole tables beside others",
-                hint="select(Table), or select(Table.id, Other.name, …).",
+                "push cannot read a select that combines a whole table with other columns",
+                hint="Use select(Table) or select(Table.id, Other.name, …).",
             )
         self._whole = (
             len(statement.column_descriptions) == 1
@@ -114,12 +114,12 @@ class SelectSource:
         return Chunk(records, following)
 
     async def _records(self, statement: Select[Any]) -> list[Any]:
-        async with joined(self._database) as session:  # where a dry run would have made the table, it is there
+        async with session_scope(self._database) as session:  # includes tables that a dry run has created
             result = await session.execute(statement)
             return list(result.scalars()) if self._whole else list(result.all())
 
     def passed(self, position: Any) -> None:
-        """A select is read by key: there is nothing to remember."""
+        """Do nothing: a select is read by key."""
 
 
 class EndpointSource:
@@ -134,7 +134,7 @@ class EndpointSource:
         following = None
         if fetched.following is not None:
             following = (await without_secrets(fetched.following, self._walk.bound.plug)).to_json()
-        gap = fetched.doubt or ("max_pages ended the walk" if fetched.cut else "")
+        gap = fetched.doubt or ("max_pages stopped the pass" if fetched.cut else "")
         gap = gap or (f"{len(page.invalid)} records could not be read" if page.invalid else "")
         return Chunk(page.items, following, page.invalid, gap)
 
@@ -143,7 +143,7 @@ class EndpointSource:
 
 
 class IterableSource:
-    """Read once from its start; the position counts records. A resumed run must be given the same ones again."""
+    """Reads an iterable once; the position counts records. A resumed run needs the same records again."""
 
     name = "records"
 
@@ -170,14 +170,14 @@ class IterableSource:
         return taken
 
     def passed(self, position: Any) -> None:
-        """The records before it are read again, and left out."""
+        """Do nothing: a resumed run skips the earlier records."""
 
 
 def _column(statement: Select[Any], name: str) -> Any:
-    found = statement.selected_columns.get(name)
-    if found is None:
+    column = statement.selected_columns.get(name)
+    if column is None:
         raise ConfigError(
             f"The select has no column {name!r} for the key",
             hint=f"Its columns: {', '.join(str(column.key) for column in statement.selected_columns)}",
         )
-    return found
+    return column

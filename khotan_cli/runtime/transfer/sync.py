@@ -1,4 +1,4 @@
-"""`ctx.sync`: pages of an endpoint into a table, each page one durable step."""
+"""`ctx.sync`: writes the pages of an endpoint into a table. Each page is one durable step."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.bulk.row_plan import Upserted
 from khotan_cli.runtime.bulk.table_schema import check_key
 from khotan_cli.runtime.bulk.upsert import Unset
-from khotan_cli.runtime.database.errors import explain
+from khotan_cli.runtime.database.errors import translate_error
 from khotan_cli.runtime.database.types import utc_now
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.plugs.page_iterator import Fetched, PageWalk, Position
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.runs.environment import Host
-from khotan_cli.runtime.runs.steps import Finished, Outcome, Recorder
-from khotan_cli.runtime.runs.user_code import contained
+from khotan_cli.runtime.runs.environment import Environment
+from khotan_cli.runtime.runs.steps import Finished, Outcome, StepRecorder
+from khotan_cli.runtime.runs.user_code import user_code_guard
 from khotan_cli.runtime.store.runs import Reject
 from khotan_cli.runtime.transfer.deferred import Deferred, points_at_itself
 from khotan_cli.runtime.transfer.deletion import DeleteOptions, Deletion
-from khotan_cli.runtime.transfer.gc_pause import uncollected
-from khotan_cli.runtime.transfer.mapping_writer import RefWriter
+from khotan_cli.runtime.transfer.gc_pause import gc_paused
+from khotan_cli.runtime.transfer.mapping_writer import MappingWriter
 from khotan_cli.runtime.transfer.records import PageReader, of_record, reason_of, shown, without_secrets
-from khotan_cli.runtime.transfer.sync_result import SyncResult, Tally, fingerprint
-from khotan_cli.runtime.transfer.table_batch import Batch, Refusal, Rows
+from khotan_cli.runtime.transfer.sync_result import RunningTotals, SyncResult, fingerprint
+from khotan_cli.runtime.transfer.table_batch import Batch, Rejected, Rows
 
-_AHEAD = 1
-"""Pages that wait, ready, for the one that is written; one more is being fetched."""
+_PREFETCHED = 1
+"""Prepared pages that wait for the current write. One more page is being fetched."""
 _SENT_SECONDS = 0.0003
-"""After which a statement is on its way, and the database busy with it."""
+"""Time after which a statement has been sent and the database is executing it."""
 
 Dedupe = Literal["first", "last"]
 OnInvalid = Literal["fail", "skip"]
@@ -43,7 +43,7 @@ Transform = Callable[[Any], Mapping[str, Any] | BaseModel | None]
 
 @dataclass(frozen=True)
 class _Ready:
-    """A page on its way into the table."""
+    """A fetched page, prepared for the table."""
 
     name: str
     following: Position | None
@@ -62,9 +62,9 @@ class Sync:
 
     def __init__(
         self,
-        host: Host,
+        env: Environment,
         flow: Flow,
-        recorder: Recorder,
+        recorder: StepRecorder,
         endpoint: BoundEndpoint[Any],
         *,
         into: type[Any],
@@ -79,13 +79,13 @@ class Sync:
         unset: Unset,
     ) -> None:
         if not isinstance(endpoint, BoundEndpoint):
-            raise ConfigError("sync needs an endpoint of a plug", hint="ctx.sync(shop.list_products, …)")
+            raise ConfigError("sync needs an endpoint of a plug", hint="Use ctx.sync(shop.list_products, …).")
         if dedupe not in ("first", "last") or on_invalid not in ("fail", "skip"):
-            raise ConfigError("sync: dedupe is first or last, on_invalid is fail or skip")
+            raise ConfigError("sync: dedupe must be first or last, and on_invalid must be fail or skip")
         if unset not in ("keep", "default"):
-            raise ConfigError(f"sync: unset={unset!r} is neither keep nor default")
+            raise ConfigError(f"sync: invalid unset={unset!r}", hint="Use keep or default.")
         check_key(into, key)
-        self._host, self._recorder, self._endpoint = host, recorder, endpoint
+        self._env, self._recorder, self._endpoint = env, recorder, endpoint
         self._into, self._key, self._params = into, key, params
         self._transform = transform
         self._dedupe: Dedupe = dedupe
@@ -96,53 +96,53 @@ class Sync:
         self._reader = PageReader(self._walk, skip_invalid=on_invalid == "skip")
         model = None if transform else self._reader.model
         self._rows = Rows(
-            into, key, model, tuple(exclude_on_update), sqlite=host.database.sqlite, unset=unset, wins=dedupe
+            into, key, model, tuple(exclude_on_update), sqlite=env.database.sqlite, unset=unset, wins=dedupe
         )
         self._filter = fingerprint({"params": params, "key": key, "into": self._rows.name})
-        self._refs = RefWriter.of(host, flow, endpoint.plug.name)
+        self._refs = MappingWriter.of(env, flow, endpoint.plug.name)
         self.name = recorder.name(f"sync {endpoint.plug.name}.{endpoint.endpoint.name}")
         self._seen = recorder.seen(self.name, into, key)
         self._deletion = Deletion(self.name, self._rows.name, recorder, self._seen, deletion, flow.name)
         self._deferred = Deferred(self.name, self._rows, recorder, skip=on_invalid == "skip")
         self._defers = deletion.enabled or points_at_itself(into)
         self._last_page: tuple[Position, list[Any]] | None = None
-        self._free = asyncio.Event()  # for preparing pages: set but for the moments in which the database waits for us
+        self._free = asyncio.Event()  # set while pages may be prepared: not while the database waits for this thread
         self._free.set()
         self._written: _Ready | None = None
 
     async def run(self) -> SyncResult:
-        tally = Tally()
-        position = self._resume(tally)
-        if self._remembers and tally.counts.get("extracted") and not await self._keys_are_there():
-            tally.void("the keys that came before are not known any more")
+        totals = RunningTotals()
+        position = self._resume(totals)
+        if self._remembers and totals.counts.get("extracted") and not await self._keys_are_there():
+            totals.void("the keys of the earlier pages are no longer stored")
         if position is not None:
-            await self._recorder.ready()
-            await self._pages(position, tally)
+            await self._recorder.ensure_owner()
+            await self._pages(position, totals)
         if self._delete_missing:
-            tally.counts["deleted"] = await self._deletion.run(tally)
-        if tally.deferred:
-            tally.take_deferred(await self._deferred.run(tally.deferred))
-        return tally.result
+            totals.counts["deleted"] = await self._deletion.run(totals)
+        if totals.deferred:
+            totals.add_deferred(await self._deferred.run(totals.deferred))
+        return totals.result
 
     @property
     def _remembers(self) -> bool:
-        """Whether the keys of a pass are noted."""
+        """Whether the keys of the pass are stored."""
         return self._delete_missing or self._dedupe == "first"
 
     async def _keys_are_there(self) -> bool:
-        """Whether those of the pages that are done are; a run that completed has forgotten them, and its retry has none."""
+        """Whether the keys of finished pages are stored. A completed run deletes them, so its retry has none."""
         if self._recorder.finished(self._deletion.name) is not None:
-            return True  # they have served
-        async with self._host.database.session() as session:
+            return True  # no longer needed
+        async with self._env.database.session() as session:
             return await self._seen.any(session)
 
-    def _resume(self, tally: Tally) -> Position | None:
-        """Take what earlier executions did; where to go on, None after the last page."""
+    def _resume(self, totals: RunningTotals) -> Position | None:
+        """Add the pages of earlier executions. Returns the next position, or None after the last page."""
         position: Position | None = self._walk.start
-        while (done := self._recorder.finished(self._page_name(tally.pages))) is not None:
-            tally.take(done)
+        while (done := self._recorder.finished(self._page_name(totals.pages))) is not None:
+            totals.add_page(done)
             if done.result["filter"] != self._filter:
-                tally.void("its pages were read under different params")
+                totals.void("its pages were read with different params")
             position = None if done.result["next"] is None else Position.from_json(done.result["next"])
             if position is None:
                 return None
@@ -152,24 +152,24 @@ class Sync:
     def _page_name(self, index: int) -> str:
         return f"{self.name} page {index + 1}"
 
-    async def _pages(self, position: Position, tally: Tally) -> None:
+    async def _pages(self, position: Position, totals: RunningTotals) -> None:
         if not self._prefetch:
             following: Position | None = position
             while following is not None:
-                ready = await self._fetch(self._page_name(tally.pages), following, first=following is position)
-                tally.take(await self._page(ready))
+                ready = await self._fetch(self._page_name(totals.pages), following, first=following is position)
+                totals.add_page(await self._page(ready))
                 following = ready.following
             return
-        # While the database writes a page the next are fetched, validated and put into their form: one thread does this
-        # and drives the database, which would be kept waiting by a page validated between two statements.
-        coming: asyncio.Queue[_Ready | Exception] = asyncio.Queue(maxsize=_AHEAD)
-        fetching = asyncio.create_task(self._fetch_ahead(position, tally.pages, coming))
+        # While the database writes a page, the next pages are fetched, validated and prepared. The same thread drives the
+        # database, so a page validated between two statements would keep the database waiting.
+        coming: asyncio.Queue[_Ready | Exception] = asyncio.Queue(maxsize=_PREFETCHED)
+        fetching = asyncio.create_task(self._fetch_ahead(position, totals.pages, coming))
         try:
             while True:
                 ahead = await coming.get()
                 if isinstance(ahead, Exception):
                     raise ahead
-                tally.take(await self._page(ahead))
+                totals.add_page(await self._page(ahead))
                 if ahead.following is None:
                     return
                 self._written = ahead
@@ -182,7 +182,7 @@ class Sync:
         try:
             while following is not None:
                 name = self._page_name(index)
-                with contained(f"Step {name!r}"):
+                with user_code_guard(f"Step {name!r}"):
                     ready = await self._fetch(name, following, first=following is position)
                 await coming.put(ready)
                 index, following = index + 1, ready.following
@@ -196,16 +196,16 @@ class Sync:
         doubt = fetched.doubt or await self._moved(position, fetched)
         while not self._free.is_set():
             await self._free.wait()
-        with uncollected():
+        with gc_paused():
             ready = self._ready(name, fetched, doubt)
-            del fetched  # with all that is not needed any more, before the collector could walk it
+            del fetched  # free it before the garbage collector runs
         return ready
 
     async def _moved(self, position: Position, fetched: Fetched) -> str:
-        """Why items may have moved between the page before and this one, or "".
+        """Return why items may have moved between the previous page and this one, or "".
 
-        Where positions count records and there is no total to go by, the page before is read again: had the service deleted
-        a record on it or before it, its last item would be another one, and an item would have been passed over.
+        If positions count records and there is no total to compare, the previous page is read again: if the service deleted
+        an earlier record, the previous page ends with another item, and one item was skipped.
         """
         if not (self._delete_missing and self._walk.paginator.positional):
             return ""
@@ -214,9 +214,9 @@ class Sync:
         if position.index == 0 or position.total is not None:
             return ""
         if before is None:
-            return "the run was interrupted between two pages, and the service gives no total to compare"
+            return "the run was interrupted between two pages, and the service returns no total to compare"
         if not await self._walk.is_unmoved(*before):
-            return "the page before changed during the walk, so that items may have moved between pages"
+            return "the previous page changed during the pass, so items may have moved between pages"
         return ""
 
     def _ready(self, name: str, fetched: Fetched, doubt: str) -> _Ready:
@@ -225,7 +225,7 @@ class Sync:
         extracted = len(page.items) + len(rejects)
         items, left_out = self._transformed(name, page.items, rejects)
         if self._on_invalid == "skip":
-            items = self._with_key(name, items, rejects)
+            items = self._reject_without_key(name, items, rejects)
         batch = self._rows.batch(items)
         skipped, keys = left_out + batch.repeated(self._dedupe), len(batch.keys)
         keep = self._recorder.dry or self._dedupe == "first" or self._on_invalid == "skip" or self._defers
@@ -239,21 +239,21 @@ class Sync:
         if ready.following is not None:
             following = (await without_secrets(ready.following, self._endpoint.plug)).to_json()
 
-        deferred: list[Refusal] = []
+        deferred: list[Rejected] = []
 
         async def work(session: AsyncSession) -> Outcome:
             skipped = ready.skipped
             if self._dedupe == "first":
                 batch.leave_out(await self._seen.met(session, batch.keys))
                 skipped += ready.keys - len(batch.keys)
-            done, refused = await self._write(session, batch)
-            done, refused, deferred[:] = await self._put_off(session, done, refused)
-            keyed = len(refused)
+            done, rejected = await self._write(session, batch)
+            done, rejected, deferred[:] = await self._put_off(session, done, rejected)
+            keyed = len(rejected)
             if self._remembers:
                 await self._seen.add(session, batch.keys, ready.name)
             if self._refs is not None:
-                refused += await self._refs.write(session, ready.items, skip=self._on_invalid == "skip")
-            rejects = [*ready.rejects, *[self._reject(ready.name, record, exc) for record, exc in refused]]
+                rejected += await self._refs.write(session, ready.items, skip=self._on_invalid == "skip")
+            rejects = [*ready.rejects, *[self._reject(ready.name, record, exc) for record, exc in rejected]]
             self._recorder.wrote(self._rows.name, done._asdict(), batch.records)
             counts = {
                 "extracted": ready.extracted,
@@ -276,8 +276,8 @@ class Sync:
         finally:
             self._free.set()
 
-    async def _write(self, session: AsyncSession, batch: Batch) -> tuple[Upserted, list[Refusal]]:
-        """Write the batch; meanwhile there is time to prepare the next, and to take apart the one before."""
+    async def _write(self, session: AsyncSession, batch: Batch) -> tuple[Upserted, list[Rejected]]:
+        """Write the batch. While the database works, the next page is prepared and the previous one is freed."""
         await session.connection()
 
         def meanwhile() -> None:
@@ -294,39 +294,39 @@ class Sync:
             self._free.clear()
 
     async def _put_off(
-        self, session: AsyncSession, done: Upserted, refused: list[Refusal]
-    ) -> tuple[Upserted, list[Refusal], list[Refusal]]:
-        """Of the refused records those that other rows stand in the way of, for later. Raises why another one was refused."""
-        deferred: list[Refusal] = []
-        if refused and self._defers:
-            some, refused, deferred = await self._deferred.sort_out(session, refused)
+        self, session: AsyncSession, done: Upserted, rejected: list[Rejected]
+    ) -> tuple[Upserted, list[Rejected], list[Rejected]]:
+        """Select the rejected records to defer: those that depend on other rows. With on_invalid="fail", raises for others."""
+        deferred: list[Rejected] = []
+        if rejected and self._defers:
+            some, rejected, deferred = await self._deferred.retry(session, rejected)
             done = done.plus(some)
-        if refused and self._on_invalid == "fail":
-            raise refused[0][1]
-        return done, refused, deferred
+        if rejected and self._on_invalid == "fail":
+            raise rejected[0][1]
+        return done, rejected, deferred
 
     def _transformed(self, name: str, items: list[Any], rejects: list[Reject]) -> tuple[list[Any], int]:
-        """What the transform makes of the items, and how many it left out."""
+        """Transform the items. Returns the results, and the number of items for which the transform returned None."""
         if self._transform is None:
             return items, 0
-        made: list[Any] = []
+        results: list[Any] = []
         left_out = 0
         for item in items:
             try:
-                one = self._transform(item)
+                result = self._transform(item)
             except Exception as exc:
                 if self._on_invalid == "fail":
                     raise
                 rejects.append(Reject(name, of_record(reason_of(exc), item, self._key), shown(item)))
                 continue
-            if one is None:
+            if result is None:
                 left_out += 1
             else:
-                made.append(one)
-        return made, left_out
+                results.append(result)
+        return results, left_out
 
-    def _with_key(self, name: str, items: list[Any], rejects: list[Reject]) -> list[Any]:
-        """The records that have a key; the others are rejected."""
+    def _reject_without_key(self, name: str, items: list[Any], rejects: list[Reject]) -> list[Any]:
+        """Return the records that have a key. The others are rejected."""
         kept: list[Any] = []
         for item in items:
             missing = self._rows.missing(item)
@@ -337,5 +337,5 @@ class Sync:
         return kept
 
     def _reject(self, name: str, record: Any, exc: Exception) -> Reject:
-        message = explain(exc, self._host.database.url).message
+        message = translate_error(exc, self._env.database.url).message
         return Reject(name, of_record(message, record, self._key), shown(record))

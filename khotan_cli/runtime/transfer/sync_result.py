@@ -1,4 +1,4 @@
-"""What a pass over a source came to, page by page."""
+"""The result of a sync, and its running totals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from khotan_cli.runtime.runs.steps import Finished
 
 @dataclass(frozen=True)
 class SyncResult:
-    """What a sync did. `complete`: every page came, with nothing invalid, under one set of params."""
+    """The result of a sync. `complete`: every page was read with the same params, and no record was invalid."""
 
     extracted: int = 0
     created: int = 0
@@ -29,7 +29,7 @@ class SyncResult:
 
 
 @dataclass
-class Tally:
+class RunningTotals:
     pages: int = 0
     complete: bool = True
     doubt: str = ""
@@ -37,38 +37,38 @@ class Tally:
     unchanged: int = 0
     deferred: int = 0
 
-    def take(self, done: Finished) -> None:
-        """A page is done, by this execution or an earlier one."""
+    def add_page(self, done: Finished) -> None:
+        """Add a page that this or an earlier execution finished."""
         self.pages += 1
         for name, count in done.counts.items():
             self.counts[name] = self.counts.get(name, 0) + count
         self.unchanged += done.result["unchanged"]
-        # Of a record that the database refused the key is known: it came, and its row is not missing.
+        # The keys of records that the database rejected are known: their rows do not count as missing.
         unknown = done.counts.get("failed", 0) - done.result.get("keyed", 0)
         self.deferred += done.result.get("deferred", 0)
-        for why in (
+        for reason in (
             f"{unknown} records could not be read" if unknown else "",
-            "max_pages ended it" if done.result["cut"] else "",
+            "max_pages stopped it" if done.result["cut"] else "",
             done.result.get("doubt", ""),
         ):
-            if why:
-                self.void(why)
+            if reason:
+                self.void(reason)
 
-    def take_deferred(self, done: Finished) -> None:
-        """The records that were put off have been written, or refused."""
+    def add_deferred(self, done: Finished) -> None:
+        """Add the deferred records, which have now been written or rejected."""
         for name, count in done.counts.items():
             self.counts[name] = self.counts.get(name, 0) + count
         self.unchanged += done.result["unchanged"]
         if done.counts.get("failed"):
             self.complete = False
 
-    def void(self, why: str) -> None:
-        """The pass cannot be taken for complete any more."""
-        self.complete, self.doubt = False, self.doubt or why
+    def void(self, reason: str) -> None:
+        """Mark the pass as incomplete. The first reason is kept."""
+        self.complete, self.doubt = False, self.doubt or reason
 
     @property
     def came(self) -> int:
-        """Records that are in the table now."""
+        """Number of records of the pass that are now in the table."""
         return self.counts.get("created", 0) + self.counts.get("updated", 0) + self.unchanged
 
     @property
@@ -79,7 +79,7 @@ class Tally:
 
 
 def fingerprint(params: Mapping[str, Any]) -> str:
-    """A digest of a call's parameters: they may hold what is not to be stored."""
+    """Return a digest of a call's parameters, which may contain values that must not be stored."""
     text = orjson.dumps(
         to_jsonable_python(dict(params), fallback=repr), option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
     )

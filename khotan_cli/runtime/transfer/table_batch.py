@@ -1,4 +1,4 @@
-"""Records on their way into a table: keys, repeated ones, and the fastest form that the database takes."""
+"""Batches of records for a table: keys, duplicates, and the fastest form for the database."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from khotan_cli.runtime.bulk.upsert import RecordFields, Unset, Upserter, missin
 from khotan_cli.runtime.transfer.json_fields import JsonFields
 from khotan_cli.runtime.transfer.records import as_mapping
 
-Refusal = tuple[Any, Exception]
-"""A record that is not taken, and why."""
+Rejected = tuple[Any, Exception]
+"""A rejected record and the exception."""
 
 
 class Rows:
-    """How records of one kind become rows of a table. `model`: the Pydantic model of all records; None: any mappings."""
+    """Converts records to rows of a table. `model`: the Pydantic model of all records, or None for any mappings."""
 
     def __init__(
         self,
@@ -61,28 +61,28 @@ class Rows:
         return Batch(self, records)
 
     def missing(self, record: Any) -> str | None:
-        """The first part of the key that a record lacks. Raises TypeError for what is no record."""
+        """Return the first key field that the record lacks, or None. Raises TypeError if it is not a record."""
         fields = as_mapping(record)
         return next((name for name in self.key if fields.get(name) is None), None)
 
     def as_stored(self, keys: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """The keys with the types of their columns: two ways to write one down name one row."""
+        """Convert keys to the types of their columns, so that different spellings of one key are equal."""
         columns: list[Sequence[Any]] = []
-        parts = zip(*keys, strict=True)  # none where there are no keys
+        parts = zip(*keys, strict=True)  # empty if there are no keys
         for values, kind, read in zip(parts, self._key_types, self._read_keys, strict=False):
             simple = int if isinstance(kind, Integer) else str if isinstance(kind, String) else None
             columns.append(values if set(map(type, values)) == {simple} else [read(value) for value in values])
         return list(zip(*columns, strict=True))
 
     def unset_of(self, record: Any) -> frozenset[str]:
-        """The fields of a record that it did not set, where they are to keep what the row has."""
+        """Return the record's unset fields, which keep the row's values. Empty with unset="default"."""
         if self.unset == "default" or not isinstance(record, BaseModel):
             return frozenset()
         return frozenset(type(record).model_fields) - record.model_fields_set
 
 
 class Batch:
-    """The records of one page, and their keys as they came."""
+    """The records of one page and their keys."""
 
     def __init__(self, rows: Rows, records: Sequence[Any]) -> None:
         self._rows = rows
@@ -99,13 +99,15 @@ class Batch:
         if len(rows.key) == 1:
             keys = [(key,) for key in keys]
         if any(None in key for key in keys):
-            return [self._key(index, record) for index, record in enumerate(self.records)]  # says which
+            return [
+                self._key(index, record) for index, record in enumerate(self.records)
+            ]  # raises for the record without a key
         return keys
 
     def prepare(self, *, keep_records: bool = True, keep_keys: bool = True) -> None:
-        """Make the form that the database takes, while it is busy with the batch before.
+        """Build the form for the database while it writes the previous batch.
 
-        Where there is such a form, what is not kept is let go of: nothing can be left out of the batch any more.
+        Then records and keys are freed unless they are kept, and records can no longer be removed from the batch.
         """
         rows = self._rows
         if rows.upserter is None or rows.adapter is None or not self._fits_json():
@@ -117,7 +119,7 @@ class Batch:
                 self.keys = []
 
     def _fits_json(self) -> bool:
-        """Whether all records set every field, to values that JSON brings to PostgreSQL as they are."""
+        """Whether all records set every field, to values that JSON transfers to PostgreSQL exactly."""
         rows = self._rows
         if rows.upserter is None or not rows.upserter.takes_json or not self.records or rows.json_fields is None:
             return False
@@ -142,7 +144,7 @@ class Batch:
         return key
 
     def repeated(self, wins: Wins) -> int:
-        """Leave one record of each key; how many were left out."""
+        """Keep one record per key. Returns the number of removed records."""
         keys = self._rows.as_stored(self.keys)
         if len(set(keys)) == len(keys):
             return 0
@@ -152,10 +154,10 @@ class Batch:
         self._keep(kept)
         return left_out
 
-    def leave_out(self, places: set[int]) -> None:
-        """Leave out the records at these places."""
-        if places:
-            self._keep([index for index in range(len(self.keys)) if index not in places])
+    def leave_out(self, indexes: set[int]) -> None:
+        """Remove the records at these indexes."""
+        if indexes:
+            self._keep([index for index in range(len(self.keys)) if index not in indexes])
             self._payload = None
 
     def _keep(self, kept: Sequence[int]) -> None:
@@ -163,13 +165,13 @@ class Batch:
         self.keys = [self.keys[index] for index in kept]
 
     async def write(self, session: AsyncSession) -> Upserted:
-        """Write them; of what came of a batch the next one learns what to expect."""
+        """Write the records. The share of new rows decides how the next batch is written."""
         done = await self._write(session)
         self._rows.mostly_new = done.created > done.total / 2
         return done
 
-    async def write_accepted(self, session: AsyncSession) -> tuple[Upserted, list[Refusal]]:
-        """Write those that the database takes, which is asked for ever smaller parts; and the others, with why it does not."""
+    async def write_accepted(self, session: AsyncSession) -> tuple[Upserted, list[Rejected]]:
+        """Write the records that the database accepts, by bisection. Also returns the rejected records."""
         try:
             async with session.begin_nested():
                 return await self.write(session), []
@@ -179,11 +181,11 @@ class Batch:
             if len(self.records) == 1:
                 return Upserted(), [(self.records[0], exc)]
         half = len(self.records) // 2
-        done, refused = Upserted(), list[Refusal]()
+        done, rejected = Upserted(), list[Rejected]()
         for part in (self.records[:half], self.records[half:]):
             some, others = await self._rows.batch(part).write_accepted(session)
-            done, refused = done.plus(some), [*refused, *others]
-        return done, refused
+            done, rejected = done.plus(some), [*rejected, *others]
+        return done, rejected
 
     async def _write(self, session: AsyncSession) -> Upserted:
         rows, records = self._rows, self.records
@@ -209,14 +211,14 @@ class Batch:
 
 
 def refuses_values(exc: Exception) -> bool:
-    """Whether the database, or what prepares rows for it, objects to values: not an outage, not a wrong table."""
+    """Whether the exception is about values of rows, not an outage or a missing table."""
     if isinstance(exc, StoreError):
         return not isinstance(exc, (DatabaseUnreachable, DatabaseBusy, DatabaseNotMigrated))
     return isinstance(exc, (IntegrityError, DataError, sqlite3.IntegrityError, sqlite3.DataError, OverflowError))
 
 
 def _only(fields: Mapping[str, Any], columns: frozenset[str], record: Any) -> Mapping[str, Any]:
-    """The fields that the table has. Plain JSON values stay; models in them become JSON."""
+    """Return the fields that are columns of the table. Models in them become dicts."""
     kept = {name: value for name, value in fields.items() if name in columns}
     if isinstance(record, BaseModel):
         return {name: value.model_dump() if isinstance(value, BaseModel) else value for name, value in kept.items()}

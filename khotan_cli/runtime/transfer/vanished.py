@@ -1,4 +1,4 @@
-"""`delete=`: what was sent and is no longer in the source is deleted at the service, and nothing in doubt."""
+"""`delete=`: deletes records at the service that were sent and are no longer in the source. Does nothing if in doubt."""
 
 from __future__ import annotations
 
@@ -12,73 +12,75 @@ from khotan_cli.errors import FlowError, PlugError
 from khotan_cli.runtime.bulk.key_set import StepTexts
 from khotan_cli.runtime.http.dry_run import HeldAnswer
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
-from khotan_cli.runtime.runs.steps import Outcome, Recorder
-from khotan_cli.runtime.transfer.deletion import MOST, SPARED
-from khotan_cli.runtime.transfer.push_calls import OF_NO_RECORD
+from khotan_cli.runtime.runs.steps import Outcome, StepRecorder
+from khotan_cli.runtime.transfer.deletion import ALWAYS_ALLOWED, DEFAULT_MAX_SHARE
+from khotan_cli.runtime.transfer.push_calls import NOT_ABOUT_ONE_RECORD
 from khotan_cli.runtime.transfer.push_options import PushOptions
-from khotan_cli.runtime.transfer.push_outcomes import Ledger
-from khotan_cli.runtime.transfer.sent_state import Destination, SentRecord
+from khotan_cli.runtime.transfer.push_outcomes import PushOutcomes
+from khotan_cli.runtime.transfer.sent_state import SentRecord, SentState
 
 _GONE = (404, 410)
-"""The service does not have it: that is what was wanted."""
+"""The record does not exist at the service, which is the goal."""
 
 
 class Vanished:
-    """The step of one push that deletes. `source_keys`: keys of the records that the source has, noted by its pages."""
+    """The deletion step of one push. `source_keys`: keys of the records in the source, stored by the pages."""
 
     def __init__(
-        self, name: str, recorder: Recorder, destination: Destination, source_keys: StepTexts, options: PushOptions
+        self, name: str, recorder: StepRecorder, sent_state: SentState, source_keys: StepTexts, options: PushOptions
     ) -> None:
         self._push, self.name = name, f"{name} delete vanished"
-        self._recorder, self._destination, self._keys = recorder, destination, source_keys
+        self._recorder, self._sent_state, self._keys = recorder, sent_state, source_keys
         self._options = options
         assert options.delete is not None
         self._endpoint: BoundEndpoint[Any] = options.delete
         self._param = options.ref_param(options.delete, "delete")
 
     async def run(self, why_not: str) -> int:
-        """Delete what has vanished, once; how many records. why_not: why the source may have more than came, or "".
+        """Delete vanished records, once. Returns their number.
 
-        Raises FlowError where they are more than may be deleted.
+        why_not: why the source may have more records than it returned, or "". Raises FlowError if the limit is exceeded.
         """
         done = self._recorder.finished(self.name)
         if done is not None:
             return int(done.counts.get("deleted", 0))
         if why_not:
-            await self._recorder.log("warning", f"{self._push}: nothing was deleted at the service, {why_not}")
-        await self._recorder.ready()
-        ledger = Ledger(self._recorder, self._destination, self.name)
+            await self._recorder.log("warning", f"{self._push}: nothing was deleted at the service: {why_not}")
+        await self._recorder.ensure_owner()
+        push_outcomes = PushOutcomes(self._recorder, self._sent_state, self.name)
         async with self._recorder.database.session() as session:
-            earlier = await ledger.earlier(session)
+            earlier = await push_outcomes.earlier(session)
             gone = {} if why_not else await self._gone(session, earlier)
         try:
-            await self._delete(gone, ledger)
+            await self._delete(gone, push_outcomes)
         finally:
-            await ledger.store()
-        counts = {"deleted": ledger.counts["deleted"], "failed": ledger.counts["failed"]}
+            await push_outcomes.store()
+        counts = {"deleted": push_outcomes.counts["deleted"], "failed": push_outcomes.counts["failed"]}
 
         async def work(session: AsyncSession) -> Outcome:
-            await ledger.clear(session)
+            await push_outcomes.clear(session)
             await self._keys.clear(session)
-            return Outcome(None, counts, counted=ledger.counts)
+            return Outcome(None, counts, counted=push_outcomes.counts)
 
         done = await self._recorder.commit(self.name, work)
         return int(done.counts.get("deleted", 0))
 
     async def _gone(self, session: AsyncSession, earlier: set[str]) -> dict[str, SentRecord]:
-        sent = await self._destination.all_sent(session)
-        there = set(await self._keys.all(session))
-        gone = {key: known for key, known in sent.items() if key not in there and key not in earlier}
-        deleted = sum(1 for key in earlier if key not in there)
-        self._bound(len(gone) + deleted, len(sent) + deleted, bool(there))
+        sent = await self._sent_state.all_sent(session)
+        source_keys = set(await self._keys.all(session))
+        gone = {key: known for key, known in sent.items() if key not in source_keys and key not in earlier}
+        deleted = sum(1 for key in earlier if key not in source_keys)
+        self._check_limit(len(gone) + deleted, len(sent) + deleted, bool(source_keys))
         return gone
 
-    def _bound(self, gone: int, sent: int, some_came: bool) -> None:
-        """Raises FlowError where more would be deleted than may be."""
+    def _check_limit(self, gone: int, sent: int, some_came: bool) -> None:
+        """Raises FlowError if the deletions exceed the limit."""
         share = self._options.max_delete
         if not gone:
             return
-        too_many = gone > (MOST if share is None else share) * sent and (share is not None or gone > SPARED)
+        too_many = gone > (DEFAULT_MAX_SHARE if share is None else share) * sent and (
+            share is not None or gone > ALWAYS_ALLOWED
+        )
         if (some_came or share == 1) and not too_many:
             return
         enough = min(1.0, round(gone / sent + 0.05, 2)) if some_came else 1.0
@@ -86,18 +88,18 @@ class Vanished:
             f"{self._push}: {gone} of {sent} records that were sent are no longer in the source"
             f"{'' if some_came else ', which is empty,'} and would be deleted at the service",
             code="too_many_deletions",
-            hint=f"Nothing was deleted. If the source is right, allow it: ctx.push(…, max_delete={enough}).",
+            hint=f"Nothing was deleted. If the source is right, raise the limit: ctx.push(…, max_delete={enough}).",
             details={"missing": gone, "sent": sent, "maxDelete": share},
         )
 
-    async def _delete(self, gone: dict[str, SentRecord], ledger: Ledger) -> None:
+    async def _delete(self, gone: dict[str, SentRecord], push_outcomes: PushOutcomes) -> None:
         waiting = iter(gone.items())
 
         async def worker() -> None:
             for key, known in waiting:
-                self._recorder.go_on()
-                await self._call(key, known, ledger)
-                await ledger.store()
+                self._recorder.raise_if_cancelled()
+                await self._call(key, known, push_outcomes)
+                await push_outcomes.store()
 
         workers = [asyncio.create_task(worker()) for _ in range(min(self._options.concurrency, len(gone)))]
         try:
@@ -105,22 +107,24 @@ class Vanished:
         finally:
             await _end(workers)
 
-    async def _call(self, key: str, known: SentRecord, ledger: Ledger) -> None:
+    async def _call(self, key: str, known: SentRecord, push_outcomes: PushOutcomes) -> None:
         if not known.ref:
-            ledger.failed(key, f"record {key[:100]} was not deleted: its id at the service is not known", {"key": key})
+            push_outcomes.failed(
+                key, f"record {key[:100]} was not deleted: its id at the service is unknown", {"key": key}
+            )
             return
         try:
             response = await self._endpoint.raw(**{self._param: known.ref})
             if not isinstance(response, HeldAnswer) and response.status_code not in _GONE and not response.is_success:
                 self._endpoint.result(response)  # raises
         except PlugError as exc:
-            if exc.status is None or exc.status in OF_NO_RECORD:
+            if exc.status is None or exc.status in NOT_ABOUT_ONE_RECORD:
                 raise
             if self._options.on_error == "fail":
                 raise
-            ledger.failed(key, f"{exc.status}: record {key[:100]}: {exc.message}"[:600], {"key": key})
+            push_outcomes.failed(key, f"{exc.status}: record {key[:100]}: {exc.message}"[:600], {"key": key})
             return
-        ledger.deleted(key)
+        push_outcomes.deleted(key)
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

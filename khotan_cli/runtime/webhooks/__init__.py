@@ -1,1 +1,1 @@
-"""Webhooks: wires that receive events of services, ingests that receive records, and the handlers of both."""
+"""Webhooks: wires receive events from services, ingests receive records, and handlers process both."""

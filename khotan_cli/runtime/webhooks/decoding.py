@@ -1,4 +1,4 @@
-"""Decodes a request's body: content coding, character set, byte order mark, and the vendor's envelope. Sans-IO."""
+"""Decodes a request body: content coding, character set and byte order mark. Does no I/O."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from email.message import Message
 from functools import lru_cache
 
 MOST_DECODED = 64 * 1024 * 1024
-"""Bytes that a compressed body may expand to. More is not decoded: the body is kept as it came."""
+"""Maximum size in bytes of a decompressed body. A larger body is stored as received, not decoded."""
 FORM = "application/x-www-form-urlencoded"
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -18,22 +18,22 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-"""Longest first where one starts with another."""
+"""Longer marks come before their prefixes."""
 
 
 class Undecodable(ValueError):
-    """A body that cannot be decoded. The text names the coding or the character set, not the content."""
+    """The body cannot be decoded. The message names the coding or the character set, never the content."""
 
 
 @lru_cache(256)
 def media_type(content_type: str) -> str:
-    """The media type in lower case, without parameters."""
+    """Return the media type in lower case, without parameters."""
     return content_type.partition(";")[0].strip().lower()
 
 
 @lru_cache(256)
 def charset_of(content_type: str) -> str:
-    """The charset parameter (RFC 9110 8.3.2), empty where there is none."""
+    """Return the charset parameter (RFC 9110 8.3.2), or an empty string."""
     message = Message()
     message["content-type"] = content_type
     try:
@@ -49,8 +49,10 @@ def is_json(content_type: str) -> bool:
 
 
 def uncompressed(body: bytes, content_encoding: str) -> bytes:
-    """The body without its content codings (RFC 9110 8.4): gzip and deflate. Raises Undecodable for another coding, for
-    damaged data, and for data that expands beyond MOST_DECODED."""
+    """Remove the content codings gzip and deflate (RFC 9110 8.4).
+
+    Raises Undecodable for another coding, for damaged data, and for data that expands beyond MOST_DECODED bytes.
+    """
     for coding in reversed([name.strip().lower() for name in content_encoding.split(",")]):
         if coding in ("", "identity"):
             continue
@@ -86,20 +88,20 @@ def _inflated(body: bytes, coding: str, bits: int) -> bytes:
 
 
 def as_utf8(body: bytes, content_type: str) -> bytes:
-    """A text body in UTF-8 without a byte order mark; another body as it is.
+    """Convert a text body to UTF-8 without a byte order mark. Returns other bodies unchanged.
 
-    A byte order mark decides before the charset parameter (WHATWG Encoding 6), and JSON without either is UTF-8, UTF-16 or
-    UTF-32 (RFC 4627 3). Raises Undecodable where the charset is unknown or the bytes are not in it.
+    A byte order mark overrides the charset parameter (WHATWG Encoding 6). JSON without either is UTF-8, UTF-16 or UTF-32
+    (RFC 4627 3). Raises Undecodable if the charset is unknown or the bytes are invalid in it.
     """
     kind, charset = media_type(content_type), charset_of(content_type)
     if not (charset or kind in ("", FORM) or kind.startswith("text/") or kind.endswith(("json", "xml"))):
         return body
-    found = next(((mark, name) for mark, name in _BOMS if body.startswith(mark)), None)
-    if found is not None:
-        mark, name = found
-        return _recoded(body[len(mark) :], name)
+    bom = next(((mark, encoding) for mark, encoding in _BOMS if body.startswith(mark)), None)
+    if bom is not None:
+        mark, encoding = bom
+        return _recoded(body[len(mark) :], encoding)
     if kind == FORM:
-        return body  # ASCII; the charset is that of the escapes (see form_charset)
+        return body  # ASCII; the charset applies to the escapes (see form_charset)
     if charset:
         return _recoded(body, charset)
     if is_json(content_type) and b"\x00" in body[:4]:
@@ -108,7 +110,7 @@ def as_utf8(body: bytes, content_type: str) -> bytes:
 
 
 def form_charset(content_type: str) -> str:
-    """The character set of a form's escapes: the charset parameter, else UTF-8. Raises Undecodable for an unknown one."""
+    """Return the character set of a form's escapes: the charset parameter, else UTF-8. Raises Undecodable if unknown."""
     charset = charset_of(content_type) or "utf-8"
     try:
         b"".decode(charset)

@@ -1,4 +1,4 @@
-"""`ReceivingEndpoint`: what wires and ingests have in common: how requests are verified, told apart and handled."""
+"""`InboundEndpoint`, the base of wires and ingests: how requests are verified, identified and handled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from khotan_cli.runtime.webhooks.verify.locator import Rule
 from khotan_cli.runtime.webhooks.verify.schemes import PublicKey, Scheme, Token, Unsigned
 
 if TYPE_CHECKING:
-    from khotan_cli.runtime.runs.environment import Host
+    from khotan_cli.runtime.runs.environment import Environment
 
 SECRET = "secret"
 _SEGMENT = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}|[^{}/]+")
@@ -32,22 +32,25 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class BodyInvalid(KhotanError):
-    """A body that an ingest cannot read."""
+    """An ingest cannot read the body."""
 
     default_code = "body_invalid"
 
 
 class KeyReused(KhotanError):
-    """A key that names another record already (draft-ietf-httpapi-idempotency-key-header 2.7): 422, or a run that fails."""
+    """The idempotency key belongs to another record (draft-ietf-httpapi-idempotency-key-header 2.7).
+
+    The sender gets 422; in a run, the run fails.
+    """
 
     default_code = "idempotency_key_reused"
 
 
-class ReceivingEndpoint(ABC):
-    """A place that others send requests to, each of which becomes an event.
+class InboundEndpoint(ABC):
+    """An endpoint that external systems send requests to. Each request becomes one or more events.
 
-    `methods`: those that are answered; `event_methods`: those that events come with. `items`: path of the list in the body
-    whose elements are the events; empty where a body is one event.
+    `methods`: accepted HTTP methods. `event_methods`: the methods that carry events. `items`: path of the list in the body
+    whose elements are the events; empty if a body is one event.
     """
 
     kind = "wire"
@@ -69,21 +72,21 @@ class ReceivingEndpoint(ABC):
         envelope: str | None = None,
     ) -> None:
         if not methods or isinstance(methods, str):
-            raise ConfigError(f"No event comes with the methods {methods!r}", hint='methods=["POST"]')
+            raise ConfigError(f"Invalid methods {methods!r}: expected a list of HTTP methods", hint='methods=["POST"]')
         number = isinstance(duplicates_within, (int, float)) and not isinstance(duplicates_within, bool)
         if duplicates_within is not None and not (number and 0 <= duplicates_within < float("inf")):
             raise ConfigError(
-                f"duplicates_within={duplicates_within!r} is not a number of seconds",
-                hint="0: equal bodies are never duplicates. None: they always are.",
+                f"Invalid duplicates_within={duplicates_within!r}: expected a number of seconds",
+                hint="Use 0 if equal bodies are never duplicates, or None if they always are.",
             )
         check_items(items)
         challenge = challenge or getattr(verify, "challenge", None)
         self.module, self.scheme, self.challenge = module, verify, challenge
-        self.below = [_template(one) for one in below]
+        self.below = [_template(path) for path in below]
         self.duplicates_within = duplicates_within
         self.items = items
         self.envelope: str | None = envelope or getattr(verify, "envelope", None)
-        """The form field in which the service sends the JSON document; None where it sends none."""
+        """The form field that holds the JSON document, or None if the service does not use one."""
         self.type_rule, self.id_rule = type_rule, id_rule
         self.event_methods = frozenset(method.upper() for method in methods)
         self.methods = self.event_methods | (challenge.methods if challenge else frozenset())
@@ -98,36 +101,36 @@ class ReceivingEndpoint(ABC):
     @property
     @abstractmethod
     def id(self) -> str:
-        """What commands and tables call it."""
+        """The endpoint's id in commands and tables."""
 
     @property
     @abstractmethod
     def path(self) -> str:
-        """Where it receives, below the API."""
+        """The endpoint's path, relative to the API."""
 
     @property
     @abstractmethod
     def plug(self) -> Plug | None:
-        """The service that sends, where it is one of the app's plugs."""
+        """The plug of the sending service, or None if it is not a plug of the app."""
 
     @property
     def managed(self) -> bool:
-        """Whether khotan has the service send here; else that is arranged by hand."""
+        """Whether khotan creates the subscription at the service. If not, you create it yourself."""
         return False
 
     @property
     def owner(self) -> str:
-        """Under which its variables are stored."""
+        """The owner name under which the endpoint's variables are stored."""
         return f"wire:{self.id}"
 
     @property
     def needed(self) -> list[str]:
-        """The variables without which it receives nothing."""
+        """Variables that must be set before the endpoint accepts requests."""
         return [name for name, var in self.vars.items() if var.required or name in (SECRET, VERIFY_TOKEN)]
 
     @cached_property
     def credentials(self) -> frozenset[str]:
-        """Names, in lower case, of the header fields in which the scheme finds what lets a sender in."""
+        """Lower-case names of the header fields that hold the sender's credentials."""
         if isinstance(self.scheme, Token):
             header = self.scheme.rule.header
             return frozenset([header.lower()] if header else [])
@@ -137,65 +140,65 @@ class ReceivingEndpoint(ABC):
 
     @cached_property
     def reads_json(self) -> bool:
-        """Whether type or id of an event are in its JSON body."""
+        """Whether the event's type or id is read from its JSON body."""
         return any(rule.of_json for rule in (self.type_rule, self.id_rule) if rule)
 
     def path_values(self, segments: Sequence[str]) -> dict[str, str] | None:
-        """What `below` finds in the path segments after the wire's own path, by name. None where they do not match.
+        """Match the path segments after the wire's own path against `below`. Returns values by name, None if none match.
 
-        segments: as they were sent, percent-encoded.
+        segments: percent-encoded, as received.
         """
         if not self.below:
             return None if segments else {}
         for template in self.below:
             if len(template) == len(segments):
-                found = {}
+                values = {}
                 for (name, text), segment in zip(template, segments, strict=True):
                     value = unquote(segment)
                     if name is not None and value:
-                        found[name] = value
+                        values[name] = value
                     elif name is not None or value != text:
                         break
                 else:
-                    return found
+                    return values
         return None
 
-    async def completed(self, event: Incoming, host: Host) -> Incoming:
-        """The event, with what has to be asked for before it is stored."""
+    async def completed(self, event: Incoming, env: Environment) -> Incoming:
+        """Add what must be looked up before the event is stored."""
         return event
 
     def env_name(self, var: str) -> str:
-        """The environment variable that is read for one of its variables."""
+        """Return the name of the environment variable for one of the endpoint's variables."""
         declared = self.vars[var].env
         return declared or re.sub(r"[^A-Z0-9]+", "_", f"{self.id}_WEBHOOK_{var}".upper())
 
     def type_of(self, request: WebhookRequest, found: str | None) -> str:
-        """The event's type: what the rule found."""
+        """Return the event's type. found: the value that the type rule read."""
         return found or ""
 
-    def check_body(self, request: WebhookRequest) -> None:  # noqa: B027 - a wire takes any body
-        """Raises KhotanError for a body that is not even to be stored."""
+    def check_body(self, request: WebhookRequest) -> None:  # noqa: B027 - a wire accepts any body
+        """Raises KhotanError for a body that must not be stored."""
 
     @property
     def strict_ids(self) -> bool:
-        """Whether a request whose id has come before with another body is refused, rather than counted."""
+        """Whether a repeated id with a different body is rejected. If not, it is counted as a repeat."""
         return False
 
     def check(self) -> None:
-        """Raises ConfigError where the declaration cannot hold; asked when the app loads, when all of it is known."""
+        """Raises ConfigError if the declaration is invalid. Called when the whole app has been loaded."""
         if self.scheme is None and self.verify is None:
             raise ConfigError(
-                f"{self.kind.capitalize()} {self.id!r} verifies nothing: anybody could send events",
-                hint=f"Give it verify=signatures.…, define @{self.kind}.on_verify, or say signatures.unsigned().",
+                f"{self.kind.capitalize()} {self.id!r} does not verify requests: anyone could send events",
+                hint=f"Add verify=signatures.…, define @{self.kind}.on_verify, or use signatures.unsigned().",
             )
 
     def on_verify(self, function: Verify) -> Verify:
-        """Declare how a request is verified, instead of a scheme: `async def …(request, vars) -> bool`."""
+        """Declare a function that verifies requests, instead of a scheme: `async def …(request, vars) -> bool`."""
         self.verify = coroutine(function)
         return function
 
     def add(self, handler: Handler) -> Handler:
-        """Register a handler. Raises ConfigError where another has its name."""
+        """Register a handler. Raises ConfigError if another handler has the same name."""
         known = self.handlers.get(handler.function_name)
         if known is not None and known.module != handler.module:
             raise ConfigError(
@@ -211,20 +214,20 @@ class ReceivingEndpoint(ABC):
 
 
 def _template(below: str) -> list[tuple[str | None, str]]:
-    """The segments of a path: the name of a placeholder, or None and the text. Raises ConfigError."""
+    """Split a path template into segments: (placeholder name, or None; text). Raises ConfigError."""
     parts = below.strip("/").split("/")
     matches = [_SEGMENT.fullmatch(part) for part in parts]
-    names = [found[1] for found in matches if found is not None and found[1]]
+    names = [match[1] for match in matches if match is not None and match[1]]
     if not all(matches) or len(set(names)) < len(names):
         raise ConfigError(
-            f"below={below!r} is not a path template",
-            hint='Like "transactions/{id}": a placeholder is a whole segment.',
+            f"Invalid path template below={below!r}",
+            hint='Use a path such as "transactions/{id}"; a placeholder must be a whole segment.',
         )
-    return [(found[1], found[0]) for found in matches if found is not None]
+    return [(match[1], match[0]) for match in matches if match is not None]
 
 
 def coroutine(function: F) -> F:
-    """The function. Raises ConfigError for one that is not async."""
+    """Return the function. Raises ConfigError if it is not async."""
     if not inspect.iscoroutinefunction(function):
-        raise ConfigError(f"{function.__name__!r} is not an async function", hint="Declare it: async def …")
+        raise ConfigError(f"{function.__name__!r} is not an async function", hint="Declare it with async def.")
     return function

@@ -1,4 +1,4 @@
-"""`Event`: what a handler is given."""
+"""`Event`, the argument of a handler."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ M = TypeVar("M")
 
 @dataclass(frozen=True)
 class Event(Generic[M]):
-    """An event as it came, and what its handler declares it to be.
+    """A received event.
 
-    `data` is the handler's model, or the JSON body where it has none (text, or bytes, where the body is not JSON), decoded and
-    without the vendor's envelope. `body` holds the raw bytes. `path` holds what the wire takes from the path. `id` is
-    khotan's, `remote_id` the sender's. `attempt` counts from 1. `ctx` has what a flow has: `session()`, `mapping()`,
-    `cache()`, steps, `log()`. `organisation` is whose an ingested record is. Credentials in `headers` are masked.
+    `data` is an instance of the handler's model, decoded and without the vendor's envelope; without a model it is the JSON
+    body, or text or bytes if the body is not JSON. `body` holds the raw bytes. `path` holds the wire's path placeholders.
+    `id` is khotan's id, `remote_id` the sender's. `attempt` counts from 1. `ctx` offers what a flow's context offers:
+    `session()`, `mapping()`, `cache()`, steps, `log()`. `organisation` is the owner of an ingested record. Credentials in
+    `headers` are masked.
     """
 
     data: M
@@ -45,18 +46,18 @@ class Event(Generic[M]):
     _ctx: FlowContext | None = field(default=None, repr=False)
     path: Mapping[str, str] = field(default_factory=dict[str, str])
     _settled: bool = field(default=True, repr=False)
-    """Whether the organisation is part of the record's identity already."""
+    """Whether the organisation is already part of the record's identity."""
 
     @property
     def ctx(self) -> FlowContext:
-        """Raises RuntimeError for an event that was made by hand, in a test say, without one."""
+        """The context of the run. Raises RuntimeError for an event that was created without one, for example in a test."""
         if self._ctx is None:
-            raise RuntimeError("This event has no context: it was not made by khotan")
+            raise RuntimeError("This event has no context: it was not created by khotan")
         return self._ctx
 
 
 class StoredEvent:
-    """A row of khotan_webhook_events, read. envelope: the form field that holds the document, from the wire's scheme."""
+    """A row of khotan_webhook_events. envelope: the form field that holds the document, as the wire's scheme declares."""
 
     def __init__(self, row: EventData, envelope: str | None = None) -> None:
         self.row, self._envelope = row, envelope
@@ -72,7 +73,7 @@ class StoredEvent:
 
     @cached_property
     def content(self) -> Any:
-        """The body: JSON where it is, else text, else bytes; the fields of a form. Raw bytes where it cannot be decoded."""
+        """The body as JSON, else text, else bytes; a dict for a form. Raw bytes if the body cannot be decoded."""
         try:
             if self._form:
                 return dict(self.request.form)
@@ -81,7 +82,7 @@ class StoredEvent:
             return self.row.body
         try:
             return load_json(content)
-        except (ValueError, RecursionError):  # an integer beyond Python's own limit of digits, too
+        except (ValueError, RecursionError):  # includes integers beyond Python's limit of digits
             pass
         try:
             return content.decode()
@@ -89,8 +90,11 @@ class StoredEvent:
             return content
 
     def event(self, adapter: TypeAdapter[Any] | None, ctx: FlowContext | None, attempt: int) -> Event[Any]:
-        """The event for a handler. Raises pydantic.ValidationError where the body is not what the handler declares, and
-        Undecodable where it declares a model and the body cannot be decoded."""
+        """Build the event for a handler.
+
+        Raises pydantic.ValidationError if the body does not match the handler's model, and Undecodable if the handler has a
+        model and the body cannot be decoded.
+        """
         row = self.row
         data = self.content if adapter is None else self._validated(adapter)
         return Event(
@@ -112,7 +116,7 @@ class StoredEvent:
 
     @cached_property
     def _form(self) -> bool:
-        """Whether the body is a form. A JSON object is none, though it says so: `curl -d` does, unless told otherwise."""
+        """Whether the body is a form. A JSON object is not, even with a form content type (the default of `curl -d`)."""
         if self.request.content_type != "application/x-www-form-urlencoded":
             return False
         try:

@@ -1,4 +1,4 @@
-"""Handlers of events: catches and passes. Each event is a run of its own for each handler it is for."""
+"""Event handlers: catch and pass. Each matching handler of an event gets its own run."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from khotan_cli.runtime.webhooks.verify.locator import Rule
 
 HandlerFunction = Callable[[Event[Any]], Awaitable[Any]]
 DEFAULT_RETRY = Retry(attempts=43, backoff=2.0, max_backoff=3600.0)
-"""Tries over a day or more: what an outage of a service may take."""
+"""The attempts span more than a day, to outlast an outage of a service."""
 SHORTEST_PAUSE = 0.75
-"""Part of a pause that is always waited; the rest is random, so that runs do not all come back at once."""
+"""Minimum share of a pause. The rest is random, so that runs do not all resume at once."""
 DEFAULT_TIMEOUT = 300.0
 
 
 def pause_of(retry: Retry, failures: int) -> float:
-    """Seconds of the longest pause after so many failed tries: doubled each time, up to max_backoff."""
+    """Return the longest pause in seconds after `failures` failed attempts: doubled each time, up to max_backoff."""
     return float(min(retry.max_backoff, retry.backoff * 2 ** min(failures - 1, 60)))
 
 
 def span_of(retry: Retry) -> float:
-    """Seconds that the tries cover at least, from the first failure to the last try."""
+    """Return the minimum time in seconds from the first failure to the last attempt."""
     return SHORTEST_PAUSE * sum(pause_of(retry, failures) for failures in range(1, retry.attempts))
 
 
 class EventSource(Protocol):
-    """What a handler needs of the wire or ingest whose events it takes."""
+    """The part of a wire or ingest that a handler needs."""
 
     @property
     def id(self) -> str: ...
@@ -49,10 +49,10 @@ class EventSource(Protocol):
 
 
 class Handler(Flow):
-    """A function of an event. Calling it with an event runs the function, as the engine does; in tests, say.
+    """A function that processes events. Call it with an event to run the function, for example in tests.
 
-    types: patterns of event types (`invoice.paid`, `invoice.*`, `*`). ordered_by: where the event holds the key whose events
-    are to be processed one after another.
+    types: patterns of event types (`invoice.paid`, `invoice.*`, `*`). ordered_by: location of the ordering key; events with
+    the same key are processed one after another.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Handler(Flow):
     ) -> None:
         if not inspect.iscoroutinefunction(function):
             name = getattr(function, "__name__", repr(function))
-            raise ConfigError(f"Handler {name!r} is not an async function", hint="Declare it: async def …(event)")
+            raise ConfigError(f"Handler {name!r} is not an async function", hint="Declare it with async def …(event).")
         self.handler, self.wire, self.types = function, wire, types or ("*",)
         self.retry, self.ordered_by, self.model = retry, ordered_by, model
         self.adapter: TypeAdapter[Any] | None = None if model is None else TypeAdapter(model)
@@ -81,34 +81,36 @@ class Handler(Flow):
 
     @property
     def name(self) -> str:
-        """`<wire>.<function>`: what runs, commands and tables call it."""
+        """The handler's name in runs, commands and tables: `<wire>.<function>`."""
         return f"{self.wire.id}.{self.function_name}"
 
     @name.setter
     def name(self, value: str) -> None:
-        """The name is that of the function."""
+        """Ignored: the name always comes from the function."""
 
     def takes(self, event_type: str) -> bool:
         return any(fnmatchcase(event_type, pattern) for pattern in self.types)
 
     def order_key(self, request: WebhookRequest) -> str | None:
-        """What the event is ordered by; None where it holds no such key: such an event waits for no other."""
+        """Return the event's ordering key, or None if the event has none. Events without a key are not ordered."""
         if self.ordered_by is None:
             return None
         try:
-            found = self.ordered_by.find(request)
+            key = self.ordered_by.find(request)
         except ValueError:
             return None
-        return None if found is None else f"{self.name}|{found}"
+        return None if key is None else f"{self.name}|{key}"
 
     async def _run(self, ctx: FlowContext) -> RunResult | None:
-        done = await self.handler(self.event_of(ctx))
-        return done if isinstance(done, RunResult) else None
+        result = await self.handler(self.event_of(ctx))
+        return result if isinstance(result, RunResult) else None
 
     def event_of(self, ctx: FlowContext) -> Event[Any]:
-        """The event that a context is for. Raises FlowError where there is none."""
+        """Return the context's event. Raises FlowError if there is none."""
         if not isinstance(ctx.event, Event):
-            raise FlowError(f"{self.name} is run by events, not by hand", hint="khotan wire send, or replay.")
+            raise FlowError(
+                f"Handler {self.name} can only be run by an event", hint="Use khotan wire send or khotan wire replay."
+            )
         return ctx.event
 
     def __call__(self, event: Any) -> Awaitable[Any]:

@@ -1,4 +1,4 @@
-"""Takes the items out of a body that holds several events, each as it is written. Sans-IO."""
+"""Extracts the items of a body that holds several events, each as its original JSON text. Does no I/O."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.content.json_path import dig
 
 EACH = "*"
-"""In a path: every element of a list."""
+"""Path segment that stands for every element of a list."""
 _DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
-"""Numbers stay text: an item is cut out, not read, and an integer may have any number of digits."""
+"""Numbers stay text: items are cut out, not parsed, and an integer may have any number of digits."""
 _BLANKS = re.compile(r"[ \t\n\r]*")
 
 
 @dataclass(frozen=True)
 class Item:
-    """One item of a body. text: its JSON as it is written. problem: why it is not what the path leads to."""
+    """One item of a body. text: its original JSON. problem: why the path does not match it, or None."""
 
     text: str
     problem: str | None = None
 
 
 def check_items(path: Any) -> None:
-    """Raises ConfigError for what is no text, and for a path with an empty segment."""
+    """Raises ConfigError if the path is not a str or has an empty segment."""
     if not isinstance(path, str) or (path and not all(path.split("."))):
         raise ConfigError(
-            f"items={path!r} is not a path to a list",
-            hint='Like "events", "events.*.item", or "*" where the body itself is the list.',
+            f"Invalid items={path!r}: expected a path to a list",
+            hint='Use a path such as "events" or "events.*.item", or "*" if the body itself is the list.',
         )
 
 
 def split_items(content: bytes, path: str) -> list[Item] | None:
-    """The items of a JSON document, in their order. None where the document has nothing at the path.
+    """Return the items of a JSON document in order, or None if the document has no value at the path.
 
     path: dotted names; `*` stands for every element of a list, and a list at the end stands for its elements. An element
-    that lacks what the path goes on with is an item of its own, with a problem. Raises ValueError where the content is not JSON.
+    that does not match the rest of the path becomes an item with a problem. Raises ValueError if the content is not JSON.
     """
     text = content.decode().strip(" \t\n\r")
     try:
@@ -50,25 +50,25 @@ def split_items(content: bytes, path: str) -> list[Item] | None:
 
 
 def _split(text: str, names: list[str]) -> list[Item] | None:
-    found = [Item(text)]
-    inside = False
+    items = [Item(text)]
+    inside_list = False
     for position, name in enumerate(names):
-        reached: list[Item] = []
-        for item in found:
+        children: list[Item] = []
+        for item in items:
             parts = None if item.problem else _step(item.text, name)
             if parts is not None:
-                reached += [Item(part) for part in parts]
-            elif inside:
-                where = ".".join(names[position:])
-                reached.append(item if item.problem else Item(item.text, f"The item has nothing at {where}"))
+                children += [Item(part) for part in parts]
+            elif inside_list:
+                rest = ".".join(names[position:])
+                children.append(item if item.problem else Item(item.text, f"The item has no value at {rest}"))
             else:
                 return None
-        inside |= name == EACH
-        found = reached
+        inside_list |= name == EACH
+        items = children
     if names[-1] == EACH:
-        return found
-    lists = [item if item.problem else _flat(item) for item in found]
-    return [part for one in lists for part in (one if isinstance(one, list) else [one])]
+        return items
+    nested = [item if item.problem else _flat(item) for item in items]
+    return [part for entry in nested for part in (entry if isinstance(entry, list) else [entry])]
 
 
 def _step(text: str, name: str) -> list[str] | None:
@@ -77,7 +77,7 @@ def _step(text: str, name: str) -> list[str] | None:
     if not text.startswith("{"):
         return None
     value = None
-    for key, member in _members(text):  # of a repeated name the last counts, as for every JSON reader in Python
+    for key, member in _members(text):  # the last of several equal names wins, as in Python's json
         if key == name:
             value = member
     return None if value is None else [value]
@@ -106,9 +106,9 @@ def _members(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _after_blanks(text: str, at: int) -> int:
-    found = _BLANKS.match(text, at)
-    assert found is not None
-    return found.end()
+    blanks = _BLANKS.match(text, at)
+    assert blanks is not None
+    return blanks.end()
 
 
 def _after_comma(text: str, at: int) -> int:
@@ -117,7 +117,7 @@ def _after_comma(text: str, at: int) -> int:
 
 
 def first_item(document: Any, path: str) -> tuple[Any, list[str]]:
-    """A document with items, and where its first one is. One that has no items yet is taken for an item and put into one."""
+    """Return a document with items, and the path of its first item. A document without items is wrapped as the first item."""
     if not path:
         return document, []
     names = path.split(".")

@@ -1,4 +1,4 @@
-"""An inbound request as verification and rules see it: raw bytes, headers without regard to case. Sans-IO."""
+"""An inbound request for verification and rules: raw body bytes, case-insensitive headers. Does no I/O."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from khotan_cli.runtime.webhooks.decoding import (
 
 
 class Headers(Mapping[str, str]):
-    """Header fields by name, in any case; a repeated field's values are joined with a comma (RFC 9110 5.3)."""
+    """Header fields by case-insensitive name. Values of a repeated field are joined with a comma (RFC 9110 5.3)."""
 
     def __init__(self, fields: Mapping[str, str] | Iterable[tuple[str, str]]) -> None:
         self._fields: dict[str, str] = {}
@@ -48,10 +48,10 @@ class Headers(Mapping[str, str]):
 
 @dataclass(frozen=True)
 class WebhookRequest:
-    """A request as it was received. `url` is the public one, with its query; `body` holds the raw bytes, which are verified.
+    """A received request. `url` is the public URL with its query; `body` holds the raw bytes, which are verified.
 
-    `envelope` is the form field in which the vendor sends the JSON document. `path` holds what the wire takes from the path
-    below its own, by name.
+    `envelope` is the form field that holds the vendor's JSON document. `path` holds the values of the wire's path
+    placeholders by name.
     """
 
     method: str
@@ -63,23 +63,23 @@ class WebhookRequest:
 
     @cached_property
     def query(self) -> Mapping[str, str]:
-        # Not urlsplit: it refuses a URL whose host, which a sender may write as it likes, is none.
+        # Not urlsplit: it raises for an invalid host, and the sender controls the host.
         return dict(parse_qsl(self.url.partition("?")[2], keep_blank_values=True))
 
     @property
     def content_type(self) -> str:
-        """The media type in lower case, without parameters; empty where none was sent."""
+        """The media type in lower case, without parameters; empty if the header is missing."""
         return media_type(self.headers.get("content-type", ""))
 
     @cached_property
     def decoded(self) -> bytes:
-        """The body without its content coding; text in UTF-8. Raises Undecodable, a ValueError."""
+        """The body without its content coding, text as UTF-8. Raises Undecodable, a ValueError."""
         plain = uncompressed(self.body, self.headers.get("content-encoding", ""))
         return as_utf8(plain, self.headers.get("content-type", ""))
 
     @cached_property
     def content(self) -> bytes:
-        """The decoded body; where it is a form with the envelope's field, that field. Raises Undecodable."""
+        """The decoded body, or the envelope field if the body is a form with that field. Raises Undecodable."""
         if self.envelope is None or self.content_type != FORM:
             return self.decoded
         inner = next((value for name, value in self._fields() if name == self.envelope), None)
@@ -87,7 +87,7 @@ class WebhookRequest:
 
     @cached_property
     def form(self) -> list[tuple[str, str]]:
-        """The fields of a form-encoded body; empty for another content type, and for a body that cannot be decoded."""
+        """The fields of a form-encoded body; empty for another content type or an undecodable body."""
         try:
             return self._fields()
         except Undecodable:
@@ -105,14 +105,14 @@ class WebhookRequest:
 
     @cached_property
     def json(self) -> Any:
-        """The content as JSON, integers of any length included. Raises ValueError where it is not JSON, or nested too deep."""
+        """The content as JSON; integers may have any length. Raises ValueError if it is not JSON or nested too deep."""
         try:
             return load_json(self.content)
         except RecursionError:
             raise ValueError("The content is nested too deep") from None
 
     def problem(self, *, json_needed: bool = False) -> str | None:
-        """Why the body cannot be read, None where it can. json_needed: a body without a content type must be JSON."""
+        """Return why the body cannot be read, or None. json_needed: a body without a content type must be JSON."""
         try:
             content = self.content
             if self.content_type == FORM:
@@ -129,5 +129,5 @@ class WebhookRequest:
         return None
 
 
-class Refused(Exception):
-    """A request that its wire does not accept. The text says why, for the owner's log; it is not sent to the caller."""
+class RequestRejected(Exception):
+    """The wire rejects the request. The message gives the reason for the app's log; it is not sent to the caller."""

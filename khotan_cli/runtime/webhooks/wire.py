@@ -14,24 +14,25 @@ from khotan_cli.runtime.http.retry import Retry
 from khotan_cli.runtime.http.variables import Var
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.runs.hooks import Hooks
-from khotan_cli.runtime.webhooks.endpoint import ReceivingEndpoint, coroutine
+from khotan_cli.runtime.webhooks.endpoint import InboundEndpoint, coroutine
 from khotan_cli.runtime.webhooks.handler import DEFAULT_RETRY, DEFAULT_TIMEOUT, Handler, HandlerFunction
 from khotan_cli.runtime.webhooks.verify.challenges import Challenge
 from khotan_cli.runtime.webhooks.verify.locator import Rule, rule_of
 from khotan_cli.runtime.webhooks.verify.schemes import Scheme
 
-_TAKEN = ("renew", "sample", "vars")
-"""Parts of the management API's own paths."""
+_RESERVED = ("renew", "sample", "vars")
+"""Path segments of the management API."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True)
 class Subscription:
-    """What a service answered: its id of the subscription, the signing secret if it chose it, and until when it holds.
+    """The service's response to a subscription request.
 
-    expires_at: with a time zone; without it the subscription holds for ever, and on_renew has to tell it where there was one.
-    data: JSON that on_renew and on_unsubscribe get back; it is stored as it is: no secrets. vars: further variables of the
-    wire, stored encrypted.
+    remote_id: the service's id of the subscription. secret: the signing secret, if the service chose it. expires_at: with a
+    time zone; None if the subscription does not expire. If there was an expiry, on_renew must return a new one. data: JSON
+    passed to on_renew and on_unsubscribe; it is stored unencrypted, so do not put secrets in it. vars: further variables of
+    the wire, stored encrypted.
     """
 
     remote_id: str | None = None
@@ -43,8 +44,11 @@ class Subscription:
 
 @dataclass(frozen=True)
 class SubscribeContext:
-    """What a subscription is made of. `secret`: one made up, for services that are told one; it is stored only where
-    on_subscribe returns it. `remote_id` and `data` are those of the subscription that is renewed or ended."""
+    """The argument of on_subscribe, on_renew and on_unsubscribe.
+
+    `secret`: the stored secret or a generated one, for services that accept a secret; it is stored only if on_subscribe
+    returns it. `remote_id` and `data` belong to the subscription that is renewed or ended.
+    """
 
     wire: str
     plug: Plug
@@ -60,22 +64,22 @@ Subscribe = Callable[[SubscribeContext], Awaitable[Subscription | None]]
 Unsubscribe = Callable[[SubscribeContext], Awaitable[None]]
 
 
-class Wire(ReceivingEndpoint):
+class Wire(InboundEndpoint):
     """A webhook endpoint at `/webhook/<plug>`, or with a name at `/webhook/<plug>/<name>`.
 
         stripe_wire = Wire(stripe, events=["invoice.paid"], verify=signatures.stripe())
 
-    events: types to subscribe to. verify: the signature scheme; or define `@wire.on_verify`. The secret is the wire's
+    events: types to subscribe to. verify: the signature scheme, unless you define `@wire.on_verify`. The secret is the wire's
     variable `secret` (environment: `<PLUG>_WEBHOOK_SECRET`), unless the scheme names a variable of the plug. event_type,
-    event_id: where these are in a request (dotted path in the JSON body, a Rule, or a sequence that is joined with dots), where
-    the scheme does not say; without an id the body's digest is it. below: templates of the paths below the wire's own at which
-    it receives (`"transactions/{id}"`; `Rule(path="id")` reads the placeholder); without it, it receives at its own path only.
-    items: where a body holds several events: the path of their list (`"events"`, `"events.*.item"`, `"*"` where the body is the
-    list). Each item is an event of its own, which models, rules and ordered_by read; None: what the scheme says. envelope: the
-    field of a form in which the service sends the JSON document (`"payload"`); None: what the scheme says.
-    duplicates_within: seconds in which an event without an id is a duplicate of one with an equal body; None: always, 0: never.
-    challenge: how the service asks for the endpoint. methods: what events come with. vars:
-    further variables. renew_before: seconds before its end that a subscription is renewed. Raises ConfigError.
+    event_id: their location in the request (a dotted path in the JSON body, a Rule, or a sequence joined with dots); default:
+    the scheme's. Without an id, the id is a digest of the body. below: templates of subpaths that the wire also receives at
+    (`"transactions/{id}"`; `Rule(path="id")` reads the placeholder); default: the wire's own path only. items: path of the
+    list if a body holds several events (`"events"`, `"events.*.item"`, or `"*"` if the body is the list); each item is an
+    event that models, rules and ordered_by read; None: the scheme's path. envelope: the form field that holds the JSON
+    document (`"payload"`); None: the scheme's field. duplicates_within: seconds during which an event without an id is a
+    duplicate of one with an equal body; None: always, 0: never. challenge: the service's endpoint validation. methods: HTTP
+    methods that carry events. vars: further variables. renew_before: seconds before the expiry at which a subscription is
+    renewed. Raises ConfigError.
     """
 
     def __init__(
@@ -97,9 +101,9 @@ class Wire(ReceivingEndpoint):
         renew_before: float = 3600.0,
     ) -> None:
         if not isinstance(plug, Plug):
-            raise ConfigError(f"A wire needs a plug, not {type(plug).__name__}", hint="Wire(shop, verify=…)")
-        if name is not None and (not _NAME.fullmatch(name) or name in _TAKEN):
-            raise ConfigError(f"Invalid wire name {name!r}", hint="Letters, digits, _ and -: it is part of the URL.")
+            raise ConfigError(f"A wire needs a plug, not {type(plug).__name__}", hint="Use Wire(shop, verify=…).")
+        if name is not None and (not _NAME.fullmatch(name) or name in _RESERVED):
+            raise ConfigError(f"Invalid wire name {name!r}", hint="Use letters, digits, _ and -.")
         super().__init__(
             module=sys._getframe(1).f_globals.get("__name__", ""),
             verify=verify,
@@ -126,12 +130,13 @@ class Wire(ReceivingEndpoint):
         for rule in rules:
             if rule.path is not None and rule.path not in known:
                 raise ConfigError(
-                    f"Rule(path={rule.path!r}) has no placeholder in below=…", hint=f'below="…/{{{rule.path}}}"'
+                    f"Rule(path={rule.path!r}) has no placeholder in below=…",
+                    hint=f'Add below="…/{{{rule.path}}}".',
                 )
 
     @property
     def id(self) -> str:
-        """`<plug>` or `<plug>/<name>`: what commands, tables and the URL call it."""
+        """The wire's id in commands, tables and the URL: `<plug>` or `<plug>/<name>`."""
         return self.plug.name if self.suffix is None else f"{self.plug.name}/{self.suffix}"
 
     @property
@@ -144,28 +149,28 @@ class Wire(ReceivingEndpoint):
 
     @property
     def managed(self) -> bool:
-        """Whether khotan makes the subscription; else it is made at the service by hand."""
+        """Whether khotan creates the subscription. If not, you create it at the service."""
         return self.subscribe is not None
 
     def check(self) -> None:
         super().check()
         if self.renew is not None and self.subscribe is None:
-            raise ConfigError(f"Wire {self.id!r} has on_renew and no on_subscribe", hint="Define @wire.on_subscribe.")
+            raise ConfigError(f"Wire {self.id!r} has on_renew but no on_subscribe", hint="Define @wire.on_subscribe.")
 
     # -- the subscription --------------------------------------------------------------------------------------------
 
     def on_subscribe(self, function: Subscribe) -> Subscribe:
-        """Declare how the subscription is made: `async def …(ctx: SubscribeContext) -> Subscription`."""
+        """Declare how the subscription is created: `async def …(ctx: SubscribeContext) -> Subscription`."""
         self.subscribe = coroutine(function)
         return function
 
     def on_unsubscribe(self, function: Unsubscribe) -> Unsubscribe:
-        """Declare how it is ended."""
+        """Declare how the subscription is ended."""
         self.unsubscribe = coroutine(function)
         return function
 
     def on_renew(self, function: Subscribe) -> Subscribe:
-        """Declare how it is renewed before it expires; without it, on_subscribe is called again."""
+        """Declare how the subscription is renewed before it expires. Default: on_subscribe is called again."""
         self.renew = coroutine(function)
         return function
 
@@ -182,9 +187,9 @@ class Wire(ReceivingEndpoint):
     ) -> Callable[[HandlerFunction], Handler]:
         """Declare a handler: `async def …(event: Event[Model])`, run durably for each event of these types.
 
-        types: patterns such as `invoice.*`; none: all. model: what the body must be; an event that is not so is kept, its
-        run marked failed. retry: how often and with which pauses (seconds, doubled) a run that raises is tried. timeout:
-        seconds of one try. ordered_by: dotted path, or Rule, of a key whose events are processed in their order.
+        types: patterns such as `invoice.*`; default: all. model: type of the body; an event that does not match is stored and
+        its run fails. retry: number of attempts and pauses (seconds, doubled) for a run that raises. timeout: seconds for one
+        attempt. ordered_by: dotted path or Rule of the ordering key; events with the same key are processed in order.
         """
         options: dict[str, Any] = {"model": model, "retry": retry, "timeout": timeout, "hooks": hooks}
         return lambda function: self.add(
@@ -201,9 +206,9 @@ class Wire(ReceivingEndpoint):
         ordered_by: str | Rule | None = None,
         hooks: Hooks | None = None,
     ) -> Callable[[HandlerFunction], Handler]:
-        """Declare a handler that sends events on to another plug, whose variables are bound. Options as for `catch`."""
+        """Declare a handler that forwards events to another plug, whose variables are available. Options as for `catch`."""
         if not isinstance(plug, Plug):
-            raise ConfigError(f"pass_to needs a plug, not {type(plug).__name__}", hint="@wire.pass_to(slack, …)")
+            raise ConfigError(f"pass_to needs a plug, not {type(plug).__name__}", hint="Use @wire.pass_to(slack, …).")
         options: dict[str, Any] = {"model": model, "retry": retry, "timeout": timeout, "hooks": hooks, "to": plug}
         return lambda function: self.add(
             Handler(function, self, "pass", types, ordered_by=rule_of(ordered_by), **options)

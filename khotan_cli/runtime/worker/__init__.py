@@ -1,1 +1,1 @@
-"""The worker: who executes runs? Dispatch, the durable engine, execution and maintenance."""
+"""The worker executes runs: dispatch, the durable engine, execution and maintenance."""

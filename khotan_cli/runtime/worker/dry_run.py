@@ -1,4 +1,4 @@
-"""A dry run: the flow against the live source, with every changing request held back and every write rolled back."""
+"""Dry run: runs a flow against the live source, suppresses changing requests and rolls back all writes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pydantic_core import to_jsonable_python
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import KhotanError
-from khotan_cli.runtime.bulk.key_set import RememberedKeys, RememberedTexts, SeenKeys, StepTexts
-from khotan_cli.runtime.database.ambient_session import around, instead, opening
+from khotan_cli.runtime.bulk.key_set import KeySet, RememberedKeys, RememberedTexts, StepTexts
+from khotan_cli.runtime.database.ambient_session import bind_session, current_session, override_sessions
 from khotan_cli.runtime.flows.context import FlowContext
 from khotan_cli.runtime.http.dry_run import DRY_RUN_ID, HeldRequest, holding
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.runs.errors import failure_of
-from khotan_cli.runtime.runs.steps import LONGEST_LINE, Finished, Outcome, Recorder, Work
+from khotan_cli.runtime.runs.steps import LONGEST_LINE, Finished, Outcome, StepRecorder, Work
 from khotan_cli.runtime.worker.execution import run_function
 
 SAMPLE = 5
@@ -28,11 +28,11 @@ SAMPLE = 5
 
 @dataclass
 class DryReport:
-    """What a run would have done.
+    """The result of a dry run.
 
-    counts: the run's counters. requests: what would have been sent, counted by call, with a sample of each. writes: rows by
-    table, with a sample. rejects: a sample of records that would have been left out. stopped: why it could not go on
-    without the answer of a held-back request. failure: the document of what it raised.
+    counts: the run's counters. requests: suppressed requests by call, with a count and a sample. writes: rows by table, with
+    a sample. rejects: a sample of rejected records. stopped: why the run needed the response of a suppressed request.
+    failure: the error document if the flow raised.
     """
 
     counts: dict[str, int] = field(default_factory=dict[str, int])
@@ -46,40 +46,40 @@ class DryReport:
     failure: dict[str, Any] | None = None
 
 
-class DryRecorder(Recorder):
-    """Steps that leave no trace. `before` is done at the start of each transaction: tables that would be there by then."""
+class DryRecorder(StepRecorder):
+    """Records steps in memory only. `before` repeats setup, such as created tables, at the start of each transaction."""
 
     dry = True
 
-    def __init__(self, host: Host, flow: Flow) -> None:
-        super().__init__(host, flow, DRY_RUN_ID, 0)
+    def __init__(self, env: Environment, flow: Flow) -> None:
+        super().__init__(env, flow, DRY_RUN_ID, 0)
         self.report = DryReport()
         self._total: Counter[str] = Counter()
         self._before: list[Work] = []
 
     def hold(self, request: HeldRequest) -> None:
         name = f"{request.plug}.{request.endpoint}" if request.endpoint else f"{request.plug} {request.target}"
-        place = self.report.requests.setdefault(f"{request.method} {name}", {"count": 0, "sample": []})
-        place["count"] += 1
-        if len(place["sample"]) < SAMPLE:
+        entry = self.report.requests.setdefault(f"{request.method} {name}", {"count": 0, "sample": []})
+        entry["count"] += 1
+        if len(entry["sample"]) < SAMPLE:
             body = to_jsonable_python(request.body, fallback=repr)
-            place["sample"].append({"target": request.target, "body": body})
+            entry["sample"].append({"target": request.target, "body": body})
 
-    async def ready(self) -> None:
-        """Nothing can cancel a dry run but its caller."""
-        self.alone()
+    async def ensure_owner(self) -> None:
+        """Only check for an open session: a dry run has no owner and cannot be cancelled."""
+        self.forbid_open_session()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
-        """A session of which nothing stays, in a database as it would be by then."""
-        within = around(self.database)
+        """Open a session that is rolled back at the end, after the setup of `before`."""
+        outer = current_session(self.database)
         async with (
-            within.lock if within else nullcontext(),
-            self.database.trying(within.session if within else None) as session,
+            outer.lock if outer else nullcontext(),
+            self.database.trying(outer.session if outer else None) as session,
         ):
-            for prelude in () if within else self._before:
-                await prelude(session)
-            async with opening(self.database, session):
+            for setup in () if outer else self._before:
+                await setup(session)
+            async with bind_session(self.database, session):
                 yield session
 
     async def commit(
@@ -91,7 +91,7 @@ class DryRecorder(Recorder):
         attempts: int = 1,
         relaxed: bool = False,
     ) -> Finished:
-        self.alone()
+        self.forbid_open_session()
         async with self.session() as session:
             outcome = await work(session) or Outcome()
         self._total.update(outcome.counts)
@@ -108,23 +108,23 @@ class DryRecorder(Recorder):
         work: Callable[[AsyncSession], Awaitable[None]],
         done_before: Callable[[AsyncSession], Awaitable[bool]],
     ) -> None:
-        """Only count: what a service would have answered is not known, and so not stored."""
+        """Only count: the responses of suppressed requests are unknown and not stored."""
         self._total.update(counts)
 
     def before(self, work: Work) -> None:
         self._before.append(work)
 
     def wrote(self, table: str, counts: Mapping[str, int], records: Sequence[Any] = ()) -> None:
-        place = self.report.writes.setdefault(table, {"sample": []})
-        for what, count in counts.items():
-            place[what] = place.get(what, 0) + count
-        room = SAMPLE - len(place["sample"])
-        place["sample"] += [to_jsonable_python(record, fallback=repr) for record in records[:room]]
+        entry = self.report.writes.setdefault(table, {"sample": []})
+        for name, count in counts.items():
+            entry[name] = entry.get(name, 0) + count
+        missing = SAMPLE - len(entry["sample"])
+        entry["sample"] += [to_jsonable_python(record, fallback=repr) for record in records[:missing]]
 
     def texts(self, step: str) -> StepTexts:
         return RememberedTexts(self.run_id, step, sqlite=self.database.sqlite)
 
-    def seen(self, step: str, model: Any, key: Sequence[str]) -> SeenKeys:
+    def seen(self, step: str, model: Any, key: Sequence[str]) -> KeySet:
         return RememberedKeys(self.run_id, step, model, key, sqlite=self.database.sqlite)
 
     def _keep_reject(self, reject: dict[str, Any]) -> None:
@@ -132,7 +132,7 @@ class DryRecorder(Recorder):
             self.report.rejects.append(reject)
 
     async def progress(self, progress: Mapping[str, Any]) -> None:
-        """Nobody watches."""
+        """Do nothing."""
 
     async def log(self, level: str, message: str) -> None:
         masker = await self.secrets.masker()
@@ -143,20 +143,20 @@ class DryRecorder(Recorder):
         return dict(self._total)
 
 
-async def dry_run(host: Host, flow: Flow, variant: str, body: Any) -> DryReport:
-    """Run the flow here and now, sending and storing nothing. Raises nothing: what it raised is in the report."""
-    recorder = DryRecorder(host, flow)
+async def dry_run(env: Environment, flow: Flow, variant: str, body: Any) -> DryReport:
+    """Run the flow in this process without sending or storing anything. Exceptions are returned in the report."""
+    recorder = DryRecorder(env, flow)
     report = recorder.report
-    ctx = FlowContext(host, flow, recorder, variant=variant, body=body)
+    ctx = FlowContext(env, flow, recorder, variant=variant, body=body)
     try:
-        with holding(recorder), instead(recorder.session):
+        with holding(recorder), override_sessions(recorder.session):
             report.message = await run_function(flow, ctx)
     except KhotanError as exc:
         if exc.code == "answer_held_back":
             report.stopped = {"message": exc.message, "hint": exc.hint, **exc.details}
         else:
-            report.failure = await failure_of(exc, host, flow)
+            report.failure = await failure_of(exc, env, flow)
     except Exception as exc:
-        report.failure = await failure_of(exc, host, flow)
+        report.failure = await failure_of(exc, env, flow)
     report.counts = recorder.total
     return DryReport(**(await recorder.secrets.masker()).value(vars(report)))

@@ -1,4 +1,4 @@
-"""The life of one execution: begin, call the flow's function, end with a status; whatever the function does."""
+"""Executes one run: begins it, calls the flow's function, and ends it with a status."""
 
 from __future__ import annotations
 
@@ -10,71 +10,73 @@ from khotan_cli.errors import FlowError, PlugError
 from khotan_cli.runtime.database.database import patience
 from khotan_cli.runtime.flows.context import FlowContext
 from khotan_cli.runtime.runs.definition import COUNTERS, Flow, RunResult
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.runs.errors import failure_of
 from khotan_cli.runtime.runs.hooks import RunInfo
-from khotan_cli.runtime.runs.steps import OUTAGE_SECONDS, Outcome, Recorder, patiently
-from khotan_cli.runtime.runs.user_code import contained
+from khotan_cli.runtime.runs.steps import OUTAGE_SECONDS, Outcome, StepRecorder, retry_while_database_down
+from khotan_cli.runtime.runs.user_code import user_code_guard
 from khotan_cli.runtime.store.runs import RunCancelled, RunData, RunLost, StepsLost
 from khotan_cli.runtime.worker.unknown_flow import lacking, unknown_flow
 
 RESULT_STEP = "result"
-_LARGEST_COUNT = 2**63 - 1
+_MAX_COUNT = 2**63 - 1
 
 logger = logging.getLogger("khotan.flows")
 
 
-async def execute(host: Host, run_id: str) -> str:
-    """Run, or resume, a stored run; returns its status. Raises nothing but what interrupts the process."""
+async def execute(env: Environment, run_id: str) -> str:
+    """Start or resume a stored run, and return its status. Raises KhotanError only if the end cannot be stored."""
     with patience(OUTAGE_SECONDS):
         while True:
             try:
-                return await _execute(host, run_id)
+                return await _execute(env, run_id)
             except StepsLost:
-                logger.warning("Run %s starts again from what is in the database: the server crashed", run_id)
+                logger.warning("Run %s resumes from the stored steps: the database server crashed", run_id)
 
 
-async def _execute(host: Host, run_id: str) -> str:
-    row = await patiently(lambda: host.runs.begin(run_id, host.code))
+async def _execute(env: Environment, run_id: str) -> str:
+    row = await retry_while_database_down(lambda: env.runs.begin(run_id, env.code))
     if row is None:
         return "cancelled"
-    flow = host.flows.get(row.flow)
-    recorder = Recorder(host, flow, run_id, row.epoch)
+    flow = env.flows.get(row.flow)
+    recorder = StepRecorder(env, flow, run_id, row.epoch)
     status, message, error = "failed", None, None
     try:
         if row.cancel_requested:
             raise RunCancelled
-        flow, variant = _declared(host, row)
-        await _check_plugs(host, flow)
+        flow, variant = _declared(env, row)
+        await _check_plugs(env, flow)
         await recorder.load()
         if row.epoch > 1:
             for plug in flow.plugs:
-                plug.shared.forget()  # a variable may be what stopped the run
+                plug.shared.forget()  # a wrong variable may have stopped the run
         if row.epoch == 1:
-            await tell(host, flow, row, started=True)
-        ctx = FlowContext(host, flow, recorder, variant=variant, body=row.body, source=row.source)
+            await notify_hooks(env, flow, row, started=True)
+        ctx = FlowContext(env, flow, recorder, variant=variant, body=row.body, source=row.source)
         status, message = "completed", await run_function(flow, ctx)
     except StepsLost:
         raise
     except RunLost:
-        logger.info("Run %s is another process's now", run_id)
+        logger.info("Run %s now belongs to another process", run_id)
         return "lost"
     except RunCancelled:
         status = "cancelled"
     except Exception as exc:
-        status, error = "failed", await failure_of(exc, host, flow)
+        status, error = "failed", await failure_of(exc, env, flow)
         logger.warning("Run %s of flow %s failed: %s", run_id, row.flow, error["message"])
-    ended = await patiently(lambda: host.runs.finish(run_id, row.epoch, status, message=message, error=error))
+    ended = await retry_while_database_down(
+        lambda: env.runs.finish(run_id, row.epoch, status, message=message, error=error)
+    )
     if ended is not None:
-        await tell(host, flow, ended, started=False)
+        await notify_hooks(env, flow, ended, started=False)
     return status if ended is None else str(ended.status)
 
 
 async def run_function(flow: Flow, ctx: FlowContext) -> str | None:
-    """Call the flow's function under its timeout, and count what it returns; its message."""
+    """Call the flow's function with its timeout, and store the counts that it returns. Returns its message."""
     clock = asyncio.timeout(flow.timeout)
     try:
-        with contained(f"Flow {flow.name!r}", whole=True):
+        with user_code_guard(f"Flow {flow.name!r}", whole=True):
             async with clock:
                 result = await flow.function(ctx)
     except TimeoutError:
@@ -83,14 +85,14 @@ async def run_function(flow: Flow, ctx: FlowContext) -> str | None:
         raise FlowError(
             f"Flow {flow.name!r} took longer than {flow.timeout:g} s",
             code="flow_timeout",
-            hint="Raise timeout=…, or do less in one run. What is done stays done: retry goes on from a step.",
+            hint="Raise timeout=…, or do less in one run. Finished steps are kept: you can retry from a step.",
         ) from None
     if result is None:
         return None
     if not isinstance(result, RunResult):
         raise FlowError(
-            f"Flow {flow.name!r} returned {type(result).__name__}, not a RunResult or nothing",
-            hint="return RunResult(message=…), or leave the return out. What its steps did stays done.",
+            f"Flow {flow.name!r} returned {type(result).__name__}, not a RunResult or None",
+            hint="Return RunResult(message=…), or nothing. The results of its steps are kept.",
         )
     _check_result(flow, result)
     if result.counts and ctx.recorder.finished(RESULT_STEP) is None:
@@ -103,32 +105,32 @@ async def run_function(flow: Flow, ctx: FlowContext) -> str | None:
 
 
 def _check_result(flow: Flow, result: RunResult) -> None:
-    """Raises FlowError for what the run's row has no room for."""
-    given: Any = result.message
-    if given is not None and not isinstance(given, str):
+    """Raises FlowError if the result cannot be stored."""
+    value: Any = result.message
+    if value is not None and not isinstance(value, str):
         raise FlowError(
-            f"Flow {flow.name!r} returned a message of type {type(given).__name__}, not a text",
-            hint='RunResult(message="…"). What its steps did stays done.',
+            f"Flow {flow.name!r} returned a message of type {type(value).__name__}, not a str",
+            hint='Return RunResult(message="…"). The results of its steps are kept.',
         )
     for name in COUNTERS:
-        given = getattr(result, name)
-        if type(given) is not int or not 0 <= given <= _LARGEST_COUNT:
+        value = getattr(result, name)
+        if type(value) is not int or not 0 <= value <= _MAX_COUNT:
             raise FlowError(
-                f"Flow {flow.name!r} returned {name}={given!r:.40}, which is no count",
-                hint="A count is a whole number, 0 or more. What its steps did stays done.",
+                f"Flow {flow.name!r} returned an invalid count: {name}={value!r:.40}",
+                hint="Use whole numbers, 0 or more. The results of its steps are kept.",
             )
 
 
-def _declared(host: Host, row: RunData) -> tuple[Flow, str]:
-    if lacking(host, row):
+def _declared(env: Environment, row: RunData) -> tuple[Flow, str]:
+    if lacking(env, row):
         raise unknown_flow(row)
-    flow = host.flows[row.flow]
+    flow = env.flows[row.flow]
     return flow, flow.variant(row.variant)
 
 
-async def _check_plugs(host: Host, flow: Flow) -> None:
+async def _check_plugs(env: Environment, flow: Flow) -> None:
     for plug in flow.plugs:
-        if not await host.vars.enabled(plug.name):
+        if not await env.vars.enabled(plug.name):
             raise PlugError(
                 f"Plug {plug.name!r} is disabled",
                 plug=plug.name,
@@ -138,14 +140,14 @@ async def _check_plugs(host: Host, flow: Flow) -> None:
             )
 
 
-async def tell(host: Host, flow: Flow | None, row: RunData, *, started: bool) -> None:
-    """Call the hooks of the app, of the flow if there still is one, and of its variant.
+async def notify_hooks(env: Environment, flow: Flow | None, row: RunData, *, started: bool) -> None:
+    """Call the hooks of the app, the flow (if it still exists) and its variant.
 
-    Of an end tells who has ended the run, by a guarded update: so it is told once.
+    End hooks run once, in the process whose guarded update ended the run.
     """
     info = run_info(row)
     variant = None if flow is None else flow.variants.get(row.variant or "")
-    for hooks in (host.hooks, *([flow.hooks] if flow else []), *([variant.hooks] if variant else [])):
+    for hooks in (env.hooks, *([flow.hooks] if flow else []), *([variant.hooks] if variant else [])):
         await (hooks.started(info) if started else hooks.ended(info))
 
 

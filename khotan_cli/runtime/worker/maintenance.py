@@ -1,4 +1,4 @@
-"""What has to be done now and then, by whichever process runs flows: due schedules, stuck runs, old rows."""
+"""Periodic maintenance in processes that run flows: due schedules, stuck runs, old rows."""
 
 from __future__ import annotations
 
@@ -21,27 +21,30 @@ _SWEEP_SECONDS = 600.0
 logger = logging.getLogger("khotan.flows")
 
 
-Chore = Callable[[], Awaitable[object]]
-Sweep = Callable[[datetime], Awaitable[object]]
+PeriodicTask = Callable[[], Awaitable[object]]
+Retention = Callable[[datetime], Awaitable[object]]
 
 
-class Upkeep:
-    """retention_days: for how long ended runs are kept; 0: for ever. chores: what else is done at every tick; sweeps: what
-    else is deleted that is older than a moment."""
+class Maintenance:
+    """Dispatches due runs, reconciles runs and deletes old rows.
+
+    retention_days: days for which ended runs are kept; 0: no limit. periodic: further tasks for each tick. retentions:
+    functions that delete further rows older than a given time.
+    """
 
     def __init__(
         self,
         dispatcher: Dispatcher,
         *,
         retention_days: float,
-        chores: Sequence[Chore] = (),
-        sweeps: Sequence[Sweep] = (),
+        periodic: Sequence[PeriodicTask] = (),
+        retentions: Sequence[Retention] = (),
     ) -> None:
         self._dispatcher, self._days = dispatcher, retention_days
-        self._chores, self._sweeps = chores, sweeps
+        self._periodic, self._retentions = periodic, retentions
 
     def run(self, stopping: threading.Event) -> None:
-        """Until told to stop, in a thread of its own."""
+        """Run until `stopping` is set. Call it in its own thread."""
         event_loop.run(self._loop(stopping))
 
     async def _loop(self, stopping: threading.Event) -> None:
@@ -50,8 +53,8 @@ class Upkeep:
             while not stopping.is_set():
                 try:
                     await self._dispatcher.dispatch_due()
-                    for chore in self._chores:
-                        await chore()
+                    for task in self._periodic:
+                        await task()
                     if time.monotonic() - reconciled >= _RECONCILE_SECONDS:
                         reconciled = time.monotonic()
                         await self._dispatcher.reconcile()
@@ -59,23 +62,23 @@ class Upkeep:
                         swept = time.monotonic()
                         await self.sweep()
                 except KhotanError as exc:
-                    logger.warning("Upkeep: %s", exc.message)
+                    logger.warning("Maintenance: %s", exc.message)
                 except Exception as exc:
-                    logger.warning("Upkeep raised %s", type(exc).__name__)
+                    logger.warning("Maintenance raised %s", type(exc).__name__)
                 await asyncio.to_thread(stopping.wait, TICK_SECONDS)
         finally:
-            await self._dispatcher.host.database.dispose()
+            await self._dispatcher.env.database.dispose()
 
     async def sweep(self) -> int:
-        """Delete old runs and expired cache entries; how many runs."""
-        host = self._dispatcher.host
-        await host.entries.sweep()
+        """Delete old runs and expired cache entries. Returns the number of deleted runs."""
+        env = self._dispatcher.env
+        await env.entries.sweep()
         if not self._days:
             return 0
         before = utc_now() - timedelta(days=self._days)
-        for sweep in self._sweeps:
-            await sweep(before)
-        gone = await host.runs.sweep(before)
-        if gone:
-            await host.outbox.delete(gone)
-        return len(gone)
+        for delete_before in self._retentions:
+            await delete_before(before)
+        deleted = await env.runs.sweep(before)
+        if deleted:
+            await env.run_queue.delete(deleted)
+        return len(deleted)

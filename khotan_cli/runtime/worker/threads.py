@@ -1,4 +1,4 @@
-"""Threads with an event loop each, one run at a time in each: a flow that never yields holds up itself alone."""
+"""Thread pool with one event loop per thread and one run at a time in each, so that a blocking flow delays only itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from khotan_cli.runtime.event_loop import new_event_loop
-from khotan_cli.runtime.runs.user_code import contained, leaving
+from khotan_cli.runtime.runs.user_code import leaving, user_code_guard
 
 T = TypeVar("T")
 
@@ -20,14 +20,14 @@ _STOP_SECONDS = 5.0
 logger = logging.getLogger("khotan.flows")
 
 
-class Lane:
-    """A thread and its event loop. `leave` is awaited in it before it ends, to close what belongs to the loop."""
+class RunThread:
+    """A thread with an event loop. `on_close` is awaited in the loop before it ends, to close its connections."""
 
-    def __init__(self, number: int, leave: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, number: int, on_close: Callable[[], Awaitable[None]]) -> None:
         self._loop = new_event_loop()
-        self._leave = leave
+        self._on_close = on_close
         self._stopping = self._ended = False
-        self._thread = threading.Thread(target=self._run, name=f"khotan-lane-{number}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"khotan-run-{number}", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
@@ -36,8 +36,8 @@ class Lane:
             try:
                 self._loop.run_forever()
             except (SystemExit, KeyboardInterrupt) as exc:
-                # Of a task that the work has started. Who awaits the task gets it too, and this loop goes on.
-                logger.warning("%s goes on after %r", self._thread.name, exc)
+                # Raised by a task that the work started. The task's awaiter gets it too; this loop continues.
+                logger.warning("%s continues after %r", self._thread.name, exc)
         with contextlib.suppress(Exception):
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
@@ -50,8 +50,11 @@ class Lane:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def run(self, work: Coroutine[Any, Any, T], ended: Callable[[], None]) -> T:
-        """Run the work; called from another event loop. A caller that is cancelled leaves at once, and the work is cancelled
-        when the lane comes to it; `ended` is called when it has ended, in the lane."""
+        """Run the work in this thread; call it from another event loop.
+
+        A cancelled caller returns at once, and the work is cancelled as soon as the thread yields. `ended` is called in the
+        thread when the work has ended.
+        """
         begun: list[asyncio.Task[T] | None] = []
         left = threading.Event()
 
@@ -59,7 +62,7 @@ class Lane:
             begun.append(asyncio.current_task())
             leaving.set(lambda: left.is_set() or self._stopping)
             try:
-                with contained("Work in a lane", whole=True):
+                with user_code_guard("The work of a run thread", whole=True):
                     return await work
             finally:
                 ended()
@@ -74,19 +77,19 @@ class Lane:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             left.set()
-            with contextlib.suppress(RuntimeError):  # the lane has stopped, and cancelled it
-                # Behind the start of the work, which may still be on its way.
+            with contextlib.suppress(RuntimeError):  # the loop has stopped and cancelled the work
+                # Queued after the start of the work, which may still be pending.
                 self._loop.call_soon_threadsafe(self._loop.call_soon, cancel)
             raise
 
     def stop(self) -> None:
-        """Cancel what runs, close what belongs to the loop, end the thread; one that does not yield is left behind."""
+        """Cancel the work, close the loop's connections and end the thread. A thread that does not yield is abandoned."""
         self._stopping = True
-        ended = self.submit(self._wind_up())
+        ended = self.submit(self._shut_down())
         try:
             ended.result(_STOP_SECONDS)
         except (concurrent.futures.TimeoutError, concurrent.futures.CancelledError):
-            logger.warning("%s does not yield, and is left behind", self._thread.name)
+            logger.warning("%s does not yield and is abandoned", self._thread.name)
             return
         self._loop.call_soon_threadsafe(self._end)
         self._thread.join(_STOP_SECONDS)
@@ -95,50 +98,50 @@ class Lane:
         self._ended = True
         self._loop.stop()
 
-    async def _wind_up(self) -> None:
+    async def _shut_down(self) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._leave()
+        await self._on_close()
 
 
-class Lanes:
-    """As many lanes as runs go on at a time; an idle one is used again, with its connections."""
+class RunThreadPool:
+    """A pool that grows to the number of concurrent runs. Idle threads are reused with their connections."""
 
-    def __init__(self, leave: Callable[[], Awaitable[None]]) -> None:
-        self._leave = leave
-        self._idle: list[Lane] = []
-        self._busy: set[Lane] = set()
-        self._made = 0
+    def __init__(self, on_close: Callable[[], Awaitable[None]]) -> None:
+        self._on_close = on_close
+        self._idle: list[RunThread] = []
+        self._busy: set[RunThread] = set()
+        self._created = 0
         self._guard = threading.Lock()
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run it in a lane; called from any event loop. A cancelled caller cancels the work."""
+        """Run the work in a thread; call it from any event loop. A cancelled caller cancels the work."""
         with self._guard:
-            self._idle = [lane for lane in self._idle if lane.alive]
-            lane = self._idle.pop() if self._idle else self._make()
-            self._busy.add(lane)
-        return await lane.run(work(), lambda: self._freed(lane))
+            self._idle = [thread for thread in self._idle if thread.alive]
+            thread = self._idle.pop() if self._idle else self._create()
+            self._busy.add(thread)
+        return await thread.run(work(), lambda: self._freed(thread))
 
     @property
     def busy(self) -> bool:
         return bool(self._busy)
 
-    def _make(self) -> Lane:
-        self._made += 1
-        return Lane(self._made, self._leave)
+    def _create(self) -> RunThread:
+        self._created += 1
+        return RunThread(self._created, self._on_close)
 
-    def _freed(self, lane: Lane) -> None:
+    def _freed(self, thread: RunThread) -> None:
         with self._guard:
-            if lane in self._busy:
-                self._busy.discard(lane)
-                self._idle.append(lane)
+            if thread in self._busy:
+                self._busy.discard(thread)
+                self._idle.append(thread)
 
     def stop(self) -> None:
         with self._guard:
-            lanes = [*self._idle, *self._busy]
+            pool = [*self._idle, *self._busy]
             self._idle, self._busy = [], set()
-        for lane in lanes:
-            if lane.alive:
-                lane.stop()
+        for thread in pool:
+            if thread.alive:
+                thread.stop()

@@ -1,7 +1,7 @@
-"""Which processes run flows: one on SQLite, any number on PostgreSQL; and who takes over from one that died.
+"""Worker locks: limit SQLite to one worker, and detect dead workers on PostgreSQL.
 
-A worker on PostgreSQL holds an advisory lock named after its executor id as long as it lives; whoever gets that lock knows
-that it is dead. On SQLite a lock on a file beside the database is held by the one worker. Both vanish with the process.
+A worker on PostgreSQL holds an advisory lock derived from its executor id while it lives; another process that gets the lock
+knows that the worker is dead. On SQLite, the only worker locks a file next to the database. Both locks end with the process.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ SQLITE_EXECUTOR = "khotan"
 logger = logging.getLogger("khotan.flows")
 
 
-class FileSeat:
-    """The one worker's seat at an SQLite database."""
+class FileWorkerLock:
+    """The lock of the only worker of an SQLite database."""
 
     executor = SQLITE_EXECUTOR
 
@@ -36,7 +36,7 @@ class FileSeat:
         self._path = Path(f"{database.url.database}.worker.lock")
         self._lock: FileLock | None = None
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         """Lock the file beside the database. Returns False if another process holds the lock."""
         # One thread takes the lock and another may release it: the lock belongs to the process.
         lock = FileLock(self._path, timeout=0, thread_local=False)
@@ -48,29 +48,29 @@ class FileSeat:
         return True
 
     def others(self) -> bool:
-        """Whether another process works."""
+        """Whether another process holds the lock."""
         if self._lock is not None:
             return False
-        if not self._path.exists() or not self.take():
+        if not self._path.exists() or not self.acquire():
             return self._path.exists()
-        self.leave()
+        self.release()
         return False
 
     def living(self, executors: Sequence[str]) -> set[str]:
-        """Which of these executors live."""
+        """Return the executors that are alive."""
         return set(executors) if self._lock is not None or self.others() else set()
 
-    def adopt(self, recover: Callable[[str], None]) -> None:
-        """The engine itself recovers what the one executor left."""
+    def recover(self, recover_runs: Callable[[str], None]) -> None:
+        """Do nothing: DBOS recovers the runs of the only executor."""
 
-    def leave(self) -> None:
+    def release(self) -> None:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
 
-class LockSeat:
-    """A worker's seat at a PostgreSQL database: a connection of its own, and the lock on it."""
+class AdvisoryWorkerLock:
+    """A worker's advisory lock on a PostgreSQL database, held by its own connection."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -87,7 +87,7 @@ class LockSeat:
 
         return psycopg.connect(url, autocommit=True, **arguments)
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         self._connection = self._connect()
         return self._try(self.executor)
 
@@ -97,7 +97,7 @@ class LockSeat:
         return bool(row and row[0])
 
     def others(self) -> bool:
-        """Whether another worker lives: one of those locks is held by a session that is not ours."""
+        """Whether another session holds a worker lock."""
         connection = self._connection or self._connect()
         try:
             row = connection.execute(
@@ -112,7 +112,7 @@ class LockSeat:
                 connection.close()
 
     def living(self, executors: Sequence[str]) -> set[str]:
-        """Which of these executors live: their locks are held. Raises psycopg.Error."""
+        """Return the executors whose locks are held. Raises psycopg.Error."""
         with self._connect() as connection:
             rows = connection.execute(
                 "SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND classid = %s "
@@ -122,11 +122,11 @@ class LockSeat:
         held = {int(row[0]) for row in rows}
         return {executor for executor in executors if lock_number(executor) & 0xFFFFFFFF in held}
 
-    def adopt(self, recover: Callable[[str], None]) -> None:
-        """Take over the runs of workers that are dead. Raises psycopg.Error where the database is away."""
+    def recover(self, recover_runs: Callable[[str], None]) -> None:
+        """Recover the runs of dead workers. Raises psycopg.Error if the database cannot be reached."""
         with self._guard:
             if self._connection is None or self._connection.closed or self._connection.broken:
-                # Whoever saw the lock free may have taken our runs: their epochs are newer than ours, and ours stop.
+                # Another worker may have recovered our runs meanwhile: their epochs are newer, so our executions stop.
                 self._connection = self._connect()
                 self._try(self.executor)
             owners = self._connection.execute(
@@ -139,12 +139,12 @@ class LockSeat:
                 if not self._try(owner):
                     continue
                 try:
-                    logger.info("Taking over the runs of a worker that is gone")
-                    recover(owner)
+                    logger.info("Recovering the runs of a dead worker")
+                    recover_runs(owner)
                 finally:
                     self._connection.execute("SELECT pg_advisory_unlock(%s)", (lock_number(owner),))
 
-    def leave(self) -> None:
+    def release(self) -> None:
         with self._guard:
             if self._connection is not None:
                 self._connection.close()
@@ -152,17 +152,17 @@ class LockSeat:
 
 
 _SPACE = 0x6B686F74
-"""Upper half of the numbers of our advisory locks: "khot" in ASCII."""
+"""Upper half of the numbers of khotan's advisory locks: "khot" in ASCII."""
 
 
 def lock_number(executor: str) -> int:
-    """A 64-bit advisory lock for an executor: our own space, and a digest of its id."""
+    """Return the 64-bit advisory lock number of an executor: khotan's prefix and a digest of the id."""
     low = int.from_bytes(hashlib.blake2b(executor.encode(), digest_size=4).digest(), "big")
     return (_SPACE << 32) | low
 
 
-Seat = FileSeat | LockSeat
+WorkerLock = FileWorkerLock | AdvisoryWorkerLock
 
 
-def seat_at(database: Database) -> Seat:
-    return FileSeat(database) if database.sqlite else LockSeat(database)
+def worker_lock_for(database: Database) -> WorkerLock:
+    return FileWorkerLock(database) if database.sqlite else AdvisoryWorkerLock(database)

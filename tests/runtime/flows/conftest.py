@@ -18,7 +18,7 @@ from khotan_cli.runtime.database.database import Database
 from khotan_cli.runtime.resources.caches import Cache
 from khotan_cli.runtime.resources.mappings import Resource
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.store.runs import RunData
 from khotan_cli.runtime.store.variables import DatabaseVarStore
 from khotan_cli.runtime.worker.dispatch import Dispatcher
@@ -89,13 +89,13 @@ def shop(service: Loopback) -> Shop:
 
 
 @pytest.fixture
-async def host(database_url: str, tmp_path: Path, shop: Shop) -> AsyncIterator[Host]:
+async def host(database_url: str, tmp_path: Path, shop: Shop) -> AsyncIterator[Environment]:
     async with host_at(database_url, tmp_path, shop) as made:
         yield made
 
 
 @asynccontextmanager
-async def host_at(database_url: str, tmp_path: Path, shop: Shop) -> AsyncIterator[Host]:
+async def host_at(database_url: str, tmp_path: Path, shop: Shop) -> AsyncIterator[Environment]:
     """A host on a database that is migrated for it."""
     migrated.upgrade(database_url, tmp_path)
     database = Database(database_url, tmp_path)
@@ -103,18 +103,18 @@ async def host_at(database_url: str, tmp_path: Path, shop: Shop) -> AsyncIterato
     shop.bind(store, ttl=60.0)
     resources = {"goods": Resource("goods", connect_field="name", plugs={"shop": "id"})}
     caches = {"things": Cache("things", ttl="1h"), "own": Cache("own", scope="variant")}
-    made = Host(database, store, {"shop": shop}, {}, resources, caches, Hooks())
+    made = Environment(database, store, {"shop": shop}, {}, resources, caches, Hooks())
     async with database.writing() as session:
         connection = await session.connection()
         await connection.run_sync(SQLModel.metadata.tables["items"].create, checkfirst=True)
     yield made
-    made.outbox.close()
+    made.run_queue.close()
     await shop.aclose()
     await database.dispose()
 
 
 @pytest.fixture
-def declare(host: Host) -> Callable[[Flow], Flow]:
+def declare(host: Environment) -> Callable[[Flow], Flow]:
     """Let the host know a flow."""
 
     def known(flow: Flow) -> Flow:
@@ -125,7 +125,7 @@ def declare(host: Host) -> Callable[[Flow], Flow]:
 
 
 @pytest.fixture
-def run(host: Host, declare: Callable[[Flow], Flow]) -> Run:
+def run(host: Environment, declare: Callable[[Flow], Flow]) -> Run:
     """Trigger a flow and execute it here; its row."""
 
     async def once(flow: Flow, variant: str | None = None, body: Any = None) -> RunData:
@@ -139,7 +139,7 @@ def run(host: Host, declare: Callable[[Flow], Flow]) -> Run:
     return once
 
 
-async def rows_of(host: Host, statement: str = "SELECT id, name, price FROM items ORDER BY id") -> list[Any]:
+async def rows_of(host: Environment, statement: str = "SELECT id, name, price FROM items ORDER BY id") -> list[Any]:
     async with host.database.session() as session:
         return [tuple(row) for row in (await session.execute(text(statement))).all()]
 

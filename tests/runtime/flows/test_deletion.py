@@ -8,21 +8,21 @@ import pytest
 from sqlalchemy import text, true
 
 from khotan_cli.runtime import CursorPaginator, FlowContext, OffsetPaginator, PageNumberPaginator, Paginator, inflow
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.worker.dry_run import dry_run
 from tests.runtime.flows.conftest import ItemRow, Run, Shop, rows_of
 from tests.support.flows import Source, some_items
 from tests.support.loopback import Answer, Asked, as_json
 
 
-async def ids(host: Host) -> set[int]:
+async def ids(host: Environment) -> set[int]:
     return {row[0] for row in await rows_of(host)}
 
 
 # -- a bound on what one run deletes ------------------------------------------------------------------------------------
 
 
-async def test_a_run_that_would_delete_most_rows_stops(run: Run, host: Host, shop: Shop, source: Source) -> None:
+async def test_a_run_that_would_delete_most_rows_stops(run: Run, host: Environment, shop: Shop, source: Source) -> None:
     allowed: list[Any] = [None]
 
     @inflow(shop)
@@ -47,7 +47,7 @@ async def test_a_run_that_would_delete_most_rows_stops(run: Run, host: Host, sho
     ("share", "left", "status"), [(0.1, 18, "completed"), (0.1, 17, "failed"), (1, 1, "completed")]
 )
 async def test_a_declared_share_has_no_exceptions(
-    run: Run, host: Host, shop: Shop, source: Source, share: float, left: int, status: str
+    run: Run, host: Environment, shop: Shop, source: Source, share: float, left: int, status: str
 ) -> None:
     @inflow(shop)
     async def items(ctx: FlowContext) -> None:
@@ -60,7 +60,7 @@ async def test_a_declared_share_has_no_exceptions(
     assert len(await ids(host)) == (left if status == "completed" else 20)
 
 
-async def test_work_of_a_day_is_let_through(run: Run, host: Host, shop: Shop, source: Source) -> None:
+async def test_work_of_a_day_is_let_through(run: Run, host: Environment, shop: Shop, source: Source) -> None:
     @inflow(shop)
     async def items(ctx: FlowContext) -> None:
         await ctx.sync(shop.list_items, into=ItemRow, key="id", delete_missing=True)
@@ -86,7 +86,7 @@ async def test_a_share_that_is_none_is_refused(run: Run, shop: Shop, share: floa
     async def items(ctx: FlowContext) -> None:
         await ctx.sync(shop.list_items, into=ItemRow, key="id", delete_missing=True, max_delete=share)
 
-    assert "share" in (await run(items)).error["message"]
+    assert "invalid max_delete" in (await run(items)).error["message"]
 
 
 # -- parameters that limit what comes -----------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ async def test_a_share_that_is_none_is_refused(run: Run, shop: Shop, share: floa
 
 @pytest.mark.parametrize("params", [{"since": "x"}, {"cursor": 1}, {"offset": 10}, {"status": "open", "limit": 5}])
 async def test_a_limited_sync_deletes_only_within_what_was_asked(
-    run: Run, host: Host, shop: Shop, source: Source, params: dict[str, Any]
+    run: Run, host: Environment, shop: Shop, source: Source, params: dict[str, Any]
 ) -> None:
     @inflow(shop)
     async def items(ctx: FlowContext) -> None:
@@ -110,7 +110,7 @@ async def test_a_limited_sync_deletes_only_within_what_was_asked(
     assert 777 in await ids(host) and -1 not in await ids(host)
 
 
-async def test_parameters_that_limit_nothing_are_fine(run: Run, host: Host, shop: Shop, source: Source) -> None:
+async def test_parameters_that_limit_nothing_are_fine(run: Run, host: Environment, shop: Shop, source: Source) -> None:
     @inflow(shop)
     async def items(ctx: FlowContext) -> None:
         params = {"limit": 10, "sort": "id", "fields": "id,name,price"}
@@ -149,14 +149,14 @@ class Shrinking:
     [
         (OffsetPaginator(total="total", limit=10), Shrinking(30, total=True), "total changed"),
         (PageNumberPaginator(total="total"), Shrinking(30, total=True, by_page=True), "total changed"),
-        (OffsetPaginator(limit=10), Shrinking(30, total=False), "page before changed"),
-        (OffsetPaginator(limit=10), Shrinking(30, total=False, added=True), "page before changed"),
-        (PageNumberPaginator(), Shrinking(30, total=False, by_page=True), "page before changed"),
+        (OffsetPaginator(limit=10), Shrinking(30, total=False), "previous page changed"),
+        (OffsetPaginator(limit=10), Shrinking(30, total=False, added=True), "previous page changed"),
+        (PageNumberPaginator(), Shrinking(30, total=False, by_page=True), "previous page changed"),
     ],
     ids=["offset, total", "page, total", "offset", "offset, one added", "page"],
 )
 async def test_a_record_that_moves_between_two_pages_is_not_deleted(
-    run: Run, host: Host, shop: Shop, service: Any, paginator: Paginator, source: Shrinking, reason: str
+    run: Run, host: Environment, shop: Shop, service: Any, paginator: Paginator, source: Shrinking, reason: str
 ) -> None:
     counting = shop.with_options(paginator=paginator)
 
@@ -195,7 +195,7 @@ async def test_a_total_spares_the_second_reading(run: Run, shop: Shop, service: 
     "last", [{"data": None, "errors": [{"message": "x"}]}, {"ok": False}, "<html>", {"data": [], "next_cursor": {}}]
 )
 async def test_a_walk_that_breaks_off_deletes_nothing(
-    run: Run, host: Host, shop: Shop, service: Any, last: Any
+    run: Run, host: Environment, shop: Shop, service: Any, last: Any
 ) -> None:
     @inflow(shop)
     async def items(ctx: FlowContext) -> None:

@@ -12,7 +12,7 @@ from khotan_cli.runtime import FlowContext, inflow, outflow, step
 from khotan_cli.runtime.resources.caches import CacheHandle
 from khotan_cli.runtime.resources.mappings import Mappings
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.worker.dry_run import dry_run
 from tests.runtime.flows.conftest import ItemRow, Run, Shop, rows_of
 from tests.support.flows import Source
@@ -40,7 +40,7 @@ async def create_and_look(ctx: FlowContext, shop: Shop) -> str:
     return str(answer["id"])
 
 
-async def test_an_answer_as_the_result_of_a_step_stops_the_run(host: Host, shop: Shop, declare: Declare) -> None:
+async def test_an_answer_as_the_result_of_a_step_stops_the_run(host: Environment, shop: Shop, declare: Declare) -> None:
     @inflow(shop)
     async def flow(ctx: FlowContext) -> None:
         await create(ctx, shop)
@@ -51,7 +51,7 @@ async def test_an_answer_as_the_result_of_a_step_stops_the_run(host: Host, shop:
     assert report.stopped["method"] == "POST"
 
 
-async def test_a_step_that_needs_an_answer_is_not_tried_again(host: Host, shop: Shop, declare: Declare) -> None:
+async def test_a_step_that_needs_an_answer_is_not_tried_again(host: Environment, shop: Shop, declare: Declare) -> None:
     @inflow(shop)
     async def flow(ctx: FlowContext) -> None:
         await create_and_look(ctx, shop)
@@ -61,7 +61,7 @@ async def test_a_step_that_needs_an_answer_is_not_tried_again(host: Host, shop: 
     assert report.requests["POST shop.create_item"]["count"] == 1
 
 
-async def test_what_is_in_caches_and_mappings_stays(host: Host, shop: Shop, declare: Declare) -> None:
+async def test_what_is_in_caches_and_mappings_stays(host: Environment, shop: Shop, declare: Declare) -> None:
     cache = CacheHandle(host.caches["things"], host.entries)
     goods = Mappings(host.resources["goods"], host.mappings)
     await cache.set_many({"a": 1, "b": 2})
@@ -83,7 +83,7 @@ async def test_what_is_in_caches_and_mappings_stays(host: Host, shop: Shop, decl
     assert await goods.lookup("SKU") is not None
 
 
-async def test_the_apps_own_stores_hold_back_too(host: Host, shop: Shop, declare: Declare) -> None:
+async def test_the_apps_own_stores_hold_back_too(host: Environment, shop: Shop, declare: Declare) -> None:
     """What `khotan.cache(…)` and `khotan.mapping(…)` give, which know nothing of the run."""
     cache = CacheHandle(host.caches["things"], host.entries)
     goods = Mappings(host.resources["goods"], host.mappings)
@@ -111,7 +111,7 @@ async def test_the_apps_own_stores_hold_back_too(host: Host, shop: Shop, declare
     assert await cache.get("c") == 3
 
 
-async def test_a_commit_in_a_session_commits_nothing(host: Host, shop: Shop, declare: Declare) -> None:
+async def test_a_commit_in_a_session_commits_nothing(host: Environment, shop: Shop, declare: Declare) -> None:
     @inflow(shop)
     async def flow(ctx: FlowContext) -> None:
         async with ctx.session() as session:
@@ -137,7 +137,7 @@ async def test_a_commit_in_a_session_commits_nothing(host: Host, shop: Shop, dec
 
 
 async def test_a_table_that_would_be_made_reads_as_empty(
-    host: Host, shop: Shop, source: Source, declare: Declare, run: Run
+    host: Environment, shop: Shop, source: Source, declare: Declare, run: Run
 ) -> None:
     @outflow(shop)
     async def flow(ctx: FlowContext) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from khotan_cli.runtime import FlowContext, RunResult, inflow, step
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.worker.dispatch import Dispatcher
 from khotan_cli.runtime.worker.dry_run import dry_run
 from khotan_cli.runtime.worker.engine import Engine
@@ -86,14 +86,14 @@ def test_what_would_end_a_process_ends_its_run_alone(database_url: str, tmp_path
     errors = {name: _error(row) for name, row in rows.items()}
     assert {error["error"] for error in errors.values()} == {"flow_failed"}
     ended = {name: errors[name]["message"] for name in errors if name.startswith("exits")}
-    assert all("ended the process' work with SystemExit(3)" in message for message in ended.values()), ended
+    assert all("tried to exit the process with SystemExit(3)" in message for message in ended.values()), ended
     assert "Flow 'exits'" in ended["exits"] and "Step 'leaves'" in ended["exits_in_a_step"]
     cancelled = {name: errors[name]["message"] for name in errors if name.startswith("cancels")}
     assert all("cancelled itself" in message for message in cancelled.values()), cancelled
     assert "items.py:" in errors["exits"]["place"] and "items.py:" in errors["cancels"]["place"]
 
 
-async def test_a_run_whose_engine_stops_is_resumed(host: Host, shop: Shop) -> None:
+async def test_a_run_whose_engine_stops_is_resumed(host: Environment, shop: Shop) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     @inflow(shop)
@@ -134,7 +134,7 @@ async def test_a_step_that_is_cancelled_by_its_caller_is_no_failure(run: Run, sh
     assert (row.status, row.message) == ("completed", "went on"), row.error
 
 
-async def test_a_dry_run_that_would_end_the_process_says_so(host: Host, shop: Shop, declare: Any) -> None:
+async def test_a_dry_run_that_would_end_the_process_says_so(host: Environment, shop: Shop, declare: Any) -> None:
     @inflow(shop)
     async def flow(ctx: FlowContext) -> None:
         raise SystemExit("enough")

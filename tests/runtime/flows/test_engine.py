@@ -14,14 +14,14 @@ from sqlalchemy import text
 from khotan_cli.errors import ConfigError, DatabaseNotMigrated
 from khotan_cli.runtime import FlowContext, inflow, outflow
 from khotan_cli.runtime.database.database import Database
-from khotan_cli.runtime.runs.environment import Host
-from khotan_cli.runtime.store.run_queue import Outbox
+from khotan_cli.runtime.runs.environment import Environment
+from khotan_cli.runtime.store.run_queue import RunQueue
 from khotan_cli.runtime.worker.dispatch import Dispatcher
 from khotan_cli.runtime.worker.engine import Engine, _stop_events
 from tests.runtime.flows.conftest import Run, Shop, rows_of
 
 
-async def until_ended(host: Host, run_id: str) -> str:
+async def until_ended(host: Environment, run_id: str) -> str:
     async with asyncio.timeout(20):
         while True:
             row = await host.runs.get(run_id)
@@ -31,7 +31,7 @@ async def until_ended(host: Host, run_id: str) -> str:
             await asyncio.sleep(0.02)
 
 
-async def test_the_private_hooks_are_there(host: Host, shop: Shop) -> None:
+async def test_the_private_hooks_are_there(host: Environment, shop: Shop) -> None:
     """A new version of the engine may rename them: this says so before a run is lost."""
 
     @inflow(shop)
@@ -43,19 +43,19 @@ async def test_the_private_hooks_are_there(host: Host, shop: Shop) -> None:
     try:
         assert callable(DBOS._recover_pending_workflows)
         assert all(isinstance(event, threading.Event) for event in _stop_events()) and _stop_events()
-        assert callable(host.outbox.client._sys_db.run_migrations)
-        assert callable(host.outbox.client._sys_db.verify_migrations)
+        assert callable(host.run_queue.client._sys_db.run_migrations)
+        assert callable(host.run_queue.client._sys_db.verify_migrations)
     finally:
         await engine.stop()
 
 
-async def test_a_pickled_row_is_not_read(host: Host, shop: Shop) -> None:
-    host.outbox.client  # noqa: B018 - made at first use
+async def test_a_pickled_row_is_not_read(host: Environment, shop: Shop) -> None:
+    host.run_queue.client  # noqa: B018 - made at first use
     with pytest.raises(ValueError, match="pickle"):
         DefaultSerializer().deserialize("gASVBAAAAAAAAABLAS4=")
 
 
-async def test_an_engine_stops_and_starts_again_and_flows_run_side_by_side(host: Host, shop: Shop) -> None:
+async def test_an_engine_stops_and_starts_again_and_flows_run_side_by_side(host: Environment, shop: Shop) -> None:
     inside: list[str] = []
     most: list[int] = []
 
@@ -91,7 +91,9 @@ async def test_an_engine_stops_and_starts_again_and_flows_run_side_by_side(host:
         await engine.stop()
 
 
-async def test_a_database_without_the_engines_tables(database_url: str, tmp_path: Path, host: Host, shop: Shop) -> None:
+async def test_a_database_without_the_engines_tables(
+    database_url: str, tmp_path: Path, host: Environment, shop: Shop
+) -> None:
     async with host.database.writing() as session:
         if host.database.sqlite:
             await session.execute(text("UPDATE dbos_migrations SET version = 1"))
@@ -100,10 +102,10 @@ async def test_a_database_without_the_engines_tables(database_url: str, tmp_path
     with pytest.raises(DatabaseNotMigrated):
         await Engine(host, concurrency=1).start()
     with pytest.raises(DatabaseNotMigrated):
-        await asyncio.to_thread(Outbox(Database(f"sqlite:///{tmp_path / 'none.db'}", tmp_path)).check_migrated)
+        await asyncio.to_thread(RunQueue(Database(f"sqlite:///{tmp_path / 'none.db'}", tmp_path)).check_migrated)
 
 
-async def test_a_run_and_its_place_in_the_queue_come_together(host: Host, shop: Shop, run: Run) -> None:
+async def test_a_run_and_its_place_in_the_queue_come_together(host: Environment, shop: Shop, run: Run) -> None:
     @outflow(shop)
     async def flow(ctx: FlowContext) -> None: ...
 
@@ -114,4 +116,4 @@ async def test_a_run_and_its_place_in_the_queue_come_together(host: Host, shop: 
             await dispatcher._create(session, flow, "run-1", {"variant": "default", "source": "manual"})
             raise RuntimeError  # before the commit
     assert await rows_of(host, "SELECT id FROM khotan_runs") == []
-    assert await rows_of(host, f"SELECT workflow_uuid FROM {host.outbox.table}") == []
+    assert await rows_of(host, f"SELECT workflow_uuid FROM {host.run_queue.table}") == []

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from khotan_cli.errors import KhotanError
 from khotan_cli.runtime import FlowContext, Hooks, RunInfo, inflow
 from khotan_cli.runtime.database.tables import RUNS
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.worker.dispatch import Dispatcher
 from khotan_cli.runtime.worker.engine import Engine
 from khotan_cli.runtime.worker.execution import execute
@@ -30,7 +30,7 @@ def noted(told: list[str], *, ends_the_process: bool = False) -> Hooks:
     return Hooks(on_start=lambda info: told.append("start"), on_failure=lambda info: told.append("failure"), on_end=end)
 
 
-async def test_hooks_are_told_of_a_flow_that_never_yields(host: Host, shop: Shop) -> None:
+async def test_hooks_are_told_of_a_flow_that_never_yields(host: Environment, shop: Shop) -> None:
     told: list[str] = []
     go_on = threading.Event()
 
@@ -51,7 +51,7 @@ async def test_hooks_are_told_of_a_flow_that_never_yields(host: Host, shop: Shop
     assert told == ["start", "failure", "failed"]
 
 
-async def test_hooks_are_told_of_a_waiting_run_that_is_cancelled(host: Host, shop: Shop, declare: Any) -> None:
+async def test_hooks_are_told_of_a_waiting_run_that_is_cancelled(host: Environment, shop: Shop, declare: Any) -> None:
     told: list[str] = []
 
     @inflow(shop, hooks=noted(told, ends_the_process=True))
@@ -65,7 +65,7 @@ async def test_hooks_are_told_of_a_waiting_run_that_is_cancelled(host: Host, sho
     assert told == ["cancelled"]
 
 
-async def test_hooks_are_told_once_of_a_stuck_run(host: Host, shop: Shop, declare: Any) -> None:
+async def test_hooks_are_told_once_of_a_stuck_run(host: Environment, shop: Shop, declare: Any) -> None:
     told: list[str] = []
 
     @inflow(shop, hooks=noted(told))
@@ -80,13 +80,13 @@ async def test_hooks_are_told_once_of_a_stuck_run(host: Host, shop: Shop, declar
         old = datetime.now(UTC) - timedelta(minutes=5)
         await session.execute(RUNS.update().values(updated_at=old))
         await session.execute(RUNS.update().where(RUNS.c.id == of_no_flow).values(flow="gone"))
-        await session.execute(text(f"UPDATE {host.outbox.table} SET status = 'ERROR'"))
+        await session.execute(text(f"UPDATE {host.run_queue.table} SET status = 'ERROR'"))
     await asyncio.gather(Dispatcher(host).reconcile(), Dispatcher(host).reconcile())
     assert told == ["failure", "failed"]
     assert sorted(app) == ["failed", "failed", "failure", "failure"]
 
 
-async def test_the_start_is_told_once_though_the_run_is_resumed(host: Host, shop: Shop, declare: Any) -> None:
+async def test_the_start_is_told_once_though_the_run_is_resumed(host: Environment, shop: Shop, declare: Any) -> None:
     told: list[str] = []
     begun = asyncio.Event()
 

@@ -11,7 +11,7 @@ from khotan_cli.errors import KhotanError, UnknownName, UsageError
 from khotan_cli.runtime import FlowContext, outflow
 from khotan_cli.runtime.flows.kept_state import KeptState
 from khotan_cli.runtime.resources.mappings import Resource
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.worker.dispatch import Dispatcher
 from tests.runtime.flows.conftest import Run, Shop, rows_of
 from tests.support.flows import Source, flows_project, some_items, trigger, wait_until_ended, worker
@@ -38,7 +38,7 @@ def facts(destinations: list[Any]) -> list[tuple[str, str, int, list[tuple[str, 
     return [(d.name, d.kept_in, d.records, [(item.key, item.ref) for item in d.items]) for d in destinations]
 
 
-async def test_cursors_and_records_are_seen(run: Run, host: Host, shop: Shop) -> None:
+async def test_cursors_and_records_are_seen(run: Run, host: Environment, shop: Shop) -> None:
     flow = declared(shop)
     await run(flow)
     kept = KeptState(host, flow)
@@ -51,7 +51,9 @@ async def test_cursors_and_records_are_seen(run: Run, host: Host, shop: Shop) ->
         await kept.destinations(10, 0, "elsewhere")
 
 
-async def test_another_flow_of_a_similar_name_is_left_alone(run: Run, host: Host, shop: Shop, declare: Any) -> None:
+async def test_another_flow_of_a_similar_name_is_left_alone(
+    run: Run, host: Environment, shop: Shop, declare: Any
+) -> None:
     flow = declared(shop)
     await run(flow)
     await host.entries.set_many("_sent", "out_too/shop.create_item records", {"9": {"ref": "x", "fields": {}}})
@@ -76,7 +78,7 @@ async def test_another_flow_of_a_similar_name_is_left_alone(run: Run, host: Host
 )
 async def test_a_reset_changes_what_the_next_run_sends(
     run: Run,
-    host: Host,
+    host: Environment,
     shop: Shop,
     source: Source,
     what: list[str],
@@ -99,7 +101,7 @@ async def test_a_reset_changes_what_the_next_run_sends(
 
 @pytest.mark.parametrize("part", ["", ":s2/n2"])
 async def test_mapped_records_keep_their_ids_and_are_updated(
-    run: Run, host: Host, shop: Shop, source: Source, part: str
+    run: Run, host: Environment, shop: Shop, source: Source, part: str
 ) -> None:
     host.resources["shelved"] = Resource("shelved", connect_field=("shelf", "name"), plugs={"shop": "id"})  # type: ignore[index]
     flow = declared(shop, resource="shelved")
@@ -122,12 +124,12 @@ async def test_mapped_records_keep_their_ids_and_are_updated(
         ("cursor:sinse", UnknownName, "Unknown cursor 'sinse' of flow 'out'"),
         ("sent:elsewhere", UnknownName, "Unknown destination 'elsewhere' of flow 'out'"),
         ("sent:shop.create_item records:99", UsageError, "has no record '99'"),
-        ("cursors", UsageError, "'cursors' names no part"),
-        ("cursor:", UsageError, "'cursor:' names no part"),
+        ("cursors", UsageError, "state 'cursors'"),
+        ("cursor:", UsageError, "state 'cursor:'"),
     ],
 )
 async def test_what_is_not_there_resets_nothing(
-    run: Run, host: Host, shop: Shop, what: str, kind: type[KhotanError], words: str
+    run: Run, host: Environment, shop: Shop, what: str, kind: type[KhotanError], words: str
 ) -> None:
     flow = declared(shop)
     await run(flow)
@@ -137,7 +139,7 @@ async def test_what_is_not_there_resets_nothing(
     assert len(await kept.cursors()) == 2
 
 
-async def test_an_active_run_is_in_the_way(run: Run, host: Host, shop: Shop) -> None:
+async def test_an_active_run_is_in_the_way(run: Run, host: Environment, shop: Shop) -> None:
     flow = declared(shop)
     await run(flow)
     active = await Dispatcher(host).trigger("out")

@@ -11,7 +11,7 @@ from sqlalchemy import CHAR, Column, Computed, DateTime, ForeignKey, Numeric, St
 from sqlmodel import Field, SQLModel
 
 from khotan_cli.runtime import FlowContext, inflow, upsert
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from tests.runtime.flows.conftest import Run, Shop, counts, rows_of
 from tests.support.flows import Source
 
@@ -78,7 +78,7 @@ class Generated(SQLModel, table=True):
     note: str | None = None
 
 
-async def sql(host: Host, *statements: str) -> None:
+async def sql(host: Environment, *statements: str) -> None:
     async with host.database.writing() as session:
         for statement in statements:
             await session.execute(text(statement))
@@ -123,7 +123,15 @@ REAL: list[Any] = [
     ("table", "dialect", "ddl", "first", "second"), REAL, ids=[f"{r[1]}-{r[2][13:40]}" for r in REAL]
 )
 async def test_what_came_is_not_deleted(
-    run: Run, host: Host, shop: Shop, source: Source, table: Any, dialect: str, ddl: str, first: list[Any], second: Any
+    run: Run,
+    host: Environment,
+    shop: Shop,
+    source: Source,
+    table: Any,
+    dialect: str,
+    ddl: str,
+    first: list[Any],
+    second: Any,
 ) -> None:
     if host.database.sqlite != (dialect == LITE):
         return
@@ -145,7 +153,7 @@ async def test_what_came_is_not_deleted(
 
 @pytest.mark.parametrize("wins", ["first", "last"])
 async def test_two_keys_that_the_database_takes_for_one(
-    run: Run, host: Host, shop: Shop, source: Source, wins: Any
+    run: Run, host: Environment, shop: Shop, source: Source, wins: Any
 ) -> None:
     real = "TEXT COLLATE NOCASE" if host.database.sqlite else "CITEXT"
     if not host.database.sqlite:
@@ -162,7 +170,7 @@ async def test_two_keys_that_the_database_takes_for_one(
     assert done == (1, 0, 1)
 
 
-async def test_keys_of_several_columns(run: Run, host: Host, shop: Shop, source: Source) -> None:
+async def test_keys_of_several_columns(run: Run, host: Environment, shop: Shop, source: Source) -> None:
     real = "TEXT COLLATE NOCASE" if host.database.sqlite else "VARCHAR(20)"
     await sql(host, f"CREATE TABLE pair (code {real}, place {real}, note TEXT, PRIMARY KEY (code, place))")
     items = syncing(shop, Pair, ("code", "place"), delete_missing=True)
@@ -173,7 +181,7 @@ async def test_keys_of_several_columns(run: Run, host: Host, shop: Shop, source:
 
 
 async def test_a_field_that_was_not_sent_leaves_its_column_as_it_is(
-    run: Run, host: Host, shop: Shop, source: Source
+    run: Run, host: Environment, shop: Shop, source: Source
 ) -> None:
     from pydantic import BaseModel
 
@@ -222,7 +230,7 @@ NAMED = "CREATE TABLE named_rows (code INTEGER PRIMARY KEY, email VARCHAR(40) NO
 
 @pytest.mark.parametrize("on_invalid", ["fail", "skip"])
 async def test_unique_values_that_move_settle(
-    run: Run, host: Host, shop: Shop, source: Source, on_invalid: Any
+    run: Run, host: Environment, shop: Shop, source: Source, on_invalid: Any
 ) -> None:
     await sql(host, NAMED)
     items = syncing(shop, Named, delete_missing=True, on_invalid=on_invalid)
@@ -242,7 +250,7 @@ async def test_unique_values_that_move_settle(
 
 
 async def test_a_value_that_two_records_claim_is_refused_and_blocks_no_deletion(
-    run: Run, host: Host, shop: Shop, source: Source
+    run: Run, host: Environment, shop: Shop, source: Source
 ) -> None:
     await sql(host, NAMED)
     items = syncing(shop, Named, delete_missing=True, on_invalid="skip")
@@ -258,7 +266,7 @@ async def test_a_value_that_two_records_claim_is_refused_and_blocks_no_deletion(
 
 @pytest.mark.parametrize("on_invalid", ["fail", "skip"])
 async def test_children_may_come_before_their_parents(
-    run: Run, host: Host, shop: Shop, source: Source, on_invalid: Any
+    run: Run, host: Environment, shop: Shop, source: Source, on_invalid: Any
 ) -> None:
     await sql(host, "CREATE TABLE node (code INTEGER PRIMARY KEY, parent INTEGER REFERENCES node (code))")
     items = syncing(shop, Node, delete_missing=True, max_delete=1.0, on_invalid=on_invalid)
@@ -273,7 +281,9 @@ async def test_children_may_come_before_their_parents(
     assert (await run(items)).status == ("failed" if on_invalid == "fail" else "partial")
 
 
-async def test_many_rows_that_point_at_each_other_are_deleted(run: Run, host: Host, shop: Shop, source: Source) -> None:
+async def test_many_rows_that_point_at_each_other_are_deleted(
+    run: Run, host: Environment, shop: Shop, source: Source
+) -> None:
     await sql(host, "CREATE TABLE node (code INTEGER PRIMARY KEY, parent INTEGER REFERENCES node (code))")
     values = ", ".join(f"({n}, {n - 1 if n else 'NULL'})" for n in range(3000))
     await sql(host, f"INSERT INTO node VALUES {values}")
@@ -281,7 +291,7 @@ async def test_many_rows_that_point_at_each_other_are_deleted(run: Run, host: Ho
     assert (await run(syncing(shop, Node, delete_missing=True, max_delete=1.0))).deleted == 2999
 
 
-async def test_a_partitioned_table(run: Run, host: Host, shop: Shop, source: Source) -> None:
+async def test_a_partitioned_table(run: Run, host: Environment, shop: Shop, source: Source) -> None:
     if host.database.sqlite:
         return
     await sql(
@@ -298,7 +308,7 @@ async def test_a_partitioned_table(run: Run, host: Host, shop: Shop, source: Sou
     assert counts(await run(items)) == {"extracted": 25, "created": 1, "updated": 1, "skipped": 23, "deleted": 1}
 
 
-async def test_a_generated_column_in_the_record(run: Run, host: Host, shop: Shop, source: Source) -> None:
+async def test_a_generated_column_in_the_record(run: Run, host: Environment, shop: Shop, source: Source) -> None:
     stored = "GENERATED ALWAYS AS (code * 2) STORED"
     await sql(host, f"CREATE TABLE generated_rows (code INTEGER PRIMARY KEY, twice INTEGER {stored}, note TEXT)")
     source.items = [{"code": 2, "twice": 4, "note": "n"}]
@@ -309,11 +319,14 @@ async def test_a_generated_column_in_the_record(run: Run, host: Host, shop: Shop
     ("ddl", "words"),
     [
         ("CREATE TABLE coded (code VARCHAR(20), note TEXT)", "no unique constraint on the key"),
-        ("CREATE TABLE coded (code VARCHAR(20) PRIMARY KEY, note TEXT GENERATED ALWAYS AS ('x') STORED)", "computes"),
+        (
+            "CREATE TABLE coded (code VARCHAR(20) PRIMARY KEY, note TEXT GENERATED ALWAYS AS ('x') STORED)",
+            "generated column",
+        ),
     ],
 )
 async def test_a_table_that_is_not_as_its_model_says(
-    run: Run, host: Host, shop: Shop, source: Source, ddl: str, words: str
+    run: Run, host: Environment, shop: Shop, source: Source, ddl: str, words: str
 ) -> None:
     await sql(host, ddl)
     source.items = [{"code": "a", "note": "n"}]

@@ -1,4 +1,4 @@
-"""Lanes: what blocks its thread, or is cancelled, is in nobody's way."""
+"""RunThreadPool: what blocks its thread, or is cancelled, is in nobody's way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from khotan_cli.errors import KhotanError
-from khotan_cli.runtime.worker.threads import Lanes
+from khotan_cli.runtime.worker.threads import RunThreadPool
 
 
 async def _nothing() -> None: ...
@@ -21,18 +21,18 @@ async def name_of_thread() -> str:
 
 
 @pytest.fixture
-def lanes() -> Iterator[Lanes]:
-    made = Lanes(_nothing)
+def pool() -> Iterator[RunThreadPool]:
+    made = RunThreadPool(_nothing)
     yield made
     made.stop()
 
 
-async def test_an_idle_lane_is_used_again(lanes: Lanes) -> None:
-    assert {await lanes.run(name_of_thread) for _ in range(5)} == {"khotan-lane-1"}
-    assert not lanes.busy
+async def test_an_idle_lane_is_used_again(pool: RunThreadPool) -> None:
+    assert {await pool.run(name_of_thread) for _ in range(5)} == {"khotan-run-1"}
+    assert not pool.busy
 
 
-async def test_a_cancelled_caller_does_not_free_a_lane_that_is_blocked(lanes: Lanes) -> None:
+async def test_a_cancelled_caller_does_not_free_a_lane_that_is_blocked(pool: RunThreadPool) -> None:
     begun, go_on = asyncio.Event(), threading.Event()
     here = asyncio.get_running_loop()
 
@@ -41,42 +41,42 @@ async def test_a_cancelled_caller_does_not_free_a_lane_that_is_blocked(lanes: La
         go_on.wait(120)
         await asyncio.sleep(30)
 
-    work = asyncio.create_task(lanes.run(blocks))
+    work = asyncio.create_task(pool.run(blocks))
     await begun.wait()
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await work
     async with asyncio.timeout(90):
-        assert await lanes.run(name_of_thread) == "khotan-lane-2"
-    assert lanes.busy, "what blocks is still there"
+        assert await pool.run(name_of_thread) == "khotan-run-2"
+    assert pool.busy, "what blocks is still there"
     go_on.set()
     async with asyncio.timeout(90):
-        while lanes.busy:  # it is cancelled as soon as it yields
+        while pool.busy:  # it is cancelled as soon as it yields
             await asyncio.sleep(0.01)
 
 
-async def test_work_cancelled_before_it_begins_frees_its_lane(lanes: Lanes) -> None:
+async def test_work_cancelled_before_it_begins_frees_its_lane(pool: RunThreadPool) -> None:
     for _ in range(20):
-        work = asyncio.create_task(lanes.run(lambda: asyncio.sleep(30)))
+        work = asyncio.create_task(pool.run(lambda: asyncio.sleep(30)))
         await asyncio.sleep(0)
         work.cancel()
         with pytest.raises(asyncio.CancelledError):
             await work
     async with asyncio.timeout(90):
-        while lanes.busy:
+        while pool.busy:
             await asyncio.sleep(0.01)
 
 
-async def test_an_error_reaches_the_caller(lanes: Lanes) -> None:
+async def test_an_error_reaches_the_caller(pool: RunThreadPool) -> None:
     async def fails() -> None:
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        await lanes.run(fails)
-    assert await lanes.run(name_of_thread) == "khotan-lane-1"
+        await pool.run(fails)
+    assert await pool.run(name_of_thread) == "khotan-run-1"
 
 
-async def test_a_lane_outlives_what_would_end_its_loop(lanes: Lanes) -> None:
+async def test_a_lane_outlives_what_would_end_its_loop(pool: RunThreadPool) -> None:
     async def beside() -> None:
         raise SystemExit(3)
 
@@ -88,31 +88,31 @@ async def test_a_lane_outlives_what_would_end_its_loop(lanes: Lanes) -> None:
         return type(task.exception()).__name__
 
     async with asyncio.timeout(90):
-        assert await lanes.run(exits) == "SystemExit"
-        assert await lanes.run(name_of_thread) == "khotan-lane-1"
+        assert await pool.run(exits) == "SystemExit"
+        assert await pool.run(name_of_thread) == "khotan-run-1"
 
 
-async def test_work_that_would_end_the_loop_of_its_caller_is_an_error_there(lanes: Lanes) -> None:
+async def test_work_that_would_end_the_loop_of_its_caller_is_an_error_there(pool: RunThreadPool) -> None:
     async def exits() -> None:
         raise SystemExit(3)
 
     async with asyncio.timeout(90):
         with pytest.raises(KhotanError, match=r"SystemExit\(3\)"):
-            await lanes.run(exits)
-        assert await lanes.run(name_of_thread) == "khotan-lane-1"
+            await pool.run(exits)
+        assert await pool.run(name_of_thread) == "khotan-run-1"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-async def test_a_lane_whose_thread_has_ended_is_not_used_again(lanes: Lanes) -> None:
+async def test_a_lane_whose_thread_has_ended_is_not_used_again(pool: RunThreadPool) -> None:
     async def loop_and_thread() -> tuple[Any, threading.Thread]:
         return asyncio.get_running_loop(), threading.current_thread()
 
     def broken() -> None:
         raise OSError("somebody has closed all files of the process")
 
-    loop, thread = await lanes.run(loop_and_thread)
+    loop, thread = await pool.run(loop_and_thread)
     loop.call_soon_threadsafe(setattr, loop, "_run_once", broken)
     await asyncio.to_thread(thread.join, 10)
     loop.close()
     async with asyncio.timeout(90):
-        assert await lanes.run(name_of_thread) == "khotan-lane-2"
+        assert await pool.run(name_of_thread) == "khotan-run-2"

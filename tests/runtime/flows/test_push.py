@@ -19,7 +19,7 @@ from khotan_cli.errors import DatabaseUnreachable
 from khotan_cli.runtime import FlowContext, Plug, Resource, inflow, outflow, relay, step
 from khotan_cli.runtime.database.database import Database
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.store.runs import RunStore
 from khotan_cli.runtime.transfer.push import PushResult
 from khotan_cli.runtime.worker.dispatch import Dispatcher
@@ -44,7 +44,7 @@ class EntryRow(SQLModel, table=True):
     ref: uuid.UUID = Field(primary_key=True, sa_type=Uuid)
 
 
-async def fill(host: Host, count: int) -> None:
+async def fill(host: Environment, count: int) -> None:
     async with host.database.writing() as session:
         for item in some_items(count):
             await session.execute(text("INSERT INTO items (id, name, price) VALUES (:id, :name, :price)"), item)
@@ -56,7 +56,7 @@ def payload(row: ItemRow) -> dict[str, Any]:
 
 @pytest.mark.parametrize("resource", ["goods", None])
 async def test_a_service_that_tells_no_id_is_not_told_twice(
-    run: Run, host: Host, shop: Shop, resource: str | None
+    run: Run, host: Environment, shop: Shop, resource: str | None
 ) -> None:
     async with loopback(lambda asked: Answer(204)) as served:
         other = shop.with_options(base_url=served.url)
@@ -72,7 +72,7 @@ async def test_a_service_that_tells_no_id_is_not_told_twice(
 
 
 async def test_what_was_sent_is_known_whatever_was_pushed_before_it(
-    run: Run, host: Host, shop: Shop, source: Source
+    run: Run, host: Environment, shop: Shop, source: Source
 ) -> None:
     @outflow(shop)
     async def out(ctx: FlowContext) -> None:
@@ -87,7 +87,7 @@ async def test_what_was_sent_is_known_whatever_was_pushed_before_it(
     assert [body for _, _, body in source.sent] == [{"id": 100, "name": "other"}]
 
 
-async def test_a_cancelled_push_makes_no_further_call(run: Run, host: Host, shop: Shop) -> None:
+async def test_a_cancelled_push_makes_no_further_call(run: Run, host: Environment, shop: Shop) -> None:
     running: list[str] = []
 
     async def service(asked: Asked) -> Answer:
@@ -110,7 +110,7 @@ async def test_a_cancelled_push_makes_no_further_call(run: Run, host: Host, shop
 
 @pytest.mark.parametrize("resource", ["goods", None])
 async def test_a_second_run_updates_and_leaves_out_what_is_there(
-    run: Run, host: Host, shop: Shop, source: Source, resource: str | None
+    run: Run, host: Environment, shop: Shop, source: Source, resource: str | None
 ) -> None:
     @outflow(shop, resource=resource)
     async def out(ctx: FlowContext) -> None:
@@ -133,7 +133,7 @@ async def test_a_second_run_updates_and_leaves_out_what_is_there(
         assert found["item 4"].refs["shop"] == path.rpartition("/")[2]
 
 
-async def test_a_refused_record_is_counted_and_kept(run: Run, host: Host, shop: Shop, source: Source) -> None:
+async def test_a_refused_record_is_counted_and_kept(run: Run, host: Environment, shop: Shop, source: Source) -> None:
     await fill(host, 5)
 
     async def picky(asked: Asked) -> Answer:
@@ -159,7 +159,7 @@ async def test_a_refused_record_is_counted_and_kept(run: Run, host: Host, shop: 
         assert (again.status, again.created, again.skipped, again.failed) == ("partial", 0, 4, 1)
 
 
-async def test_a_service_that_is_gone_ends_the_run(run: Run, host: Host, shop: Shop) -> None:
+async def test_a_service_that_is_gone_ends_the_run(run: Run, host: Environment, shop: Shop) -> None:
     await fill(host, 5)
     gone = shop.with_options(base_url="http://127.0.0.1:9")
 
@@ -172,7 +172,7 @@ async def test_a_service_that_is_gone_ends_the_run(run: Run, host: Host, shop: S
 
 
 async def test_what_was_sent_before_a_crash_is_not_sent_again(
-    host: Host, shop: Shop, declare: Callable[[Flow], Flow]
+    host: Environment, shop: Shop, declare: Callable[[Flow], Flow]
 ) -> None:
     await fill(host, 30)
     bodies: list[str] = []
@@ -213,7 +213,7 @@ async def test_what_was_sent_before_a_crash_is_not_sent_again(
 
 
 async def test_a_retry_from_a_step_keeps_what_became_of_the_records_before(
-    host: Host, shop: Shop, source: Source, run: Run
+    host: Environment, shop: Shop, source: Source, run: Run
 ) -> None:
     async def picky(asked: Asked) -> Answer:
         return (
@@ -249,7 +249,7 @@ async def test_a_retry_from_a_step_keeps_what_became_of_the_records_before(
 
 
 @pytest.mark.parametrize("status", [401, 429, 503])
-async def test_what_is_of_no_record_ends_the_run(run: Run, host: Host, shop: Shop, status: int) -> None:
+async def test_what_is_of_no_record_ends_the_run(run: Run, host: Environment, shop: Shop, status: int) -> None:
     await fill(host, 5)
     async with loopback(lambda asked: as_json({"error": "not now"}, status)) as served:
         other = shop.with_options(base_url=served.url)
@@ -263,7 +263,7 @@ async def test_what_is_of_no_record_ends_the_run(run: Run, host: Host, shop: Sho
 
 
 async def test_an_outcome_whose_commit_was_not_heard_is_counted_once(
-    run: Run, host: Host, shop: Shop, source: Source, monkeypatch: pytest.MonkeyPatch
+    run: Run, host: Environment, shop: Shop, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection breaks after the commit of what was sent; the counters do not take it twice."""
     writing, broken = Database.writing, [False]
@@ -290,7 +290,7 @@ async def test_an_outcome_whose_commit_was_not_heard_is_counted_once(
     assert counts(row) == {"extracted": 3, "transformed": 3, "created": 3}
 
 
-async def test_batches_with_an_outcome_for_each(run: Run, host: Host, shop: Shop) -> None:
+async def test_batches_with_an_outcome_for_each(run: Run, host: Environment, shop: Shop) -> None:
     await fill(host, 10)
     sizes: list[int] = []
 
@@ -326,13 +326,15 @@ async def test_batches_with_an_outcome_for_each(run: Run, host: Host, shop: Shop
         ({"key": "nope"}, "no column 'nope'"),
         ({"key": ()}, "needs a key"),
         ({"key": "id", "batch": 0}, "1 or more"),
-        ({"key": "id", "batch": 2, "ids": dict}, "about one record"),
+        ({"key": "id", "batch": 2, "ids": dict}, "works for single records"),
         ({"key": "id", "batch_key": "x"}, "batch above 1"),
-        ({"key": "id", "source": select(ItemRow).limit(3)}, "has a limit"),
-        ({"key": "id", "source": select(ItemRow, ContactRow)}, "rows of one table"),
+        ({"key": "id", "source": select(ItemRow).limit(3)}, "with a limit"),
+        ({"key": "id", "source": select(ItemRow, ContactRow)}, "combines a whole table"),
     ],
 )
-async def test_parts_that_do_not_fit(run: Run, host: Host, shop: Shop, options: dict[str, Any], words: str) -> None:
+async def test_parts_that_do_not_fit(
+    run: Run, host: Environment, shop: Shop, options: dict[str, Any], words: str
+) -> None:
     @outflow(shop)
     async def out(ctx: FlowContext) -> None:
         await ctx.push(**{"source": select(ItemRow), "endpoint": shop.create_item, **options})
@@ -341,7 +343,9 @@ async def test_parts_that_do_not_fit(run: Run, host: Host, shop: Shop, options: 
     assert row.status == "failed" and words in row.error["message"], row.error
 
 
-async def test_a_relay_from_a_list_and_from_an_endpoint(run: Run, host: Host, shop: Shop, source: Source) -> None:
+async def test_a_relay_from_a_list_and_from_an_endpoint(
+    run: Run, host: Environment, shop: Shop, source: Source
+) -> None:
     @relay(shop, to=shop)
     async def pass_on(ctx: FlowContext) -> None:
         done = await ctx.push(
@@ -357,7 +361,7 @@ async def test_a_relay_from_a_list_and_from_an_endpoint(run: Run, host: Host, sh
 
 
 async def test_rows_without_a_key_are_told_wherever_the_database_sorts_them(
-    run: Run, host: Host, shop: Shop, source: Source
+    run: Run, host: Environment, shop: Shop, source: Source
 ) -> None:
     @outflow(shop)
     async def out(ctx: FlowContext) -> None:
@@ -378,7 +382,7 @@ async def test_rows_without_a_key_are_told_wherever_the_database_sorts_them(
 
 
 async def test_pages_follow_a_key_of_several_columns_that_json_writes_as_texts(
-    run: Run, host: Host, shop: Shop, source: Source
+    run: Run, host: Environment, shop: Shop, source: Source
 ) -> None:
     @outflow(shop)
     async def out(ctx: FlowContext) -> None:
@@ -421,7 +425,7 @@ class Mirror:
         return as_json(self.put(asked.json(), ref))
 
 
-async def test_two_systems_that_mirror_each_other_settle(host: Host, run: Run) -> None:
+async def test_two_systems_that_mirror_each_other_settle(host: Environment, run: Run) -> None:
     from khotan_cli.runtime import FunctionPaginator, get, post, put
 
     class System(Plug):
@@ -474,7 +478,7 @@ async def test_two_systems_that_mirror_each_other_settle(host: Host, run: Run) -
         await two.aclose()
 
 
-async def test_an_inflow_and_an_outflow_settle(host: Host, run: Run, shop: Shop) -> None:
+async def test_an_inflow_and_an_outflow_settle(host: Environment, run: Run, shop: Shop) -> None:
     mirror = Mirror()
 
     async def service(asked: Asked) -> Answer:
@@ -511,7 +515,9 @@ async def test_an_inflow_and_an_outflow_settle(host: Host, run: Run, shop: Shop)
         assert await rows_of(host) == [(1, "theirs", 5.0)]
 
 
-async def test_a_service_that_writes_values_down_differently_settles_too(host: Host, run: Run, shop: Shop) -> None:
+async def test_a_service_that_writes_values_down_differently_settles_too(
+    host: Environment, run: Run, shop: Shop
+) -> None:
     mirror = Mirror()
 
     async def service(asked: Asked) -> Answer:
@@ -560,7 +566,7 @@ async def test_a_service_that_writes_values_down_differently_settles_too(host: H
         assert mirror.writes == before + 1, "what was there once is not taken for what is there now"
 
 
-async def test_a_lost_run_writes_nothing_more(host: Host, shop: Shop, source: Source, run: Run) -> None:
+async def test_a_lost_run_writes_nothing_more(host: Environment, shop: Shop, source: Source, run: Run) -> None:
     @outflow(shop)
     async def out(ctx: FlowContext) -> None:
         assert (await RunStore(host.database).begin(ctx.run_id)) is not None  # another process takes the run

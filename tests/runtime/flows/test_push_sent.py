@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlmodel import select
 
 from khotan_cli.runtime import FlowContext, Plug, Resource, delete, get, outflow, post, put, step
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.worker.dry_run import dry_run
 from tests.runtime.flows.conftest import ItemRow, Run, Shop, counts, rows_of
 from tests.support.flows import some_items
@@ -72,7 +72,7 @@ class Service:
 
 
 @pytest.fixture
-async def service_loop(host: Host) -> Any:
+async def service_loop(host: Environment) -> Any:
     async with loopback(Service()) as served:
         remote = Remote().with_options(base_url=served.url)
         host.plugs["remote"] = remote  # type: ignore[index]
@@ -87,14 +87,14 @@ def parts(service_loop: tuple[Loopback, Remote]) -> tuple[Service, Remote]:
     return served.handler, remote
 
 
-async def fill(host: Host, *numbers: int) -> None:
+async def fill(host: Environment, *numbers: int) -> None:
     async with host.database.writing() as session:
         for number in numbers:
             item = some_items(number + 1)[number]
             await session.execute(text("INSERT INTO items (id, name, price) VALUES (:id, :name, :price)"), item)
 
 
-async def sql(host: Host, statement: str) -> None:
+async def sql(host: Environment, statement: str) -> None:
     async with host.database.writing() as session:
         await session.execute(text(statement))
 
@@ -128,7 +128,7 @@ ODD = {
 @pytest.mark.parametrize("reply", ODD.values(), ids=ODD.keys())
 @pytest.mark.parametrize("on_error", ["skip", "fail"])
 async def test_a_success_is_sent_whatever_its_body_is(
-    run: Run, host: Host, shop: Shop, service_loop: Any, reply: Any, on_error: Any
+    run: Run, host: Environment, shop: Shop, service_loop: Any, reply: Any, on_error: Any
 ) -> None:
     service, remote = parts(service_loop)
     service.reply = reply
@@ -137,12 +137,12 @@ async def test_a_success_is_sent_whatever_its_body_is(
     row = await run(out)
     assert (row.status, counts(row)) == ("completed", {"extracted": 3, "transformed": 3, "created": 3})
     said = [line.message for line in await host.runs.updates(row.id)]
-    assert len(said) == 1 and "not as declared" in said[0]
+    assert len(said) == 1 and "does not match its declaration" in said[0]
     assert counts(await run(out)) == {"extracted": 3, "skipped": 3} and len(service.things) == 3
 
 
 async def test_the_id_of_an_answer_that_is_not_as_declared_is_kept(
-    run: Run, host: Host, shop: Shop, service_loop: Any
+    run: Run, host: Environment, shop: Shop, service_loop: Any
 ) -> None:
     service, remote = parts(service_loop)
     service.reply = ODD["not the model"]
@@ -156,7 +156,7 @@ async def test_the_id_of_an_answer_that_is_not_as_declared_is_kept(
 
 @pytest.mark.parametrize("resource", [None, "things"])
 async def test_an_answer_without_the_id_ends_the_run_and_a_corrected_path_repairs_it(
-    run: Run, host: Host, shop: Shop, service_loop: Any, resource: str | None
+    run: Run, host: Environment, shop: Shop, service_loop: Any, resource: str | None
 ) -> None:
     service, remote = parts(service_loop)
     service.reply = lambda ref, body: as_json({"data": {"key": ref}}, 201)
@@ -177,7 +177,7 @@ async def test_an_answer_without_the_id_ends_the_run_and_a_corrected_path_repair
     assert {thing["name"] for thing in service.things.values()} == {"changed"}
 
 
-async def test_ids_can_be_entered_by_hand(run: Run, host: Host, shop: Shop, service_loop: Any) -> None:
+async def test_ids_can_be_entered_by_hand(run: Run, host: Environment, shop: Shop, service_loop: Any) -> None:
     from khotan_cli.runtime.store.mappings import MappingChanges
 
     service, remote = parts(service_loop)
@@ -206,7 +206,7 @@ async def test_ids_can_be_entered_by_hand(run: Run, host: Host, shop: Shop, serv
     ],
 )
 async def test_options_that_cannot_hold_are_refused_before_anything_is_sent(
-    run: Run, host: Host, shop: Shop, service_loop: Any, options: dict[str, Any], words: str
+    run: Run, host: Environment, shop: Shop, service_loop: Any, options: dict[str, Any], words: str
 ) -> None:
     service, remote = parts(service_loop)
     await fill(host, 1)
@@ -218,7 +218,7 @@ async def test_options_that_cannot_hold_are_refused_before_anything_is_sent(
     assert service.things == {}
 
 
-async def test_a_batch_keeps_its_ids(run: Run, host: Host, shop: Shop, service_loop: Any) -> None:
+async def test_a_batch_keeps_its_ids(run: Run, host: Environment, shop: Shop, service_loop: Any) -> None:
     service, remote = parts(service_loop)
     await fill(host, 1, 2, 3)
     service.reply = lambda ref, body: as_json({"things": [{"id": item["name"]} for item in body["things"]]})
@@ -236,7 +236,7 @@ async def test_a_batch_keeps_its_ids(run: Run, host: Host, shop: Shop, service_l
 
 @pytest.mark.parametrize("resource", [None, "things"])
 async def test_records_that_vanish_are_deleted(
-    run: Run, host: Host, shop: Shop, service_loop: Any, resource: str | None
+    run: Run, host: Environment, shop: Shop, service_loop: Any, resource: str | None
 ) -> None:
     service, remote = parts(service_loop)
     await fill(host, *range(1, 7))
@@ -258,7 +258,7 @@ async def test_records_that_vanish_are_deleted(
     assert (await run(out)).created == 1
 
 
-async def test_without_delete_nothing_is_deleted(run: Run, host: Host, shop: Shop, service_loop: Any) -> None:
+async def test_without_delete_nothing_is_deleted(run: Run, host: Environment, shop: Shop, service_loop: Any) -> None:
     service, remote = parts(service_loop)
     await fill(host, 1, 2)
     out = pushing(shop, remote.create, update=remote.update)
@@ -272,7 +272,7 @@ async def test_without_delete_nothing_is_deleted(run: Run, host: Host, shop: Sho
     [(10, None, "failed"), (12, None, "completed"), (0, None, "failed"), (0, 1, "completed"), (20, 0.1, "failed")],
 )
 async def test_a_push_that_would_delete_most_records_stops(
-    run: Run, host: Host, shop: Shop, service_loop: Any, left: int, share: Any, status: str
+    run: Run, host: Environment, shop: Shop, service_loop: Any, left: int, share: Any, status: str
 ) -> None:
     service, remote = parts(service_loop)
     await fill(host, *range(24))
@@ -286,7 +286,7 @@ async def test_a_push_that_would_delete_most_records_stops(
 
 
 async def test_a_source_that_did_not_come_whole_deletes_nothing(
-    run: Run, host: Host, shop: Shop, service_loop: Any
+    run: Run, host: Environment, shop: Shop, service_loop: Any
 ) -> None:
     service, remote = parts(service_loop)
     records: list[dict[str, Any]] = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
@@ -302,7 +302,7 @@ async def test_a_source_that_did_not_come_whole_deletes_nothing(
     assert any("no key" in line.message for line in await host.runs.updates(row.id))
 
 
-async def test_headers_and_parameters_by_record(run: Run, host: Host, shop: Shop, service_loop: Any) -> None:
+async def test_headers_and_parameters_by_record(run: Run, host: Environment, shop: Shop, service_loop: Any) -> None:
     service, remote = parts(service_loop)
     await fill(host, 1)
     seen: list[Any] = []
@@ -321,7 +321,7 @@ async def test_headers_and_parameters_by_record(run: Run, host: Host, shop: Shop
 
 @pytest.mark.parametrize("resource", [None, "things"])
 async def test_a_change_made_at_the_service_is_not_overwritten(
-    run: Run, host: Host, shop: Shop, service_loop: Any, resource: str | None
+    run: Run, host: Environment, shop: Shop, service_loop: Any, resource: str | None
 ) -> None:
     service, remote = parts(service_loop)
     await fill(host, 1)
@@ -349,7 +349,7 @@ class Change(BaseModel):
 
 @pytest.mark.parametrize("declared", [dict, Change])
 async def test_a_field_can_be_cleared_and_what_is_unset_is_not_sent(
-    run: Run, host: Host, shop: Shop, service_loop: Any, declared: Any
+    run: Run, host: Environment, shop: Shop, service_loop: Any, declared: Any
 ) -> None:
     service, remote = parts(service_loop)
 

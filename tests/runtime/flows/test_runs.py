@@ -26,12 +26,12 @@ from khotan_cli.runtime import (
     step,
 )
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.store.runs import RunLost
 from khotan_cli.runtime.worker.dispatch import Dispatcher
 from khotan_cli.runtime.worker.dry_run import dry_run
 from khotan_cli.runtime.worker.execution import execute
-from khotan_cli.runtime.worker.maintenance import Upkeep
+from khotan_cli.runtime.worker.maintenance import Maintenance
 from tests.runtime.flows.conftest import ItemRow, Run, Shop, counts, rows_of
 from tests.support.flows import Source, some_items
 from tests.support.loopback import Loopback
@@ -67,7 +67,7 @@ async def last(ctx: FlowContext) -> int:
     return 1
 
 
-async def test_a_step_is_tried_again_and_its_state_commits_with_it(run: Run, host: Host, shop: Shop) -> None:
+async def test_a_step_is_tried_again_and_its_state_commits_with_it(run: Run, host: Environment, shop: Shop) -> None:
     @inflow(shop)
     async def flow(ctx: FlowContext) -> RunResult:
         done = await wobbly(ctx, 2)
@@ -81,7 +81,7 @@ async def test_a_step_is_tried_again_and_its_state_commits_with_it(run: Run, hos
     assert [(s.name, s.attempts) for s in steps] == [("wobbly", 3), ("result", 1)]
 
 
-async def test_a_step_that_fails_leaves_no_state(run: Run, host: Host, shop: Shop) -> None:
+async def test_a_step_that_fails_leaves_no_state(run: Run, host: Environment, shop: Shop) -> None:
     @inflow(shop)
     async def flow(ctx: FlowContext) -> None:
         assert await ctx.cursor("where").get("none") == "none"
@@ -92,7 +92,9 @@ async def test_a_step_that_fails_leaves_no_state(run: Run, host: Host, shop: Sho
     assert await rows_of(host, "SELECT * FROM khotan_cache_entries") == []
 
 
-async def test_retry_from_a_step_keeps_what_came_before(run: Run, host: Host, shop: Shop, source: Source) -> None:
+async def test_retry_from_a_step_keeps_what_came_before(
+    run: Run, host: Environment, shop: Shop, source: Source
+) -> None:
     @inflow(shop)
     async def flow(ctx: FlowContext) -> RunResult:
         done = await wobbly(ctx, 0)
@@ -123,7 +125,7 @@ async def test_retry_from_a_step_keeps_what_came_before(run: Run, host: Host, sh
 
 
 async def test_cancel_stops_before_the_next_step(
-    host: Host, shop: Shop, source: Source, declare: Callable[[Flow], Flow]
+    host: Environment, shop: Shop, source: Source, declare: Callable[[Flow], Flow]
 ) -> None:
     dispatcher = Dispatcher(host)
 
@@ -137,7 +139,7 @@ async def test_cancel_stops_before_the_next_step(
     run_id = await dispatcher.trigger("flow")
     assert await execute(host, run_id) == "cancelled"
     assert calls == ["wobbly"]
-    with pytest.raises(KhotanError, match="has ended"):
+    with pytest.raises(KhotanError, match="has already ended"):
         await dispatcher.cancel(run_id)
     waiting = await dispatcher.trigger("flow")
     assert await dispatcher.cancel(waiting) == "cancelled"
@@ -147,7 +149,7 @@ async def test_cancel_stops_before_the_next_step(
         await dispatcher.cancel("nope")
 
 
-async def test_a_cancel_in_the_middle_of_a_sync(host: Host, shop: Shop, source: Source, run: Run) -> None:
+async def test_a_cancel_in_the_middle_of_a_sync(host: Environment, shop: Shop, source: Source, run: Run) -> None:
     @inflow(shop)
     async def flow(ctx: FlowContext) -> None:
         def watch(item: Any) -> Any:
@@ -162,7 +164,7 @@ async def test_a_cancel_in_the_middle_of_a_sync(host: Host, shop: Shop, source: 
     assert row.status == "cancelled" and 20 <= row.created < 200 and row.created % 10 == 0
 
 
-async def test_retrying_what_runs_is_refused(host: Host, shop: Shop, declare: Callable[[Flow], Flow]) -> None:
+async def test_retrying_what_runs_is_refused(host: Environment, shop: Shop, declare: Callable[[Flow], Flow]) -> None:
     @inflow(shop)
     async def flow(ctx: FlowContext) -> None: ...
 
@@ -174,7 +176,7 @@ async def test_retrying_what_runs_is_refused(host: Host, shop: Shop, declare: Ca
 
 
 async def test_hooks_of_variant_flow_and_app_are_told_and_change_nothing(
-    run: Run, host: Host, shop: Shop, caplog: pytest.LogCaptureFixture
+    run: Run, host: Environment, shop: Shop, caplog: pytest.LogCaptureFixture
 ) -> None:
     told: list[tuple[str, str]] = []
 
@@ -227,7 +229,7 @@ async def test_slack_is_told_in_its_own_markup(monkeypatch: pytest.MonkeyPatch) 
     assert "hooks.slack" not in repr(SlackNotifier("https://hooks.slack.com/secret"))
 
 
-async def test_a_dry_run_sends_and_stores_nothing(host: Host, shop: Shop, source: Source, declare: Any) -> None:
+async def test_a_dry_run_sends_and_stores_nothing(host: Environment, shop: Shop, source: Source, declare: Any) -> None:
     @outflow(shop, resource="goods")
     async def flow(ctx: FlowContext) -> RunResult:
         assert ctx.dry
@@ -256,7 +258,7 @@ async def test_a_dry_run_sends_and_stores_nothing(host: Host, shop: Shop, source
         assert await rows_of(host, f"SELECT * FROM {table}") == [], table
 
 
-async def test_a_dry_run_of_a_flow_that_raises_says_so(host: Host, shop: Shop, declare: Any) -> None:
+async def test_a_dry_run_of_a_flow_that_raises_says_so(host: Environment, shop: Shop, declare: Any) -> None:
     @inflow(shop)
     async def flow(ctx: FlowContext) -> None:
         raise ValueError("broken")
@@ -265,12 +267,12 @@ async def test_a_dry_run_of_a_flow_that_raises_says_so(host: Host, shop: Shop, d
     assert report.failure is not None and report.failure["message"] == "ValueError: broken"
 
 
-async def test_what_the_context_gives(host: Host, shop: Shop, run: Run) -> None:
+async def test_what_the_context_gives(host: Environment, shop: Shop, run: Run) -> None:
     @inflow(shop, variants={"full": Variant(), "delta": Variant()})
     async def flow(ctx: FlowContext) -> None:
         assert (ctx.flow, ctx.variant, ctx.body, ctx.source) == ("flow", "delta", {"a": 1}, "manual")
         assert ctx.plug is shop and ctx.plugs["shop"] is shop and not ctx.dry
-        with pytest.raises(KhotanError, match="no relay"):
+        with pytest.raises(KhotanError, match="not a relay"):
             _ = ctx.to
         await ctx.set_vars({"token": "sk_live_changed"})
         assert (await ctx.vars())["token"] == "sk_live_changed"
@@ -296,7 +298,7 @@ async def test_what_the_context_gives(host: Host, shop: Shop, run: Run) -> None:
 
 
 async def test_a_resumed_run_reads_its_variables_afresh(
-    host: Host, shop: Shop, service: Loopback, declare: Any
+    host: Environment, shop: Shop, service: Loopback, declare: Any
 ) -> None:
     begun = asyncio.Event()
 
@@ -320,7 +322,7 @@ async def test_a_resumed_run_reads_its_variables_afresh(
 
 
 async def test_the_engines_tables_hold_neither_body_nor_secret(
-    run: Run, host: Host, shop: Shop, source: Source
+    run: Run, host: Environment, shop: Shop, source: Source
 ) -> None:
     @inflow(shop)
     async def flow(ctx: FlowContext) -> None:
@@ -329,13 +331,13 @@ async def test_the_engines_tables_hold_neither_body_nor_secret(
 
     source.items = [{"id": 1, "name": "a-very-private-name", "price": 1}]
     assert (await run(flow, body={"note": "a-private-note"})).status == "completed"
-    held = str(await rows_of(host, f"SELECT * FROM {host.outbox.table}"))
+    held = str(await rows_of(host, f"SELECT * FROM {host.run_queue.table}"))
     assert "khotan.run" in held
     for text_ in ("private", "sk_live", "py_pickle"):
         assert text_ not in held
 
 
-async def test_a_superseded_execution_is_told(host: Host, shop: Shop, declare: Any) -> None:
+async def test_a_superseded_execution_is_told(host: Environment, shop: Shop, declare: Any) -> None:
     @inflow(shop)
     async def flow(ctx: FlowContext) -> None:
         await host.runs.begin(ctx.run_id)
@@ -350,7 +352,7 @@ async def test_a_superseded_execution_is_told(host: Host, shop: Shop, declare: A
 
 
 async def test_what_a_superseded_execution_was_about_to_store_is_not_stored(
-    host: Host, shop: Shop, source: Source, declare: Any
+    host: Environment, shop: Shop, source: Source, declare: Any
 ) -> None:
     """Another process takes the run while a step, a page, a call is under way: its epoch is newer, and wins."""
 
@@ -389,7 +391,7 @@ async def test_what_a_superseded_execution_was_about_to_store_is_not_stored(
 
 
 async def test_retention_sweeps_ended_runs_with_all_that_is_theirs(
-    run: Run, host: Host, shop: Shop, source: Source
+    run: Run, host: Environment, shop: Shop, source: Source
 ) -> None:
     @inflow(shop)
     async def flow(ctx: FlowContext) -> None:
@@ -405,15 +407,15 @@ async def test_retention_sweeps_ended_runs_with_all_that_is_theirs(
 
         await session.execute(RUNS.update().where(RUNS.c.id == old.id).values(ended_at=then))
     await host.entries.set_many("things", "", {"gone": 1}, seconds=-1)
-    assert await Upkeep(Dispatcher(host), retention_days=30).sweep() == 1
+    assert await Maintenance(Dispatcher(host), retention_days=30).sweep() == 1
     assert [row[0] for row in await rows_of(host, "SELECT id FROM khotan_runs")] == [new.id]
     assert await rows_of(host, "SELECT count(*) FROM khotan_run_steps") == [(1,)]
-    assert await rows_of(host, f"SELECT workflow_uuid FROM {host.outbox.table}") == [(new.id,)]
+    assert await rows_of(host, f"SELECT workflow_uuid FROM {host.run_queue.table}") == [(new.id,)]
     assert await rows_of(host, "SELECT * FROM khotan_cache_entries") == []
-    assert await Upkeep(Dispatcher(host), retention_days=0).sweep() == 0
+    assert await Maintenance(Dispatcher(host), retention_days=0).sweep() == 0
 
 
-async def test_stuck_runs_are_put_right_once(host: Host, shop: Shop, declare: Any) -> None:
+async def test_stuck_runs_are_put_right_once(host: Environment, shop: Shop, declare: Any) -> None:
     @inflow(shop)
     async def flow(ctx: FlowContext) -> None: ...
 
@@ -425,8 +427,10 @@ async def test_stuck_runs_are_put_right_once(host: Host, shop: Shop, declare: An
         from khotan_cli.runtime.database.tables import RUNS
 
         await session.execute(RUNS.update().where(RUNS.c.id != fine).values(updated_at=old))
-        await session.execute(text(f"DELETE FROM {host.outbox.table} WHERE workflow_uuid = '{lost}'"))
-        await session.execute(text(f"UPDATE {host.outbox.table} SET status = 'ERROR' WHERE workflow_uuid = '{over}'"))
+        await session.execute(text(f"DELETE FROM {host.run_queue.table} WHERE workflow_uuid = '{lost}'"))
+        await session.execute(
+            text(f"UPDATE {host.run_queue.table} SET status = 'ERROR' WHERE workflow_uuid = '{over}'")
+        )
     both = await asyncio.gather(dispatcher.reconcile(), Dispatcher(host).reconcile("flow"))
     fixed = {run["id"]: run["now"] for part in both for run in part}
     assert fixed == {lost: "queued", over: "failed"}
@@ -443,7 +447,7 @@ async def test_stuck_runs_are_put_right_once(host: Host, shop: Shop, declare: An
         (lambda shop: inflow(str(shop)), "needs a plug"),  # type: ignore[arg-type]
         (lambda shop: inflow(shop, concurrency=0), "concurrency"),
         (lambda shop: inflow(shop, timeout=0), "timeout"),
-        (lambda shop: inflow(shop, variants={"no way": Variant()}), "name for a variant"),
+        (lambda shop: inflow(shop, variants={"no way": Variant()}), "Invalid variant name"),
         (lambda shop: Variant(schedule="0 0 1 1 *", timezone="Mars/Olympus"), "time zone"),
         (lambda shop: step(attempts=0), "attempts"),
     ],

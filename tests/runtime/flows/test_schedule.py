@@ -12,7 +12,7 @@ import pytest
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime import FlowContext, Variant, inflow
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.runs.schedule import Schedule
 from khotan_cli.runtime.worker.dispatch import Dispatcher
 from khotan_cli.runtime.worker.execution import execute
@@ -124,12 +124,12 @@ async def started(dispatcher: Dispatcher, now: datetime) -> list[str]:
     return [f"{run.variant} {run.due_at.isoformat()[11:16]}" for run in await dispatcher.dispatch_due(now)]
 
 
-async def end_all(host: Host) -> None:
+async def end_all(host: Environment) -> None:
     for row in await host.runs.active():
         await execute(host, row.id)
 
 
-async def test_a_schedule_starts_to_count_when_it_is_first_met(host: Host, flow: Flow) -> None:
+async def test_a_schedule_starts_to_count_when_it_is_first_met(host: Environment, flow: Flow) -> None:
     dispatcher = Dispatcher(host)
     assert await started(dispatcher, NOON) == []
     assert await started(dispatcher, NOON + timedelta(seconds=59)) == []
@@ -139,23 +139,23 @@ async def test_a_schedule_starts_to_count_when_it_is_first_met(host: Host, flow:
     assert rows == [("often", "scheduled", "pending")]
 
 
-async def test_missed_times_are_caught_up_once(host: Host, flow: Flow) -> None:
+async def test_missed_times_are_caught_up_once(host: Environment, flow: Flow) -> None:
     await Dispatcher(host).dispatch_due(NOON)
     later = NOON + timedelta(hours=5)
     assert await started(Dispatcher(host), later) == ["delta 17:00", "often 17:07"]
     assert await started(Dispatcher(host), later) == []
 
 
-async def test_dispatchers_at_once_start_a_due_run_once(host: Host, flow: Flow) -> None:
+async def test_dispatchers_at_once_start_a_due_run_once(host: Environment, flow: Flow) -> None:
     await Dispatcher(host).dispatch_due(NOON)
     later = NOON + timedelta(minutes=8)
     parts = await asyncio.gather(*(started(Dispatcher(host), later) for _ in range(6)))
     assert sorted(run for part in parts for run in part) == ["delta 12:15", "often 12:15"]
     assert await rows_of(host, "SELECT count(*) FROM khotan_runs") == [(2,)]
-    assert await rows_of(host, f"SELECT count(*) FROM {host.outbox.table}") == [(2,)]
+    assert await rows_of(host, f"SELECT count(*) FROM {host.run_queue.table}") == [(2,)]
 
 
-async def test_overlapping_runs_are_skipped_unless_allowed(host: Host, flow: Flow) -> None:
+async def test_overlapping_runs_are_skipped_unless_allowed(host: Environment, flow: Flow) -> None:
     dispatcher = Dispatcher(host)
     await dispatcher.dispatch_due(NOON)
     await dispatcher.trigger("flow", "delta")
@@ -168,7 +168,7 @@ async def test_overlapping_runs_are_skipped_unless_allowed(host: Host, flow: Flo
     assert await started(dispatcher, NOON + timedelta(minutes=23)) == ["delta 12:30", "often 12:30"]
 
 
-async def test_variants_queue_behind_each_other(host: Host, shop: Shop, declare: Callable[[Flow], Flow]) -> None:
+async def test_variants_queue_behind_each_other(host: Environment, shop: Shop, declare: Callable[[Flow], Flow]) -> None:
     @inflow(shop, variants={"delta": Variant(schedule="*/15 * * * *"), "full": Variant(schedule="0 2 * * 0")})
     async def charges(ctx: FlowContext) -> None: ...
 
@@ -184,11 +184,11 @@ async def test_variants_queue_behind_each_other(host: Host, shop: Shop, declare:
     assert counted == {"delta": 9, "full": 1}
     asked = "SELECT count(*) FROM khotan_runs WHERE status = 'pending'"
     assert await rows_of(host, asked) == [(2,)]
-    asked = f"SELECT DISTINCT queue_name, queue_partition_key FROM {host.outbox.table}"
+    asked = f"SELECT DISTINCT queue_name, queue_partition_key FROM {host.run_queue.table}"
     assert await rows_of(host, asked) == [("khotan", "charges")], "one partition: one at a time"
 
 
-async def test_a_disabled_flow_or_plug_is_not_started(host: Host, flow: Flow) -> None:
+async def test_a_disabled_flow_or_plug_is_not_started(host: Environment, flow: Flow) -> None:
     dispatcher = Dispatcher(host)
     await dispatcher.dispatch_due(NOON)
     await host.switches.set_enabled("flow", False)
@@ -200,7 +200,7 @@ async def test_a_disabled_flow_or_plug_is_not_started(host: Host, flow: Flow) ->
     assert await started(dispatcher, NOON + timedelta(minutes=3)) == ["often 12:10"]
 
 
-async def test_a_clock_that_is_set_back(host: Host, flow: Flow) -> None:
+async def test_a_clock_that_is_set_back(host: Environment, flow: Flow) -> None:
     dispatcher = Dispatcher(host)
     ahead = NOON + timedelta(days=30)
     await dispatcher.dispatch_due(ahead)
@@ -214,7 +214,7 @@ async def test_a_clock_that_is_set_back(host: Host, flow: Flow) -> None:
     assert await started(Dispatcher(host), NOON + timedelta(minutes=1)) == []
 
 
-async def test_a_run_that_ended_before_it_began(host: Host, flow: Flow) -> None:
+async def test_a_run_that_ended_before_it_began(host: Environment, flow: Flow) -> None:
     from khotan_cli.runtime.api.models.flow_views import run_info
     from khotan_cli.runtime.database.tables import RUNS
 

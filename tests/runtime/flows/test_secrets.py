@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from khotan_cli.runtime import BearerAuth, FlowContext, Plug, RunResult, Var, inflow, outflow, step
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.worker.dry_run import dry_run
 from tests.runtime.flows.conftest import ItemRow, Run, Shop
 from tests.support.flows import Source, some_items
@@ -21,13 +21,13 @@ class Other(Plug):
     auth = BearerAuth(key)
 
 
-def know_other(host: Host) -> None:
+def know_other(host: Environment) -> None:
     other = Other(name="other")
     other.bind(host.vars, ttl=60.0)
     host.plugs["other"] = other  # type: ignore[index]
 
 
-async def test_what_a_run_says_is_masked(host: Host, shop: Shop, source: Source, run: Run) -> None:
+async def test_what_a_run_says_is_masked(host: Environment, shop: Shop, source: Source, run: Run) -> None:
     know_other(host)
     source.items = some_items(2)
 
@@ -52,7 +52,7 @@ async def test_what_a_run_says_is_masked(host: Host, shop: Shop, source: Source,
     assert "sk_" not in lines[1] and len(lines[1]) <= 2000
 
 
-async def test_what_a_flow_raises_is_masked(host: Host, shop: Shop, run: Run) -> None:
+async def test_what_a_flow_raises_is_masked(host: Environment, shop: Shop, run: Run) -> None:
     know_other(host)
 
     @inflow(shop)
@@ -63,7 +63,7 @@ async def test_what_a_flow_raises_is_masked(host: Host, shop: Shop, run: Run) ->
     assert row.error["message"] == "ValueError: ••••6789 and ••••cdef"
 
 
-async def test_what_a_push_refuses_is_masked(host: Host, shop: Shop, run: Run) -> None:
+async def test_what_a_push_refuses_is_masked(host: Environment, shop: Shop, run: Run) -> None:
     know_other(host)
 
     @outflow(shop)
@@ -89,7 +89,7 @@ async def test_what_a_push_refuses_is_masked(host: Host, shop: Shop, run: Run) -
     assert THEIRS not in str([r.record for r in rejects])
 
 
-async def test_a_step_that_returns_a_secret_is_refused(host: Host, shop: Shop, run: Run) -> None:
+async def test_a_step_that_returns_a_secret_is_refused(host: Environment, shop: Shop, run: Run) -> None:
     know_other(host)
 
     @step()
@@ -118,7 +118,7 @@ async def test_a_step_that_returns_a_secret_is_refused(host: Host, shop: Shop, r
     assert (await host.runs.steps(row.id))[0].result == [SHORT, "eu-west-region", "harmless"]
 
 
-async def test_a_dry_run_tells_no_secret(host: Host, shop: Shop, source: Source, declare: Any) -> None:
+async def test_a_dry_run_tells_no_secret(host: Environment, shop: Shop, source: Source, declare: Any) -> None:
     know_other(host)
     source.items = some_items(1)
 

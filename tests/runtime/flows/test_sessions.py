@@ -14,7 +14,7 @@ from khotan_cli.errors import FlowError, KhotanError, MappingConflict
 from khotan_cli.runtime import FlowContext, inflow, step
 from khotan_cli.runtime.resources.caches import CacheHandle
 from khotan_cli.runtime.resources.mappings import Mappings
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from tests.runtime.flows.conftest import ItemRow, Run, Shop, rows_of
 from tests.support.flows import Source, some_items
 
@@ -27,7 +27,7 @@ async def small(ctx: FlowContext) -> int:
     return 1
 
 
-async def test_what_is_written_meanwhile_belongs_to_the_session(host: Host, shop: Shop, run: Run) -> None:
+async def test_what_is_written_meanwhile_belongs_to_the_session(host: Environment, shop: Shop, run: Run) -> None:
     cache = CacheHandle(host.caches["things"], host.entries)
     goods = Mappings(host.resources["goods"], host.mappings)
     await cache.set_many({"old": 1, "older": 1})
@@ -64,7 +64,7 @@ async def test_what_is_written_meanwhile_belongs_to_the_session(host: Host, shop
     assert len(await rows_of(host, "SELECT * FROM khotan_cache_entries WHERE cache = '_cursor'")) == 1
 
 
-async def test_what_a_run_says_in_a_session_outlives_its_rollback(host: Host, shop: Shop, run: Run) -> None:
+async def test_what_a_run_says_in_a_session_outlives_its_rollback(host: Environment, shop: Shop, run: Run) -> None:
     @inflow(shop)
     async def flow(ctx: FlowContext) -> None:
         async with asyncio.timeout(PROMPT), ctx.session() as session:
@@ -84,7 +84,7 @@ async def test_what_a_run_says_in_a_session_outlives_its_rollback(host: Host, sh
     assert row.progress == {"done": 2, "total": 2, "message": "all"}
 
 
-async def test_a_conflict_in_a_session_leaves_the_session_usable(host: Host, shop: Shop, run: Run) -> None:
+async def test_a_conflict_in_a_session_leaves_the_session_usable(host: Environment, shop: Shop, run: Run) -> None:
     await Mappings(host.resources["goods"], host.mappings).upsert("A", shop="1")
 
     @inflow(shop)
@@ -103,7 +103,7 @@ async def test_a_conflict_in_a_session_leaves_the_session_usable(host: Host, sho
     assert keys == [("A",), *[(f"C{n}",) for n in range(5)]]
 
 
-async def test_after_a_commit_in_a_session_all_is_as_outside(host: Host, shop: Shop, run: Run) -> None:
+async def test_after_a_commit_in_a_session_all_is_as_outside(host: Environment, shop: Shop, run: Run) -> None:
     @inflow(shop)
     async def flow(ctx: FlowContext) -> None:
         async with asyncio.timeout(PROMPT), ctx.session() as session:
@@ -120,7 +120,7 @@ async def test_after_a_commit_in_a_session_all_is_as_outside(host: Host, shop: S
     assert len(await rows_of(host)) == 1 and len(await host.runs.updates(row.id)) == 1
 
 
-async def test_a_task_that_outlives_the_session_writes_by_itself(host: Host, shop: Shop, run: Run) -> None:
+async def test_a_task_that_outlives_the_session_writes_by_itself(host: Environment, shop: Shop, run: Run) -> None:
     closed = asyncio.Event()
 
     @inflow(shop)
@@ -142,7 +142,7 @@ async def test_a_task_that_outlives_the_session_writes_by_itself(host: Host, sho
 
 @pytest.mark.parametrize("what", ["step", "sync", "push", "session", "set_vars"])
 async def test_a_second_transaction_beside_a_session(
-    host: Host, shop: Shop, source: Source, run: Run, what: str
+    host: Environment, shop: Shop, source: Source, run: Run, what: str
 ) -> None:
     """On SQLite it would wait for the session that waits for it; it is refused at once, before anything is done."""
     source.items = some_items(3)
@@ -180,7 +180,7 @@ async def test_a_second_transaction_beside_a_session(
 
 @pytest.mark.parametrize("inside", [True, False])
 async def test_a_write_and_what_it_does_by_khotans_stores_are_one(
-    host: Host, shop: Shop, run: Run, inside: bool
+    host: Environment, shop: Shop, run: Run, inside: bool
 ) -> None:
     goods = Mappings(host.resources["goods"], host.mappings)
 
@@ -211,7 +211,7 @@ async def test_a_write_and_what_it_does_by_khotans_stores_are_one(
     assert [line.message for line in await host.runs.updates(row.id)] == ["saving"]
 
 
-async def test_a_deleted_cache_entry_is_back_where_the_step_raises(host: Host, shop: Shop, run: Run) -> None:
+async def test_a_deleted_cache_entry_is_back_where_the_step_raises(host: Environment, shop: Shop, run: Run) -> None:
     cache = CacheHandle(host.caches["things"], host.entries)
     await cache.set_many({"a": 1, "b": 2})
 
@@ -236,7 +236,7 @@ async def test_a_deleted_cache_entry_is_back_where_the_step_raises(host: Host, s
     assert (await host.runs.steps(row.id))[0].result == [False, False, 1] and await cache.keys() == []
 
 
-async def test_a_cache_without_a_step_is_written_at_once(host: Host, shop: Shop, run: Run) -> None:
+async def test_a_cache_without_a_step_is_written_at_once(host: Environment, shop: Shop, run: Run) -> None:
     cache = CacheHandle(host.caches["things"], host.entries)
     await cache.set_many({"a": 1, "b": 2})
 

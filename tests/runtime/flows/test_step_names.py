@@ -6,14 +6,14 @@ import asyncio
 
 from khotan_cli.runtime import FlowContext, RunResult, inflow, step
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.worker.dispatch import Dispatcher
 from khotan_cli.runtime.worker.execution import execute
 from tests.runtime.flows.conftest import ItemRow, Run, Shop
 from tests.support.flows import Source, some_items
 
 
-async def cut(host: Host, flow: Flow, begun: asyncio.Event) -> str:
+async def cut(host: Environment, flow: Flow, begun: asyncio.Event) -> str:
     """Trigger the flow, and cut its execution off where it says that it has begun to wait."""
     host.flows[flow.name] = flow  # type: ignore[index]
     run_id = await Dispatcher(host).trigger(flow.name)
@@ -24,7 +24,7 @@ async def cut(host: Host, flow: Flow, begun: asyncio.Event) -> str:
     return run_id
 
 
-async def test_a_step_within_a_step_is_another(host: Host, shop: Shop) -> None:
+async def test_a_step_within_a_step_is_another(host: Environment, shop: Shop) -> None:
     done: list[int] = []
     begun = asyncio.Event()
 
@@ -53,7 +53,9 @@ async def test_a_step_within_a_step_is_another(host: Host, shop: Shop) -> None:
     assert sorted(names) == ["inner", "inner#2", "outer", "outer/inner", "outer/inner#2"]
 
 
-async def test_a_second_try_takes_what_the_first_finished(run: Run, host: Host, shop: Shop, source: Source) -> None:
+async def test_a_second_try_takes_what_the_first_finished(
+    run: Run, host: Environment, shop: Shop, source: Source
+) -> None:
     tries: list[int] = []
     done: list[str] = []
 
@@ -87,7 +89,7 @@ async def test_a_second_try_takes_what_the_first_finished(run: Run, host: Host, 
     assert {"load/inner", "load", "load#2/inner", "load#2", "load#2/sync shop.list_items page 2"} <= set(names)
 
 
-async def test_steps_side_by_side_keep_their_names(run: Run, host: Host, shop: Shop) -> None:
+async def test_steps_side_by_side_keep_their_names(run: Run, host: Environment, shop: Shop) -> None:
     together = asyncio.Barrier(2)
 
     @step()

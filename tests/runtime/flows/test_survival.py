@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from khotan_cli.runtime.database.database import Database
-from khotan_cli.runtime.runs.steps import patiently
+from khotan_cli.runtime.runs.steps import retry_while_database_down
 from tests.support.flows import (
     Source,
     connection,
@@ -165,7 +165,7 @@ def test_flows_that_go_wrong_hold_up_nobody(database_url: str, tmp_path: Path) -
         "nonsense": "flow_failed",
         "unkeepable": "step_failed",
     }
-    assert "never yielded" in errors["blocks"]["message"]
+    assert "blocked its thread" in errors["blocks"]["message"]
     assert errors["raises"]["message"].startswith("ValueError")
     assert "items.py:" in errors["raises"]["place"]
     assert "dict" in errors["nonsense"]["message"]
@@ -298,7 +298,7 @@ async def test_transactions_in_each_others_way_are_repeated(postgres_url: str, t
                 if meet and number == first:
                     await both_hold_one.wait()  # each now waits for the other: PostgreSQL gives up one of them
 
-    await asyncio.gather(patiently(lambda: add(1, 2)), patiently(lambda: add(2, 1)))
+    await asyncio.gather(retry_while_database_down(lambda: add(1, 2)), retry_while_database_down(lambda: add(2, 1)))
     async with database.session() as session:
         values = (await session.execute(text("SELECT value FROM pair"))).scalars().all()
     await database.dispose()

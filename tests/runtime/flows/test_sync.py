@@ -14,7 +14,7 @@ from sqlmodel import Field, SQLModel
 
 from khotan_cli.errors import DatabaseBusy
 from khotan_cli.runtime import FlowContext, KhotanError, OffsetPaginator, inflow, step
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.store.runs import Reject, RunStore
 from khotan_cli.runtime.worker.dispatch import Dispatcher
 from khotan_cli.runtime.worker.execution import execute
@@ -23,7 +23,7 @@ from tests.support.flows import Source, some_items
 from tests.support.loopback import as_json
 
 
-async def test_counters_come_from_the_database(run: Run, host: Host, shop: Shop, source: Source) -> None:
+async def test_counters_come_from_the_database(run: Run, host: Environment, shop: Shop, source: Source) -> None:
     @inflow(shop)
     async def items(ctx: FlowContext) -> None:
         await ctx.sync(shop.list_items, into=ItemRow, key="id")
@@ -38,7 +38,9 @@ async def test_counters_come_from_the_database(run: Run, host: Host, shop: Shop,
     assert len(rows) == 26 and rows[4] == (4, "renamed", 1.0) and rows[-1] == (99, "new", 1.0)
 
 
-async def test_a_transform_changes_leaves_out_and_may_raise(run: Run, host: Host, shop: Shop, source: Source) -> None:
+async def test_a_transform_changes_leaves_out_and_may_raise(
+    run: Run, host: Environment, shop: Shop, source: Source
+) -> None:
     def cleaned(item: Any) -> dict[str, Any] | None:
         if item.id == 1:
             return None
@@ -61,7 +63,7 @@ async def test_a_transform_changes_leaves_out_and_may_raise(run: Run, host: Host
     assert total == 1 and rejects[0].reason == "record 2: ValueError: odd" and rejects[0].record["id"] == 2
 
 
-async def test_a_record_that_no_database_takes_is_kept_to_be_read(run: Run, host: Host, shop: Shop) -> None:
+async def test_a_record_that_no_database_takes_is_kept_to_be_read(run: Run, host: Environment, shop: Shop) -> None:
     @inflow(shop)
     async def flow(ctx: FlowContext) -> None:
         await ctx.progress(1, 2, "a\x00b")
@@ -76,7 +78,9 @@ async def test_a_record_that_no_database_takes_is_kept_to_be_read(run: Run, host
 
 
 @pytest.mark.parametrize(("wins", "name"), [("first", "a"), ("last", "c")])
-async def test_which_of_several_wins(run: Run, host: Host, shop: Shop, source: Source, wins: Any, name: str) -> None:
+async def test_which_of_several_wins(
+    run: Run, host: Environment, shop: Shop, source: Source, wins: Any, name: str
+) -> None:
     @inflow(shop)
     async def items(ctx: FlowContext) -> None:
         await ctx.sync(shop.list_items, into=ItemRow, key="id", dedupe=wins)
@@ -88,7 +92,7 @@ async def test_which_of_several_wins(run: Run, host: Host, shop: Shop, source: S
     assert next(row for row in await rows_of(host) if row[0] == 1)[1] == name
 
 
-async def test_columns_set_once(run: Run, host: Host, shop: Shop, source: Source) -> None:
+async def test_columns_set_once(run: Run, host: Environment, shop: Shop, source: Source) -> None:
     @inflow(shop)
     async def items(ctx: FlowContext) -> None:
         await ctx.sync(shop.list_items, into=ItemRow, key="id", exclude_on_update=["name"])
@@ -101,7 +105,7 @@ async def test_columns_set_once(run: Run, host: Host, shop: Shop, source: Source
 
 
 async def test_what_did_not_come_is_deleted_after_a_complete_pass_only(
-    run: Run, host: Host, shop: Shop, source: Source
+    run: Run, host: Environment, shop: Shop, source: Source
 ) -> None:
     @inflow(shop)
     async def items(ctx: FlowContext) -> None:
@@ -133,7 +137,7 @@ async def test_what_did_not_come_is_deleted_after_a_complete_pass_only(
 
 
 async def test_nothing_is_deleted_after_a_resume_with_another_filter(
-    host: Host, shop: Shop, source: Source, run: Run
+    host: Environment, shop: Shop, source: Source, run: Run
 ) -> None:
     filters = iter(["a", "b"])
 
@@ -167,7 +171,7 @@ async def test_nothing_is_deleted_after_a_resume_with_another_filter(
     assert "not complete" in (await host.runs.updates(again))[0].message
 
 
-async def test_a_bounded_walk_is_no_complete_pass(run: Run, host: Host, shop: Shop, source: Source) -> None:
+async def test_a_bounded_walk_is_no_complete_pass(run: Run, host: Environment, shop: Shop, source: Source) -> None:
     bounded = shop.with_options(paginator=OffsetPaginator(limit=10, total="total", max_pages=2))
 
     @inflow(shop)
@@ -180,7 +184,7 @@ async def test_a_bounded_walk_is_no_complete_pass(run: Run, host: Host, shop: Sh
     assert (row.extracted, row.deleted) == (70, 0)
 
 
-async def test_untyped_items_and_no_prefetch(run: Run, host: Host, shop: Shop, source: Source) -> None:
+async def test_untyped_items_and_no_prefetch(run: Run, host: Environment, shop: Shop, source: Source) -> None:
     @inflow(shop)
     async def items(ctx: FlowContext) -> None:
         done = await ctx.sync(shop.list_loose, into=ItemRow, key="id", prefetch=False)
@@ -218,7 +222,7 @@ ODD_KEYS: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("key", list(ODD_KEYS))
 async def test_a_key_of_another_type_than_its_column_is_still_that_rows(
-    run: Run, host: Host, shop: Shop, source: Source, key: str
+    run: Run, host: Environment, shop: Shop, source: Source, key: str
 ) -> None:
     """What came is not taken for missing because its key is written down differently."""
     plain = {
@@ -262,7 +266,7 @@ def _moved(plain: dict[str, Any], n: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("option", ["delete_missing", "dedupe"])
 async def test_a_retry_from_a_step_knows_the_keys_of_the_steps_before(
-    run: Run, host: Host, shop: Shop, source: Source, option: str
+    run: Run, host: Environment, shop: Shop, source: Source, option: str
 ) -> None:
     options: dict[str, Any] = {"dedupe": "first"} if option == "dedupe" else {"delete_missing": True}
     broken = True
@@ -310,7 +314,7 @@ class NamedRow(SQLModel, table=True):
 
 
 async def test_nothing_is_deleted_after_a_resume_with_another_key(
-    run: Run, host: Host, shop: Shop, source: Source
+    run: Run, host: Environment, shop: Shop, source: Source
 ) -> None:
     keys, fail = iter(["id", "name"]), [True]
 
@@ -333,7 +337,7 @@ async def test_nothing_is_deleted_after_a_resume_with_another_key(
 
 
 async def test_a_transform_that_leaves_everything_out_empties_no_table(
-    run: Run, host: Host, shop: Shop, source: Source
+    run: Run, host: Environment, shop: Shop, source: Source
 ) -> None:
     @inflow(shop)
     async def items(ctx: FlowContext) -> None:
@@ -351,7 +355,7 @@ async def test_a_transform_that_leaves_everything_out_empties_no_table(
     await run(items)
     row = await run(items, body="none")
     assert (row.skipped, row.deleted) == (12, 0)
-    assert "every record was left out" in (await host.runs.updates(row.id))[0].message
+    assert "every record was skipped" in (await host.runs.updates(row.id))[0].message
     assert (await run(items, body="all")).deleted == 12
 
 
@@ -365,7 +369,7 @@ class StrictRow(SQLModel, table=True):
 
 @pytest.mark.parametrize("mode", ["skip", "fail"])
 async def test_a_record_that_the_table_refuses_holds_up_no_other(
-    run: Run, host: Host, shop: Shop, source: Source, mode: Any
+    run: Run, host: Environment, shop: Shop, source: Source, mode: Any
 ) -> None:
     odd: dict[int, dict[str, Any]] = {3: {"name": None}, 7: {"id": None}, 12: {"code": 11}, 18: {"code": 2**70}}
 
@@ -401,7 +405,9 @@ class LinkedRow(SQLModel, table=True):
     name: str
 
 
-async def test_rows_that_never_had_a_key_are_not_missing(run: Run, host: Host, shop: Shop, source: Source) -> None:
+async def test_rows_that_never_had_a_key_are_not_missing(
+    run: Run, host: Environment, shop: Shop, source: Source
+) -> None:
     @inflow(shop)
     async def items(ctx: FlowContext) -> None:
         await ctx.ensure_table(LinkedRow)
@@ -423,7 +429,7 @@ async def test_rows_that_never_had_a_key_are_not_missing(run: Run, host: Host, s
 
 
 async def test_a_table_in_which_nothing_is_found_again_is_left_alone(
-    run: Run, host: Host, shop: Shop, source: Source
+    run: Run, host: Environment, shop: Shop, source: Source
 ) -> None:
     """Something else moves the rows while they come: what is missing is then not known."""
 
@@ -441,11 +447,11 @@ async def test_a_table_in_which_nothing_is_found_again_is_left_alone(
     source.items = some_items(3)
     row = await run(items)
     assert (row.status, row.deleted, len(await rows_of(host))) == ("completed", 0, 6)
-    assert "no row of the table has a key that came" in (await host.runs.updates(row.id))[0].message
+    assert "no row of the table has a key that the source returned" in (await host.runs.updates(row.id))[0].message
 
 
 async def test_a_page_that_is_written_again_is_counted_once(
-    run: Run, host: Host, shop: Shop, source: Source, monkeypatch: pytest.MonkeyPatch
+    run: Run, host: Environment, shop: Shop, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database gives up the second page's transaction: the records left out of it are still counted."""
     store, pages = RunStore.record, 0
@@ -481,7 +487,7 @@ class NoKey(SQLModel, table=True):
     [
         (NoKey, {"key": "name"}, "not unique"),
         (NoKey, {"key": "nam"}, "no column 'nam'"),
-        (NoKey, {"key": "id"}, "no_key.must must have a value"),
+        (NoKey, {"key": "id"}, "no_key.must is required"),
         (dict, {"key": "id"}, "is not a table"),
         (ItemRow, {"key": "id", "exclude_on_update": ["nmae"]}, "no column 'nmae'"),
         (ItemRow, {"key": "id", "delete_where": True}, "delete_missing"),
@@ -502,7 +508,7 @@ async def test_what_cannot_fit_is_said(
 
 
 async def test_an_id_that_belongs_to_another_key_holds_up_no_other_record(
-    run: Run, host: Host, shop: Shop, source: Source
+    run: Run, host: Environment, shop: Shop, source: Source
 ) -> None:
     @inflow(shop, resource="goods")
     async def items(ctx: FlowContext) -> None:
@@ -522,7 +528,9 @@ async def test_an_id_that_belongs_to_another_key_holds_up_no_other_record(
     assert set(found) == {"item 3", "item 4"}
 
 
-async def test_mappings_are_kept_for_a_flow_with_a_resource(run: Run, host: Host, shop: Shop, source: Source) -> None:
+async def test_mappings_are_kept_for_a_flow_with_a_resource(
+    run: Run, host: Environment, shop: Shop, source: Source
+) -> None:
     @inflow(shop, resource="goods")
     async def items(ctx: FlowContext) -> None:
         await ctx.sync(shop.list_items, into=ItemRow, key="id")
@@ -537,7 +545,7 @@ async def test_mappings_are_kept_for_a_flow_with_a_resource(run: Run, host: Host
     assert (row.status, row.error["error"]) == ("failed", "mapping_conflict")
 
 
-async def test_a_credential_in_a_link_is_not_stored(host: Host, source: Source, run: Run, shop: Shop) -> None:
+async def test_a_credential_in_a_link_is_not_stored(host: Environment, source: Source, run: Run, shop: Shop) -> None:
     from khotan_cli.runtime import NextUrlPaginator
 
     secret = "sk_live_0123456789"

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import MetaData, text
 
 from khotan_cli.runtime import FlowContext, OAuth2ClientCredentials, Plug, Retry, TokenAuth, inflow
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from tests.runtime.flows.conftest import Run
 from tests.support.loopback import Answer, loopback
 
@@ -31,7 +31,7 @@ ANSWERS = {
 @pytest.mark.parametrize("what", ANSWERS)
 @pytest.mark.parametrize("kind", ["oauth", "exchange"])
 async def test_no_token_is_stored_or_logged(
-    host: Host, run: Run, what: str, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    host: Environment, run: Run, what: str, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("KHOTAN_DEBUG", "1")
     caplog.set_level(logging.DEBUG)
@@ -64,7 +64,7 @@ async def test_no_token_is_stored_or_logged(
         assert part not in stored and part not in caplog.text
 
 
-async def everything(host: Host) -> str:
+async def everything(host: Environment) -> str:
     """Every row of every table, as text."""
     rows: list[str] = []
     async with host.database.writing() as session:

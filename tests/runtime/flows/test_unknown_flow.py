@@ -15,10 +15,10 @@ from sqlalchemy import text
 from khotan_cli.runtime import FlowContext, Variant, inflow
 from khotan_cli.runtime.database.tables import RUNS
 from khotan_cli.runtime.database.types import utc_now
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.worker.dispatch import Dispatcher
 from khotan_cli.runtime.worker.engine import Engine
-from khotan_cli.runtime.worker.maintenance import Upkeep
+from khotan_cli.runtime.worker.maintenance import Maintenance
 from khotan_cli.runtime.worker.unknown_flow import pause_after
 from tests.runtime.flows.conftest import Shop, rows_of
 from tests.support.flows import (
@@ -119,18 +119,18 @@ def test_pauses_are_short_for_some_minutes_while_other_code_works_beside(number:
     assert pause_after(number, deploying=True) == seconds
 
 
-async def test_cancel_and_sweep_take_the_successors_along(host: Host, shop: Shop, declare: Any) -> None:
+async def test_cancel_and_sweep_take_the_successors_along(host: Environment, shop: Shop, declare: Any) -> None:
     dispatcher, run_id = await handed_back(host, shop, declare)
     assert await states(host) == {run_id: "SUCCESS", f"{run_id}~1": "DELAYED"}
     assert await dispatcher.cancel(run_id) == "cancelled"
     assert (await states(host))[f"{run_id}~1"] == "CANCELLED"
     async with host.database.writing() as session:
         await session.execute(RUNS.update().values(ended_at=utc_now() - timedelta(days=60)))
-    assert await Upkeep(dispatcher, retention_days=30).sweep() == 1
+    assert await Maintenance(dispatcher, retention_days=30).sweep() == 1
     assert await states(host) == {}
 
 
-async def test_reconcile_leaves_a_run_that_waits_for_its_flow(host: Host, shop: Shop, declare: Any) -> None:
+async def test_reconcile_leaves_a_run_that_waits_for_its_flow(host: Environment, shop: Shop, declare: Any) -> None:
     dispatcher, run_id = await handed_back(host, shop, declare)
     await age(host, timedelta(hours=23))
     assert await dispatcher.reconcile() == []
@@ -140,12 +140,12 @@ async def test_reconcile_leaves_a_run_that_waits_for_its_flow(host: Host, shop: 
 
 @pytest.mark.parametrize("known", [True, False])
 async def test_reconcile_enqueues_again_where_the_queue_has_lost_a_run(
-    host: Host, shop: Shop, declare: Any, known: bool
+    host: Environment, shop: Shop, declare: Any, known: bool
 ) -> None:
     dispatcher, run_id = await handed_back(host, shop, declare)
     await age(host, timedelta(minutes=5))
     async with host.database.writing() as session:
-        await session.execute(text(f"DELETE FROM {host.outbox.table}"))
+        await session.execute(text(f"DELETE FROM {host.run_queue.table}"))
     if known:
         declare(dispatcher.flow_of_test)  # type: ignore[attr-defined]
     assert [fixed["now"] for fixed in await dispatcher.reconcile()] == (["queued"] if known else [])
@@ -154,7 +154,7 @@ async def test_reconcile_enqueues_again_where_the_queue_has_lost_a_run(
     assert await states(host) == ({run_id: "ENQUEUED"} if known else {})
 
 
-async def test_a_run_of_an_unknown_variant_waits_too(host: Host, shop: Shop, declare: Any) -> None:
+async def test_a_run_of_an_unknown_variant_waits_too(host: Environment, shop: Shop, declare: Any) -> None:
     @inflow(shop, variants={"hourly": Variant()})
     async def lost(ctx: FlowContext) -> None: ...
 
@@ -176,7 +176,7 @@ async def test_a_run_of_an_unknown_variant_waits_too(host: Host, shop: Shop, dec
 
 
 async def test_reconcile_fails_a_run_whose_flow_has_been_missing_for_a_day(
-    host: Host, shop: Shop, declare: Any
+    host: Environment, shop: Shop, declare: Any
 ) -> None:
     dispatcher, run_id = await handed_back(host, shop, declare)
     await age(host, timedelta(hours=25))
@@ -186,7 +186,7 @@ async def test_reconcile_fails_a_run_whose_flow_has_been_missing_for_a_day(
     assert (await states(host))[f"{run_id}~1"] == "CANCELLED"
 
 
-async def handed_back(host: Host, shop: Shop, declare: Any) -> tuple[Dispatcher, str]:
+async def handed_back(host: Environment, shop: Shop, declare: Any) -> tuple[Dispatcher, str]:
     """A run that an engine without its flow has handed back once."""
 
     @inflow(shop)
@@ -206,19 +206,19 @@ async def handed_back(host: Host, shop: Shop, declare: Any) -> tuple[Dispatcher,
     async with host.database.writing() as session:  # however long that took, the pause is not over
         await session.execute(
             text(
-                f"UPDATE {host.outbox.table} SET status = 'DELAYED', delay_until_epoch_ms = 4102444800000 "
+                f"UPDATE {host.run_queue.table} SET status = 'DELAYED', delay_until_epoch_ms = 4102444800000 "
                 "WHERE workflow_uuid LIKE '%~1'"
             )
         )
-        await session.execute(text(f"DELETE FROM {host.outbox.table} WHERE workflow_uuid LIKE '%~2'"))
+        await session.execute(text(f"DELETE FROM {host.run_queue.table} WHERE workflow_uuid LIKE '%~2'"))
     return dispatcher, run_id
 
 
-async def age(host: Host, how_much: timedelta) -> None:
+async def age(host: Environment, how_much: timedelta) -> None:
     async with host.database.writing() as session:
         then = utc_now() - how_much
         await session.execute(RUNS.update().values(created_at=then, updated_at=then))
 
 
-async def states(host: Host) -> dict[str, str]:
-    return dict(await rows_of(host, f"SELECT workflow_uuid, status FROM {host.outbox.table}"))
+async def states(host: Environment) -> dict[str, str]:
+    return dict(await rows_of(host, f"SELECT workflow_uuid, status FROM {host.run_queue.table}"))

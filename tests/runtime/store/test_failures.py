@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from khotan_cli.errors import DatabaseNotMigrated, DatabaseUnreachable, KhotanError, StoreError, ValueRefused
 from khotan_cli.runtime.database.database import Database
-from khotan_cli.runtime.database.errors import explain
+from khotan_cli.runtime.database.errors import translate_error
 from khotan_cli.runtime.database.url import parse_url
 
 TABLES = (
@@ -58,7 +58,7 @@ async def test_a_mistake_in_a_statement_is_no_outage(goods: Database, statement:
 
 async def test_a_table_of_the_users_own_is_named(goods: Database) -> None:
     error = await refused(goods, "SELECT * FROM items")
-    assert type(error) is StoreError and error.message.startswith("The table items is not there")
+    assert type(error) is StoreError and error.message.startswith("The table items does not exist")
     assert "ensure_table" in error.hint and not error.next
     error = await refused(goods, "SELECT 1 FROM khotan_items")
     assert isinstance(error, DatabaseNotMigrated) and error.next == ("khotan migrate",)
@@ -67,9 +67,9 @@ async def test_a_table_of_the_users_own_is_named(goods: Database) -> None:
 @pytest.mark.parametrize(
     ("statement", "words"),
     [
-        ("SELECT colour FROM goods", "The column colour is not there"),
-        ("SELECT goods.colour FROM goods", "The column goods.colour is not there"),
-        ("INSERT INTO goods (id, colour) VALUES (7, 'hunter2')", "The column goods.colour is not there"),
+        ("SELECT colour FROM goods", "The column colour does not exist"),
+        ("SELECT goods.colour FROM goods", "The column goods.colour does not exist"),
+        ("INSERT INTO goods (id, colour) VALUES (7, 'hunter2')", "The column goods.colour does not exist"),
     ],
 )
 async def test_a_column_of_the_users_own_is_named(goods: Database, statement: str, words: str) -> None:
@@ -86,17 +86,17 @@ async def test_a_column_that_khotan_wants_leads_to_its_migrations(goods: Databas
     ):
         assert isinstance(await refused(goods, statement), DatabaseNotMigrated)
     error = await refused(goods, "SELECT goods.colour FROM goods, khotan_runs")
-    assert error.message.startswith("The column goods.colour is not there")
+    assert error.message.startswith("The column goods.colour does not exist")
 
 
 @pytest.mark.parametrize(
     ("columns", "on_sqlite", "on_postgres"),
     [
-        ({"id": 2}, "goods.name must have a value", "goods.name must have a value"),
+        ({"id": 2}, "goods.name is required", "goods.name is required"),
         ({"id": 2, "name": "x", "sku": "hunter2"}, "goods.sku", "one_sku of goods"),
         ({"id": 1, "name": "hunter2"}, "goods.id", "goods_pkey of goods"),
         ({"id": 2, "name": "hunter2", "stock": -1}, "some_stock", "some_stock of goods"),
-        ({"id": 2, "name": "hunter2", "shelf": 9}, "points to", "on_shelf of goods"),
+        ({"id": 2, "name": "hunter2", "shelf": 9}, "a foreign key refers to a missing row", "on_shelf of goods"),
     ],
 )
 async def test_what_breaks_a_constraint(
@@ -140,7 +140,7 @@ async def test_values_that_are_too_long_or_hold_a_nul(postgres_url: str, tmp_pat
     async with database.session() as session:
         await session.execute(text("CREATE TABLE short (code VARCHAR(7))"))
     error = await refused(database, "INSERT INTO short VALUES (:code)", code="hunter2 and more")
-    assert isinstance(error, ValueRefused) and "character varying(7)" in error.message and "long" in error.hint
+    assert isinstance(error, ValueRefused) and "character varying(7)" in error.message and "lengthen" in error.hint
     error = await refused(database, "INSERT INTO short VALUES (:code)", code="a\x00")
     assert isinstance(error, ValueRefused) and "NUL" in error.hint
     await database.dispose()
@@ -173,13 +173,15 @@ def sqlite_error(code: int, name: str, message: str) -> sqlite3.Error:
 def test_which_of_sqlites_errors_are_outages(code: int, name: str, kind: type[StoreError], tmp_path: Path) -> None:
     url = parse_url("sqlite:///khotan.db", tmp_path)
     for error in (sqlite_error(code, name, "said"), OperationalError("SELECT 1", {}, sqlite_error(code, name, "said"))):
-        assert type(explain(error, url)) is kind
+        assert type(translate_error(error, url)) is kind
 
 
 def test_a_connection_that_was_closed_is_an_outage_and_an_unreadable_text_is_not(tmp_path: Path) -> None:
     url = parse_url("sqlite:///khotan.db", tmp_path)
-    assert isinstance(explain(sqlite3.OperationalError("no active connection"), url), DatabaseUnreachable)
-    error = explain(sqlite3.OperationalError("Could not decode to UTF-8 column 'a' with text 'it's hunter2'"), url)
+    assert isinstance(translate_error(sqlite3.OperationalError("no active connection"), url), DatabaseUnreachable)
+    error = translate_error(
+        sqlite3.OperationalError("Could not decode to UTF-8 column 'a' with text 'it's hunter2'"), url
+    )
     assert type(error) is StoreError and "hunter2" not in str(error.to_json())
 
 
@@ -196,12 +198,12 @@ def test_a_connection_that_was_closed_is_an_outage_and_an_unreadable_text_is_not
 )
 def test_which_of_postgresqls_errors_are_outages(kind: type[psycopg.Error], outage: bool, tmp_path: Path) -> None:
     url = parse_url("postgresql://khotan@db.example.com/shop", tmp_path)
-    assert isinstance(explain(kind("said"), url), DatabaseUnreachable) == outage
+    assert isinstance(translate_error(kind("said"), url), DatabaseUnreachable) == outage
 
 
 def test_a_server_that_speaks_another_language(tmp_path: Path) -> None:
     url = parse_url("postgresql://khotan@db.example.com/shop", tmp_path)
     missing = psycopg.errors.UndefinedTable("Relation »khotan_runs« existiert nicht")
-    assert isinstance(explain(missing, url), DatabaseNotMigrated)
-    error = explain(psycopg.errors.UndefinedTable("Relation »goods« existiert nicht"), url)
+    assert isinstance(translate_error(missing, url), DatabaseNotMigrated)
+    error = translate_error(psycopg.errors.UndefinedTable("Relation »goods« existiert nicht"), url)
     assert type(error) is StoreError and "goods" in error.message

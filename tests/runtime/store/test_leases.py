@@ -164,7 +164,7 @@ async def test_a_holder_that_lost_its_lease_says_so_and_takes_nothing_away(
         async with asyncio.timeout(90):
             while not caplog.records:
                 await asyncio.sleep(0.01)
-    assert "ran out while it was held" in caplog.text
+    assert "expired while it was held" in caplog.text
     assert await _held(database) == ["slot"]
 
 

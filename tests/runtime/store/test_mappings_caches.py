@@ -16,7 +16,7 @@ from khotan_cli.runtime.resources.caches import Cache, CacheHandle
 from khotan_cli.runtime.resources.mappings import Mappings, Resource
 from khotan_cli.runtime.store.caches import CacheStore
 from khotan_cli.runtime.store.canonical_key import decode_key, encode_key
-from khotan_cli.runtime.store.field_state import held_after
+from khotan_cli.runtime.store.field_state import merge_state
 from khotan_cli.runtime.store.mappings import MappingStore
 from khotan_cli.runtime.transfer.field_digests import digest, field_digests, holds
 
@@ -47,13 +47,13 @@ def test_digests_know_equal_values() -> None:
 
 
 def test_what_was_written_is_known_by_what_it_comes_back_as() -> None:
-    held = held_after(None, {"price": "w"}, written=True)
+    held = merge_state(None, {"price": "w"}, written=True)
     assert holds(held, {"price": "w"}) and not holds(held, {"price": "r"})
-    assert held_after(held, {"price": "w"}, written=False) == {"price": "w"}
-    held = held_after(held, {"price": "r", "name": "n"}, written=False)
+    assert merge_state(held, {"price": "w"}, written=False) == {"price": "w"}
+    held = merge_state(held, {"price": "r", "name": "n"}, written=False)
     assert holds(held, {"price": "w"}) and holds(held, {"price": "r", "name": "n"})
-    assert held_after(held, {"price": "r"}, written=False) == held == held_after(held, {"price": "w"}, written=True)
-    changed = held_after(held, {"price": "x"}, written=False)
+    assert merge_state(held, {"price": "r"}, written=False) == held == merge_state(held, {"price": "w"}, written=True)
+    changed = merge_state(held, {"price": "x"}, written=False)
     assert holds(changed, {"price": "x"}) and not holds(changed, {"price": "w"}) and not holds(changed, {"price": "r"})
 
 
@@ -133,7 +133,7 @@ async def test_names_that_are_not_declared(goods: Mappings) -> None:
         await goods.upsert("A", shp="1")
     with pytest.raises(UnknownName):
         await goods.lookup_ref("shp", "1")
-    with pytest.raises(UsageError, match="neither a text"):
+    with pytest.raises(UsageError, match="must be a non-empty str"):
         await goods.upsert("A", shop="")
 
 

@@ -23,7 +23,7 @@ from khotan_cli.runtime.database.crypto import Cipher
 from khotan_cli.runtime.database.database import Database
 from khotan_cli.runtime.database.tables import metadata
 from khotan_cli.runtime.store import migrate
-from khotan_cli.runtime.store.run_queue import Outbox
+from khotan_cli.runtime.store.run_queue import RunQueue
 from khotan_cli.runtime.store.variables import DatabaseVarStore
 from tests.runtime.store.conftest import Spawn
 
@@ -61,7 +61,7 @@ def _tables(url: str) -> set[str]:
 def _engine_tables() -> set[str]:
     with TemporaryDirectory() as folder:
         file = Path(folder, "engine.db")
-        Outbox(Database(f"sqlite:///{file}", Path(folder))).migrate()
+        RunQueue(Database(f"sqlite:///{file}", Path(folder))).migrate()
         with _connect(f"sqlite:///{file}") as connection:
             return set(inspect(connection).get_table_names())
 
@@ -135,7 +135,7 @@ def test_a_database_of_a_newer_khotan_is_left_alone(database_url: str, tmp_path:
     for action in (migrate.status, migrate.upgrade, migrate.push):
         with pytest.raises(StoreError, match="'9999'") as caught:
             action(database_url, tmp_path)
-        assert "upgrade khotan-cli" in caught.value.hint
+        assert "Upgrade khotan-cli" in caught.value.hint
 
 
 @pytest.mark.parametrize("action", [migrate.upgrade, migrate.push])
@@ -231,7 +231,7 @@ def test_an_unreachable_database_is_named_without_its_password(action: Any, tmp_
 def test_a_file_that_is_no_database_is_kept(action: Any, tmp_path: Path) -> None:
     content = "not a database at all, " * 100
     (tmp_path / "khotan.db").write_text(content)
-    with pytest.raises(DatabaseUnreachable, match="no SQLite database"):
+    with pytest.raises(DatabaseUnreachable, match="not an SQLite database"):
         action("sqlite:///khotan.db", tmp_path)
     assert (tmp_path / "khotan.db").read_text() == content
 

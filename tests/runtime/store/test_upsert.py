@@ -226,11 +226,17 @@ async def test_two_at_once_on_the_same_keys(tables: Database) -> None:
     ("model", "records", "key", "error", "words"),
     [
         (Plain, [{"id": 1, "name": "x", "nots": 1}], "id", ConfigError, "no column 'nots'"),
-        (Plain, [{"id": 1}], "id", ConfigError, "plain.name must have a value"),
+        (Plain, [{"id": 1}], "id", ConfigError, "plain.name is required"),
         (Plain, [{"id": 1, "name": "x"}], "name", ConfigError, "not unique"),
-        (Plain, [{"id": 1, "name": "x"}], (), ConfigError, "key is needed"),
-        (Plain, [{"id": 1, "name": "x"}, {"id": None, "name": "y"}], "id", UsageError, "Record 1 has no 'id'"),
-        (Plain, [{"name": "y"}], "id", UsageError, "Record 0 has no 'id'"),
+        (Plain, [{"id": 1, "name": "x"}], (), ConfigError, "Missing key"),
+        (
+            Plain,
+            [{"id": 1, "name": "x"}, {"id": None, "name": "y"}],
+            "id",
+            UsageError,
+            "Record 1 has no value for the key field 'id'",
+        ),
+        (Plain, [{"name": "y"}], "id", UsageError, "Record 0 has no value for the key field 'id'"),
         (Record, [{"id": 1, "name": "x"}], "id", ConfigError, "is not a table"),
     ],
 )

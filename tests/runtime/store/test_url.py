@@ -32,13 +32,13 @@ def test_urls_are_normalised(given: str, driver: str, database: str) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("hunter2", "is not a database URL"),
-        ("postgresql://u:hunter2@h:port/d", "is not a database URL"),
-        ("mysql://u:hunter2@h/d", "names 'mysql'"),
+        ("hunter2", "is not a valid database URL"),
+        ("postgresql://u:hunter2@h:port/d", "is not a valid database URL"),
+        ("mysql://u:hunter2@h/d", "unsupported database 'mysql'"),
         ("sqlite://", "in memory"),
         ("sqlite:///:memory:", "in memory"),
         ("sqlite:///file:x?mode=memory&uri=true", "in memory"),
-        ("sqlite://khotan.db", "names a host"),
+        ("sqlite://khotan.db", "has a host"),
     ],
 )
 def test_other_urls_are_refused_without_quoting_them(given: str, said: str) -> None:
@@ -56,5 +56,5 @@ def test_a_database_is_named_without_its_password() -> None:
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DatabaseUnreachable, match="its folder cannot be created"):
+    with pytest.raises(DatabaseUnreachable, match="the folder cannot be created"):
         make_folder(parse_url("sqlite:///file/inner/khotan.db", tmp_path))

@@ -148,7 +148,7 @@ def test_a_used_key_is_judged_in_the_run_as_it_is_at_the_door(
     assert (other.status_code, other.json()["duplicate"]) == (202, False), "nobody could say yet whose it is"
     status, said = ended(other.json()["id"])
     if same:
-        assert status == "completed" and str(said).startswith("A duplicate: acme sent the same key before")
+        assert status == "completed" and str(said).startswith("Duplicate: organisation acme already sent this key")
     else:
         assert (status, said) == ("failed", "idempotency_key_reused")
     # At the door, once that can be said, the same rule.

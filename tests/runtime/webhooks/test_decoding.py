@@ -129,7 +129,7 @@ def test_the_vendors_form_is_unwrapped(scheme: Any, charset: str) -> None:
     asked = request(body, FORM + charset, envelope=wire.envelope)
     [event] = events_of(wire, asked)
     assert (event.type, event.remote_id, event.problem) == ("order.paid", "é-1", None)
-    assert [one.order_key for one in event.deliveries] == [f"{handler.name}|é-1"]
+    assert [one.order_key for one in event.handler_runs] == [f"{handler.name}|é-1"]
     again = stored(asked, wire.envelope)
     assert again.content == DOCUMENT
     assert again._validated(TypeAdapter(Order)) == Order(**DOCUMENT)
@@ -189,7 +189,7 @@ def test_a_path_below_the_wires_own(below: Any, segments: list[str], found: dict
 
 @pytest.mark.parametrize("below", ["a{id}", "{id}/{id}", "a//b", "{}"])
 def test_a_template_that_cannot_hold_is_refused(below: str) -> None:
-    with pytest.raises(ConfigError, match="not a path template"):
+    with pytest.raises(ConfigError, match="Invalid path template"):
         Wire(Shop(), verify=signatures.unsigned(), below=below)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from khotan_cli.runtime.database.database import Database
 from khotan_cli.runtime.database.types import utc_now
 from khotan_cli.runtime.store.events import EventStore
-from khotan_cli.runtime.store.incoming import Delivery, Incoming
-from khotan_cli.runtime.webhooks.inbound.group_commit import Inbox
+from khotan_cli.runtime.store.incoming import HandlerRun, Incoming
+from khotan_cli.runtime.webhooks.inbound.group_commit import GroupCommit
 from tests.support.flows import connection
 from tests.support.webhooks import order, send, served_app, wait_for, webhook_project
 
@@ -92,7 +92,7 @@ async def two(event: Event[Any]) -> None: ...
 async def test_all_that_failed_is_replayed_once(database_url: str, tmp_path: Path) -> None:
     project = webhook_project(tmp_path, database_url, wire=TWO)
     database = Database(database_url, tmp_path)
-    handlers = [Delivery("shop.one", "catch"), Delivery("shop.two", "catch"), Delivery("shop.gone", "catch")]
+    handlers = [HandlerRun("shop.one", "catch"), HandlerRun("shop.two", "catch"), HandlerRun("shop.gone", "catch")]
     await EventStore(database).store(
         [Incoming("shop", f"evt_{n}", "bulk", "POST", {}, "application/json", b"{}", handlers) for n in range(120)]
     )
@@ -122,7 +122,7 @@ def test_the_app_is_told_of_each_new_event_once(tmp_path: Path) -> None:
 async def test_an_event_that_comes_as_another_is_committed_is_committed_too(database_url: str, tmp_path: Path) -> None:
     webhook_project(tmp_path, database_url)
     database = Database(database_url, tmp_path)
-    inbox = Inbox(EventStore(database), lambda: None)
+    inbox = GroupCommit(EventStore(database), lambda: None)
     for number in range(5):  # each at the very moment the one before is done
         event = Incoming("shop", f"evt_{number}", "order.paid", "POST", {}, "", b"{}")
         async with asyncio.timeout(90):
@@ -195,7 +195,7 @@ def test_handlers_that_would_end_the_process_fail_alone(database_url: str, tmp_p
             wait_for(lambda: project.khotan("wire", "show", str(number)).json["status"] == status, status)  # noqa: B023
     runs = [project.khotan("wire", "show", number).json["runs"][0] for number in ("1", "2")]
     assert [run["error"]["error"] for run in runs] == ["flow_failed"] * 2
-    assert "'shop.exits' ended the process' work with SystemExit(3)" in runs[0]["error"]["message"]
+    assert "'shop.exits' tried to exit the process with SystemExit(3)" in runs[0]["error"]["message"]
     assert "'shop.cancels' cancelled itself" in runs[1]["error"]["message"]
 
 
@@ -217,7 +217,7 @@ def test_hooks_are_told_of_handlers_runs_that_are_ended_from_outside(database_ur
 async def test_what_a_later_run_has_put_right_is_not_failed_any_more(database_url: str, tmp_path: Path) -> None:
     project = webhook_project(tmp_path, database_url)
     database = Database(database_url, tmp_path)
-    handlers = [Delivery("shop.record", "catch"), Delivery("shop.gone", "catch")]
+    handlers = [HandlerRun("shop.record", "catch"), HandlerRun("shop.gone", "catch")]
     await EventStore(database).store(
         [
             Incoming("shop", f"evt_{number}", "order.paid", "POST", {}, "application/json", b"{}", [handler])

@@ -181,7 +181,9 @@ def test_what_is_nobodys_is_parked_until_it_is_replayed(target: Target) -> None:
     parked = "SELECT remote_id FROM khotan_webhook_events WHERE parked IS NOT NULL ORDER BY remote_id"
     assert wait_for(lambda: len(found := target.rows(parked)) == 2 and found, "two parked") == [("t11",), ("t12",)]
     listed = target.project.khotan("wire", "events", "--status", "parked").json
-    assert [(e["status"], e["parked"]) for e in listed["items"]] == [("parked", "No organisation was found for it")] * 2
+    assert [(e["status"], e["parked"]) for e in listed["items"]] == [
+        ("parked", "No organisation was found for the record")
+    ] * 2
     assert all(run["status"] == "completed" for event in listed["items"] for run in event["runs"])
     # Somebody sets up the tenant: what was parked for want of it is asked about again, the rest stays.
     with connection(target.url) as run:

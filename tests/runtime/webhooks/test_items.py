@@ -70,19 +70,19 @@ def test_a_document_without_the_list_has_no_items(text: str, path: str) -> None:
 
 def test_an_element_that_lacks_the_rest_of_the_path_is_an_item_with_a_problem() -> None:
     found = split_items(b'{"a":[{"b":[1]},{"c":2},7]}', "a.*.b")
-    problem = "The item has nothing at b"
+    problem = "The item has no value at b"
     assert found == [Item("1"), Item('{"c":2}', problem), Item("7", problem)]
 
 
 @pytest.mark.parametrize("path", ["a..b", ".a", "a.", 5, ["events"]])
 def test_what_is_no_path_is_refused(path: Any) -> None:
-    with pytest.raises(ConfigError, match="not a path to a list"):
+    with pytest.raises(ConfigError, match="expected a path to a list"):
         Wire(Shop(), verify=signatures.unsigned(), items=path)
 
 
 @pytest.mark.parametrize("seconds", ["5", True, -1, float("nan"), float("inf")])
 def test_what_is_no_number_of_seconds_is_refused(seconds: Any) -> None:
-    with pytest.raises(ConfigError, match="not a number of seconds"):
+    with pytest.raises(ConfigError, match="expected a number of seconds"):
         Wire(Shop(), verify=signatures.unsigned(), duplicates_within=seconds)
 
 
@@ -132,8 +132,8 @@ def test_a_compressed_body_is_taken_apart_and_the_items_are_plain() -> None:
     first, second = events_of(wire, request)
     assert (first.body, second.body) == (b'{"t":"a"}', '{"t":"b","k":"ü"}'.encode())
     assert "content-encoding" not in second.headers and second.content_type == "application/json"
-    assert not first.deliveries
-    assert [one.order_key for one in second.deliveries] == ["shop.on_b|ü"]
+    assert not first.handler_runs
+    assert [one.order_key for one in second.handler_runs] == ["shop.on_b|ü"]
 
 
 def test_a_list_in_the_field_of_a_form_is_taken_apart() -> None:
@@ -174,7 +174,7 @@ def test_a_body_without_items_is_kept_whole(body: bytes, problem: str | None) ->
 
     [event] = events_of(wire, asked(body))
     assert (event.body, event.problem) == (body, problem)
-    assert bool(event.deliveries) == (problem is not None), "an empty list is a question, not an event"
+    assert bool(event.handler_runs) == (problem is not None), "an empty list is a question, not an event"
 
 
 WIRES = """

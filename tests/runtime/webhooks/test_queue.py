@@ -15,10 +15,10 @@ import pytest
 from khotan_cli.runtime.database.database import Database
 from khotan_cli.runtime.database.types import utc_now
 from khotan_cli.runtime.store.events import EventStore
-from khotan_cli.runtime.store.handler_queue import ORDERED_LOCK, DeliveryStore
-from khotan_cli.runtime.store.incoming import Delivery, Incoming
+from khotan_cli.runtime.store.handler_queue import ORDERED_LOCK, HandlerQueue
+from khotan_cli.runtime.store.incoming import HandlerRun, Incoming
 from khotan_cli.runtime.store.runs import RunStore
-from khotan_cli.runtime.webhooks.handling.fair_share import chosen
+from khotan_cli.runtime.webhooks.handling.fair_share import select_runs
 from tests.support import migrated
 from tests.support.flows import connection, worker
 from tests.support.webhooks import order, send, served_app, wait_for, webhook_project
@@ -32,22 +32,22 @@ async def database(database_url: str, tmp_path: Path) -> AsyncIterator[Database]
     await database.dispose()
 
 
-async def store(database: Database, *deliveries: Delivery, first: int = 1) -> None:
+async def store(database: Database, *handler_runs: HandlerRun, first: int = 1) -> None:
     """An event for each."""
     await EventStore(database).store(
         [
             Incoming("shop", f"evt_{number}", "t", "POST", {}, "", b"{}", [delivery])
-            for number, delivery in enumerate(deliveries, first)
+            for number, delivery in enumerate(handler_runs, first)
         ]
     )
 
 
 async def claimed(database: Database, *handlers: str) -> list[Any]:
-    return sorted(await DeliveryStore(database).claim("w", handlers, 8), key=lambda row: row.event_id)
+    return sorted(await HandlerQueue(database).claim("w", handlers, 8), key=lambda row: row.event_id)
 
 
-def keyed(key: str, handler: str = "shop.moved") -> Delivery:
-    return Delivery(handler, "catch", f"{handler}|{key}")
+def keyed(key: str, handler: str = "shop.moved") -> HandlerRun:
+    return HandlerRun(handler, "catch", f"{handler}|{key}")
 
 
 async def test_a_replay_waits_for_the_run_of_its_key_that_runs(database: Database) -> None:
@@ -81,7 +81,7 @@ async def test_of_several_runs_of_one_event_and_key_one_runs_at_a_time(database:
 async def test_many_workers_begin_one_run_of_a_key_at_a_time(postgres_url: str, tmp_path: Path) -> None:
     migrated.upgrade(postgres_url, tmp_path)
     database = Database(postgres_url, tmp_path)
-    runs, queue, active = RunStore(database), DeliveryStore(database), set[str]()
+    runs, queue, active = RunStore(database), HandlerQueue(database), set[str]()
     await store(database, *[keyed("K")] * 12)
     done = list[int]()
 
@@ -123,8 +123,10 @@ async def test_what_another_worker_is_about_to_begin_counts_as_running(postgres_
 async def test_only_runs_of_the_apps_own_handlers_are_taken_and_others_are_given_up_after_long(
     database: Database, database_url: str
 ) -> None:
-    queue = DeliveryStore(database)
-    await store(database, Delivery("shop.new", "catch"), Delivery("shop.off", "catch"), Delivery("shop.old", "catch"))
+    queue = HandlerQueue(database)
+    await store(
+        database, HandlerRun("shop.new", "catch"), HandlerRun("shop.off", "catch"), HandlerRun("shop.old", "catch")
+    )
     assert [row.flow for row in await claimed(database, "shop.old")] == ["shop.old"]
     assert await queue.end_unknown(["shop.old"], utc_now() - timedelta(days=1)) == []
     with connection(database_url) as run:
@@ -139,7 +141,7 @@ async def test_only_runs_of_the_apps_own_handlers_are_taken_and_others_are_given
 
 async def test_a_backlog_of_more_handlers_than_one_statement_looks_at(database: Database) -> None:
     names = [f"shop.h{number}" for number in range(230)]
-    await store(database, *(Delivery(name, "catch") for name in names[::50]))
+    await store(database, *(HandlerRun(name, "catch") for name in names[::50]))
     assert [row.flow for row in await claimed(database, *names)] == names[::50]
 
 
@@ -152,7 +154,7 @@ def running(*flows: str, epoch: int = 1) -> list[Any]:
 
 
 def taken(rows: Sequence[Any], busy: Sequence[Any], handlers: str, concurrency: int = 8) -> str:
-    ids = chosen(rows, busy, list(handlers), concurrency)
+    ids = select_runs(rows, busy, list(handlers), concurrency)
     return "".join(next(row.flow for row in rows if row.id == run) for run in ids)
 
 
@@ -226,7 +228,7 @@ def test_an_event_that_kills_the_process_is_given_up(database_url: str, tmp_path
         )
         assert app.process.is_alive()
     (run_,) = shown["runs"]
-    assert run_["error"]["error"] == "handler_deadly" and "again and again" in run_["error"]["message"]
+    assert run_["error"]["error"] == "handler_deadly" and "crashed the process" in run_["error"]["message"]
     assert run_["error"]["next"] == ["khotan wire replay 1 --handler shop.deadly"]
 
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime import Plug, Wire
-from khotan_cli.runtime.webhooks.request import Headers, Refused, WebhookRequest
+from khotan_cli.runtime.webhooks.request import Headers, RequestRejected, WebhookRequest
 from khotan_cli.runtime.webhooks.verify import signatures
 from khotan_cli.runtime.webhooks.verify.schemes import Scheme
 from tests.support.vectors import VECTORS
@@ -28,7 +28,7 @@ class Shop(Plug):
 def verdict(scheme: Scheme, request: WebhookRequest, secrets: list[str], now: float) -> bool:
     try:
         scheme.verify(request, secrets, now)
-    except Refused:
+    except RequestRejected:
         return False
     return True
 
@@ -61,7 +61,7 @@ def test_what_a_scheme_signs_it_verifies(name: str) -> None:
     if name == "twilio":  # vouches for the fields of forms, and of other bodies only for their hash in the URL
         plain = request(b"From=%2B1", Content_Type="application/x-www-form-urlencoded")
         assert not verdict(scheme, request(Content_Type="application/json"), [secret], 1001.0)
-        with pytest.raises(Refused):
+        with pytest.raises(RequestRejected):
             scheme.sign(request(Content_Type="application/json"), secret, 1000.0, "evt_1")
     fields = scheme.sign(plain, secret, 1000.0, "evt_1")
     signed = WebhookRequest("POST", plain.url, Headers({**plain.headers, **fields}), plain.body)
@@ -218,9 +218,9 @@ def test_a_secret_that_cannot_be_read_leaves_the_other_one_standing(caplog: pyte
     signed = _with(scheme.sign(request(), secret, 1000.0, "e1"))
     for secrets in (["whsec_!!!notbase64", secret], [secret, "whsec_!!!notbase64"], ["whsec_", secret]):
         assert verdict(scheme, signed, secrets, 1000.0)
-    assert "secret 1 of 2 is passed over: the wire's secret is not base64" in caplog.text
+    assert "secret 1 of 2 is skipped: the wire's secret is not valid base64" in caplog.text
     assert "notbase64" not in caplog.text
-    with pytest.raises(Refused, match="not base64"):
+    with pytest.raises(RequestRejected, match="not valid base64"):
         scheme.verify(signed, ["whsec_!!!notbase64", "whsec_???"], 1000.0)
 
 
@@ -229,7 +229,7 @@ def test_a_public_key_that_cannot_be_read_leaves_the_other_one_standing() -> Non
     scheme = signatures.ed25519(header="X-Sig", content="{body}")
     signed = request(X_Sig=key.sign(request().body).hex())
     assert verdict(scheme, signed, ["not a key", pem(ec.generate_private_key(ec.SECP256R1())), pem(key)], 0.0)
-    with pytest.raises(Refused, match="no public key"):
+    with pytest.raises(RequestRejected, match="not a public key"):
         scheme.verify(signed, ["not a key"], 0.0)
 
 
@@ -264,7 +264,7 @@ def test_ecdsa_in_both_forms(raw: bool) -> None:
     assert verdict(scheme, signed, [pem(key)], 1000.0)
     assert not verdict(scheme, WebhookRequest("POST", signed.url, signed.headers, b"{}"), [pem(key)], 1000.0)
     assert not verdict(scheme, signed, [pem(ec.generate_private_key(ec.SECP256R1()))], 1000.0)
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRejected):
         scheme.sign(request(), pem(key), 1000.0, "")
 
 

@@ -14,9 +14,9 @@ from khotan_cli.runtime import Plug, SubscribeContext, Subscription, Var, Wire, 
 from khotan_cli.runtime.database.crypto import Cipher
 from khotan_cli.runtime.database.database import Database
 from khotan_cli.runtime.database.types import utc_now
-from khotan_cli.runtime.runs.environment import Host
+from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.store.variables import DatabaseVarStore
-from khotan_cli.runtime.webhooks.environment import WebhookHost
+from khotan_cli.runtime.webhooks.environment import WebhookEnvironment
 from khotan_cli.runtime.webhooks.subscriptions import Subscriptions
 from tests.support import migrated
 
@@ -58,17 +58,19 @@ def wire() -> Wire:
 
 
 @pytest.fixture
-async def webhooks(wire: Wire, sqlite_url: str, tmp_path: Path) -> AsyncIterator[WebhookHost]:
+async def webhooks(wire: Wire, sqlite_url: str, tmp_path: Path) -> AsyncIterator[WebhookEnvironment]:
     migrated.upgrade(sqlite_url, tmp_path)
     database = Database(sqlite_url, tmp_path)
     store = DatabaseVarStore(database, Cipher("subscriptions-5f1c0b0d9a4e4f7d8b6a2c3e1f0a9b"))
-    host = Host(database, store, {"shop": wire.plug}, {}, {}, {})
-    yield WebhookHost(host, {"shop": wire})
-    host.outbox.close()
+    host = Environment(database, store, {"shop": wire.plug}, {}, {}, {})
+    yield WebhookEnvironment(host, {"shop": wire})
+    host.run_queue.close()
     await database.dispose()
 
 
-async def test_a_renewal_that_subscribes_anew_ends_the_former_subscription(wire: Wire, webhooks: WebhookHost) -> None:
+async def test_a_renewal_that_subscribes_anew_ends_the_former_subscription(
+    wire: Wire, webhooks: WebhookEnvironment
+) -> None:
     service, subscriptions = Service(wire), Subscriptions(webhooks)
     await subscriptions.create(wire, URL)
     await subscriptions.renew(wire)
@@ -80,7 +82,7 @@ async def test_a_renewal_that_subscribes_anew_ends_the_former_subscription(wire:
 
 
 async def test_a_former_subscription_that_cannot_be_ended_is_noted_and_not_renewed_again(
-    wire: Wire, webhooks: WebhookHost
+    wire: Wire, webhooks: WebhookEnvironment
 ) -> None:
     service, subscriptions = Service(wire), Subscriptions(webhooks)
     await subscriptions.create(wire, URL)
@@ -103,7 +105,7 @@ async def test_a_former_subscription_that_cannot_be_ended_is_noted_and_not_renew
     ],
 )
 async def test_a_subscription_that_cannot_be_kept_is_ended(
-    wire: Wire, webhooks: WebhookHost, answer: dict[str, Any], said: str
+    wire: Wire, webhooks: WebhookEnvironment, answer: dict[str, Any], said: str
 ) -> None:
     service, subscriptions = Service(wire), Subscriptions(webhooks)
     service.answer = {"secret": "whsec_new", **answer}
@@ -121,7 +123,7 @@ async def test_a_subscription_that_cannot_be_kept_is_ended(
     assert row is not None and (row.subscribed, row.remote_id) == (True, "hook_2")
 
 
-async def test_an_id_that_is_no_text_is_refused(wire: Wire, webhooks: WebhookHost) -> None:
+async def test_an_id_that_is_no_text_is_refused(wire: Wire, webhooks: WebhookEnvironment) -> None:
     Service(wire).answer = {"remote_id": 7}
     ended: list[Any] = []
 
@@ -134,7 +136,7 @@ async def test_an_id_that_is_no_text_is_refused(wire: Wire, webhooks: WebhookHos
     assert ended == [7]
 
 
-async def test_a_renewal_that_tells_no_end_is_tried_again(wire: Wire, webhooks: WebhookHost) -> None:
+async def test_a_renewal_that_tells_no_end_is_tried_again(wire: Wire, webhooks: WebhookEnvironment) -> None:
     service, subscriptions = Service(wire), Subscriptions(webhooks)
     told: list[Subscription | None] = [None, Subscription(secret="whsec_new"), Subscription(expires_at=_later())]
 
@@ -166,10 +168,10 @@ def _later() -> datetime:
 
 @pytest.mark.parametrize("stored", [True, False])
 async def test_what_goes_wrong_does_not_tell_the_secret(
-    wire: Wire, webhooks: WebhookHost, stored: bool, caplog: pytest.LogCaptureFixture
+    wire: Wire, webhooks: WebhookEnvironment, stored: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     if stored:
-        await webhooks.host.vars.save(wire.owner, dict(zip(("secret", "key"), SECRETS, strict=True)))
+        await webhooks.base.vars.save(wire.owner, dict(zip(("secret", "key"), SECRETS, strict=True)))
     service, subscriptions = Service(wire), Subscriptions(webhooks)
     await subscriptions.create(wire, URL)
     given: list[str] = []

@@ -117,7 +117,7 @@ async def test_a_run_whose_end_could_not_be_stored_is_run_again(tmp_path: Path) 
             wait_for((tmp_path / "begun-1").exists, "the handler")
             with stopped(server, name):
                 (tmp_path / "go").touch()
-                wait_for(lambda: "could not be ended" in app.output, "the run to give up")
+                wait_for(lambda: "could not be stored" in app.output, "the run to give up")
             ended = "SELECT status, epoch FROM khotan_runs"
             wait_for(lambda: one(url, ended) == [("completed", 2)], "the run to be done again")
 
@@ -159,7 +159,7 @@ def test_one_that_fails_holds_up_no_other(database_url: str, tmp_path: Path) -> 
     assert found["shop.fails"][2]["next"] == ["khotan wire replay 2 --handler shop.fails"]
     assert found["shop.hangs"][2]["error"] == "flow_timeout"
     assert not any("retry" in error.get("hint", "") for _, _, error in found.values())
-    assert found["shop.blocks"][0] == "failed" and "never yielded" in found["shop.blocks"][2]["message"]
+    assert found["shop.blocks"][0] == "failed" and "blocked its thread" in found["shop.blocks"][2]["message"]
 
 
 ODD = """

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from khotan_cli.runtime.webhooks.request import Headers, Refused, WebhookRequest
+from khotan_cli.runtime.webhooks.request import Headers, RequestRejected, WebhookRequest
 from khotan_cli.runtime.webhooks.verify import signatures
 from khotan_cli.runtime.webhooks.verify.schemes import Scheme
 from tests.support.services import SHARED
@@ -32,7 +32,7 @@ def accepted(name: str, request: WebhookRequest, secret: str, now: float) -> boo
     scheme: Scheme = getattr(signatures, name)()
     try:
         scheme.verify(request, [secret], now)
-    except Refused:
+    except RequestRejected:
         return False
     return True
 

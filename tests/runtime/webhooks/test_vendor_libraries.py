@@ -24,7 +24,7 @@ from square.utils.webhooks_helper import verify_signature
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime import Plug, Wire
 from khotan_cli.runtime.webhooks.inbound.identify import events_of
-from khotan_cli.runtime.webhooks.request import Headers, Refused, WebhookRequest
+from khotan_cli.runtime.webhooks.request import Headers, RequestRejected, WebhookRequest
 from khotan_cli.runtime.webhooks.verify import signatures
 from khotan_cli.runtime.webhooks.verify.schemes import Scheme
 
@@ -74,7 +74,7 @@ VENDORS: list[tuple[Scheme, Judge]] = [
 def ours(scheme: Scheme, secret: str, body: bytes, fields: dict[str, str], now: float) -> bool:
     try:
         scheme.verify(WebhookRequest("POST", URL, Headers(fields), body), [secret], now)
-    except Refused:
+    except RequestRejected:
         return False
     return True
 
@@ -107,7 +107,7 @@ def test_lines_documented_example() -> None:
     assert ours(scheme, secret, body, fields, 0)
     assert not ours(scheme, secret, body + b" ", fields, 0)
     [event] = events_of(Wire(Shop(), verify=scheme), WebhookRequest("POST", URL, Headers(fields), body))
-    assert (event.problem, event.deliveries) == (None, ())
+    assert (event.problem, event.handler_runs) == (None, ())
 
 
 NOW = 1_700_000_000.0

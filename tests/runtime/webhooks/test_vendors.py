@@ -17,7 +17,7 @@ from khotan_cli.errors import ConfigError
 from khotan_cli.runtime import Plug, Retry, Wire
 from khotan_cli.runtime.webhooks.handler import DEFAULT_RETRY, span_of
 from khotan_cli.runtime.webhooks.inbound.identify import events_of
-from khotan_cli.runtime.webhooks.request import Headers, Refused, WebhookRequest
+from khotan_cli.runtime.webhooks.request import Headers, RequestRejected, WebhookRequest
 from khotan_cli.runtime.webhooks.verify import signatures
 from khotan_cli.runtime.webhooks.verify.schemes import Scheme
 
@@ -52,7 +52,7 @@ def asked(body: bytes, url: str = URL, method: str = "POST", **fields: str) -> W
 def accepts(scheme: Scheme, request: WebhookRequest, secrets: list[str], now: float = 1000.0) -> bool:
     try:
         scheme.verify(request, secrets, now)
-    except Refused:
+    except RequestRejected:
         return False
     return True
 

@@ -25,7 +25,7 @@ from khotan_cli.runtime.redaction.masker import Masker, mask_secret
 from khotan_cli.runtime.services import Services
 from khotan_cli.runtime.store.events import EventData
 from khotan_cli.runtime.webhooks.decoding import Undecodable
-from khotan_cli.runtime.webhooks.endpoint import ReceivingEndpoint
+from khotan_cli.runtime.webhooks.endpoint import InboundEndpoint
 from khotan_cli.runtime.webhooks.event import StoredEvent
 from khotan_cli.runtime.webhooks.handler import Handler, span_of
 
@@ -52,11 +52,11 @@ def handler_info(handler: Handler, off: set[str]) -> HandlerInfo:
     )
 
 
-async def wires_shown(services: Services, wires: Sequence[ReceivingEndpoint]) -> list[WireInfo]:
+async def wires_shown(services: Services, wires: Sequence[InboundEndpoint]) -> list[WireInfo]:
     host = services.webhooks
     try:
         rows, counts = await host.rows.all(), await host.events.counts()
-        _, off = await host.deliveries.switched_off()
+        _, off = await host.handler_queue.switched_off()
     except DatabaseNotMigrated:
         rows, counts, off = {}, {}, set[str]()
     return [
@@ -67,13 +67,13 @@ async def wires_shown(services: Services, wires: Sequence[ReceivingEndpoint]) ->
     ]
 
 
-async def wire_shown(services: Services, wire: ReceivingEndpoint) -> WireShown:
+async def wire_shown(services: Services, wire: InboundEndpoint) -> WireShown:
     (info,) = await wires_shown(services, [wire])
     worker = await services.has_worker()
     return WireShown(**info.model_dump(), worker=worker, vars=await wire_vars(services, wire))
 
 
-def _facts(wire: ReceivingEndpoint, row: Any, counts: Mapping[str, Any], off: set[str]) -> dict[str, Any]:
+def _facts(wire: InboundEndpoint, row: Any, counts: Mapping[str, Any], off: set[str]) -> dict[str, Any]:
     names = ("callback_url", "remote_id", "expires_at", "renew_at", "error")
     return {
         "id": wire.id,
@@ -94,12 +94,12 @@ def _facts(wire: ReceivingEndpoint, row: Any, counts: Mapping[str, Any], off: se
     }
 
 
-async def _missing(services: Services, wire: ReceivingEndpoint) -> list[str]:
+async def _missing(services: Services, wire: InboundEndpoint) -> list[str]:
     values = await services.webhooks.values(wire)
     return [name for name in wire.needed if name not in values]
 
 
-async def wire_vars(services: Services, wire: ReceivingEndpoint) -> list[WireVar]:
+async def wire_vars(services: Services, wire: InboundEndpoint) -> list[WireVar]:
     try:
         stored = {entry.key for entry in await services.vars.entries(wire.owner)}
     except DatabaseNotMigrated:

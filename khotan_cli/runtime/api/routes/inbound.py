@@ -16,8 +16,8 @@ from khotan_cli.runtime.api.body import declared_length, hang_up, read_body
 from khotan_cli.runtime.api.calls import RETRY_SECONDS
 from khotan_cli.runtime.api.scope import note_unexpected, path_below, raw_path
 from khotan_cli.runtime.services import Services
-from khotan_cli.runtime.webhooks.endpoint import ReceivingEndpoint
-from khotan_cli.runtime.webhooks.inbound.receive import Receipt, refused_method
+from khotan_cli.runtime.webhooks.endpoint import InboundEndpoint
+from khotan_cli.runtime.webhooks.inbound.receive import Receipt, method_not_allowed
 from khotan_cli.runtime.webhooks.request import Headers, WebhookRequest
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Inbound:
                 f"Nothing receives at {self._mount}/{rest[:100]}", code="unknown_wire", hint=f"The path is {form}."
             )
         if scope["method"] not in wire.methods:
-            raise refused_method(wire.id, scope["method"], wire.methods)
+            raise method_not_allowed(wire.id, scope["method"], wire.methods)
         if sum(len(name) + len(value) for name, value in scope["headers"]) > HEADER_BYTES:
             raise KhotanError(
                 "The header fields are too large", code="headers_too_large", hint="Send fewer, or shorter."
@@ -85,8 +85,8 @@ class Inbound:
         return _answer(await services.receiver.receive(wire, request))
 
     def _wire(
-        self, wires: Mapping[str, ReceivingEndpoint], segments: list[str]
-    ) -> tuple[ReceivingEndpoint | None, dict[str, str]]:
+        self, wires: Mapping[str, InboundEndpoint], segments: list[str]
+    ) -> tuple[InboundEndpoint | None, dict[str, str]]:
         """The wire that receives there, and what it takes from the path below its own; the longest match wins."""
         for length in range(len(segments), 0, -1):
             name = "/".join(unquote(segment) for segment in segments[:length])

@@ -24,18 +24,18 @@ from khotan_cli.runtime.api.models.webhooks import (
 from khotan_cli.runtime.api.operations import Depends, Router
 from khotan_cli.runtime.api.routes.plugs import Limit, Offset
 from khotan_cli.runtime.services import API_PATH
-from khotan_cli.runtime.webhooks.endpoint import ReceivingEndpoint
+from khotan_cli.runtime.webhooks.endpoint import InboundEndpoint
 from khotan_cli.runtime.webhooks.sample import signed_sample
 from khotan_cli.runtime.webhooks.wire import Wire
 
 router = Router(tags=["wires"])
 
 
-def named_wire(wire: str, services: CurrentServices) -> ReceivingEndpoint:
+def named_wire(wire: str, services: CurrentServices) -> InboundEndpoint:
     return services.webhooks.wire(wire)
 
 
-CurrentWire = Annotated[ReceivingEndpoint, Depends(named_wire)]
+CurrentWire = Annotated[InboundEndpoint, Depends(named_wire)]
 
 
 def subscribable(wire: CurrentWire) -> Wire:
@@ -130,7 +130,7 @@ async def delete(wire: SubscribableWire, services: CurrentServices) -> Ok:
 async def list_handlers(
     wire: CurrentWire, services: CurrentServices, limit: Limit = 100, offset: Offset = 0
 ) -> Listing[HandlerInfo]:
-    _, off = await services.webhooks.deliveries.switched_off()
+    _, off = await services.webhooks.handler_queue.switched_off()
     return listing([handler_info(handler, off) for handler in wire.handlers.values()], limit, offset)
 
 
@@ -143,7 +143,7 @@ async def change_handler(handler: str, change: WirePatch, services: CurrentServi
     return HandlerShown(**handler_info(found, set() if change.enabled else {found.name}).model_dump())
 
 
-def _known(wire: ReceivingEndpoint, keys: list[str]) -> None:
+def _known(wire: InboundEndpoint, keys: list[str]) -> None:
     for key in keys:
         if key not in wire.vars:
             raise UnknownName("var", key, wire.vars, where=f"wire {wire.id!r}")

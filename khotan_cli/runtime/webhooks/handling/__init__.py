@@ -1,1 +1,1 @@
-"""Handling: what is done with an event?"""
+"""Handling: runs the handlers of stored events."""

@@ -1,4 +1,4 @@
-"""Running handlers again on events that are stored."""
+"""Runs handlers again for stored events."""
 
 from __future__ import annotations
 
@@ -9,121 +9,128 @@ from datetime import datetime
 from khotan_cli.errors import UsageError
 from khotan_cli.runtime.store.event_identity import twin_of
 from khotan_cli.runtime.store.events import EventData
-from khotan_cli.runtime.store.incoming import Delivery
-from khotan_cli.runtime.webhooks.environment import WebhookHost
+from khotan_cli.runtime.store.incoming import HandlerRun
+from khotan_cli.runtime.webhooks.environment import WebhookEnvironment
 from khotan_cli.runtime.webhooks.event import StoredEvent
 from khotan_cli.runtime.webhooks.handler import Handler
 
-_TOGETHER = 50
-"""Events in one transaction: all of their bodies are in memory."""
+_BATCH = 50
+"""Events in one transaction. All of their bodies are in memory."""
 
 
 class Replays:
-    """`wake` is called when there is something for handlers to do."""
+    """Creates new handler runs for stored events. `wake` is called after new runs were stored."""
 
-    def __init__(self, host: WebhookHost, wake: Callable[[], None]) -> None:
-        self._host, self._wake = host, wake
+    def __init__(self, env: WebhookEnvironment, wake: Callable[[], None]) -> None:
+        self._env, self._wake = env, wake
 
     async def event(self, event_id: str) -> EventData:
-        """Raises UsageError (unknown_event)."""
-        row = await self._host.events.get(int(event_id)) if event_id.isdecimal() and len(event_id) < 19 else None
+        """Return a stored event. Raises UsageError (unknown_event)."""
+        row = await self._env.events.get(int(event_id)) if event_id.isdecimal() and len(event_id) < 19 else None
         if row is None:
             raise UsageError(
                 f"There is no event {event_id!r}",
                 code="unknown_event",
-                hint="It may be past its retention.",
+                hint="It may have been deleted after its retention period.",
                 next=["khotan wire events"],
             )
         return row
 
     async def one(self, event_id: str, handler: str | None = None, organisation: str | None = None) -> list[str]:
-        """New runs of the handlers that take the event now, or of one of them; their ids. organisation: of a parked record.
+        """Create runs of every handler that matches the event, or of one handler. Returns the ids of the runs.
 
-        Raises UsageError (unknown_event, nothing_to_replay; for a handler of another wire; for an organisation where no
-        record is ingested), UnknownName for the handler.
+        organisation: assigns a parked record. Raises UsageError (unknown_event, nothing_to_replay, idempotency_key_reused;
+        also if the handler belongs to another wire, or an organisation is given for an event that is not an ingested
+        record), and UnknownName for the handler.
         """
         row = await self.event(event_id)
         self._check(row, handler, organisation)
         if organisation:
             await self._check_key(row, organisation)
-        wanted = [self._host.handler(handler)] if handler else self._takers(row)
-        if not wanted:
+        handlers = [self._env.handler(handler)] if handler else self._matching_handlers(row)
+        if not handlers:
             raise UsageError(
-                f"No handler takes events of type {row.type!r} of wire {row.wire!r}",
+                f"No handler of wire {row.wire!r} matches the event type {row.type!r}",
                 code="nothing_to_replay",
-                hint=f"Declare one: @wire.catch({row.type!r}).",
+                hint=f"Declare one with @wire.catch({row.type!r}).",
             )
-        return await self._again([(row, wanted)], organisation)
+        return await self._create_runs([(row, handlers)], organisation)
 
     async def _check_key(self, row: EventData, organisation: str) -> None:
-        """Raises UsageError where the organisation has another record with the same key."""
-        async with self._host.host.database.session() as session:
+        """Raises UsageError if the organisation has another record with the same key."""
+        async with self._env.base.database.session() as session:
             twin = await twin_of(session, row, organisation)
         if twin is not None:
             raise UsageError(
-                f"{organisation} used the key {row.remote_id!r} before, for event {twin}",
+                f"Organisation {organisation} already used the key {row.remote_id!r} for event {twin}",
                 code="idempotency_key_reused",
-                hint="One organisation has one record for a key. Replay that event, or name another organisation.",
+                hint="A key identifies one record per organisation. Replay that event, or name another organisation.",
                 next=[f"khotan wire show {twin}"],
             )
 
     def _check(self, row: EventData, handler: str | None, organisation: str | None) -> None:
-        if handler and self._host.handler(handler).wire.id != row.wire:
+        if handler and self._env.handler(handler).wire.id != row.wire:
             raise UsageError(
-                f"Event {row.id} is of {row.wire!r}: {handler} is a handler of {self._host.handler(handler).wire.id!r}",
-                hint="Name a handler of the event's own wire, or leave it out.",
+                f"Event {row.id} belongs to wire {row.wire!r}, but {handler} is a handler of "
+                f"{self._env.handler(handler).wire.id!r}",
+                hint="Name a handler of the event's wire, or omit the handler.",
                 next=[f"khotan wire show {row.id}"],
             )
-        wire = self._host.wires.get(row.wire)
+        wire = self._env.wires.get(row.wire)
         if organisation and (wire is None or wire.kind != "ingest"):
             raise UsageError(
-                f"Event {row.id} is of {row.wire!r}, which ingests no records: it is no organisation's",
-                hint="Leave the organisation out.",
+                f"Event {row.id} belongs to {row.wire!r}, which is not an ingest: it cannot have an organisation",
+                hint="Omit the organisation.",
             )
 
     async def failed(
         self, *, wire: str | None = None, since: datetime | None = None
     ) -> tuple[list[str], dict[str, int]]:
-        """New runs for every run that failed, and that nothing has followed, of events that came since then; their ids.
+        """Create a run for every failed run that no later run followed. Returns the ids of the new runs.
 
-        Also how many failed of each handler that this app lacks: of those none is run again.
+        since: only events received since then. Also returns the number of failed runs by handler for handlers that this app
+        does not have; those are not run again.
         """
         if wire is not None:
-            self._host.wire(wire)
-        known, failed, gone = self._host.handlers, dict[int, list[Handler]](), Counter[str]()
-        for event_id, name in await self._host.events.failed(wire=wire, since=since):
+            self._env.wire(wire)
+        known, failed, missing = self._env.handlers, dict[int, list[Handler]](), Counter[str]()
+        for event_id, name in await self._env.events.failed(wire=wire, since=since):
             if name in known:
                 failed.setdefault(event_id, []).append(known[name])
             else:
-                gone[name] += 1
-        return await self._all_again(list(failed), lambda row: failed[row.id]), dict(gone)
+                missing[name] += 1
+        return await self._run_all(list(failed), lambda row: failed[row.id]), dict(missing)
 
     async def parked(self, *, wire: str | None = None, since: datetime | None = None) -> list[str]:
-        """New runs for the records that are parked: whose they are is asked again; ids of the runs."""
+        """Create runs for parked records, which resolve the organisation again. Returns the ids of the runs."""
         if wire is not None:
-            self._host.wire(wire)
-        return await self._all_again(await self._host.events.parked(wire=wire, since=since), self._takers)
+            self._env.wire(wire)
+        return await self._run_all(await self._env.events.parked(wire=wire, since=since), self._matching_handlers)
 
-    def _takers(self, row: EventData) -> Sequence[Handler]:
-        """The handlers that take an event now."""
-        wire = self._host.wires.get(row.wire)
+    def _matching_handlers(self, row: EventData) -> Sequence[Handler]:
+        """The declared handlers that match the event's type."""
+        wire = self._env.wires.get(row.wire)
         return [handler for handler in wire.handlers.values() if handler.takes(row.type)] if wire else []
 
-    async def _all_again(self, ids: Sequence[int], handlers: Callable[[EventData], Sequence[Handler]]) -> list[str]:
-        made = list[str]()
-        for start in range(0, len(ids), _TOGETHER):
-            rows = await self._host.events.many(ids[start : start + _TOGETHER])
-            made += await self._again([(row, found) for row in rows.values() if (found := handlers(row))])
-        return made
+    async def _run_all(self, ids: Sequence[int], handlers_of: Callable[[EventData], Sequence[Handler]]) -> list[str]:
+        run_ids = list[str]()
+        for start in range(0, len(ids), _BATCH):
+            rows = await self._env.events.many(ids[start : start + _BATCH])
+            run_ids += await self._create_runs(
+                [(row, handlers) for row in rows.values() if (handlers := handlers_of(row))]
+            )
+        return run_ids
 
-    async def _again(
+    async def _create_runs(
         self, wanted: Sequence[tuple[EventData, Sequence[Handler]]], organisation: str | None = None
     ) -> list[str]:
-        deliveries: dict[int, list[Delivery]] = {}
+        handler_runs: dict[int, list[HandlerRun]] = {}
         for row, handlers in wanted:
-            wire = self._host.wires.get(row.wire)
+            wire = self._env.wires.get(row.wire)
             request = StoredEvent(row, wire.envelope if wire else None).request
-            deliveries[row.id] = [Delivery(one.name, one.kind, one.order_key(request)) for one in handlers]
-        made = await self._host.events.again(deliveries, organisation)
+            handler_runs[row.id] = [
+                HandlerRun(handler.name, handler.kind, handler.order_key(request)) for handler in handlers
+            ]
+        run_ids = await self._env.events.again(handler_runs, organisation)
         self._wake()
-        return made
+        return run_ids

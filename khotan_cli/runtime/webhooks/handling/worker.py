@@ -1,4 +1,4 @@
-"""Running handlers: claims waiting runs, executes each in a lane of its own, and tries those that failed again."""
+"""Runs handlers: claims waiting runs, executes each in its own thread, and retries failed runs."""
 
 from __future__ import annotations
 
@@ -18,123 +18,128 @@ from khotan_cli.runtime.database.database import patience
 from khotan_cli.runtime.database.types import utc_now
 from khotan_cli.runtime.flows.context import FlowContext
 from khotan_cli.runtime.runs.errors import failure_of
-from khotan_cli.runtime.runs.steps import OUTAGE_SECONDS, Outcome, Recorder, patiently
-from khotan_cli.runtime.runs.user_code import contained
+from khotan_cli.runtime.runs.steps import OUTAGE_SECONDS, Outcome, StepRecorder, retry_while_database_down
+from khotan_cli.runtime.runs.user_code import user_code_guard
 from khotan_cli.runtime.store.events import EventData
 from khotan_cli.runtime.store.runs import Reject, RunCancelled, RunData, RunLost, StepsLost
 from khotan_cli.runtime.transfer.records import reason_of
 from khotan_cli.runtime.webhooks.decoding import Undecodable
 from khotan_cli.runtime.webhooks.endpoint import KeyReused
-from khotan_cli.runtime.webhooks.environment import WebhookHost
+from khotan_cli.runtime.webhooks.environment import WebhookEnvironment
 from khotan_cli.runtime.webhooks.event import StoredEvent
 from khotan_cli.runtime.webhooks.handler import SHORTEST_PAUSE, Handler, pause_of
-from khotan_cli.runtime.webhooks.handling.fair_share import chosen, lost
-from khotan_cli.runtime.worker.execution import run_function, tell
-from khotan_cli.runtime.worker.threads import Lanes
+from khotan_cli.runtime.webhooks.handling.fair_share import crashes, select_runs
+from khotan_cli.runtime.worker.execution import notify_hooks, run_function
+from khotan_cli.runtime.worker.threads import RunThreadPool
 
 POLL_SECONDS = 0.2
-"""How often the queue is looked at where nobody in this process says that there is something in it."""
+"""Interval at which the queue is polled for runs that other processes created."""
 _GRACE_SECONDS = 5.0
-_MOST_STARTS = 20
-"""Starts of a run without an end: its handler brings the process down."""
+_MAX_CRASHES = 20
+"""Number of starts without an end after which a run fails: its handler crashes the process."""
 _ORPHAN_DAYS = 1.0
-"""For how long runs wait for a handler that this app lacks: another version of it, which has it, may be on its way."""
-_ORPHANS_SECONDS = 600.0
+"""Days for which runs wait for a handler that this app does not have: a deploy may add it."""
+_ORPHAN_CHECK_SECONDS = 600.0
 
 _HINTS = {
     "flow_failed": "Correct the handler's code, then replay the event.",
-    "flow_timeout": "Raise timeout=…, or do less in one try; then replay the event.",
+    "flow_timeout": "Raise timeout=…, or do less in one attempt; then replay the event.",
 }
 
 logger = logging.getLogger("khotan.webhooks")
 
 
-class Deliverer:
-    """Part of the engine: runs handlers until it is told to stop, at most `concurrency` at a time."""
+class HandlerWorker:
+    """Background task of the engine. Runs handlers until it is stopped, at most `concurrency` at a time."""
 
-    def __init__(self, host: WebhookHost, *, concurrency: int) -> None:
-        self._host, self._concurrency = host, concurrency
+    def __init__(self, env: WebhookEnvironment, *, concurrency: int) -> None:
+        self._env, self._concurrency = env, concurrency
         self._running: dict[asyncio.Task[None], RunData] = {}
-        self._in_doubt = False
-        self._orphans_at = 0.0
+        self._claims_unknown = False
+        self._next_orphan_check = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
 
     def wake(self) -> None:
-        """Look at the queue now; from any thread."""
+        """Poll the queue now. May be called from any thread."""
         loop, wake = self._loop, self._wake
         if loop is not None and wake is not None and not loop.is_closed():
             loop.call_soon_threadsafe(wake.set)
 
-    def run(self, worker: str, lanes: Lanes, stopping: threading.Event) -> None:
-        """In a thread of its own."""
-        event_loop.run(self._run(worker, lanes, stopping))
+    def run(self, worker: str, pool: RunThreadPool, stopping: threading.Event) -> None:
+        """Run until `stopping` is set. Call it in its own thread."""
+        event_loop.run(self._run(worker, pool, stopping))
 
-    async def _run(self, worker: str, lanes: Lanes, stopping: threading.Event) -> None:
+    async def _run(self, worker: str, pool: RunThreadPool, stopping: threading.Event) -> None:
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
         try:
             while not stopping.is_set():
                 more = False
                 try:
-                    await self._settle(worker)
-                    await self._end_orphans()
-                    more = await self._round(worker, lanes)
+                    await self._release_unknown_claims(worker)
+                    await self._fail_orphans()
+                    more = await self._start_runs(worker, pool)
                 except (DatabaseUnreachable, DatabaseBusy) as exc:
-                    self._in_doubt = True  # what was claimed may be claimed, and its answer lost
-                    logger.warning("Webhooks wait: %s", exc.message)
+                    self._claims_unknown = True  # runs may have been claimed although the response was lost
+                    logger.warning("Webhook handlers are waiting: %s", exc.message)
                     await asyncio.to_thread(stopping.wait, 1.0)
                 except KhotanError as exc:
-                    self._in_doubt = True
-                    logger.warning("Webhooks wait: %s", exc.message)
+                    self._claims_unknown = True
+                    logger.warning("Webhook handlers are waiting: %s", exc.message)
                     await asyncio.to_thread(stopping.wait, 5.0)
                 await self._pause(more)
         finally:
             for task in self._running:
                 task.cancel()
             await asyncio.gather(*self._running, return_exceptions=True)
-            await self._host.host.database.dispose()
+            await self._env.base.database.dispose()
 
-    async def _settle(self, worker: str) -> None:
-        """Where the database was away: what is this worker's there, and does not run here, is put back into the queue."""
-        if self._in_doubt:
-            self._in_doubt = False
-            await self._host.deliveries.release(worker, but=[row.id for row in self._running.values()])
+    async def _release_unknown_claims(self, worker: str) -> None:
+        """After a database outage: put runs that are claimed by this worker but not running here back into the queue."""
+        if self._claims_unknown:
+            self._claims_unknown = False
+            await self._env.handler_queue.release(worker, but=[row.id for row in self._running.values()])
 
-    async def _round(self, worker: str, lanes: Lanes) -> bool:
-        """Start what can be started; whether there may be more."""
+    async def _start_runs(self, worker: str, pool: RunThreadPool) -> bool:
+        """Start as many runs as possible. Returns whether more runs may be waiting."""
         free = self._concurrency - len(self._running)
         if free <= 0:
             return False
-        able = await self._able()
-        rows = await self._host.deliveries.claim(
-            worker, able, free, lambda waiting: chosen(waiting, self._running.values(), able, self._concurrency)
+        enabled = await self._enabled_handlers()
+        rows = await self._env.handler_queue.claim(
+            worker,
+            enabled,
+            free,
+            lambda waiting: select_runs(waiting, self._running.values(), enabled, self._concurrency),
         )
-        events = await self._host.events.many([row.event_id for row in rows]) if rows else {}
+        events = await self._env.events.many([row.event_id for row in rows]) if rows else {}
         for row in rows:
-            task = asyncio.create_task(self._deliver(lanes, row, events.get(row.event_id)))
+            task = asyncio.create_task(self._run_in_thread(pool, row, events.get(row.event_id)))
             self._running[task] = row
-            task.add_done_callback(self._ended)
+            task.add_done_callback(self._on_done)
         return len(rows) == free
 
-    async def _able(self) -> list[str]:
-        """Names of the handlers that may run now: not disabled, nor of a disabled wire, nor with a disabled plug."""
-        wires, handlers, plugs = await self._host.deliveries.all_off()
+    async def _enabled_handlers(self) -> list[str]:
+        """Return the names of the enabled handlers whose wire and plugs are enabled."""
+        wires, handlers, plugs = await self._env.handler_queue.all_off()
         return [
             name
-            for name, one in self._host.handlers.items()
-            if name not in handlers and one.wire.id not in wires and not any(plug.name in plugs for plug in one.plugs)
+            for name, handler in self._env.handlers.items()
+            if name not in handlers
+            and handler.wire.id not in wires
+            and not any(plug.name in plugs for plug in handler.plugs)
         ]
 
-    async def _end_orphans(self) -> None:
-        """Now and then: end the runs of handlers that are gone."""
-        if time.monotonic() < self._orphans_at:
+    async def _fail_orphans(self) -> None:
+        """Fail the runs of handlers that no longer exist, every _ORPHAN_CHECK_SECONDS."""
+        if time.monotonic() < self._next_orphan_check:
             return
         before = utc_now() - timedelta(days=_ORPHAN_DAYS)
-        for name in await self._host.deliveries.end_unknown(list(self._host.handlers), before):
-            logger.warning("Events that waited for handler %s have failed: it is not in this app any more", name)
-        self._orphans_at = time.monotonic() + _ORPHANS_SECONDS
+        for name in await self._env.handler_queue.end_unknown(list(self._env.handlers), before):
+            logger.warning("Runs of handler %s have failed: the handler is no longer in this app", name)
+        self._next_orphan_check = time.monotonic() + _ORPHAN_CHECK_SECONDS
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _on_done(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
         if self._wake is not None:
             self._wake.set()
@@ -149,9 +154,9 @@ class Deliverer:
             return
         self._wake.clear()
 
-    async def _deliver(self, lanes: Lanes, row: RunData, event: EventData | None) -> None:
-        handler = self._host.handlers[row.flow]
-        work = asyncio.ensure_future(lanes.run(lambda: deliver(self._host, handler, row, event)))
+    async def _run_in_thread(self, pool: RunThreadPool, row: RunData, event: EventData | None) -> None:
+        handler = self._env.handlers[row.flow]
+        work = asyncio.ensure_future(pool.run(lambda: run_handler(self._env, handler, row, event)))
         try:
             if handler.timeout is None:
                 await work
@@ -162,99 +167,107 @@ class Deliverer:
                 return
             error = {
                 "error": "flow_timeout",
-                "message": f"Handler {handler.name!r} took longer than {handler.timeout:g} s, and never yielded",
-                "hint": "Something in it blocks its thread: use await, or asyncio.to_thread(…).",
+                "message": f"Handler {handler.name!r} took longer than {handler.timeout:g} s and blocked its thread",
+                "hint": "Replace the blocking call with await, or wrap it in asyncio.to_thread(…).",
             }
             work.cancel()
-            # In a lane: a hook that blocks must not hold up the queue.
-            await lanes.run(lambda: _again_or_never(self._host, handler, row, error))
+            # In another thread: a hook that blocks must not stop the queue.
+            await pool.run(lambda: _retry_or_fail(self._env, handler, row, error))
         except KhotanError as exc:
-            # The database was away for longer than a run waits for it: it begins again when the database is back.
-            logger.error("Run %s could not be ended: %s", row.id, exc.message)
-            me = asyncio.current_task()
-            assert me is not None
-            self._running.pop(me, None)
-            self._in_doubt = True
+            # The database was down for longer than a run waits for it. The run starts again when the database is back.
+            logger.error("The end of run %s could not be stored: %s", row.id, exc.message)
+            task = asyncio.current_task()
+            assert task is not None
+            self._running.pop(task, None)
+            self._claims_unknown = True
         except asyncio.CancelledError:
             work.cancel()
             raise
 
 
-async def deliver(host: WebhookHost, handler: Handler, row: RunData, stored: EventData | None) -> None:
-    """One try of a run. Returns when its end, or its next try, is stored."""
+async def run_handler(env: WebhookEnvironment, handler: Handler, row: RunData, stored: EventData | None) -> None:
+    """Run one attempt. Returns when the end of the run, or its next attempt, is stored."""
     with patience(OUTAGE_SECONDS):
-        await _attempt(host, handler, row, stored)
+        await _try_once(env, handler, row, stored)
 
 
-async def _attempt(host: WebhookHost, handler: Handler, row: RunData, stored: EventData | None) -> None:
-    base = host.host
+async def _try_once(env: WebhookEnvironment, handler: Handler, row: RunData, stored: EventData | None) -> None:
+    base = env.base
     if stored is None:
-        gone = {"error": "unknown_event", "message": "The event is gone", "hint": "It was past its retention."}
-        await _never(host, handler, row, gone)
+        error = {
+            "error": "unknown_event",
+            "message": "The event no longer exists",
+            "hint": "It was deleted after its retention period.",
+        }
+        await _fail(env, handler, row, error)
         return
-    if lost(row) >= _MOST_STARTS:
-        await _never(host, handler, row, _of_event(_deadly(handler), row))
+    if crashes(row) >= _MAX_CRASHES:
+        await _fail(env, handler, row, _with_replay(_crash_error(handler), row))
         return
-    recorder = Recorder(base, handler, row.id, row.epoch)
+    recorder = StepRecorder(base, handler, row.id, row.epoch)
     try:
         if row.cancel_requested:
             raise RunCancelled
         if row.epoch == 1:
-            await tell(base, handler, row, started=True)
+            await notify_hooks(base, handler, row, started=True)
         else:
             await recorder.load()
         ctx = FlowContext(base, handler, recorder, variant="", source=row.source)
         try:
-            with contained(f"The model of handler {handler.name!r}"):
+            with user_code_guard(f"The model of handler {handler.name!r}"):
                 ctx.event = StoredEvent(stored, handler.wire.envelope).event(handler.adapter, ctx, row.failures + 1)
         except ValidationError as exc:
-            await _invalid(host, handler, recorder, row, reason_of(exc), "Correct the model, then replay the event.")
+            await _fail_invalid(
+                env, handler, recorder, row, reason_of(exc), "Correct the model, then replay the event."
+            )
             return
         except Undecodable as exc:
-            hint = "Have the sender correct it, or declare the handler without a model and read event.body."
-            await _invalid(host, handler, recorder, row, str(exc), hint)
+            hint = "Ask the sender to correct it, or remove the handler's model and read event.body."
+            await _fail_invalid(env, handler, recorder, row, str(exc), hint)
             return
         message = await run_function(handler, ctx)
-        ended = await patiently(lambda: base.runs.finish(row.id, row.epoch, "completed", message=message))
+        ended = await retry_while_database_down(
+            lambda: base.runs.finish(row.id, row.epoch, "completed", message=message)
+        )
     except StepsLost as exc:
-        logger.warning("Run %s is tried again from what is in the database: the server crashed", row.id)
-        await _again_or_never(host, handler, row, await failure_of(exc, base, handler))
+        logger.warning("Run %s resumes from the stored steps: the database server crashed", row.id)
+        await _retry_or_fail(env, handler, row, await failure_of(exc, base, handler))
         return
     except RunLost:
-        logger.info("Run %s is another process's now", row.id)
+        logger.info("Run %s now belongs to another process", row.id)
         return
     except RunCancelled:
-        ended = await patiently(lambda: base.runs.finish(row.id, row.epoch, "cancelled"))
+        ended = await retry_while_database_down(lambda: base.runs.finish(row.id, row.epoch, "cancelled"))
     except Exception as exc:
         error = await failure_of(exc, base, handler)
         logger.warning("Handler %s failed: %s", handler.name, error["message"])
-        await _again_or_never(host, handler, row, error, final=isinstance(exc, KeyReused))
+        await _retry_or_fail(env, handler, row, error, final=isinstance(exc, KeyReused))
         return
     if ended is not None:
-        await tell(base, handler, ended, started=False)
+        await notify_hooks(base, handler, ended, started=False)
 
 
-async def _again_or_never(
-    host: WebhookHost, handler: Handler, row: RunData, error: dict[str, Any], *, final: bool = False
+async def _retry_or_fail(
+    env: WebhookEnvironment, handler: Handler, row: RunData, error: dict[str, Any], *, final: bool = False
 ) -> None:
-    """Have the run tried again, or end it. final: no later try could end otherwise."""
-    failures, retry, error = row.failures + 1, handler.retry, _of_event(error, row)
+    """Schedule the next attempt, or fail the run after the last one. final: do not retry."""
+    failures, retry, error = row.failures + 1, handler.retry, _with_replay(error, row)
     if failures < retry.attempts and not final:
         pause = pause_of(retry, failures)
         until = utc_now() + timedelta(seconds=random.uniform(SHORTEST_PAUSE * pause, pause))
-        await patiently(lambda: host.deliveries.postpone(row.id, row.epoch, failures, error, until))
+        await retry_while_database_down(lambda: env.handler_queue.postpone(row.id, row.epoch, failures, error, until))
         return
-    await _never(host, handler, row, error)
+    await _fail(env, handler, row, error)
 
 
-async def _never(host: WebhookHost, handler: Handler, row: RunData, error: dict[str, Any]) -> None:
-    ended = await patiently(lambda: host.host.runs.finish(row.id, row.epoch, "failed", error=error))
+async def _fail(env: WebhookEnvironment, handler: Handler, row: RunData, error: dict[str, Any]) -> None:
+    ended = await retry_while_database_down(lambda: env.base.runs.finish(row.id, row.epoch, "failed", error=error))
     if ended is not None:
-        await tell(host.host, handler, ended, started=False)
+        await notify_hooks(env.base, handler, ended, started=False)
 
 
-def _of_event(error: dict[str, Any], row: RunData) -> dict[str, Any]:
-    """What is said of a flow that failed, for a handler: its run is not retried, its event is replayed."""
+def _with_replay(error: dict[str, Any], row: RunData) -> dict[str, Any]:
+    """Adapt the error of a flow to a handler: its event is replayed, its run is not retried."""
     hint = error.get("hint", "")
     if "retry" in hint:
         hint = _HINTS.get(error["error"], hint)
@@ -262,28 +275,30 @@ def _of_event(error: dict[str, Any], row: RunData) -> dict[str, Any]:
     return {**error, "hint": hint, "next": [*error.get("next", []), replay]}
 
 
-def _deadly(handler: Handler) -> dict[str, Any]:
+def _crash_error(handler: Handler) -> dict[str, Any]:
     return {
         "error": "handler_deadly",
-        "message": f"Handler {handler.name!r} was begun {_MOST_STARTS} times, and brought the process down again and again",
-        "hint": "Find out what ends the process (memory, os._exit, a crash in native code), then replay the event.",
+        "message": f"Handler {handler.name!r} was started {_MAX_CRASHES} times and crashed the process each time",
+        "hint": "Find the cause (out of memory, os._exit, a crash in native code), then replay the event.",
     }
 
 
-async def _invalid(host: WebhookHost, handler: Handler, recorder: Recorder, row: RunData, why: str, hint: str) -> None:
-    """Keep an event that is not what its handler declares: marked, counted, and to be replayed when it is put right."""
+async def _fail_invalid(
+    env: WebhookEnvironment, handler: Handler, recorder: StepRecorder, row: RunData, why: str, hint: str
+) -> None:
+    """Fail the run of an event that does not match the handler's model. The event stays stored and can be replayed."""
     reason = (await recorder.secrets.masker()).text(why)
     rejects = [Reject("validate", reason, {"event": str(row.event_id)})]
 
-    async def note(_: Any) -> Outcome:
+    async def count(_: Any) -> Outcome:
         return Outcome(None, {"failed": 1}, rejects)
 
     if recorder.finished("validate") is None:
-        await recorder.commit("validate", note)
+        await recorder.commit("validate", count)
     error = {
         "error": "event_invalid",
-        "message": f"The event is not what {handler.function_name} declares: {reason}",
+        "message": f"The event does not match the model of {handler.function_name}: {reason}",
         "hint": hint,
         "next": [f"khotan wire replay {row.event_id}"],
     }
-    await _never(host, handler, row, error)
+    await _fail(env, handler, row, error)

@@ -1,1 +1,1 @@
-"""Inbound: is an event kept?"""
+"""Inbound: verifies, identifies and stores events."""

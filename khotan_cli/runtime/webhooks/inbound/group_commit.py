@@ -1,4 +1,4 @@
-"""Committing events together: those that arrive while a commit is under way share the next one."""
+"""Group commit: events that arrive during a commit share the next transaction."""
 
 from __future__ import annotations
 
@@ -10,52 +10,52 @@ from khotan_cli.errors import DatabaseBusy, DatabaseUnreachable, KhotanError
 from khotan_cli.runtime.store.events import EventStore
 from khotan_cli.runtime.store.incoming import Incoming, Stored
 
-MOST = 64
-"""Events in one transaction."""
+MAX_EVENTS = 64
+"""Maximum number of events in one transaction."""
 _WRITERS = 2
 
 _Group = tuple[Sequence[Incoming], asyncio.Future[list[Stored]]]
-"""Events that are stored together, and who waits for them."""
+"""Events that are stored together, and the future of the caller that waits for them."""
 
 
-class Inbox:
-    """One per event loop and app. `stored` is called after a commit that brought handlers work."""
+class GroupCommit:
+    """One per event loop and app. `stored` is called after a commit that created handler runs."""
 
     def __init__(self, events: EventStore, stored: Callable[[], None]) -> None:
         self._events, self._stored = events, stored
         self._waiting: list[_Group] = []
-        self._most_writers = 1 if events.database.sqlite else _WRITERS
+        self._max_writers = 1 if events.database.sqlite else _WRITERS
         self._writers: set[asyncio.Task[None]] = set()
 
     async def put(self, event: Incoming) -> Stored:
-        """Store an event; returns when it is committed. Raises StoreError, with nothing stored."""
+        """Store an event and return when it is committed. Raises StoreError if nothing was stored."""
         return (await self.put_all([event]))[0]
 
     async def put_all(self, events: Sequence[Incoming]) -> list[Stored]:
-        """Store several events, all of them or none; returns when they are committed. Raises StoreError."""
+        """Store several events, all or none, and return when they are committed. Raises StoreError."""
         future: asyncio.Future[list[Stored]] = asyncio.get_running_loop().create_future()
         self._waiting.append((events, future))
-        if len(self._writers) < self._most_writers:
+        if len(self._writers) < self._max_writers:
             self._writers.add(asyncio.create_task(self._write()))
         return await future
 
     async def _write(self) -> None:
-        me = asyncio.current_task()
-        assert me is not None
-        await asyncio.sleep(0)  # those that arrived in this very moment come along
+        task = asyncio.current_task()
+        assert task is not None
+        await asyncio.sleep(0)  # include events that arrived in the same iteration of the loop
         try:
             while self._waiting:
                 await self._commit(self._next())
         finally:
-            # Here, not when the task is done: what arrives in between would count on a writer that looks no more.
-            self._writers.discard(me)
+            # Not in a done callback: an event that arrives before it would rely on a writer that has finished.
+            self._writers.discard(task)
 
     def _next(self) -> list[_Group]:
-        """The groups of the next transaction: up to MOST events, but at least one group, whole."""
+        """Take the groups of the next transaction: at most MAX_EVENTS events, but at least one whole group."""
         count = size = 0
         for events, _ in self._waiting:
             size += len(events)
-            if count and size > MOST:
+            if count and size > MAX_EVENTS:
                 break
             count += 1
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
@@ -70,8 +70,8 @@ class Inbox:
             if len(batch) == 1:
                 _fail(batch, exc)
                 return
-            for one in batch:  # one of them is what the database cannot store
-                await self._commit([one])
+            for group in batch:  # the database rejected one of the groups: store them one by one
+                await self._commit([group])
         except BaseException as exc:
             _fail(batch, exc)
             if not isinstance(exc, Exception):
@@ -81,7 +81,7 @@ class Inbox:
                 outcome = list(islice(stored, len(events)))
                 if not future.done():
                     future.set_result(outcome)
-            if any(event.deliveries for events, _ in batch for event in events):
+            if any(event.handler_runs for events, _ in batch for event in events):
                 self._stored()
 
 

@@ -1,1 +1,1 @@
-"""Verification: is a request genuine?"""
+"""Verification of requests: signature schemes and endpoint challenges."""

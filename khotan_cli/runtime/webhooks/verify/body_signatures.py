@@ -1,4 +1,4 @@
-"""Signatures that are not a keyed hash in a header: inside the body, one per item; and plain hashes of secret and request."""
+"""Signatures other than an HMAC header: HMACs inside the body, one per item, and plain hashes of secret and request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.content.json_path import dig
 from khotan_cli.runtime.http.variables import Var
 from khotan_cli.runtime.webhooks.items import EACH, check_items
-from khotan_cli.runtime.webhooks.request import Refused, WebhookRequest
+from khotan_cli.runtime.webhooks.request import RequestRejected, WebhookRequest
 from khotan_cli.runtime.webhooks.verify.challenges import Challenge
 from khotan_cli.runtime.webhooks.verify.checks import Encoding, SecretEncoding, decoded_secret, required, usable
 from khotan_cli.runtime.webhooks.verify.locator import Rule
@@ -51,43 +51,43 @@ class BodyHmac:
 
     def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
         try:
-            document = json.loads(request.content, parse_int=str, parse_float=str)  # numbers as they are written
+            document = json.loads(request.content, parse_int=str, parse_float=str)  # numbers as written
         except (ValueError, RecursionError):
-            raise Refused("the body is not JSON, so it holds no signature") from None
-        found = self._items(document)
-        if not found:
-            raise Refused(f"the body has no items at {self.items}")
-        keys = usable(self.name, secrets, lambda one: decoded_secret(one, self.secret_encoding, self.secret_prefix))
-        for number, item in enumerate(found, 1):
-            given = dig(item, self.signature)
-            if not isinstance(given, str) or not given:
-                raise Refused(f"item {number} has no signature at {self.signature}")
+            raise RequestRejected("the body is not JSON and has no signature") from None
+        items = self._items(document)
+        if not items:
+            raise RequestRejected(f"the body has no items at {self.items}")
+        keys = usable(
+            self.name, secrets, lambda secret: decoded_secret(secret, self.secret_encoding, self.secret_prefix)
+        )
+        for number, item in enumerate(items, 1):
+            signature = dig(item, self.signature)
+            if not isinstance(signature, str) or not signature:
+                raise RequestRejected(f"item {number} has no signature at {self.signature}")
             if self.encoding == "hex":
-                given = given.lower()
+                signature = signature.lower()
             matched = False
             for key in keys:
-                matched |= hmac.compare_digest(self._made(key, item), given.encode("utf-8", "replace"))
+                matched |= hmac.compare_digest(self._signature(key, item), signature.encode("utf-8", "replace"))
             if not matched:
-                raise Refused(
-                    f"the signature of item {number} does not match its fields under any of the wire's secrets"
-                )
+                raise RequestRejected(f"the signature of item {number} does not match with any of the wire's secrets")
 
     def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
-        """Empty: the signature is in the body (see `signed`)."""
+        """Return no header fields: the signature is in the body (see `signed`)."""
         return {}
 
     def signed(self, document: Any, secret: str) -> Any:
-        """A copy of the document with a signature in each item. Raises Refused where it has no items."""
+        """Return a copy of the document with a signature in each item. Raises RequestRejected if it has no items."""
         copy = json.loads(json.dumps(document))
-        found = self._items(copy)
-        if not found or not all(isinstance(item, dict) for item in found):
-            raise Refused(f"the body needs items at {self.items or 'its top'} to be signed")
+        items = self._items(copy)
+        if not items or not all(isinstance(item, dict) for item in items):
+            raise RequestRejected(f"the body needs items at {self.items or 'the top level'} to be signed")
         key = decoded_secret(secret, self.secret_encoding, self.secret_prefix)
-        for item in found:
-            place, *path = [item, *self.signature.split(".")]
+        for item in items:
+            node, *path = [item, *self.signature.split(".")]
             for name in path[:-1]:
-                place = place.setdefault(name, {})
-            place[path[-1]] = self._made(key, item).decode()
+                node = node.setdefault(name, {})
+            node[path[-1]] = self._signature(key, item).decode()
         return copy
 
     def make_secret(self) -> str:
@@ -96,21 +96,23 @@ class BodyHmac:
         return self.secret_prefix + text
 
     def _items(self, document: Any) -> list[Any]:
-        """The signed parts: `a.*.b` is b of each element of the list a, `a` each of its elements; an empty path is the whole
-        document."""
-        found = [document]
+        """Return the signed items.
+
+        `a.*.b` is the field b of each element of the list a; `a` is each element of a; an empty path is the whole document.
+        """
+        nodes = [document]
         for part in self.items.split(".") if self.items else []:
             if part == "*":
-                found = [one for many in found if isinstance(many, list) for one in many]
+                nodes = [element for node in nodes if isinstance(node, list) for element in node]
             else:
-                found = [dig(one, part) for one in found]
-        if any(one is None for one in found):
+                nodes = [dig(node, part) for node in nodes]
+        if any(node is None for node in nodes):
             return []
         if not self.items or self.items.split(".")[-1] == EACH:
-            return found
-        return [item for one in found for item in (one if isinstance(one, list) else [one])]
+            return nodes
+        return [item for node in nodes for item in (node if isinstance(node, list) else [node])]
 
-    def _made(self, key: bytes, item: Any) -> bytes:
+    def _signature(self, key: bytes, item: Any) -> bytes:
         content = self.separator.join(_text(dig(item, path)) for path in self.fields)
         digest = hmac.new(key, content.encode(errors="surrogatepass"), self.algorithm).digest()
         return digest.hex().encode() if self.encoding == "hex" else base64.b64encode(digest)
@@ -118,7 +120,7 @@ class BodyHmac:
 
 @dataclass(frozen=True)
 class PlainHash:
-    """A hash, without a key, of a text that contains the secret. See `signatures.plain_hash` for the options."""
+    """An unkeyed hash of a text that contains the secret. See `signatures.plain_hash` for the options."""
 
     name: str
     headers: tuple[str, ...]
@@ -138,43 +140,43 @@ class PlainHash:
         check_algorithm(self.algorithm)
         if "{secret}" not in self.text or "{body}" not in self.text:
             raise ConfigError(
-                f"What is hashed, {self.text!r}, leaves out the secret or the body: anybody could send another one",
-                hint='Like content="{secret}{method}{url}{body}".',
+                f"The hashed content {self.text!r} must contain {{secret}} and {{body}}",
+                hint='Use content such as "{secret}{method}{url}{body}".',
             )
         object.__setattr__(self, "_parts", tuple(template(part) for part in self.text.split("{secret}")))
 
     def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
-        given = after_prefix(required(request.headers, *self.headers), self.prefix)
-        if not given:
-            raise Refused(f"the header {self.headers[0]} holds no signature of this scheme")
+        signature = after_prefix(required(request.headers, *self.headers), self.prefix)
+        if not signature:
+            raise RequestRejected(f"the header {self.headers[0]} has no signature of this scheme")
         if self.encoding == "hex":
-            given = given.lower()
+            signature = signature.lower()
         matched = False
-        for secret in usable(self.name, secrets, lambda one: decoded_secret(one, "utf-8", "")):
-            matched |= hmac.compare_digest(self._made(request, secret), given.encode("utf-8", "replace"))
+        for key in usable(self.name, secrets, lambda secret: decoded_secret(secret, "utf-8", "")):
+            matched |= hmac.compare_digest(self._signature(request, key), signature.encode("utf-8", "replace"))
         if not matched:
-            raise Refused("the signature does not match the request under any of the wire's secrets")
+            raise RequestRejected("the signature does not match the request with any of the wire's secrets")
 
     def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
-        made = self._made(request, decoded_secret(secret, "utf-8", "")).decode()
-        return {self.headers[0]: f"{self.prefix}{made}"}
+        signature = self._signature(request, decoded_secret(secret, "utf-8", "")).decode()
+        return {self.headers[0]: f"{self.prefix}{signature}"}
 
     def make_secret(self) -> str:
         return random_secrets.token_hex(32)
 
-    def _made(self, request: WebhookRequest, secret: bytes) -> bytes:
+    def _signature(self, request: WebhookRequest, secret: bytes) -> bytes:
         content = secret.join(part(request, "", "")[0] for part in self._parts)
         digest = hashlib.new(self.algorithm, content).digest()
         return digest.hex().encode() if self.encoding == "hex" else base64.b64encode(digest)
 
 
 def check_algorithm(algorithm: str) -> None:
-    """Raises ConfigError for a hash that HMAC cannot use."""
+    """Raises ConfigError if HMAC cannot use the hash algorithm."""
     try:
         hmac.new(b"key", b"", algorithm).digest()
     except (ValueError, TypeError):
         raise ConfigError(
-            f"{algorithm!r} is not a hash algorithm that HMAC can use", hint="sha256, sha512, sha1, …"
+            f"Invalid hash algorithm {algorithm!r} for HMAC", hint="Use sha256, sha512, sha1, …"
         ) from None
 
 

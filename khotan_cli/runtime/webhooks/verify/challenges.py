@@ -1,4 +1,4 @@
-"""How a service asks whether an endpoint is ours before it sends events there: `Wire(…, challenge=challenges.meta())`."""
+"""Challenges: requests by which a service validates an endpoint. `Wire(…, challenge=challenges.meta())`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VERIFY_TOKEN = "verify_token"
 
 @dataclass(frozen=True)
 class Answer:
-    """What a request gets: a status, a body and its type."""
+    """The HTTP response to a challenge: status, body and content type."""
 
     status: int
     body: bytes
@@ -27,15 +27,17 @@ class Answer:
 class Challenge(Protocol):
     @property
     def signed(self) -> bool:
-        """Whether the challenge is signed as events are: it is answered only after verification."""
+        """Whether the challenge is signed like an event, and is answered only after verification."""
         ...
 
     @property
     def methods(self) -> frozenset[str]: ...
 
     def answer(self, request: WebhookRequest, values: Mapping[str, str]) -> Answer | None:
-        """The answer, None where the request is no challenge. values: the wire's variables; `secret` is the signing secret of
-        a wire whose challenge is signed, one per line."""
+        """Return the response, or None if the request is not a challenge.
+
+        values: the wire's variables. For signed challenges, `secret` holds the signing secrets, one per line.
+        """
         ...
 
 
@@ -48,12 +50,12 @@ class SlackChallenge:
         if b"url_verification" not in request.body:
             return None
         try:
-            asked = request.json
+            document = request.json
         except ValueError:
             return None
-        if not isinstance(asked, dict) or asked.get("type") != "url_verification":
+        if not isinstance(document, dict) or document.get("type") != "url_verification":
             return None
-        return Answer(200, orjson.dumps({"challenge": str(asked.get("challenge", ""))}))
+        return Answer(200, orjson.dumps({"challenge": str(document.get("challenge", ""))}))
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,9 @@ class MetaChallenge:
     def answer(self, request: WebhookRequest, values: Mapping[str, str]) -> Answer | None:
         if request.method != "GET" or request.query.get("hub.mode") != "subscribe":
             return None
-        expected, given = values.get(VERIFY_TOKEN, ""), request.query.get("hub.verify_token", "")
-        if not expected or not hmac.compare_digest(expected.encode(), given.encode()):
-            return Answer(403, b'{"ok":false,"error":"verify_token_invalid","message":"The verify token is not ours"}')
+        expected, received = values.get(VERIFY_TOKEN, ""), request.query.get("hub.verify_token", "")
+        if not expected or not hmac.compare_digest(expected.encode(), received.encode()):
+            return Answer(403, b'{"ok":false,"error":"verify_token_invalid","message":"Invalid verify token"}')
         return Answer(200, request.query.get("hub.challenge", "").encode(), "text/plain")
 
 
@@ -86,9 +88,9 @@ class DiscordPing:
     methods: frozenset[str] = frozenset({"POST"})
 
     def answer(self, request: WebhookRequest, values: Mapping[str, str]) -> Answer | None:
-        asked = _document(request)
-        kind = asked.get("type")
-        if isinstance(kind, bool) or "event" in asked or "data" in asked:
+        document = _document(request)
+        kind = document.get("type")
+        if isinstance(kind, bool) or "event" in document or "data" in document:
             return None
         if kind == 1:
             return Answer(200, b'{"type":1}')
@@ -101,23 +103,23 @@ class ZoomChallenge:
     methods: frozenset[str] = frozenset({"POST"})
 
     def answer(self, request: WebhookRequest, values: Mapping[str, str]) -> Answer | None:
-        asked = _document(request)
-        payload = asked.get("payload")
-        if asked.get("event") != "endpoint.url_validation" or not isinstance(payload, dict):
+        document = _document(request)
+        payload = document.get("payload")
+        if document.get("event") != "endpoint.url_validation" or not isinstance(payload, dict):
             return None
         token = str(payload.get("plainToken", ""))
         secret = next(iter(values.get("secret", "").splitlines()), "")
-        made = hmac.new(secret.encode(), token.encode(), hashlib.sha256).hexdigest()
-        return Answer(200, orjson.dumps({"plainToken": token, "encryptedToken": made}))
+        encrypted = hmac.new(secret.encode(), token.encode(), hashlib.sha256).hexdigest()
+        return Answer(200, orjson.dumps({"plainToken": token, "encryptedToken": encrypted}))
 
 
 def _document(request: WebhookRequest) -> Mapping[str, Any]:
-    """The JSON object in the body; empty where it is something else."""
+    """Return the JSON object in the body, or an empty dict."""
     try:
-        found = request.json
+        document = request.json
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def slack() -> SlackChallenge:
@@ -132,7 +134,7 @@ def meta() -> MetaChallenge:
 
 
 def microsoft_graph() -> GraphChallenge:
-    """A validationToken in the query, sent back as text (learn.microsoft.com/graph/change-notifications-delivery-webhooks)."""
+    """A validationToken in the query, returned as text (learn.microsoft.com/graph/change-notifications-delivery-webhooks)."""
     return GraphChallenge()
 
 

@@ -1,4 +1,4 @@
-"""What every signature scheme checks in the same way: the secret's encoding, the timestamp, the headers that must be there."""
+"""Checks shared by signature schemes: encoding of the secret, timestamp and required headers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cache
 from typing import Literal, TypeVar
 
 from khotan_cli.runtime.content.json_path import dig
-from khotan_cli.runtime.webhooks.request import Headers, Refused, WebhookRequest
+from khotan_cli.runtime.webhooks.request import Headers, RequestRejected, WebhookRequest
 from khotan_cli.runtime.webhooks.verify.timestamps import TimestampFormat, moment_of
 
 Encoding = Literal["hex", "base64"]
@@ -21,11 +21,10 @@ logger = logging.getLogger("khotan.webhooks")
 
 
 def decoded_secret(secret: str, encoding: SecretEncoding, prefix: str) -> bytes:
-    """The key that a secret stands for. Raises Refused for an empty one, or one that is not encoded so: the wire is set up
-    wrong."""
+    """Decode a secret into a key. Raises RequestRejected if the secret is empty or has another encoding."""
     text = secret.removeprefix(prefix) if prefix else secret
     if not text:
-        raise Refused("the wire's secret is empty but for its prefix: anybody could sign with it")
+        raise RequestRejected("the wire's secret is empty apart from its prefix")
     if encoding == "utf-8":
         return text.encode()
     try:
@@ -33,56 +32,56 @@ def decoded_secret(secret: str, encoding: SecretEncoding, prefix: str) -> bytes:
             return bytes.fromhex(text)
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (ValueError, binascii.Error):
-        raise Refused(f"the wire's secret is not {encoding}") from None
+        raise RequestRejected(f"the wire's secret is not valid {encoding}") from None
 
 
 def usable(scheme: str, secrets: Sequence[str], read: Callable[[str], K]) -> list[K]:
-    """What `read` makes of each secret. One that it refuses is passed over while there is another; else raises Refused."""
-    found: list[K] = []
-    problems: dict[int, Refused] = {}
+    """Decode each secret with `read` and skip invalid secrets. Raises RequestRejected if none is valid."""
+    keys: list[K] = []
+    problems: dict[int, RequestRejected] = {}
     for number, secret in enumerate(secrets, 1):
         try:
-            found.append(read(secret))
-        except Refused as exc:
+            keys.append(read(secret))
+        except RequestRejected as exc:
             problems[number] = exc
     for number, problem in problems.items():
-        if not found:
+        if not keys:
             raise problem
-        _warn(f"{scheme}: secret {number} of {len(secrets)} is passed over: {problem}")
-    return found
+        _warn(f"{scheme}: secret {number} of {len(secrets)} is skipped: {problem}")
+    return keys
 
 
 @cache
 def _warn(text: str) -> None:
-    """Once in a process: it would be said again for each event."""
+    """Log a warning once per process, not for each event."""
     logger.warning(text)
 
 
 def check_time(timestamp: str, now: float, tolerance: float | None, form: TimestampFormat = "seconds") -> None:
-    """Raises Refused for what is no moment in that form, or one further away than the tolerance, in either direction."""
+    """Raises RequestRejected if the timestamp is invalid or differs from `now` by more than the tolerance."""
     moment = moment_of(timestamp, form)
     if moment is None:
-        raise Refused(f"the timestamp is missing, or not written as {form}")
+        raise RequestRejected(f"the timestamp is missing or not in the format {form}")
     if tolerance is not None and abs(now - moment) > tolerance:
-        raise Refused(f"the timestamp is {now - moment:+.0f} s from now, more than {tolerance:g} s")
+        raise RequestRejected(f"the timestamp is {now - moment:+.0f} s from now, more than {tolerance:g} s")
 
 
 def check_body_time(
     request: WebhookRequest, path: str, now: float, tolerance: float | None, form: TimestampFormat
 ) -> None:
-    """As check_time, for a moment at a dotted path of the JSON body, a number or a text. The body must be verified before."""
+    """Like check_time, for a timestamp at a dotted path in the JSON body. Verify the body first."""
     try:
-        found = dig(request.json, path)
+        timestamp = dig(request.json, path)
     except ValueError:
-        raise Refused("the body is not JSON, so it holds no timestamp") from None
-    if isinstance(found, bool) or not isinstance(found, (str, int)):
-        raise Refused(f"the body has no timestamp at {path}")
-    check_time(str(found), now, tolerance, form)
+        raise RequestRejected("the body is not JSON and has no timestamp") from None
+    if isinstance(timestamp, bool) or not isinstance(timestamp, (str, int)):
+        raise RequestRejected(f"the body has no timestamp at {path}")
+    check_time(str(timestamp), now, tolerance, form)
 
 
 def required(headers: Headers, *names: str) -> str:
-    """The first of the headers that is there. Raises Refused."""
+    """Return the first of the headers that is present. Raises RequestRejected if none is."""
     for name in names:
         if name in headers:
             return headers[name]
-    raise Refused(f"the header {names[0]} is missing")
+    raise RequestRejected(f"the header {names[0]} is missing")

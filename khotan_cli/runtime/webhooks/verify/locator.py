@@ -1,4 +1,4 @@
-"""Where something is in a request: a header, the query, the path below the wire's, or the JSON or form body."""
+"""Value locators: where a value is in a request. A header, the query, a path placeholder, or the JSON or form body."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _PREFIX = 400
 
 @dataclass(frozen=True)
 class Rule:
-    """One of `header`, `query`, `json` (dotted path: `data.id`, `items.0.type`), `form`, and `path` (a name in `below=`)."""
+    """The location of a value: `header`, `query`, `json` (dotted path: `data.id`, `items.0.type`), `form` or `path` (a
+    placeholder in `below=`). Exactly one is set."""
 
     header: str | None = None
     query: str | None = None
@@ -27,39 +28,39 @@ class Rule:
     path: str | None = None
 
     def __post_init__(self) -> None:
-        places = (self.header, self.query, self.json, self.form, self.path)
-        if sum(value is not None for value in places) != 1:
-            raise ConfigError("A rule names one place: header=…, query=…, json=…, form=… or path=…")
+        locations = (self.header, self.query, self.json, self.form, self.path)
+        if sum(value is not None for value in locations) != 1:
+            raise ConfigError("A Rule needs exactly one of header=…, query=…, json=…, form=… and path=…")
 
     @property
     def of_json(self) -> bool:
-        """Whether it needs a JSON body."""
+        """Whether the rule reads the JSON body."""
         return self.json is not None
 
     @property
     def parts(self) -> tuple[Rule, ...]:
-        """The rules it consists of: itself."""
+        """The rules that this rule consists of."""
         return (self,)
 
     def find(self, request: WebhookRequest) -> str | None:
-        """The value as text, None where it is absent. Raises ValueError where the body is not JSON and the rule needs it."""
-        found: Any
+        """Return the value as text, or None if it is absent. Raises ValueError if the rule reads JSON and the body is not."""
+        value: Any
         if self.header is not None:
-            found = request.headers.get(self.header)
+            value = request.headers.get(self.header)
         elif self.query is not None:
-            found = request.query.get(self.query)
+            value = request.query.get(self.query)
         elif self.path is not None:
-            found = request.path.get(self.path)
+            value = request.path.get(self.path)
         elif self.form is not None:
-            found = next((value for name, value in request.form if name == self.form), None)
+            value = next((text for name, text in request.form if name == self.form), None)
         else:
             assert self.json is not None
-            found = dig(request.json, self.json)
-            if isinstance(found, float):
-                found = _as_written(request.content, self.json) or found
-        if found is None or isinstance(found, (dict, list)) or found == "":
+            value = dig(request.json, self.json)
+            if isinstance(value, float):
+                value = _as_written(request.content, self.json) or value
+        if value is None or isinstance(value, (dict, list)) or value == "":
             return None
-        text = ("true" if found else "false") if isinstance(found, bool) else str(found)
+        text = ("true" if value else "false") if isinstance(value, bool) else str(value)
         return _storable(text)
 
     def __str__(self) -> str:
@@ -69,14 +70,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class Joined(Rule):
-    """Several places, joined with a separator: `issue.opened` from `entity` and `action`. Absent ones are left out."""
+    """Several values joined with a separator: `issue.opened` from `entity` and `action`. Absent values are omitted."""
 
     rules: tuple[Rule, ...] = ()
     separator: str = "."
 
     def __post_init__(self) -> None:
         if len(self.rules) < 2:
-            raise ConfigError("joined() needs two rules or more", hint='joined("entity", "action")')
+            raise ConfigError("joined() needs at least two rules", hint='Use joined("entity", "action").')
 
     @property
     def of_json(self) -> bool:
@@ -87,22 +88,24 @@ class Joined(Rule):
         return self.rules
 
     def find(self, request: WebhookRequest) -> str | None:
-        found = [rule.find(request) for rule in self.rules]
-        return _storable(self.separator.join(value for value in found if value is not None)) or None
+        values = [rule.find(request) for rule in self.rules]
+        return _storable(self.separator.join(value for value in values if value is not None)) or None
 
     def __str__(self) -> str:
         return " and ".join(str(rule) for rule in self.rules)
 
 
 def joined(*rules: str | Rule, separator: str = ".") -> Joined:
-    """A value that is composed of several places: `Wire(…, event_type=joined("entity", "action"))`. A text is a dotted path
-    in the JSON body. Raises ConfigError for fewer than two."""
-    made = tuple(Rule(json=rule) if isinstance(rule, str) else rule for rule in rules)
-    return Joined(rules=made, separator=separator)
+    """Combine several rules: `Wire(…, event_type=joined("entity", "action"))`. A str is a dotted path in the JSON body.
+
+    Raises ConfigError for fewer than two rules.
+    """
+    parts = tuple(Rule(json=rule) if isinstance(rule, str) else rule for rule in rules)
+    return Joined(rules=parts, separator=separator)
 
 
 def _as_written(body: bytes, path: str) -> Any:
-    """The number as it stands in the body: as floats two ids beyond 64 bits are one. None where it cannot be read so."""
+    """Return a number as written in the body, or None: as floats, different large ids would be equal."""
     try:
         return dig(exact_json.loads(body, parse_int=str, parse_float=str), path)
     except (ValueError, RecursionError):
@@ -110,7 +113,7 @@ def _as_written(body: bytes, path: str) -> Any:
 
 
 def _storable(text: str) -> str:
-    """The text, short enough for an index and without NUL, which PostgreSQL refuses; different ones stay different."""
+    """Shorten the text for an index and remove NUL, which PostgreSQL rejects. Different texts stay different."""
     if len(text) <= _LONGEST and "\x00" not in text:
         return text
     digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
@@ -118,8 +121,7 @@ def _storable(text: str) -> str:
 
 
 def rule_of(declared: str | Rule | Sequence[str | Rule] | None) -> Rule | None:
-    """A rule as it is declared: a Rule, a text that is a dotted path in the JSON body, or a sequence of them, which is joined
-    with dots."""
+    """Convert a declaration to a Rule: a Rule, a dotted path in the JSON body, or a sequence of them, joined with dots."""
     if isinstance(declared, str):
         return Rule(json=declared)
     if declared is None or isinstance(declared, Rule):

@@ -1,4 +1,4 @@
-"""Signature schemes of further vendors, each declared from its vendor's documentation."""
+"""Signature schemes of further vendors, from the vendors' documentation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def adyen(*, secret: Var | None = None) -> BodyHmac:
     """Adyen standard webhooks (docs.adyen.com, Verify HMAC signatures): `additionalData.hmacSignature` of each item, base64
     HMAC-SHA256 of eight of its fields; the secret is the hexadecimal HMAC key.
 
-    Each NotificationRequestItem is an event. Adyen has no event id: one event is known by pspReference, eventCode and success.
+    Each NotificationRequestItem is an event. Adyen has no event id: pspReference, eventCode and success identify an event.
     """
     fields = (
         "pspReference",
@@ -30,7 +30,7 @@ def adyen(*, secret: Var | None = None) -> BodyHmac:
         "eventCode",
         "success",
     )
-    places = tuple(Rule(json=name) for name in ("pspReference", "eventCode", "success"))
+    rules = tuple(Rule(json=name) for name in ("pspReference", "eventCode", "success"))
     return BodyHmac(
         "adyen",
         fields,
@@ -38,8 +38,8 @@ def adyen(*, secret: Var | None = None) -> BodyHmac:
         items="notificationItems.*.NotificationRequestItem",
         secret_encoding="hex",
         secret=secret,
-        event_id=Joined(rules=places, separator=":"),
-        event_type=places[1],
+        event_id=Joined(rules=rules, separator=":"),
+        event_type=rules[1],
     )
 
 
@@ -68,7 +68,7 @@ def hubspot(
     client secret.
 
     A body is a list of notifications (developers.hubspot.com, Webhooks API), each of which is an event. eventId is not unique
-    there, and attemptNumber changes with each attempt: an event is known by eventId, subscriptionId, objectId and occurredAt.
+    there, and attemptNumber changes with each attempt: eventId, subscriptionId, objectId and occurredAt identify an event.
     v2 and v3 sign the public URL: behind a proxy, set KHOTAN_PUBLIC_URL. Raises ConfigError for another version.
     """
     event_type = Rule(json="subscriptionType")
@@ -89,7 +89,7 @@ def hubspot(
         )
     contents = {"v1": "{secret}{body}", "v2": "{secret}{method}{url}{body}"}
     if version not in contents:
-        raise ConfigError(f"Unknown HubSpot signature version {version!r}", hint="One of v1, v2, v3.")
+        raise ConfigError(f"Unknown HubSpot signature version {version!r}", hint="Use v1, v2 or v3.")
     header = ("X-HubSpot-Signature",)
     return PlainHash(
         f"hubspot-{version}",

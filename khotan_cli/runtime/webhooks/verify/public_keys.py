@@ -1,4 +1,4 @@
-"""Public keys and the signatures they verify (RFC 8032, FIPS 186-5)."""
+"""Public keys and their signatures (RFC 8032, FIPS 186-5)."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from khotan_cli.runtime.webhooks.request import Refused
+from khotan_cli.runtime.webhooks.request import RequestRejected
 
 PublicKey = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey
 _RAW_ED25519 = 32
 
 
 def public_key(key: str, kind: Literal["ed25519", "ecdsa"]) -> PublicKey:
-    """The key in PEM, DER in base64, or for Ed25519 its 32 bytes in hex or base64. Raises Refused where it is none."""
+    """Load a key: PEM, base64 DER, or for Ed25519 its 32 bytes in hex or base64. Raises RequestRejected if invalid."""
     public = _public(key)
     if kind == "ed25519" and not isinstance(public, ed25519.Ed25519PublicKey):
-        raise Refused("the wire's key is no Ed25519 public key")
+        raise RequestRejected("the wire's key is not an Ed25519 public key")
     if kind == "ecdsa" and not isinstance(public, ec.EllipticCurvePublicKey):
-        raise Refused("the wire's key is no ECDSA public key")
-    found: PublicKey = public
-    return found
+        raise RequestRejected("the wire's key is not an ECDSA public key")
+    loaded: PublicKey = public
+    return loaded
 
 
 def matches(key: PublicKey, signature: bytes, content: bytes, algorithm: str, *, raw: bool) -> bool:
-    """Whether the key's owner signed it. algorithm and raw are of ECDSA: the hash; whether the signature is r and s side by
-    side (IEEE P1363), else in DER."""
+    """Whether the signature of the content is valid.
+
+    algorithm: the hash for ECDSA. raw: the ECDSA signature is r and s concatenated (IEEE P1363), not DER.
+    """
     try:
         if isinstance(key, ed25519.Ed25519PublicKey):
             key.verify(signature, content)
@@ -49,15 +51,15 @@ def matches(key: PublicKey, signature: bytes, content: bytes, algorithm: str, *,
 
 
 def signature_of(key: str, content: bytes, algorithm: str, *, raw: bool) -> bytes:
-    """Sign with a private key in PEM. Raises Refused where the wire has only the public one."""
+    """Sign with a private key in PEM. Raises RequestRejected if the key is a public key."""
     try:
         private = serialization.load_pem_private_key(key.encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise Refused("only the service can sign: the wire has its public key, not the private one") from None
+        raise RequestRejected("only the service can sign: the wire has a public key, not the private key") from None
     if isinstance(private, ed25519.Ed25519PrivateKey):
         return private.sign(content)
     if not isinstance(private, ec.EllipticCurvePrivateKey):
-        raise Refused("the wire's key is neither Ed25519 nor ECDSA")
+        raise RequestRejected("the wire's key is neither Ed25519 nor ECDSA")
     signature = private.sign(content, ec.ECDSA(_hash(algorithm)))
     if not raw:
         return signature
@@ -66,8 +68,8 @@ def signature_of(key: str, content: bytes, algorithm: str, *, raw: bool) -> byte
 
 
 def _hash(algorithm: str) -> hashes.HashAlgorithm:
-    found: hashes.HashAlgorithm = getattr(hashes, algorithm.upper())()
-    return found
+    instance: hashes.HashAlgorithm = getattr(hashes, algorithm.upper())()
+    return instance
 
 
 def _public(key: str) -> Any:
@@ -82,4 +84,4 @@ def _public(key: str) -> Any:
             return ed25519.Ed25519PublicKey.from_public_bytes(raw)
         return serialization.load_der_public_key(raw)
     except (ValueError, TypeError, binascii.Error, UnsupportedAlgorithm):
-        raise Refused("the wire's key is no public key in PEM, DER, hex or base64") from None
+        raise RequestRejected("the wire's key is not a public key in PEM, DER, hex or base64") from None

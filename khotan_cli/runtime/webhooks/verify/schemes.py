@@ -1,4 +1,4 @@
-"""How one signature is made and compared: the parts that `signatures` puts together. Sans-IO, constant-time."""
+"""Signature schemes: how signatures are created and compared. No I/O; comparisons take constant time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.http.variables import Var
-from khotan_cli.runtime.webhooks.request import Refused, WebhookRequest
+from khotan_cli.runtime.webhooks.request import RequestRejected, WebhookRequest
 from khotan_cli.runtime.webhooks.verify.challenges import Challenge
 from khotan_cli.runtime.webhooks.verify.checks import (
     Encoding,
@@ -34,10 +34,10 @@ from khotan_cli.runtime.webhooks.verify.timestamps import (
 
 
 class Scheme(Protocol):
-    """A way to sign requests. `event_id`: where the sender puts an id that is the same for every attempt.
+    """A way to sign requests. `event_id`: location of an id that is the same for every attempt.
 
-    A scheme may also have `envelope`, the form field in which its vendor sends the JSON document; `items`, the path of the list
-    in the body whose elements are the events; and `challenge`, the vendor's question whether the endpoint is ours.
+    A scheme may also have `envelope`, the form field that holds the vendor's JSON document; `items`, the path of the list in
+    the body whose elements are the events; and `challenge`, the vendor's endpoint validation.
     """
 
     @property
@@ -50,23 +50,23 @@ class Scheme(Protocol):
     def event_type(self) -> Rule | None: ...
 
     def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
-        """Raises Refused unless one of the secrets signed this very request, at about this time."""
+        """Raises RequestRejected unless one of the secrets signed this request at about this time (Unix seconds)."""
         ...
 
     def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
-        """The header fields that make the request a signed one."""
+        """Return the header fields that sign the request."""
         ...
 
     def make_secret(self) -> str:
-        """A new secret, for services that are told one."""
+        """Return a new secret, for services that accept one."""
         ...
 
 
 @dataclass(frozen=True)
 class Hmac:
-    """A keyed hash over the request. See `signatures.hmac` for the options.
+    """An HMAC of the request. See `signatures.hmac` for the options.
 
-    lenient: blanks around one of several signatures, and hexadecimal digits in upper case, are taken.
+    lenient: accept blanks around each of several signatures, and upper-case hexadecimal digits.
     """
 
     name: str
@@ -97,47 +97,47 @@ class Hmac:
         try:
             hmac.new(b"key", b"", self.algorithm).digest()
         except (ValueError, TypeError):
-            message = f"{self.algorithm!r} is no hash algorithm with which HMAC works"
-            raise ConfigError(message, hint="sha256, sha512, sha1, …") from None
+            message = f"Invalid hash algorithm {self.algorithm!r} for HMAC"
+            raise ConfigError(message, hint="Use sha256, sha512, sha1, …") from None
         check_tolerance(self.name, self.tolerance)
         object.__setattr__(self, "timed", bool(self.timestamp_headers) or bool(self.timestamp_key))
 
     def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
-        given, timestamp = self._given(required(request.headers, *self.headers))
+        signatures, timestamp = self._signatures(required(request.headers, *self.headers))
         if self.timestamp_headers:
             timestamp = required(request.headers, *self.timestamp_headers)
         event_id = required(request.headers, *self.id_headers) if self.id_headers else ""
-        if not given:
-            raise Refused(f"the header {self.headers[0]} holds no signature of this scheme")
+        if not signatures:
+            raise RequestRejected(f"the header {self.headers[0]} has no signature of this scheme")
         if self.timed:
             check_time(timestamp, now, self.tolerance, self.timestamp_format)
         matched = False
         for key in usable(
-            self.name, secrets, lambda one: decoded_secret(one, self.secret_encoding, self.secret_prefix)
+            self.name, secrets, lambda secret: decoded_secret(secret, self.secret_encoding, self.secret_prefix)
         ):
             for content in self.content(request, timestamp, event_id):
-                made = self._digest(key, content)
-                for one in given:  # all of them: how long it takes tells nothing
-                    matched |= hmac.compare_digest(made, one.encode("utf-8", "replace"))
+                expected = self._digest(key, content)
+                for signature in signatures:  # compare all, so that the duration reveals nothing
+                    matched |= hmac.compare_digest(expected, signature.encode("utf-8", "replace"))
         if not matched:
-            raise Refused("the signature does not match the body under any of the wire's secrets")
+            raise RequestRejected("the signature does not match the body with any of the wire's secrets")
         if self.timestamp_field:
             check_body_time(request, self.timestamp_field, now, self.tolerance, self.timestamp_format)
 
-    def _given(self, header: str) -> tuple[list[str], str]:
-        """The signatures of this scheme in the header, and the timestamp where it is in the same one."""
+    def _signatures(self, header: str) -> tuple[list[str], str]:
+        """Return the header's signatures of this scheme, and its timestamp, or an empty string."""
         parts = [header] if self.separator is None else header.split(self.separator)
         if self.lenient:
             parts = [part.strip() for part in parts]
         if not self.timestamp_key:
-            found = [after_prefix(part, self.prefix) for part in parts]
-            return [self._one(one) for one in found if one is not None], ""
+            values = [after_prefix(part, self.prefix) for part in parts]
+            return [self._normalized(value) for value in values if value is not None], ""
         fields = [part.partition("=")[::2] for part in parts]
         key = self.prefix.removesuffix("=")
         stamp = next((value for name, value in fields if name == self.timestamp_key), "")
-        return [self._one(value) for name, value in fields if name == key], stamp
+        return [self._normalized(value) for name, value in fields if name == key], stamp
 
-    def _one(self, signature: str) -> str:
+    def _normalized(self, signature: str) -> str:
         return signature.lower() if self.lenient and self.encoding == "hex" else signature
 
     def _digest(self, key: bytes, content: bytes) -> bytes:
@@ -149,7 +149,7 @@ class Hmac:
         key = decoded_secret(secret, self.secret_encoding, self.secret_prefix)
         contents = self.content(request, timestamp, event_id)
         if not contents:
-            raise Refused(f"{self.name} does not sign such a request")
+            raise RequestRejected(f"{self.name} cannot sign this request")
         signature = self._digest(key, contents[0]).decode()
         stamp = f"{self.timestamp_key}={timestamp}{self.separator}" if self.timestamp_key else ""
         fields[self.headers[0]] = f"{stamp}{self.prefix}{signature}"
@@ -168,7 +168,7 @@ class Hmac:
 
 @dataclass(frozen=True)
 class PublicKey:
-    """A signature that a public key verifies: the wire's secret is that key, in PEM, hex or base64."""
+    """A public-key signature. The wire's secret is the public key, in PEM, hex or base64."""
 
     name: str
     header: str
@@ -194,28 +194,28 @@ class PublicKey:
     def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
         from khotan_cli.runtime.webhooks.verify.public_keys import matches, public_key
 
-        given = required(request.headers, self.header)
+        header = required(request.headers, self.header)
         timestamp = ""
         if self.timestamp_header:
             timestamp = required(request.headers, self.timestamp_header)
             check_time(timestamp, now, self.tolerance, self.timestamp_format)
-        text = after_prefix(given, self.prefix)
+        text = after_prefix(header, self.prefix)
         if text is None:
-            raise Refused(f"the header {self.header} holds no signature of this scheme")
+            raise RequestRejected(f"the header {self.header} has no signature of this scheme")
         try:
             signature = bytes.fromhex(text) if self.encoding == "hex" else base64.b64decode(text, validate=True)
         except (ValueError, binascii.Error):
-            raise Refused(f"the signature is not {self.encoding}") from None
-        keys = usable(self.name, secrets, lambda one: public_key(one, self.kind))
+            raise RequestRejected(f"the signature is not valid {self.encoding}") from None
+        keys = usable(self.name, secrets, lambda secret: public_key(secret, self.kind))
         for content in self.content(request, timestamp, ""):
             if any(matches(key, signature, content, self.algorithm, raw=self.raw_signature) for key in keys):
                 if self.timestamp_field:
                     check_body_time(request, self.timestamp_field, now, self.tolerance, self.timestamp_format)
                 return
-        raise Refused("the signature does not match the body under any of the wire's keys")
+        raise RequestRejected("the signature does not match the body with any of the wire's keys")
 
     def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
-        """Raises Refused: only the service has the private key. One in PEM, as the wire's secret, can sign; for tests."""
+        """Sign with a private key in PEM as the wire's secret, for tests. Raises RequestRejected for a public key."""
         from khotan_cli.runtime.webhooks.verify.public_keys import signature_of
 
         timestamp = timestamp_of(now, self.timestamp_format)
@@ -226,12 +226,12 @@ class PublicKey:
         return {**fields, self.timestamp_header: timestamp} if self.timestamp_header else fields
 
     def make_secret(self) -> str:
-        raise ConfigError(f"{self.name} is verified with the service's public key: none can be made up")
+        raise ConfigError(f"{self.name} uses the service's public key: khotan cannot generate it")
 
 
 @dataclass(frozen=True)
 class Token:
-    """A shared value that the sender repeats as it is, in a header, the query or the JSON body."""
+    """A shared secret that the sender includes in a header, the query or the JSON body."""
 
     name: str
     rule: Rule
@@ -242,20 +242,20 @@ class Token:
 
     def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
         try:
-            given = self.rule.find(request)
+            value = self.rule.find(request)
         except ValueError:
-            raise Refused("the body is not JSON, so that there is no token in it") from None
-        text = after_prefix(given or "", self.prefix)
+            raise RequestRejected("the body is not JSON and has no token") from None
+        text = after_prefix(value or "", self.prefix)
         if not text:
-            raise Refused(f"{self.rule} holds no token")
+            raise RequestRejected(f"{self.rule} has no token")
         matched = False
         for secret in secrets:
             matched |= hmac.compare_digest(secret.encode(), text.encode("utf-8", "replace"))
         if not matched:
-            raise Refused("the token is not the wire's")
+            raise RequestRejected("the token does not match any of the wire's secrets")
 
     def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
-        """Empty where the token is in the query or the body: then it is no header that makes the request a signed one."""
+        """Return the token's header field; empty if the token is in the query or the body."""
         return {} if self.rule.header is None else {self.rule.header: f"{self.prefix}{secret}"}
 
     def make_secret(self) -> str:
@@ -264,7 +264,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Unsigned:
-    """No signature at all: anybody who knows the URL can send."""
+    """No signature: anyone who knows the URL can send events."""
 
     name: str = "unsigned"
     secret: Var | None = None
@@ -272,7 +272,7 @@ class Unsigned:
     event_type: Rule | None = None
 
     def verify(self, request: WebhookRequest, secrets: Sequence[str], now: float) -> None:
-        """Everything is accepted."""
+        """Accept every request."""
 
     def sign(self, request: WebhookRequest, secret: str, now: float, event_id: str) -> Mapping[str, str]:
         return {}

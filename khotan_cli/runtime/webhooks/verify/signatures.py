@@ -1,8 +1,7 @@
-"""Signature schemes of vendors, and general ones: `Wire(shop, verify=signatures.stripe())`.
+"""Signature schemes: vendors' and generic ones. `Wire(shop, verify=signatures.stripe())`.
 
-The secret comes from the wire's variable `secret` (several, one per line, while they are rotated), or from a variable of
-the plug where that is given as `secret=Shop.api_secret`. Raw bytes are verified. Timestamps are accepted within the
-tolerance in both directions.
+The secret is the wire's variable `secret` (several, one per line, during a rotation), or a variable of the plug, given as
+`secret=Shop.api_secret`. The raw bytes are verified. Timestamps are accepted within the tolerance in both directions.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ def stripe(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Hmac:
 
 
 def github(*, secret: Var | None = None) -> Hmac:
-    """X-Hub-Signature-256 (docs.github.com, Validating webhook deliveries); X-Hub-Signature with SHA-1 is not taken.
+    """X-Hub-Signature-256 (docs.github.com, Validating webhook handler_runs); X-Hub-Signature with SHA-1 is not accepted.
     A form's field `payload` holds the document (Content type `application/x-www-form-urlencoded`, GitHub's default)."""
     return Hmac(
         "github",
@@ -117,20 +116,20 @@ def hmac(
     secret_prefix: str = "",
     secret: Var | None = None,
 ) -> Hmac:
-    """A keyed hash in a header.
+    """An HMAC in a header.
 
-    prefix: what stands before the signature (`sha256=`); one without it is not taken. content: what is signed, a text with
-    {body}, {timestamp}, {id}, {url}, {decoded_url} and {method}. separator: between several signatures in one header; any of
-    them may match, and blanks around one do not matter. timestamp_header: when it was signed; or timestamp_key, where that is
-    in the signature's own header (`ts=…;h1=…`: timestamp_key="ts", prefix="h1=", separator=";"), or timestamp_field, its dotted
-    path in the JSON body, where the body's signature covers it. timestamp_format: Unix time in
-    seconds or milliseconds, or iso (RFC 3339); accepted within `tolerance` seconds; None: any. secret_encoding: how the
-    secret is written down, after `secret_prefix` has been taken off. Raises ConfigError for options that cannot hold.
+    prefix: text before the signature (`sha256=`), required. content: template of the signed content, with {body},
+    {timestamp}, {id}, {url}, {decoded_url} and {method}. separator: separates several signatures in one header; any of them
+    may match, and blanks around them are ignored. The timestamp is in timestamp_header; or, with timestamp_key, in the
+    signature's header (`ts=…;h1=…`: timestamp_key="ts", prefix="h1=", separator=";"); or, with timestamp_field, at a dotted
+    path in the signed JSON body. timestamp_format: Unix time in seconds or milliseconds, or iso (RFC 3339). tolerance: maximum
+    age and lead in seconds; None: unlimited. secret_encoding: encoding of the secret after `secret_prefix` is removed. Raises
+    ConfigError for invalid options.
     """
     if timestamp_key and (timestamp_header or not separator or not prefix):
         raise ConfigError(
-            "signatures.hmac: timestamp_key is of a header with several fields: it needs prefix and separator",
-            hint='Like timestamp_key="t", prefix="v1=", separator=",", without timestamp_header.',
+            "signatures.hmac: timestamp_key needs prefix and separator, and no timestamp_header",
+            hint='Use for example timestamp_key="t", prefix="v1=", separator=",".',
         )
     _check_content(content, timestamp=timestamp_header or timestamp_key, id=id_header)
     _check_field(timestamp_field, timestamp_header or timestamp_key)
@@ -168,11 +167,11 @@ def body_hmac(
     secret_prefix: str = "",
     secret: Var | None = None,
 ) -> BodyHmac:
-    """A keyed hash inside the JSON body, over joined fields, as Adyen's.
+    """An HMAC of joined fields, inside the JSON body, like Adyen's.
 
-    items: where the signed items are: `events.*` is each element of the list `events`, `events.*.item` the field `item` of
-    each; empty: the whole body is one. Every item must be signed. fields and signature: dotted paths in an item; an absent
-    field counts as an empty text. Raises ConfigError for options that cannot hold.
+    items: path of the signed items: `events.*` is each element of the list `events`, `events.*.item` the field `item` of
+    each; empty: the whole body is one item. Every item must be signed. fields and signature: dotted paths in an item; an
+    absent field counts as an empty string. Raises ConfigError for invalid options.
     """
     return BodyHmac(
         "body_hmac",
@@ -197,8 +196,11 @@ def plain_hash(
     prefix: str = "",
     secret: Var | None = None,
 ) -> PlainHash:
-    """A hash without a key of a text that contains the secret, as HubSpot's v1 and v2. content: a text with {secret}, {body},
-    and {url}, {method} where they are hashed. Raises ConfigError for a content without secret or body."""
+    """An unkeyed hash of a text that contains the secret, like HubSpot's v1 and v2.
+
+    content: template of the hashed text, with {secret}, {body}, {url} and {method}. Raises ConfigError if {secret} or {body}
+    is missing.
+    """
     return PlainHash("plain_hash", (header,), content, algorithm, encoding, prefix, secret)
 
 
@@ -214,7 +216,7 @@ def ed25519(
     tolerance: float | None = TOLERANCE,
     secret: Var | None = None,
 ) -> PublicKey:
-    """An Ed25519 signature (RFC 8032), as Discord's; the secret is the public key in PEM, hex or base64. See `hmac`."""
+    """An Ed25519 signature (RFC 8032), like Discord's. The secret is the public key in PEM, hex or base64. See `hmac`."""
     _check_content(content, timestamp=timestamp_header)
     _check_field(timestamp_field, timestamp_header)
     return PublicKey(
@@ -246,9 +248,9 @@ def ecdsa(
     raw_signature: bool = False,
     secret: Var | None = None,
 ) -> PublicKey:
-    """An ECDSA signature, as SendGrid's; the secret is the public key in PEM or base64 DER. See `hmac`.
+    """An ECDSA signature, like SendGrid's. The secret is the public key in PEM or base64 DER. See `hmac`.
 
-    raw_signature: r and s side by side (IEEE P1363) instead of DER.
+    raw_signature: r and s concatenated (IEEE P1363) instead of DER.
     """
     _check_content(content, timestamp=timestamp_header)
     _check_field(timestamp_field, timestamp_header)
@@ -270,27 +272,28 @@ def ecdsa(
 
 
 def _check_field(timestamp_field: str | None, elsewhere: str | None) -> None:
-    """Raises ConfigError for a timestamp in the body beside one in a header."""
+    """Raises ConfigError if the timestamp is declared both in the body and in a header."""
     if timestamp_field and elsewhere:
         raise ConfigError(
-            f"A timestamp is both in the body, at {timestamp_field!r}, and in a header", hint="Name one of the two."
+            f"The timestamp is declared both in the body, at {timestamp_field!r}, and in a header",
+            hint="Declare only one of them.",
         )
 
 
 def _check_content(content: str, *, timestamp: str | None, id: str | None = None) -> None:
-    """Raises ConfigError where what is signed has a part that comes in no header, or leaves out what anybody could change."""
-    for name, place in (("timestamp", timestamp), ("id", id)):
-        if f"{{{name}}}" in content and not place:
+    """Raises ConfigError if the content has a placeholder without a header, or does not cover the body or the timestamp."""
+    for name, header in (("timestamp", timestamp), ("id", id)):
+        if f"{{{name}}}" in content and not header:
             raise ConfigError(
-                f"What is signed, {content!r}, has a {name}, and no header holds it",
-                hint=f'Name it: {name}_header="X-…", or leave {{{name}}} out of content=….',
+                f"The signed content {content!r} contains {{{name}}}, but no header is declared for it",
+                hint=f'Add {name}_header="X-…", or remove {{{name}}} from content=….',
             )
-    needed = ["body", *(["timestamp"] if timestamp else [])]
-    for name in needed:
+    required = ["body", *(["timestamp"] if timestamp else [])]
+    for name in required:
         if f"{{{name}}}" not in content:
             raise ConfigError(
-                f"What is signed, {content!r}, leaves out the {name}: anybody could send another one",
-                hint=f"Put {{{name}}} into content=… where the service has it.",
+                f"The signed content {content!r} does not contain {{{name}}}",
+                hint=f"Add {{{name}}} to content=… where the service signs it; otherwise anyone could change it.",
             )
 
 
@@ -302,12 +305,12 @@ def token(
     prefix: str = "",
     secret: Var | None = None,
 ) -> Token:
-    """A shared value that the sender repeats: GitLab's `X-Gitlab-Token`, Microsoft Graph's `value.0.clientState`."""
+    """A shared secret in the request: GitLab's `X-Gitlab-Token`, Microsoft Graph's `value.0.clientState`."""
     return Token("token", Rule(header=header, query=query, json=json), prefix=prefix, secret=secret)
 
 
 def unsigned() -> Unsigned:
-    """Accept what anybody sends to the URL."""
+    """Accept every request without verification."""
     return Unsigned()
 
 

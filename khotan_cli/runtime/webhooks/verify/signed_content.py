@@ -1,4 +1,4 @@
-"""What a signature covers, as a template over the parts of a request."""
+"""Signed content: a template of request parts that a signature covers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from khotan_cli.errors import ConfigError
 from khotan_cli.runtime.webhooks.request import WebhookRequest
 
 Content = Callable[[WebhookRequest, str, str], Sequence[bytes]]
-"""What is signed: a function of request, timestamp and id that gives the forms it may have; the first is used to sign."""
+"""A function of request, timestamp and id that returns the possible forms of the signed content. The first is used to sign."""
 
-_PLACE = re.compile(rb"\{(body|timestamp|id|url|decoded_url|method)\}")
+_PLACEHOLDER = re.compile(rb"\{(body|timestamp|id|url|decoded_url|method)\}")
 _DECODED = {
     "%3a": ":",
     "%2f": "/",
@@ -31,8 +31,8 @@ _DECODED = {
 
 
 def decoded_urls(url: str) -> list[str]:
-    """The forms of a URL that a sender may have decoded before it signed: the listed escapes, every escape, or none."""
-    listed = re.sub(r"%[0-9A-Fa-f]{2}", lambda found: _DECODED.get(found[0].lower(), found[0]), url)
+    """Return the forms of a URL that a sender may sign: the listed escapes decoded, all decoded, or none."""
+    listed = re.sub(r"%[0-9A-Fa-f]{2}", lambda escape: _DECODED.get(escape[0].lower(), escape[0]), url)
     return list(dict.fromkeys([listed, unquote(url), url]))
 
 
@@ -49,24 +49,28 @@ def _value(name: str, request: WebhookRequest, timestamp: str, event_id: str, de
 
 
 def after_prefix(text: str, prefix: str) -> str | None:
-    """The text after the prefix, None where it starts with another one. The name of an authentication scheme, a prefix that
-    ends with a space, is compared without regard to case (RFC 9110 11.1)."""
+    """Return the text after the prefix, or None if the text does not start with it.
+
+    A prefix that ends with a space is the name of an authentication scheme and is case-insensitive (RFC 9110 11.1).
+    """
     head = text[: len(prefix)]
     same = head.lower() == prefix.lower() if prefix.endswith(" ") else head == prefix
     return text[len(prefix) :] if same else None
 
 
 def template(text: str) -> Content:
-    """What is signed, as a text with {body}, {timestamp}, {id}, {url}, {decoded_url} and {method}. Raises ConfigError for
-    another placeholder."""
+    """Parse a template with {body}, {timestamp}, {id}, {url}, {decoded_url} and {method}.
+
+    Raises ConfigError for any other placeholder.
+    """
     raw = text.encode()
-    unknown = re.sub(_PLACE, b"", raw)
+    unknown = re.sub(_PLACEHOLDER, b"", raw)
     if b"{" in unknown or b"}" in unknown:
         raise ConfigError(
-            f"{text!r} is not a valid template of signed content",
-            hint="Placeholders: {body}, {timestamp}, {id}, {url}, {decoded_url} and {method}.",
+            f"Invalid template of signed content {text!r}",
+            hint="Use only the placeholders {body}, {timestamp}, {id}, {url}, {decoded_url} and {method}.",
         )
-    parts = _PLACE.split(raw)  # texts, with the names of the places between them
+    parts = _PLACEHOLDER.split(raw)  # literal texts alternate with placeholder names
     texts, names = parts[::2], [name.decode() for name in parts[1::2]]
     decodes = "decoded_url" in names
 

@@ -1,4 +1,4 @@
-"""Standard Webhooks, and its brands."""
+"""Standard Webhooks and its branded variants."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from khotan_cli.runtime.webhooks.verify.timestamps import TOLERANCE
 
 @dataclass(frozen=True)
 class BrandedHeader(Rule):
-    """A header that the service sends under one of several names: the first that is there, as for verification."""
+    """A header with several possible names. The first that is present is used, as in verification."""
 
     others: tuple[str, ...] = ()
 
@@ -33,7 +33,7 @@ def standard_webhooks(*, secret: Var | None = None, tolerance: float = TOLERANCE
 
 
 def svix(*, secret: Var | None = None, tolerance: float = TOLERANCE) -> Hmac:
-    """svix-id, svix-timestamp and svix-signature (docs.svix.com), or the same with webhook-; else as Standard Webhooks."""
+    """svix-id, svix-timestamp and svix-signature (docs.svix.com), or the same with webhook-; otherwise as Standard Webhooks."""
     return _standard("svix", ("svix", "webhook"), secret, tolerance)
 
 

@@ -1,4 +1,4 @@
-"""Moments as services write them down beside their signatures."""
+"""Timestamp formats of signatures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 from khotan_cli.errors import ConfigError
 
 TimestampFormat = Literal["seconds", "milliseconds", "iso"]
-"""How a moment is written down: as Unix time, or as RFC 3339 says."""
+"""Unix time in seconds or milliseconds, or RFC 3339."""
 
 TOLERANCE = 300.0
 _DIGITS = re.compile(r"[0-9]{1,15}")
@@ -17,7 +17,7 @@ _ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:.]{5,15}([Zz]|[+-][0-9:]
 
 
 def moment_of(timestamp: str, form: TimestampFormat) -> float | None:
-    """The Unix time; None for what is no moment in that form."""
+    """Return the Unix time in seconds, or None if the timestamp does not have that format."""
     if form == "iso":
         try:
             return datetime.fromisoformat(timestamp).timestamp() if _ISO.fullmatch(timestamp) else None
@@ -29,15 +29,16 @@ def moment_of(timestamp: str, form: TimestampFormat) -> float | None:
 
 
 def timestamp_of(now: float, form: TimestampFormat) -> str:
-    """The moment as a sender writes it."""
+    """Format a Unix time."""
     if form == "iso":
         return datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return str(int(now * 1000 if form == "milliseconds" else now))
 
 
 def check_tolerance(scheme: str, tolerance: float | None) -> None:
-    """Raises ConfigError for one that nothing is within."""
+    """Raises ConfigError for a negative tolerance."""
     if tolerance is not None and not tolerance >= 0:
         raise ConfigError(
-            f"{scheme}: no moment is within {tolerance:g} s of now", hint="Seconds, 300 say; None for any moment."
+            f"{scheme}: invalid tolerance {tolerance:g}",
+            hint="Use seconds, for example 300, or None to accept any timestamp.",
         )

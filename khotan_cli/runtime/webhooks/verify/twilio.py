@@ -1,4 +1,4 @@
-"""Twilio's signature: over the URL and the sorted form."""
+"""Twilio's signature of the URL and the sorted form."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from khotan_cli.runtime.webhooks.verify.schemes import Hmac
 def twilio(*, secret: Var | None = None) -> Hmac:
     """X-Twilio-Signature (twilio.com/docs/usage/security): base64 HMAC-SHA1 of the URL and the sorted form.
 
-    The URL is the public one: behind a proxy set KHOTAN_PUBLIC_URL. There is no timestamp, so that only the event's id
-    keeps a request from being sent again.
+    The URL is the public URL: behind a proxy, set KHOTAN_PUBLIC_URL. There is no timestamp, so only the event's id protects
+    against replayed requests.
     """
     return Hmac(
         "twilio",
@@ -37,7 +37,7 @@ def _twilio_content(request: WebhookRequest, timestamp: str, event_id: str) -> S
         if declared.lower() != hashlib.sha256(request.body).hexdigest():
             return []
     elif request.body and not request.form:
-        return []  # nothing would vouch for the body
+        return []  # the signature would not cover the body
     else:
         # A repeated field counts once per distinct value.
         tail = "".join(name + value for name, value in sorted(set(request.form)))
@@ -50,7 +50,7 @@ def _with_and_without_port(url: str) -> list[str]:
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError:
-        return [url]  # the sender's Host is none
+        return [url]  # the sender's Host header is invalid
     host = parts.hostname or ""
     host = f"[{host}]" if ":" in host else host
     forms = [url, urlunsplit(parts._replace(netloc=host)), urlunsplit(parts._replace(netloc=f"{host}:{port}"))]
