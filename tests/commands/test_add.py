@@ -247,7 +247,7 @@ def test_a_flow_is_asked_for_at_a_terminal(tmp_path: Path) -> None:
 
 
 ASKED = [
-    ("wire store", [("How does the service sign", "stripe\n"), ("Which types of events", "order.paid, order.new\n"),
+    ("wire store", [("How does the service sign events", "stripe\n"), ("Which types of events", "order.paid, order.new\n"),
                     ("Can khotan subscribe", "y\n")]),
     ("catch record", [("of order.paid, order.new", "order.paid\n")]),
     ("pass tell", [("do they go to", "\n"), ("of order.paid, order.new", "\n")]),
