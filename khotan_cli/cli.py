@@ -24,6 +24,7 @@ class Entry(NamedTuple):
     """A command: `target` is module:attribute of a function or a Typer app."""
 
     target: str
+    help: str
 
 
 COMMANDS: dict[str, Entry] = {

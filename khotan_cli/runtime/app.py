@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self
 
 from khotan_cli.errors import ConfigError, KhotanError, UnknownName
-from khotan_cli.runtime.http.dry_run import DRY_RUN_ID, holds, noted
+from khotan_cli.runtime.http.dry_run import DRY_RUN_ID, is_dry_run, report_write
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.registry import Registry, import_module
 from khotan_cli.runtime.resources.caches import CacheHandle, json_value
@@ -96,9 +96,9 @@ class Khotan:
         plug_disabled), UsageError for a body that is not JSON, StoreError.
         """
         kept, dispatcher = json_value("body", body), self.services.dispatcher
-        if holds():
+        if is_dry_run():
             chosen = dispatcher.flow(flow).variant(variant)
-            noted(f"runs of {flow}", {"started": 1}, [{"variant": chosen, "body": kept}])
+            report_write(f"runs of {flow}", {"started": 1}, [{"variant": chosen, "body": kept}])
             return DRY_RUN_ID
         return await dispatcher.trigger(flow, variant, body=kept)
 

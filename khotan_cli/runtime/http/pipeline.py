@@ -79,7 +79,7 @@ async def _hold(plug: Sender, key: str, response: httpx.Response) -> float | Non
     turned_away = quota is not None and status in quota.statuses
     asked = retry_after(response) if status in _HOLDING_STATUSES or turned_away else None
     if wait := max(asked or 0.0, exhausted or 0.0):
-        await plug.shared.rates.hold(key, wait)
+        await plug.shared.rates.pause(key, wait)
     return exhausted if turned_away else None
 
 
@@ -121,7 +121,7 @@ async def _wait_for_place(plug: Sender, out: Outgoing, key: str, started: float)
     if limit is not None and limit.requests:
         wait = await rates.reserve(key, limit.interval, limit.burst_size)
     else:
-        wait = await rates.held(key)
+        wait = await rates.paused_for(key)
     if wait <= 0:
         return
     deadline = out.retry.deadline
@@ -132,7 +132,7 @@ async def _wait_for_place(plug: Sender, out: Outgoing, key: str, started: float)
             endpoint=out.endpoint,
             hint="The service asked to wait, or the rate limit is used up.",
         )
-    if await rates.held(key) > out.retry.max_retry_after:
+    if await rates.paused_for(key) > out.retry.max_retry_after:
         raise PlugError(
             f"{plug.name}: the service asked to wait; {wait:.0f} s remain",
             plug=plug.name,

@@ -15,7 +15,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-MAX_HOLD_SECONDS = 3600.0
+MAX_PAUSE_SECONDS = 3600.0
 """Longest pause that is kept. After it one request asks the service again, which can then ask for a further pause."""
 
 
@@ -59,19 +59,19 @@ class RateStore(Protocol):
         """Take the next place in the bucket; returns the seconds to wait until it comes. Holds count."""
         ...
 
-    async def hold(self, key: str, seconds: float) -> None:
-        """Let nothing through for so many seconds from now, at most MAX_HOLD_SECONDS; a longer hold already there stays."""
+    async def pause(self, key: str, seconds: float) -> None:
+        """Let nothing through for so many seconds from now, at most MAX_PAUSE_SECONDS; a longer hold already there stays."""
         ...
 
-    async def holds(self, plug: str) -> float:
+    async def longest_pause(self, plug: str) -> float:
         """Seconds of the longest hold on any account of a plug; 0 where there is none."""
         ...
 
-    async def release(self, plug: str) -> int:
+    async def resume(self, plug: str) -> int:
         """Lift the holds on every account of a plug; returns how many there were."""
         ...
 
-    async def held(self, key: str) -> float:
+    async def paused_for(self, key: str) -> float:
         """Seconds that the key is still held; 0 where it is not."""
         ...
 
@@ -107,15 +107,15 @@ class ProcessRateStore:
             self._tat[key], wait = next_place(self._tat.get(key, 0.0), start, interval, burst)
             return wait + (start - now)
 
-    async def hold(self, key: str, seconds: float) -> None:
+    async def pause(self, key: str, seconds: float) -> None:
         with self._guard:
-            self._held[key] = max(self._held.get(key, 0.0), self._clock() + min(seconds, MAX_HOLD_SECONDS))
+            self._held[key] = max(self._held.get(key, 0.0), self._clock() + min(seconds, MAX_PAUSE_SECONDS))
 
-    async def holds(self, plug: str) -> float:
+    async def longest_pause(self, plug: str) -> float:
         with self._guard:
             return max((self._held[key] - self._clock() for key in self._of(plug)), default=0.0)
 
-    async def release(self, plug: str) -> int:
+    async def resume(self, plug: str) -> int:
         with self._guard:
             keys = self._of(plug)
             for key in keys:
@@ -127,7 +127,7 @@ class ProcessRateStore:
         now = self._clock()
         return [key for key, until in self._held.items() if key.partition(":")[0] == plug and until > now]
 
-    async def held(self, key: str) -> float:
+    async def paused_for(self, key: str) -> float:
         until = self._held.get(key)
         return 0.0 if until is None else max(0.0, until - self._clock())
 

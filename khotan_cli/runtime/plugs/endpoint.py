@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from khotan_cli.errors import ResponseInvalid
 from khotan_cli.runtime.http.codec import Encoding, decode_error, decode_untyped
-from khotan_cli.runtime.http.dry_run import HeldAnswer
+from khotan_cli.runtime.http.dry_run import MissingResponse
 from khotan_cli.runtime.http.error_body import ErrorBody
 from khotan_cli.runtime.http.errors import status_error
 from khotan_cli.runtime.http.outgoing import json_parameters
@@ -76,7 +76,7 @@ class BoundEndpoint(Generic[P_co]):
         `.body`; ResponseInvalid, PlugUnreachable, PlugTimeout, AuthError.
         """
         response = await self.raw(*models, **params)
-        result: P_co = cast(P_co, response) if isinstance(response, HeldAnswer) else self.result(response)
+        result: P_co = cast(P_co, response) if isinstance(response, MissingResponse) else self.result(response)
         return result
 
     async def raw(self, *models: Any, **params: Any) -> httpx.Response:

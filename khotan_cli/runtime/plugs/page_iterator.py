@@ -11,7 +11,7 @@ import httpx
 
 from khotan_cli.errors import PaginationError
 from khotan_cli.runtime.http.codec import decode_document, decode_error
-from khotan_cli.runtime.http.dry_run import reading
+from khotan_cli.runtime.http.dry_run import read_only
 from khotan_cli.runtime.http.errors import status_error
 from khotan_cli.runtime.http.json_path import type_name
 from khotan_cli.runtime.http.outgoing import json_parameters, query_text
@@ -141,7 +141,7 @@ class PageWalk:
     async def _exchange(self, position: Position) -> tuple[httpx.Response, dict[str, Any], Any]:
         query, body = Next(position.params, position.where).apply(*self._base)
         url = None if position.url is None else self._completed(position.url)
-        with reading():
+        with read_only():
             response = await self.bound.plug.exchange(self.bound.endpoint, self._call.path, query, body, url=url)
         return response, query, body
 

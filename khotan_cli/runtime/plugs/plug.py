@@ -20,7 +20,7 @@ from khotan_cli.runtime.http.base_url import BaseUrl
 from khotan_cli.runtime.http.call_context import CallContext
 from khotan_cli.runtime.http.codec import Encoding, decode_error, decode_untyped
 from khotan_cli.runtime.http.decompression import accept_encoding
-from khotan_cli.runtime.http.dry_run import HeldAnswer, held
+from khotan_cli.runtime.http.dry_run import MissingResponse, suppress
 from khotan_cli.runtime.http.error_body import ErrorBody
 from khotan_cli.runtime.http.errors import service_error, status_error
 from khotan_cli.runtime.http.outgoing import outgoing, params_text, query_text, shown_body, with_query
@@ -172,7 +172,7 @@ class Plug:
         Raises PlugError for an error status, with the decoded body as `.body`.
         """
         response = await self.raw(method, path, params=params, body=body, headers=headers)
-        if isinstance(response, HeldAnswer):
+        if isinstance(response, MissingResponse):
             return response
         data = decode_untyped(response, self.parsers) if response.is_success else None
         if response.is_success:
@@ -193,11 +193,11 @@ class Plug:
     ) -> httpx.Response:
         """Like `request`, but returns the response whatever its status."""
         query, body = params_text(self, params), jsonable(body)
-        held_back: httpx.Response | None = held(
+        suppressed: httpx.Response | None = suppress(
             self.name, "", method.upper(), with_query(path, query), lambda: shown_body(self, body)
         )
-        if held_back is not None:
-            return held_back
+        if suppressed is not None:
+            return suppressed
         resolved = await self.resolve()
         url = with_query(self._absolute(path, resolved.values), query)
         ctx = self.context("", resolved)
@@ -237,11 +237,11 @@ class Plug:
         if missing:
             ctx.value(self._vars[missing[0]])  # raises, naming the variable
         target = url or with_query(endpoint.path.fill(values), query_text(self, query, endpoint))
-        held_back: httpx.Response | None = held(
+        suppressed: httpx.Response | None = suppress(
             self.name, endpoint.name, endpoint.method, target, lambda: shown_body(self, body, endpoint)
         )
-        if held_back is not None:
-            return held_back
+        if suppressed is not None:
+            return suppressed
         absolute = url or self._absolute(target, resolved.values)
         return await send(self, outgoing(self, ctx, endpoint.method, absolute, body, endpoint.headers, endpoint), ctx)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from khotan_cli.errors import ConfigError, UnknownName, UsageError
-from khotan_cli.runtime.http.dry_run import noted
+from khotan_cli.runtime.http.dry_run import report_write
 from khotan_cli.runtime.http.json_path import dig
 from khotan_cli.runtime.store.canonical_key import Key, encode_key
 from khotan_cli.runtime.store.mappings import MappingChanges, MappingCounts, MappingEntry, MappingStore
@@ -95,7 +95,7 @@ class Mappings:
             mine |= {self.resource.check_plug(plug): _ref(plug, ref) for plug, ref in refs.items()}
         changes = MappingChanges(self.resource.name, wanted, replace=replace)
         counts = await self._store.upsert(changes)  # in a dry run undone, see joining.py
-        noted(self._table, counts._asdict())
+        report_write(self._table, counts._asdict())
         return counts
 
     async def lookup(self, key: Key) -> MappingEntry | None:
@@ -121,7 +121,7 @@ class Mappings:
         found = (await self._store.by_keys(self.resource.name, [text])).get(text)
         if found is None:
             return False
-        return noted(self._table, {"deleted": 1}, [found.key]) or await self._store.delete(found.id)
+        return report_write(self._table, {"deleted": 1}, [found.key]) or await self._store.delete(found.id)
 
     async def search(self, text: str = "", *, limit: int = 100, offset: int = 0) -> tuple[list[MappingEntry], int]:
         """Mappings whose key or one of whose ids holds the text, in the order of keys, and how many there are in all."""

@@ -21,7 +21,7 @@ from khotan_cli.runtime.bulk.key_set import SeenKeys, StepTexts
 from khotan_cli.runtime.database.ambient_session import around, opening
 from khotan_cli.runtime.database.database import patience
 from khotan_cli.runtime.database.types import utc_now
-from khotan_cli.runtime.http.dry_run import HeldAnswer, needed
+from khotan_cli.runtime.http.dry_run import MissingResponse, missing_response_error
 from khotan_cli.runtime.runs.definition import Flow
 from khotan_cli.runtime.runs.environment import Host
 from khotan_cli.runtime.runs.redaction import MaskedRuns, Secrets
@@ -281,8 +281,8 @@ def as_json(name: str, value: Any) -> Any:
     from pydantic_core import PydanticSerializationError, to_jsonable_python
 
     def unknown(found: Any) -> Any:
-        if isinstance(found, HeldAnswer):
-            raise needed(found, f"as the result of step {name!r}")
+        if isinstance(found, MissingResponse):
+            raise missing_response_error(found, f"as the result of step {name!r}")
         raise PydanticSerializationError(f"Unable to serialize unknown type: {type(found)}")
 
     try:

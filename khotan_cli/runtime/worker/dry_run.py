@@ -16,7 +16,7 @@ from khotan_cli.errors import KhotanError
 from khotan_cli.runtime.bulk.key_set import RememberedKeys, RememberedTexts, SeenKeys, StepTexts
 from khotan_cli.runtime.database.ambient_session import around, instead, opening
 from khotan_cli.runtime.flows.context import FlowContext
-from khotan_cli.runtime.http.dry_run import DRY_RUN_ID, HeldRequest, holding
+from khotan_cli.runtime.http.dry_run import DRY_RUN_ID, SuppressedRequest, suppressing
 from khotan_cli.runtime.runs.definition import Flow
 from khotan_cli.runtime.runs.environment import Host
 from khotan_cli.runtime.runs.errors import failure_of
@@ -57,7 +57,7 @@ class DryRecorder(Recorder):
         self._total: Counter[str] = Counter()
         self._before: list[Work] = []
 
-    def hold(self, request: HeldRequest) -> None:
+    def add_request(self, request: SuppressedRequest) -> None:
         name = f"{request.plug}.{request.endpoint}" if request.endpoint else f"{request.plug} {request.target}"
         place = self.report.requests.setdefault(f"{request.method} {name}", {"count": 0, "sample": []})
         place["count"] += 1
@@ -149,7 +149,7 @@ async def dry_run(host: Host, flow: Flow, variant: str, body: Any) -> DryReport:
     report = recorder.report
     ctx = FlowContext(host, flow, recorder, variant=variant, body=body)
     try:
-        with holding(recorder), instead(recorder.session):
+        with suppressing(recorder), instead(recorder.session):
             report.message = await run_function(flow, ctx)
     except KhotanError as exc:
         if exc.code == "answer_held_back":

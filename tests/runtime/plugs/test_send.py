@@ -155,7 +155,7 @@ async def test_retry_after_is_honoured_and_holds_others(api: Api, form: str) -> 
     async with loopback(lambda asked: as_json({}, 429, Retry_After=value())) as server:
         plug = api.with_options(base_url=server.url)
         first = asyncio.create_task(plug.read())
-        while not (held := await plug.shared.rates.holds("api")):
+        while not (held := await plug.shared.rates.longest_pause("api")):
             await asyncio.sleep(0)
         assert 0 < held <= 50
         for other in (plug, plug.with_options(timeout=9)):
