@@ -1,4 +1,4 @@
-"""Builds the request of a call, which is all_headers once per attempt."""
+"""Builds the request of a call, which is sent once per attempt."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SENDABLE_VALUE = re.compile(rb"[\t\x20-\x7e]*\Z")
 
 @dataclass(slots=True)
 class Outgoing:
-    """A request that can be all_headers repeatedly. `timeout` is in seconds, for one attempt from first to last byte."""
+    """A request that can be sent repeatedly. `timeout` is in seconds, for one attempt from first to last byte."""
 
     endpoint: str
     method: str
@@ -49,7 +49,7 @@ def query_text(plug: Sender, query: Mapping[str, Any] | None, endpoint: CallOpti
 
 
 def json_parameters(plug: Sender, endpoint: CallOptions | None) -> frozenset[str]:
-    """Names of the query parameters that are all_headers as JSON, from the endpoint, else from the plug."""
+    """Names of the query parameters that are sent as JSON, from the endpoint, else from the plug."""
     return frozenset(plug.query_json if endpoint is None or endpoint.query_json is None else endpoint.query_json)
 
 
@@ -69,7 +69,7 @@ def with_query(url: str, query: str) -> str:
 def shown_body(plug: Sender, body: Any, endpoint: CallOptions | None = None) -> Any:
     """The body for the report of a dry run: the JSON values to send, or the text of a form.
 
-    Raises ParameterError for a body that cannot be all_headers, as the real call does.
+    Raises ParameterError for a body that cannot be sent, as the real call does.
     """
     if body is None:
         return None
