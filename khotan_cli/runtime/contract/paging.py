@@ -16,7 +16,7 @@ from khotan_cli.runtime.http.json_path import Path, dig
 from khotan_cli.runtime.paging.base import PageView, Paginator
 from khotan_cli.runtime.paging.declared_path import is_open, items_type
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
-from khotan_cli.runtime.plugs.page_iterator import Fetched, PageWalk, Position
+from khotan_cli.runtime.plugs.page_iterator import FetchedPage, PageIterator, PagePosition
 from khotan_cli.runtime.plugs.paginator_check import contradictions
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -30,7 +30,7 @@ class SeenPage:
     response: httpx.Response
     data: Any = None
     items: list[Any] | None = None
-    following: Position | None = None
+    following: PagePosition | None = None
     problem: str = ""
     unreadable: bool = False
     past_the_end: bool = False
@@ -42,7 +42,7 @@ class SeenWalk:
     """The pages of a walk in their order. `ended`: the service said that there are no more pages."""
 
     paginator: Paginator
-    start: Position
+    start: PagePosition
     pages: list[SeenPage] = field(default_factory=list[SeenPage])
     ended: bool = False
     from_the_start: bool = True
@@ -71,11 +71,11 @@ def is_walked(endpoint: Endpoint[Any], default: Paginator | None) -> bool:
 
 async def walk_pages(bound: BoundEndpoint[Any], params: Mapping[str, Any], limit: int) -> SeenWalk:
     """Fetch up to `limit` pages. Raises what a call raises where the service does not answer."""
-    walk = PageWalk(bound, (), params)
+    walk = PageIterator(bound, (), params)
     given = {str(name) for name in params}
     own = {str(getattr(walk.paginator, "param", "")), *getattr(walk.paginator, "places", ())} - {""}
     seen = SeenWalk(walk.paginator, walk.start, from_the_start=not own & given)
-    position: Position | None = walk.start
+    position: PagePosition | None = walk.start
     while position is not None and len(seen.pages) < limit:
         if seen.pages and walk.paginator.delay:
             await asyncio.sleep(walk.paginator.delay)
@@ -85,7 +85,7 @@ async def walk_pages(bound: BoundEndpoint[Any], params: Mapping[str, Any], limit
     return seen
 
 
-async def _page(walk: PageWalk, position: Position) -> tuple[SeenPage, Position | None]:
+async def _page(walk: PageIterator, position: PagePosition) -> tuple[SeenPage, PagePosition | None]:
     try:
         fetched = await walk.fetch(position)
     except PlugError as exc:
@@ -99,12 +99,12 @@ async def _page(walk: PageWalk, position: Position) -> tuple[SeenPage, Position 
     return page, fetched.following
 
 
-def _following(fetched: Fetched) -> Position | None:
+def _following(fetched: FetchedPage) -> PagePosition | None:
     """Where the walk would go on; the start of everything where the paginator's own bound cut it."""
-    return Position() if fetched.cut else fetched.following
+    return PagePosition() if fetched.cut else fetched.following
 
 
-def _failed(walk: PageWalk, exc: PlugError, response: httpx.Response) -> SeenPage:
+def _failed(walk: PageIterator, exc: PlugError, response: httpx.Response) -> SeenPage:
     """A page that the paginator could not go on from."""
     page = SeenPage(response, problem=exc.message, unreadable=isinstance(exc, ResponseInvalid))
     if isinstance(exc, PaginationError):

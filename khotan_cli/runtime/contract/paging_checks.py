@@ -13,7 +13,7 @@ from khotan_cli.runtime.contract.report import Finding, Report
 from khotan_cli.runtime.http.json_path import Path, path_keys, path_text
 from khotan_cli.runtime.http.redaction import Masker
 from khotan_cli.runtime.paging.base import PageView, is_header, page_value
-from khotan_cli.runtime.plugs.page_iterator import Position
+from khotan_cli.runtime.plugs.page_iterator import PagePosition
 
 _EXPECTED: Mapping[str, str] = {
     "list": "a list of items on each page",
@@ -175,7 +175,7 @@ def _repeated(walk: SeenWalk, pages: Sequence[SeenPage]) -> int:
     return repeated(pages, getattr(walk.paginator, "id_field", None))
 
 
-def _is_same(before: Position, there: Position) -> bool:
+def _is_same(before: PagePosition, there: PagePosition) -> bool:
     """Whether a position asks for the page that the one before it asked for."""
     if there.url is not None or before.url is not None:
         return there.url == before.url

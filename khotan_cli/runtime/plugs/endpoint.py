@@ -20,7 +20,7 @@ from khotan_cli.runtime.paging.base import Paginator
 from khotan_cli.runtime.plugs.batch import BatchResult, batch_post
 from khotan_cli.runtime.plugs.client import Client
 from khotan_cli.runtime.plugs.operation import UNDECLARED, Operation
-from khotan_cli.runtime.plugs.page_iterator import PageWalk, Position, paginator_of
+from khotan_cli.runtime.plugs.page_iterator import PageIterator, PagePosition, paginator_of
 
 M = TypeVar("M")
 P_co = TypeVar("P_co", covariant=True)
@@ -117,15 +117,15 @@ class BoundEndpoint(Generic[P_co]):
             for item in self.endpoint.items_of(page, data, paginator, response):
                 yield item
 
-    def walk(self, *models: Any, **params: Any) -> PageWalk:
+    def walk(self, *models: Any, **params: Any) -> PageIterator:
         """A walk through the pages that can be left at any position and taken up there again."""
-        return PageWalk(self, models, params)
+        return PageIterator(self, models, params)
 
     async def _walk(
         self, models: Sequence[Any], params: Mapping[str, Any]
     ) -> AsyncIterator[tuple[Any, Any, httpx.Response]]:
-        walk = PageWalk(self, models, params)
-        position: Position | None = walk.start
+        walk = PageIterator(self, models, params)
+        position: PagePosition | None = walk.start
         while position is not None:
             fetched = await walk.fetch(position)
             if fetched.end:

@@ -21,7 +21,7 @@ from khotan_cli.runtime.plugs.operation import BoundOperation
 
 
 @dataclass(frozen=True)
-class Position:
+class PagePosition:
     """Where a page is: the parameters that paging adds to those of the call, or a URL. JSON by `to_json`.
 
     `index` counts pages from 0, `seen` items on the pages before; `total` is the first total that the service gave, and
@@ -48,7 +48,7 @@ class Position:
         }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Position:
+    def from_json(cls, document: Mapping[str, Any]) -> PagePosition:
         return cls(
             document["params"],
             document["where"],
@@ -61,7 +61,7 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Fetched:
+class FetchedPage:
     """A page as it came, and the position of the next.
 
     `cut`: the paginator's own bound ended the walk. `doubt`: why a walk that has ended may have missed items, or "".
@@ -70,13 +70,13 @@ class Fetched:
 
     response: httpx.Response
     data: Any
-    following: Position | None
+    following: PagePosition | None
     cut: bool = False
     doubt: str = ""
     end: bool = False
 
 
-class PageWalk:
+class PageIterator:
     """Pages of one endpoint under one set of parameters. Raises ParameterError, PaginationError where it is made."""
 
     def __init__(self, bound: BoundOperation, models: Sequence[Any], params: Mapping[str, Any]) -> None:
@@ -91,14 +91,14 @@ class PageWalk:
         self._paging = Paging(self.paginator)
 
     @property
-    def start(self) -> Position:
-        return Position(self._first.params, self._first.where, self._first.url)
+    def start(self) -> PagePosition:
+        return PagePosition(self._first.params, self._first.where, self._first.url)
 
-    def passed(self, position: Position) -> None:
+    def passed(self, position: PagePosition) -> None:
         """Note a position that an earlier part of the walk led to: coming there again is a circle."""
         self._paging.add_position(Next(position.params, position.where, position.url))
 
-    async def fetch(self, position: Position) -> Fetched:
+    async def fetch(self, position: PagePosition) -> FetchedPage:
         """The page at a position, and where the next is.
 
         Raises PlugError for an error status and for a body that says that it is an error; ResponseInvalid for a body that
@@ -106,7 +106,7 @@ class PageWalk:
         """
         response, query, body = await self._exchange(position)
         if self._is_end(response, position):
-            return Fetched(response, [], None, doubt=self._doubt(position, position.total, position.seen), end=True)
+            return FetchedPage(response, [], None, doubt=self._doubt(position, position.total, position.seen), end=True)
         plug, endpoint = self.bound.plug, self.bound.endpoint
         decoder = endpoint.decoder_for(response.status_code)
         if not response.is_success:
@@ -129,7 +129,7 @@ class PageWalk:
             exc.next = exc.next or (f"khotan plug {plug.name} --endpoint {endpoint.name} --compare",)
             raise
 
-    async def is_unmoved(self, position: Position, items: Sequence[Any]) -> bool:
+    async def is_unmoved(self, position: PagePosition, items: Sequence[Any]) -> bool:
         """Whether the page at a position still ends as it did: no item before its end was added or deleted since."""
         response, _, _ = await self._exchange(position)
         if not response.is_success:
@@ -138,14 +138,14 @@ class PageWalk:
         again = self.paginator.items(decode_document(response, self.bound.plug.parsers, decoder))
         return bool(items) and again[-1:] == list(items[-1:]) and len(again) == len(items)
 
-    async def _exchange(self, position: Position) -> tuple[httpx.Response, dict[str, Any], Any]:
+    async def _exchange(self, position: PagePosition) -> tuple[httpx.Response, dict[str, Any], Any]:
         query, body = Next(position.params, position.where).apply(*self._base)
         url = None if position.url is None else self._completed(position.url)
         with read_only():
             response = await self.bound.plug.exchange(self.bound.endpoint, self._call.path, query, body, url=url)
         return response, query, body
 
-    def _fetched(self, view: PageView, position: Position) -> Fetched:
+    def _fetched(self, view: PageView, position: PagePosition) -> FetchedPage:
         items = self.paginator.items(view.data)
         following = self._paging.advance(view)
         total = self.paginator.total_of(view)
@@ -155,12 +155,12 @@ class PageWalk:
         here = replace(position, total=first_total, total_changed=changed)
         if following is None:
             doubt = self._doubt(here, total, seen)
-            return Fetched(view.response, view.data, None, cut=self._paging.cut, doubt=doubt)
+            return FetchedPage(view.response, view.data, None, cut=self._paging.cut, doubt=doubt)
         index = position.index + 1
-        there = Position(following.params, following.where, following.url, index, seen, first_total, changed)
-        return Fetched(view.response, view.data, there)
+        there = PagePosition(following.params, following.where, following.url, index, seen, first_total, changed)
+        return FetchedPage(view.response, view.data, there)
 
-    def _doubt(self, position: Position, total: int | None, seen: int) -> str:
+    def _doubt(self, position: PagePosition, total: int | None, seen: int) -> str:
         """Why the walk may have missed items although it came to its end, or ""."""
         if not self.paginator.positional or self.paginator.position_param not in self._first.params:
             return ""
@@ -170,7 +170,7 @@ class PageWalk:
             return f"{seen} items came, and the service says that there are {total}"
         return ""
 
-    def _is_end(self, response: httpx.Response, position: Position) -> bool:
+    def _is_end(self, response: httpx.Response, position: PagePosition) -> bool:
         """Whether a status is declared to mean that there is no such page; a 404 of the first page is a wrong path."""
         status = response.status_code
         return status in self.paginator.end_statuses and (position.index > 0 or status != 404)

@@ -17,7 +17,7 @@ from khotan_cli.runtime.bulk.upsert import Unset
 from khotan_cli.runtime.database.errors import explain
 from khotan_cli.runtime.database.types import utc_now
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
-from khotan_cli.runtime.plugs.page_iterator import Fetched, PageWalk, Position
+from khotan_cli.runtime.plugs.page_iterator import FetchedPage, PageIterator, PagePosition
 from khotan_cli.runtime.runs.definition import Flow
 from khotan_cli.runtime.runs.environment import Host
 from khotan_cli.runtime.runs.steps import Finished, Outcome, Recorder
@@ -46,7 +46,7 @@ class _Ready:
     """A page on its way into the table."""
 
     name: str
-    following: Position | None
+    following: PagePosition | None
     cut: bool
     items: list[Any]
     batch: Batch
@@ -91,7 +91,7 @@ class Sync:
         self._dedupe: Dedupe = dedupe
         self._delete_missing = deletion.enabled
         self._prefetch, self._on_invalid = prefetch, on_invalid
-        self._walk = PageWalk(endpoint, (), params)
+        self._walk = PageIterator(endpoint, (), params)
         deletion.check(params, self._walk.paginator)
         self._reader = PageReader(self._walk, skip_invalid=on_invalid == "skip")
         model = None if transform else self._reader.model
@@ -105,7 +105,7 @@ class Sync:
         self._deletion = Deletion(self.name, self._rows.name, recorder, self._seen, deletion, flow.name)
         self._deferred = Deferred(self.name, self._rows, recorder, skip=on_invalid == "skip")
         self._defers = deletion.enabled or points_at_itself(into)
-        self._last_page: tuple[Position, list[Any]] | None = None
+        self._last_page: tuple[PagePosition, list[Any]] | None = None
         self._free = asyncio.Event()  # for preparing pages: set but for the moments in which the database waits for us
         self._free.set()
         self._written: _Ready | None = None
@@ -136,14 +136,14 @@ class Sync:
         async with self._host.database.session() as session:
             return await self._seen.any(session)
 
-    def _resume(self, tally: Tally) -> Position | None:
+    def _resume(self, tally: Tally) -> PagePosition | None:
         """Take what earlier executions did; where to go on, None after the last page."""
-        position: Position | None = self._walk.start
+        position: PagePosition | None = self._walk.start
         while (done := self._recorder.finished(self._page_name(tally.pages))) is not None:
             tally.take(done)
             if done.result["filter"] != self._filter:
                 tally.void("its pages were read under different params")
-            position = None if done.result["next"] is None else Position.from_json(done.result["next"])
+            position = None if done.result["next"] is None else PagePosition.from_json(done.result["next"])
             if position is None:
                 return None
             self._walk.passed(position)
@@ -152,9 +152,9 @@ class Sync:
     def _page_name(self, index: int) -> str:
         return f"{self.name} page {index + 1}"
 
-    async def _pages(self, position: Position, tally: Tally) -> None:
+    async def _pages(self, position: PagePosition, tally: Tally) -> None:
         if not self._prefetch:
-            following: Position | None = position
+            following: PagePosition | None = position
             while following is not None:
                 ready = await self._fetch(self._page_name(tally.pages), following, first=following is position)
                 tally.take(await self._page(ready))
@@ -177,8 +177,8 @@ class Sync:
             fetching.cancel()
             await asyncio.gather(fetching, return_exceptions=True)
 
-    async def _fetch_ahead(self, position: Position, index: int, coming: asyncio.Queue[_Ready | Exception]) -> None:
-        following: Position | None = position
+    async def _fetch_ahead(self, position: PagePosition, index: int, coming: asyncio.Queue[_Ready | Exception]) -> None:
+        following: PagePosition | None = position
         try:
             while following is not None:
                 name = self._page_name(index)
@@ -189,7 +189,7 @@ class Sync:
         except Exception as exc:
             await coming.put(exc)
 
-    async def _fetch(self, name: str, position: Position, *, first: bool = False) -> _Ready:
+    async def _fetch(self, name: str, position: PagePosition, *, first: bool = False) -> _Ready:
         if self._walk.paginator.delay and not first:
             await asyncio.sleep(self._walk.paginator.delay)
         fetched = await self._walk.fetch(position)
@@ -201,7 +201,7 @@ class Sync:
             del fetched  # with all that is not needed any more, before the collector could walk it
         return ready
 
-    async def _moved(self, position: Position, fetched: Fetched) -> str:
+    async def _moved(self, position: PagePosition, fetched: FetchedPage) -> str:
         """Why items may have moved between the page before and this one, or "".
 
         Where positions count records and there is no total to go by, the page before is read again: had the service deleted
@@ -219,7 +219,7 @@ class Sync:
             return "the page before changed during the walk, so that items may have moved between pages"
         return ""
 
-    def _ready(self, name: str, fetched: Fetched, doubt: str) -> _Ready:
+    def _ready(self, name: str, fetched: FetchedPage, doubt: str) -> _Ready:
         page = self._reader.read(fetched)
         rejects = [Reject(name, of_record(reason, raw, self._key), raw) for raw, reason in page.invalid]
         extracted = len(page.items) + len(rejects)
