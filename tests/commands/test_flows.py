@@ -144,7 +144,9 @@ def test_a_run_that_fails_or_leaves_out_gives_exit_1(project: Project, source: S
     assert (partial.stdout + partial.stderr).count(look) == 1
     assert project.khotan("flows", "show", run_id).json["next"] == [look]
     again = project.khotan("flows", "trigger", "goods", "--wait").json
-    assert again["next"][0] == f"khotan flows rejects {again['run']['id']}" and "left out: 1" in again["message"]
+    assert (
+        again["next"][0] == f"khotan flows rejects {again['run']['id']}" and "rejected records: 1" in again["message"]
+    )
     rejects = project.khotan("flows", "rejects", run_id).json
     assert rejects["total"] == 1 and rejects["items"][0]["record"]["price"] == "not a number"
     assert "price" in rejects["items"][0]["reason"]
@@ -157,7 +159,7 @@ def test_a_dry_run_says_what_it_would_do(project: Project, source: Source) -> No
     assert done.json["requests"]["POST shop.create_item"]["count"] == 1
     assert "create_item" in done.json["stopped"]["message"]
     text = project.khotan("flows", "trigger", "out", "--dry-run", json_mode=False).stdout
-    assert "would send 1 × POST shop.create_item" in text and "It stops here" in text
+    assert "would send 1 × POST shop.create_item" in text and "The dry run stops here" in text
     raised = project.khotan("flows", "trigger", "broken", "--dry-run")
     assert (raised.code, raised.json["error"]) == (1, "flow_failed")
     source.items[3]["price"] = "not a number"
@@ -221,7 +223,7 @@ def test_bad_input(project: Project, args: list[str], code: int, error: str, wor
 def test_disabled_flows_and_plugs_are_not_started(project: Project) -> None:
     assert project.khotan("flows", "disable", "items").json["enabled"] is False
     again = project.khotan("flows", "disable", "items").json
-    assert again["changed"] is False and "nothing to do" in again["message"]
+    assert again["changed"] is False and "is already disabled" in again["message"]
     refused = project.khotan("flows", "trigger", "items")
     assert (refused.code, refused.json["error"]) == (1, "flow_disabled")
     assert project.khotan("flows", "enable", "items").code == 0
@@ -270,7 +272,7 @@ def test_mappings_are_looked_up_and_changed(project: Project, tmp_path: Path) ->
     assert (taken.code, taken.json["error"]) == (1, "mapping_conflict")
     assert run("mappings", "update", "pairs", "acme", "S1", "--ref", "shop=2").json["refs"] == {"shop": "2"}
     again = run("mappings", "update", "pairs", "acme", "S1", "--ref", "shop=2").json
-    assert again["changed"] is False and "nothing was changed" in again["message"]
+    assert again["changed"] is False and "already has these ids" in again["message"]
     file = tmp_path / "many.jsonl"
     file.write_text("".join(json.dumps({"key": ["b", f"S{n}"], "refs": {"shop": f"b{n}"}}) + "\n" for n in range(50)))
     assert run("mappings", "upsert", "pairs", "--file", str(file)).json["created"] == 50

@@ -28,8 +28,8 @@ def test_migrate(fresh: Project) -> None:
     done = fresh.khotan("migrate")
     assert done.code == 0 and [step["revision"] for step in done.json["applied"]] == REVISIONS
     again = fresh.khotan("migrate", json_mode=False)
-    assert again.code == 0 and "nothing to do" in again.stdout
-    assert "nothing to do" in fresh.khotan("migrate").json["message"]
+    assert again.code == 0 and "already up to date" in again.stdout
+    assert "already up to date" in fresh.khotan("migrate").json["message"]
     assert fresh.khotan("migrate", "--status").json["upToDate"] is True
 
 

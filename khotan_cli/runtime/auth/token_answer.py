@@ -94,10 +94,9 @@ def _shown(word: re.Match[str]) -> str:
 
 
 def token_type(document: Any) -> str:
-    """The `token_type` of a response (RFC 6749 7.1), empty if it has none. Possible tokens are masked.""".get(
-        "token_type"
-    ) if isinstance(document, Mapping) else None
-    text = str(value) if found else ""
+    """The `token_type` of a response (RFC 6749 7.1), empty if it has none. Possible tokens are masked."""
+    value = document.get("token_type") if isinstance(document, Mapping) else None
+    text = str(value) if value else ""
     return BULLETS if (not _ERROR_CODE.match(text) and text) or _OPAQUE.search(text) else text
 
 

@@ -69,7 +69,7 @@ def translate_error(
     elif isinstance(error, RedirectError):
         what, hint = (
             str(error),
-            "Call the final URL, or set follow_redirects=False.",
+            "The service sent an invalid Location header. Call the final URL, or set follow_redirects=False.",
         )
     elif isinstance(error, httpx.UnsupportedProtocol):
         what, hint = str(error), "Correct the plug's base_url."
@@ -152,7 +152,7 @@ def _possible_cause(status: int, withheld: str) -> str:
         404: "the path or one of its parameters does not exist",
         429: "too many requests; set rate_limit on the plug, or wait",
     }.get(status, "")
-    return f"Possible cause: {cause}." if cause else ""
+    return f"Possible cause (a guess): {cause}." if cause else ""
 
 
 def _certificate(error: BaseException) -> str | None:

@@ -132,7 +132,7 @@ def _check_proxy(proxy: str) -> None:
     except (httpx.InvalidURL, ValueError):
         scheme = host = ""
     if scheme not in _PROXY_SCHEMES or not host:
-        problem = f"has the unsupported scheme {scheme!r}" if host and scheme else "is not a URL"
+        problem = f"has the scheme {scheme!r}, which is not supported" if host and scheme else "is not a URL"
         raise ConfigError(
             f"the proxy {problem}",
             hint=f"Use a URL with one of {', '.join(_PROXY_SCHEMES)}, such as http://proxy.example.com:3128, in proxy= or in "
@@ -149,7 +149,11 @@ def _trusting(path: str) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=path)
     except (OSError, ValueError) as exc:  # ssl.SSLError, raised for a file without a certificate, is an OSError
-        reason = "it contains no PEM certificate" if isinstance(exc, ssl.SSLError) else getattr(exc, "strerror", None)
+        reason = (
+            "it contains no certificate in PEM form"
+            if isinstance(exc, ssl.SSLError)
+            else getattr(exc, "strerror", None)
+        )
         raise ConfigError(
             f"invalid CA file {path!r} in verify=: {reason or 'its path is invalid'}",
             hint="Correct the path. A relative path starts at the working directory of the process.",

@@ -55,7 +55,7 @@ async def test_an_exhausted_quota_holds_the_account(
             await plug.with_options(quota=quota).read()
         assert 800 < await plug.shared.rates.longest_pause("api") <= 900
         asked = len(server.asked)
-        with pytest.raises(PlugError, match="asked to wait"):
+        with pytest.raises(PlugError, match="requested a pause"):
             await plug.read()
         assert len(server.asked) == asked
         assert await plug.shared.rates.resume("api") == 1
