@@ -164,7 +164,7 @@ def test_a_dry_run_says_what_it_would_do(project: Project, source: Source) -> No
     assert (raised.code, raised.json["error"]) == (1, "flow_failed")
     source.items[3]["price"] = "not a number"
     left = project.khotan("flows", "trigger", "goods", "--dry-run", json_mode=False).stdout
-    assert "would leave out 1 record:" in left and "price" in left
+    assert "would reject 1 record:" in left and "price" in left
 
 
 def test_a_dry_run_holds_back_what_the_app_does(project: Project) -> None:
@@ -236,7 +236,7 @@ def test_disabled_flows_and_plugs_are_not_started(project: Project) -> None:
 
 def test_without_a_worker_a_run_waits_and_says_so(local: Project) -> None:
     started = local.khotan("flows", "trigger", "items", json_mode=False)
-    assert started.code == 0 and "khotan worker" in started.stdout and "is enqueued" in started.stdout
+    assert started.code == 0 and "khotan worker" in started.stdout and " enqueued" in started.stdout
     waits = local.khotan("flows", "trigger", "items").json
     assert waits["next"] == ["khotan worker", f"khotan flows show {waits['id']}"] and "waits" in waits["message"]
     assert local.khotan("flows", "runs", "items").json["items"][0]["status"] == "pending"
@@ -255,7 +255,7 @@ def test_ctrl_c_while_a_run_is_waited_for_leaves_it_and_says_how_to_find_it(loca
     screen, code = at_terminal(command, local.folder, interrupt_at="a quarter")
     run = local.khotan("flows", "runs", "slow").json["items"][0]
     assert code == 130 and f"khotan flows show {run['id']}" in screen and "half done" not in screen
-    assert "goes on" in screen and "Traceback" not in screen
+    assert "continues" in screen and "Traceback" not in screen
     assert (run["status"], run["cancelRequested"]) == ("running", False)
 
 

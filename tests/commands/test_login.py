@@ -117,7 +117,7 @@ def test_the_timeout_holds_beside_a_silent_connection(project: Project) -> None:
         with socket.create_connection(("127.0.0.1", urlsplit(redirect).port or 0)):
             stdout, _ = process.communicate(timeout=60)
         document = json.loads(stdout)
-    assert (document["error"], document["message"]) == ("auth_failed", "Nobody signed in within 2 s")
+    assert (document["error"], document["message"]) == ("auth_failed", "The sign-in did not finish within 2 s")
     assert redirect in document["hint"]
 
 

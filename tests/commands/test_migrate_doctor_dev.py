@@ -90,7 +90,7 @@ def test_doctor_says_which_wires_hear_nothing(fresh: Project) -> None:
     fresh.khotan("add", "wire", "managed", "--plug", "shop", "--signature", "github", "--managed")
     found = checks(fresh, 0)["webhooks"]
     assert found["outcome"] == "warning"
-    assert found["message"] == "shop has no secret; shop/managed is not subscribed"
+    assert found["message"] == "shop: secret not set; shop/managed is not subscribed"
     assert found["next"] == ["khotan wire vars shop set secret --stdin", "khotan wire create shop/managed"]
     assert "no secret" in fresh.khotan("wire", "list", json_mode=False).stdout
     (fresh.folder / "khotan/wires/managed.py").unlink()

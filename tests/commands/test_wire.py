@@ -125,7 +125,7 @@ def test_send_signs_receives_and_shows_what_each_handler_did(project: Project, s
 def test_one_that_fails_is_shown_listed_and_replayed(project: Project) -> None:
     failed = project.khotan("wire", "send", "shop", "fails", "--body", '{"why": "way"}')
     assert (failed.code, failed.json["error"]) == (1, "run_failed")
-    assert failed.json["message"] == "shop.fails failed, and is tried again: ValueError: no way"
+    assert failed.json["message"] == "shop.fails failed and will be retried: ValueError: no way"
     event = failed.json["event"]["id"]
     url = project.env["DATABASE_URL"]
     with worker(project) as running:
@@ -184,7 +184,7 @@ def test_a_challenge_is_told_from_an_event(project: Project) -> None:
     body = '{"type": "url_verification", "challenge": "c"}'
     env = {"CHAT_WEBHOOK_SECRET": "slack-secret"}
     done = project.khotan("wire", "send", "chat", "url_verification", "--body", body, env=env)
-    assert (done.code, done.json["message"]) == (1, "treated the request as a challenge"), done.stdout
+    assert (done.code, done.json["message"]) == (1, "chat treated the request as a challenge"), done.stdout
 
 
 def test_an_event_is_listed_by_the_status_that_it_is_shown_with(project: Project) -> None:

@@ -104,7 +104,9 @@ class HmacAuth(PlugAuth):
     header / query: where the signature is sent. prefix and suffix are templates around it, such as
     `SharedKey {account}:` or `HMAC-SHA256 Credential={key_id}&Signature=`. timestamp_header and nonce_header send the
     timestamp and nonce; headers adds more headers from templates (`{"X-Key": "{key_id}"}`), which are filled in order.
-    timestamp_format: "seconds" or "milliseconds" since 1970, "iso8601" (`2023-11-14T22:13:20Z`), "iso8601-basic" (`20231114T221320Z`), or "http-date" (RFC 9110 5.6.7). secret_encoding: how the secret's text becomes the key.
+    timestamp_format: "seconds" or "milliseconds" since 1970, "iso8601" (`2023-11-14T22:13:20Z`),
+    "iso8601-basic" (`20231114T221320Z`), or "http-date" (RFC 9110 5.6.7).
+    secret_encoding: how the secret's text becomes the key.
     clock: seconds since the epoch.
     For schemes that sign a canonical form of the request, as AWS Signature Version 4 does: signed_headers are the names of
     the signed headers, where `name*` matches a prefix; headers that a request does not have are skipped.

@@ -46,7 +46,7 @@ class _HasResults(Protocol[I_co]):
 class Endpoint(Operation[M]):
     """One call of an API, declared as a class attribute of a Plug with `get`, `post`, …
 
-    On an instance it is a `BoundEndpoint`. `Operation` says what the options mean.
+    On an instance it is a `BoundEndpoint`. See `Operation` for the options.
     """
 
     def __set_name__(self, owner: type[Any], name: str) -> None:
@@ -70,24 +70,24 @@ class BoundEndpoint(Generic[P_co]):
         self.endpoint, self.plug = endpoint, plug
 
     async def __call__(self, *models: Any, **params: Any) -> P_co:
-        """Call, and return the declared model.
+        """Call the endpoint and return the declared model.
 
         Raises ParameterError before anything is sent; PlugError for an error status, with the model declared for it as
-        `.body`; ResponseInvalid, PlugUnreachable, PlugTimeout, AuthError.
+        `.body`; ResponseInvalid, PlugUnreachable, PlugTimeout and AuthError.
         """
         response = await self.raw(*models, **params)
         result: P_co = cast(P_co, response) if isinstance(response, MissingResponse) else self.result(response)
         return result
 
     async def raw(self, *models: Any, **params: Any) -> httpx.Response:
-        """Call, and return the response whatever its status: authenticated, retried and read, not judged."""
+        """Call the endpoint and return the response, whatever its status. Authenticates and retries, but does not validate."""
         bound = self.endpoint.binder.bind(
             models, params, self.plug.declared_vars(), json_parameters(self.plug, self.endpoint)
         )
         return await self.plug.exchange(self.endpoint, bound.path, bound.query, bound.body)
 
     async def pages(self, *models: Any, **params: Any) -> AsyncIterator[P_co]:
-        """Page after page. Raises PaginationError where there is no paginator, or the service repeats itself."""
+        """Iterate over the pages. Raises PaginationError without a paginator, or if the service repeats pages."""
         async for page, _, _ in self._walk(models, params):
             yield page
 
@@ -102,7 +102,7 @@ class BoundEndpoint(Generic[P_co]):
     @overload
     def items(self, *models: Any, **params: Any) -> AsyncIterator[Any]: ...
     def items(self, *models: Any, **params: Any) -> AsyncIterator[Any]:
-        """Item after item of every page. Statically typed for a list, and for pages with `data`, `items` or `results`."""
+        """Iterate over the items of all pages. Statically typed for lists, and for pages with `data`, `items` or `results`."""
         return self._items(models, params)
 
     def batch_post(
@@ -118,7 +118,7 @@ class BoundEndpoint(Generic[P_co]):
                 yield item
 
     def walk(self, *models: Any, **params: Any) -> PageIterator:
-        """A walk through the pages that can be left at any position and taken up there again."""
+        """A page iterator that can stop at any position and resume there."""
         return PageIterator(self, models, params)
 
     async def _walk(
@@ -162,7 +162,7 @@ class BoundEndpoint(Generic[P_co]):
 
 
 class Declare:
-    """Declares endpoints of one method: `list_orders = get("/orders", returns=OrderPage)`."""
+    """Declares endpoints of one HTTP method: `list_orders = get("/orders", returns=OrderPage)`."""
 
     def __init__(self, method: str) -> None:
         self.method = method
@@ -208,7 +208,7 @@ class Declare:
 
 
 def endpoint(method: str, path: str, **options: Any) -> Endpoint[Any]:
-    """Declare an endpoint of any method."""
+    """Declare an endpoint of any HTTP method."""
     return Endpoint(method, path, **options)
 
 

@@ -355,7 +355,7 @@ async def test_a_total_that_changes_or_is_not_reached_is_a_doubt() -> None:
         ([first, last], ""),
         ([{**first, "total": 4}, last], "total changed"),
         ([first, {"data": ids(3), "total": 4}, {"data": ids(4), "total": 4}], "total changed"),
-        ([{**first, "total": 1}], "2 items came"),
+        ([{**first, "total": 1}], "2 items were received"),
     ):
         async with loopback(in_turn(pages)) as server:
             walked = await fetched(server, OffsetPaginator(items="data", total="total"))

@@ -355,7 +355,7 @@ def test_a_body_that_cannot_be_sent_is_named_at_its_declaration(body: Any, encod
             as_json({"error": "invalid_client"}, 401),
             "client_secret_basic",
             None,
-            "require a client_secret, which is not declared",
+            "client_secret, which is not declared",
         ),
         (as_json({"error": "invalid_scope"}, 400), "client_secret_basic", "s", "Check the token URL"),
     ],
