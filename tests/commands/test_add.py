@@ -370,7 +370,11 @@ def test_in_an_empty_project_it_is_said_what_comes_first(tmp_path: Path) -> None
     khotan(tmp_path, "migrate")
     for words in ("send shop order.paid", "status shop/orders"):
         assert khotan(tmp_path, "wire", *words.split()).json["next"] == [first], words
-    assert khotan(tmp_path, *first.split()[1:]).json["hint"].startswith("How does the service sign? One of stripe")
+    assert (
+        khotan(tmp_path, *first.split()[1:])
+        .json["hint"]
+        .startswith("How does the service sign events? Choose one of stripe")
+    )
 
 
 def test_what_is_wrong_is_said_before_what_is_missing(every_kind: Path) -> None:

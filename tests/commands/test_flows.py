@@ -361,7 +361,7 @@ def test_of_a_long_log_the_newest_lines_are_shown_and_all_are_streamed(remote: P
     assert (shown["updatesTotal"], len(shown["updates"])) == (1200, 1000)
     assert [shown["updates"][place]["message"] for place in (0, -1)] == ["line 201", "the last"]
     text = remote.khotan("flows", "show", run_id, json_mode=False).stdout
-    assert "the last" in text and "1,160 earlier lines" in text
+    assert "the last" in text and "1,160 earlier log lines" in text
     path = f"{remote.url}/api/khotan/runs/{run_id}/stream"
     answer = httpx.get(path, auth=CliSignature(remote.env["KHOTAN_SECRET"]), timeout=30)
     lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]

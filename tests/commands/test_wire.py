@@ -174,7 +174,7 @@ def test_a_duplicate_runs_nothing_and_says_so(project: Project) -> None:
     again = project.khotan(*words)
     assert (again.code, again.json["duplicate"], len(again.json["runs"])) == (0, True, 1), again.stdout
     text = project.khotan(*words, json_mode=False).stdout
-    assert "event 1 before: a duplicate, nothing was run" in text and "accepted" not in text
+    assert "Event 1 is a duplicate: shop ran nothing" in text and "accepted" not in text
 
 
 def test_a_challenge_is_told_from_an_event(project: Project) -> None:
