@@ -27,9 +27,7 @@ async def require_access(call: Call) -> None:
         allowed = services.authorize(call.request())
         if (await allowed if inspect.isawaitable(allowed) else allowed) is True:
             return
-        raise Unauthorized(
-            "The application's authorize rejected the request", hint="Sign in, or send the application's credential."
-        )
+        raise Unauthorized("The application's authorize rejected the request", hint="Sign in, or send its credential.")
     raise Unauthorized(
         "The management API rejected an unauthorized request",
         hint="Pass authorize=function_of_the_request to Khotan(). In development, the khotan command signs its requests "
