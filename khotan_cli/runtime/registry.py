@@ -18,7 +18,7 @@ from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.resources.caches import Cache
 from khotan_cli.runtime.resources.mappings import Resource
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.user_traceback import place_of
+from khotan_cli.runtime.user_traceback import user_location
 from khotan_cli.runtime.webhooks.endpoint import ReceivingEndpoint
 from khotan_cli.runtime.webhooks.handler import Handler
 from khotan_cli.runtime.webhooks.ingest import Ingest
@@ -225,7 +225,7 @@ def import_error(name: str, exc: BaseException) -> KhotanError:
 
 def _located(exc: KhotanError) -> KhotanError:
     """A KhotanError about a user's declaration, with the location of the declaration added once."""
-    location = place_of(exc)
+    location = user_location(exc)
     if location and "file" not in exc.details:
         exc.message += f" ({location})"
         exc.details["file"] = location
@@ -236,5 +236,5 @@ def described(exc: BaseException) -> str:
     """`ValueError: message (file:line)` for an exception of the user's code, with secrets of the environment masked."""
     secrets = [value for name, value in os.environ.items() if _SENSITIVE.search(name)]
     text = " ".join(Masker(secrets).text(str(exc)).split())[:300]
-    location = place_of(exc)
+    location = user_location(exc)
     return type(exc).__name__ + (f": {text}" if text else "") + (f" ({location})" if location else "")

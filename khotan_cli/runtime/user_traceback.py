@@ -15,7 +15,7 @@ _MACHINERY = ("<frozen ", "<string>", str(importlib.__file__))
 """What Python itself runs between two lines of somebody's; "<string>" is the __init__ that a dataclass has made up."""
 
 
-def place_of(exc: BaseException) -> str:
+def user_location(exc: BaseException) -> str:
     """`file:line`, in the user's own code where the exception passed through it; empty where nothing is known."""
     if isinstance(exc, SyntaxError) and exc.filename:
         return f"{_short(exc.filename)}:{exc.lineno}"

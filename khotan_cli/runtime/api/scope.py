@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from khotan_cli.runtime.user_traceback import place_of
+from khotan_cli.runtime.user_traceback import user_location
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -32,5 +32,5 @@ def path_below(scope: Scope) -> str:
 
 def log_unexpected(scope: Scope, exc: Exception) -> None:
     """Log an uncaught exception by its type and location, without its message."""
-    where = place_of(exc) or "an unknown location"
+    where = user_location(exc) or "an unknown location"
     logger.error("%s %s raised %s at %s", scope["method"], scope["path"], type(exc).__name__, where)

@@ -10,7 +10,7 @@ from khotan_cli.runtime.http.redaction import Masker
 from khotan_cli.runtime.runs.definition import Flow
 from khotan_cli.runtime.runs.environment import Host
 from khotan_cli.runtime.runs.redaction import Secrets
-from khotan_cli.runtime.user_traceback import place_of
+from khotan_cli.runtime.user_traceback import user_location
 
 _LONGEST = 1000
 
@@ -31,7 +31,7 @@ async def failure_of(exc: Exception, host: Host, flow: Flow | None) -> dict[str,
         text = " ".join(str(exc).split())[:_LONGEST]
         document = {"error": "flow_failed", "message": f"{type(exc).__name__}: {text}" if text else type(exc).__name__}
         document["hint"] = "Correct the flow's code; then retry the run from its start, or from a step."
-    place = place_of(exc)
+    place = user_location(exc)
     if place:
         document["place"] = place
     masked: dict[str, Any] = masker.value(document)
