@@ -95,7 +95,7 @@ def outgoing(
         if kind:
             all_headers["Content-Type"] = kind
     all_headers.update(headers or {})
-    retry = (endpoint and endpoint.retry) or plug.retry
+    retry = plug.retry if endpoint is None or endpoint.retry is None else endpoint.retry
     if retry.idempotency_header and method not in ("GET", "HEAD", "OPTIONS"):
         all_headers.setdefault(retry.idempotency_header, str(uuid.uuid4()))
     check_headers(all_headers, plug.name, ctx.endpoint)
