@@ -1,4 +1,4 @@
-"""The root of the command line: a table of commands imported when invoked, global options, the one error boundary."""
+"""The root of the command line: the table of lazily imported commands, global options, and the error boundary."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ EXIT_BROKEN_PIPE = 141
 
 
 class Entry(NamedTuple):
-    """A command: `where` is module:attribute of a function or a Typer app."""
+    """A command: `target` is module:attribute of a function or a Typer app."""
 
-    where: str
+    target: str
     help: str
 
 
@@ -31,28 +31,29 @@ COMMANDS: dict[str, Entry] = {
     "init": Entry("khotan_cli.commands.project.init:init", "Write khotan's files into a project."),
     "add": Entry("khotan_cli.commands.add.plug:app", "Write a component into the project: a plug, a flow, …"),
     "plug": Entry(
-        "khotan_cli.commands.plugs.plug:plug", "List plugs, call them, prove their contract against the live API."
+        "khotan_cli.commands.plugs.plug:plug", "List plugs, call them, check their contract against the live API."
     ),
     "vars": Entry(
         "khotan_cli.commands.variables.vars:variables", "Show, set, clear and rotate the variables of plugs."
     ),
     "migrate": Entry("khotan_cli.commands.project.migrate:migrate", "Apply khotan's migrations to DATABASE_URL."),
     "flows": Entry("khotan_cli.commands.flows.flows:app", "List flows, start them, watch and repair their runs."),
-    "wire": Entry("khotan_cli.commands.wires.wire:app", "Set up webhooks, look at their events, send and replay them."),
+    "wire": Entry("khotan_cli.commands.wires.wire:app", "Set up webhooks; show, send and replay their events."),
     "mappings": Entry(
-        "khotan_cli.commands.resources.mappings:app", "Look up and change which systems' ids belong together."
+        "khotan_cli.commands.resources.mappings:app",
+        "Look up and change the ids that a record has in different systems.",
     ),
-    "caches": Entry("khotan_cli.commands.resources.caches:app", "Look at and change what flows keep from run to run."),
+    "caches": Entry("khotan_cli.commands.resources.caches:app", "Show and change the entries of caches."),
     "worker": Entry("khotan_cli.commands.project.worker:worker", "Run flows and their schedules, without a server."),
-    "dev": Entry("khotan_cli.commands.project.dev:dev", "Serve the app for development, with reload."),
-    "doctor": Entry("khotan_cli.commands.project.doctor:doctor", "Check the set-up, and say what to do."),
-    "demo": Entry("khotan_cli.commands.project.demo:demo", "See the main job run, on a bundled sandbox API."),
+    "dev": Entry("khotan_cli.commands.project.dev:dev", "Serve the app for development, with automatic reload."),
+    "doctor": Entry("khotan_cli.commands.project.doctor:doctor", "Check the setup and show what to do."),
+    "demo": Entry("khotan_cli.commands.project.demo:demo", "Show the main use of khotan with a bundled sandbox API."),
 }
 ALIASES = {"probe": "plug"}
 
 
 class LazyGroup(TyperGroup):
-    """Lists commands from the table; imports a command's module when it is the one that was typed."""
+    """Lists commands from the table and imports the module of the invoked command only."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0]
@@ -65,25 +66,25 @@ class LazyGroup(TyperGroup):
 
 
 def _needs_command(path: str, known: Iterable[str]) -> UsageError:
-    """For a machine, which has no use for the help of a group."""
+    """The error for a group without a command, which replaces the group's help in JSON output."""
     names = sorted(known)
     return UsageError(
         f"{path} needs a command",
-        hint=f"One of {', '.join(names)}.",
+        hint=f"Use one of {', '.join(names)}.",
         next=[f"{path} --help"],
         details={"known": names},
     )
 
 
 def load_command(name: str) -> Any:
-    """Import a command and make it one that Typer can run."""
-    module, _, attribute = COMMANDS[name].where.partition(":")
-    found = getattr(importlib.import_module(module), attribute)
-    if not isinstance(found, typer.Typer):
+    """Import a command and wrap a plain function in a Typer app."""
+    module, _, attribute = COMMANDS[name].target.partition(":")
+    target = getattr(importlib.import_module(module), attribute)
+    if not isinstance(target, typer.Typer):
         single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        single.command(name)(found)
-        found = single
-    command = typer.main.get_command(found)
+        single.command(name)(target)
+        target = single
+    command = typer.main.get_command(target)
     command.name = name
     return command
 
@@ -95,22 +96,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="The way: init → add plug → migrate → vars set → plug NAME --endpoint E --compare → add inflow → dev.",
+    epilog="Typical order: init → add plug → migrate → vars set → plug NAME --endpoint E --compare → add inflow → dev.",
 )
 
 
 @app.callback()
 def root(
-    url: Annotated[str, typer.Option("--url", metavar="URL", help="Talk to a running server instead.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, as in a pipe.")] = False,
-    folder: Annotated[str, typer.Option("--cwd", "-C", metavar="DIR", help="Work in another folder.")] = "",
+    url: Annotated[str, typer.Option("--url", metavar="URL", help="Use the API of a running server.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, as in a pipe.")] = False,
+    folder: Annotated[str, typer.Option("--cwd", "-C", metavar="DIR", help="Run in another folder.")] = "",
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
-    """Integrations for Python applications: typed API clients, proven against the live service."""
+    """Integrations for Python applications: typed API clients, checked against the live service."""
 
 
 def _placeholder() -> None:
-    """Stands for a command in the list; LazyGroup puts the real one in its place."""
+    """Placeholder for a command in the list; LazyGroup loads the real one."""
 
 
 for _name, _entry in COMMANDS.items():
@@ -118,9 +119,9 @@ for _name, _entry in COMMANDS.items():
 
 
 def split_globals(args: Sequence[str]) -> list[str]:
-    """Take the global options out, wherever they stand before `--`, and keep them in `options` and `console`.
+    """Remove the global options anywhere before `--` and store them in `options` and `console`.
 
-    `vars NAME set --json VALUE` has an option of that name of its own.
+    `vars NAME set --json VALUE` keeps its own --json.
     """
     rest: list[str] = []
     remaining = list(args)
@@ -135,26 +136,26 @@ def split_globals(args: Sequence[str]) -> list[str]:
             text = value if equals else remaining.pop(0)
             options.url, options.cwd = (text, options.cwd) if name == "--url" else (options.url, text)
         elif arg == "--json" and not ("set" in rest and "vars" in rest):
-            console.json_asked = True
+            console.json_requested = True
         else:
             rest.append(arg)
     return rest
 
 
 def normalize(args: list[str]) -> list[str]:
-    """`plug vars …` is `vars …`; old names are today's."""
+    """Map `plug vars …` to `vars …`, and old command names to current ones."""
     if args and args[0] in ALIASES:
         args = [ALIASES[args[0]], *args[1:]]
     return args[1:] if args[:2] == ["plug", "vars"] else args
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run a command line; returns the exit code. Nothing is raised past this boundary."""
+    """Run a command line; returns the exit code. Raises nothing."""
     options.reset()
     try:
         args = normalize(split_globals(argv))
         if os.environ.get("KHOTAN_OUTPUT", "") not in ("", "json", "text"):
-            raise UsageError("KHOTAN_OUTPUT is neither json nor text", hint="Correct or unset it.")
+            raise UsageError("Invalid KHOTAN_OUTPUT: it must be json or text", hint="Correct or unset it.")
         if options.cwd:
             _enter(options.cwd)
         if args == ["--version"]:
@@ -163,21 +164,21 @@ def run(argv: Sequence[str]) -> int:
         if not args and console.machine:
             raise _needs_command("khotan", COMMANDS)
         done = app(args, standalone_mode=False)
-        if done == EXIT_INTERRUPTED:  # Typer's word for Ctrl-C
+        if done == EXIT_INTERRUPTED:  # Typer's exit code for Ctrl-C
             raise KeyboardInterrupt
         return done if isinstance(done, int) else 0
     except KhotanError as exc:
         console.error(exc)
         return exc.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        console.error(KhotanError("Interrupted", code="interrupted", hint="Nothing was left half done."))
+        console.error(KhotanError("Interrupted", code="interrupted", hint="No operation was left incomplete."))
         return EXIT_INTERRUPTED
     except typer.Exit as exc:
         return exc.exit_code
     except typer.TyperException as exc:
         return _usage(exc)
     except BrokenPipeError:
-        # Who read the output has gone; say no more, not even at interpreter exit.
+        # The reader of the output has gone: write nothing more, not even at interpreter exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except Exception as exc:
@@ -188,11 +189,11 @@ def _enter(folder: str) -> None:
     try:
         os.chdir(folder)
     except OSError as exc:
-        raise UsageError(f"--cwd {folder}: {exc.strerror}", hint="Name a folder that is there.") from None
+        raise UsageError(f"--cwd {folder}: {exc.strerror}", hint="Use an existing folder.") from None
 
 
 def _usage(exc: typer.TyperException) -> int:
-    """Typer's own usage errors in our shape."""
+    """Show one of Typer's usage errors as a KhotanError."""
     context = getattr(exc, "ctx", None)
     if type(exc).__name__ == "NoArgsIsHelpError":
         console.write(exc.format_message() + "\n")
@@ -209,9 +210,9 @@ def _unexpected(exc: Exception) -> int:
 
         sys.stderr.write("".join(traceback.format_exception(exc)))
     error = KhotanError(
-        f"Something unexpected went wrong ({type(exc).__name__})",
+        f"Unexpected error ({type(exc).__name__})",
         code="internal_error",
-        hint="KHOTAN_TRACEBACK=1 shows where; please report it.",
+        hint="Set KHOTAN_TRACEBACK=1 to see the traceback, and report the error.",
     )
     console.error(error)
     return error.exit_code
@@ -219,6 +220,6 @@ def _unexpected(exc: Exception) -> int:
 
 def main() -> None:
     """Entry point of the `khotan` command."""
-    # httpx imports the module of its own command, with click and Rich, unless that cannot be imported.
+    # Keeps httpx from importing its own command line, with click and Rich.
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     sys.exit(run(sys.argv[1:]))

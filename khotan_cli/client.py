@@ -14,7 +14,7 @@ from khotan_cli.request_signing import sign
 
 API_PATH = "/api/khotan"
 CALL_SECONDS = 300.0
-"""A debugged call may wait out retries."""
+"""A debug call may wait for retries."""
 
 
 class CliSignature(httpx.Auth):
@@ -85,8 +85,8 @@ class ApiClient:
         return self._call("PATCH", f"/flows/{_segment(name)}", json={"enabled": enabled})
 
     def trigger(self, flow: str, variant: str | None, body: Any, *, dry_run: bool = False) -> dict[str, Any]:
-        asked = {"variant": variant, "body": body, "dryRun": dry_run}
-        return self._call("POST", f"/flows/{_segment(flow)}/runs", json=asked)
+        request = {"variant": variant, "body": body, "dryRun": dry_run}
+        return self._call("POST", f"/flows/{_segment(flow)}/runs", json=request)
 
     def flow_state(self, flow: str, destination: str | None, limit: int, offset: int) -> dict[str, Any]:
         params: dict[str, str | int] = {"limit": limit, "offset": offset}
@@ -94,7 +94,7 @@ class ApiClient:
         return self._call("GET", f"/flows/{_segment(flow)}/state", params=params)
 
     def reset_flow_state(self, flow: str, what: Sequence[str]) -> dict[str, Any]:
-        params = [("reset", one) for one in what]
+        params = [("reset", item) for item in what]
         return self._call("DELETE", f"/flows/{_segment(flow)}/state", params=params)
 
     def workers(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class ApiClient:
     ) -> dict[str, Any]:
         params: list[tuple[str, str | int]] = [("limit", limit), ("offset", offset)]
         params += [("flow", flow)] if flow else []
-        return self._call("GET", "/runs", params=[*params, *[("status", one) for one in status]])
+        return self._call("GET", "/runs", params=[*params, *[("status", value) for value in status]])
 
     def run(self, run_id: str) -> dict[str, Any]:
         return self._call("GET", f"/runs/{_segment(run_id)}")
@@ -129,11 +129,11 @@ class ApiClient:
         params = {"search": search, "limit": limit, "offset": offset}
         return self._call("GET", f"/resources/{_segment(resource)}/mappings", params=params)
 
-    def upsert_mappings(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        return self._call("POST", "/mappings", json=dict(asked))
+    def upsert_mappings(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return self._call("POST", "/mappings", json=dict(request))
 
-    def lookup_mappings(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        return self._call("POST", "/mappings/lookup", json=dict(asked))
+    def lookup_mappings(self, query: Mapping[str, Any]) -> dict[str, Any]:
+        return self._call("POST", "/mappings/lookup", json=dict(query))
 
     def change_mapping(self, mapping_id: str, refs: Mapping[str, str], *, replace: bool) -> dict[str, Any]:
         return self._call("PUT", f"/mappings/{_segment(mapping_id)}", json={"refs": dict(refs), "replace": replace})
@@ -190,37 +190,37 @@ class ApiClient:
         return self._call("DELETE", f"/wires/{_path(wire)}/vars", params=[("key", key) for key in keys])
 
     def sample_event(self, wire: str, event_type: str, body: Any, *, forged: bool = False) -> dict[str, Any]:
-        asked = {"type": event_type, "body": body, "forged": forged}
-        return self._call("POST", f"/wires/{_path(wire)}/sample", json=asked)
+        request = {"type": event_type, "body": body, "forged": forged}
+        return self._call("POST", f"/wires/{_path(wire)}/sample", json=request)
 
     def send_event(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """Send a signed request as the service would: to the wire's own path, with no authorization of ours.
+        """Send a signed request as the service would: to the wire's path, without khotan's authorization.
 
-        Without `id` in what is returned, the wire took it for a challenge.
+        The result has no `id` if the wire treated the request as a challenge.
         """
         content = base64.b64decode(sample["body"])
         response = self._send(sample["method"], sample["path"], content=content, headers=sample["headers"], auth=None)
         if (
             response.is_success and response.status_code != 202
-        ):  # a challenge's answer has the form that the service wants
+        ):  # the response to a challenge has the form that the service expects
             return {"ok": True}
         return self._document(response)
 
     def events(self, *, seconds: float = CALL_SECONDS, **filters: Any) -> dict[str, Any]:
-        """seconds: for which the server may keep silent."""
-        given = {name: value for name, value in filters.items() if value is not None}
-        return self._call("GET", "/webhook-events", params=given, timeout=seconds)
+        """List events. `seconds` is the read timeout."""
+        params = {name: value for name, value in filters.items() if value is not None}
+        return self._call("GET", "/webhook-events", params=params, timeout=seconds)
 
     def event(self, event: str) -> dict[str, Any]:
         return self._call("GET", f"/webhook-events/{_segment(event)}")
 
     def replay_event(self, event: str, handler: str | None = None, organisation: str | None = None) -> dict[str, Any]:
-        asked = {"handler": handler, "organisation": organisation}
-        return self._call("POST", f"/webhook-events/{_segment(event)}/replay", json=asked)
+        request = {"handler": handler, "organisation": organisation}
+        return self._call("POST", f"/webhook-events/{_segment(event)}/replay", json=request)
 
     def replay_many(self, wire: str | None, since: str | None, *, parked: bool = False) -> dict[str, Any]:
-        asked = {"wire": wire, "since": since, "parked": parked}
-        return self._call("POST", "/webhook-events/replay", json=asked)
+        request = {"wire": wire, "since": since, "parked": parked}
+        return self._call("POST", "/webhook-events/replay", json=request)
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         return self._document(self._send(method, path, **options))
@@ -229,11 +229,11 @@ class ApiClient:
         try:
             return self._http.request(method, API_PATH + path, **options)
         except httpx.TimeoutException:
-            raise ServerUnreachable(f"{self._where} did not answer in time", hint="Look at the server's log.") from None
+            raise ServerUnreachable(f"{self._where} did not answer in time", hint="See the server's log.") from None
         except httpx.HTTPError as exc:
             raise ServerUnreachable(
-                f"{self._where} cannot be reached: {exc}",
-                hint="Start it with `khotan dev`, correct --url, or leave --url out to work in-process.",
+                f"Cannot reach {self._where}: {exc}",
+                hint="Start the server with `khotan dev`, correct --url, or omit --url to run in-process.",
             ) from None
 
     def _document(self, response: httpx.Response) -> dict[str, Any]:
@@ -243,9 +243,9 @@ class ApiClient:
             document = None
         if not isinstance(document, dict) or "ok" not in document:
             raise KhotanError(
-                f"{self._where} answers {response.status_code}, but not as khotan's management API does",
+                f"{self._where} answered {response.status_code}, but not in the format of khotan's management API",
                 code="server_invalid",
-                hint="Check --url: it is the server's base URL, without /api/khotan.",
+                hint="Check --url: it must be the server's base URL, without /api/khotan.",
             )
         if response.is_error or document["ok"] is not True:
             raise KhotanError.from_json(document)
@@ -253,7 +253,7 @@ class ApiClient:
 
 
 def _path(name: str) -> str:
-    """A name that may have parts: `shop/orders`."""
+    """Quote a name that may contain a slash: `shop/orders`."""
     return quote(name, safe="/")
 
 

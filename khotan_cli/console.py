@@ -1,6 +1,6 @@
-"""The only place that prints.
+"""All output of the command line.
 
-A person at a terminal gets Rich; a pipe, `--json` or KHOTAN_OUTPUT=json gets exactly one JSON document on stdout.
+A terminal gets Rich output; a pipe, `--json` or KHOTAN_OUTPUT=json gets exactly one JSON document on stdout.
 Diagnostics go to stderr.
 """
 
@@ -23,19 +23,18 @@ if TYPE_CHECKING:
 
 
 _LONG_WORD = 24
-"""What is longer, a URL say, may be folded."""
+"""Words longer than this, such as URLs, may be wrapped."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""C0 and C1 control characters (ECMA-48), escape among them; not tab and line feed."""
+"""C0 and C1 control characters (ECMA-48), including escape, without tab and line feed."""
 
 
 def visible(text: str) -> str:
-    """The text with control and escape characters written out (`\\x1b`): a terminal would obey them, and the text may come
-    from anybody."""
+    """Write control and escape characters as text (`\\x1b`), so that a terminal does not execute untrusted text."""
     return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def _safe_console(**options: Any) -> RichConsole:
-    """A Rich console that writes no control character of what it is given."""
+    """A Rich console that escapes control characters in everything it prints."""
     from rich.console import Console as RichConsole
     from rich.segment import Segment
 
@@ -51,23 +50,23 @@ def _safe_console(**options: Any) -> RichConsole:
 
 
 class Console:
-    """Chooses between the two faces; Rich is imported when something is drawn."""
+    """Chooses between JSON and terminal output; imports Rich when something is drawn."""
 
     def __init__(self) -> None:
-        self.json_asked = False
+        self.json_requested = False
         self._rich: dict[bool, RichConsole] = {}
 
     @property
     def machine(self) -> bool:
         """Whether results are JSON."""
         wanted = os.environ.get("KHOTAN_OUTPUT", "")
-        if self.json_asked or wanted == "json":
+        if self.json_requested or wanted == "json":
             return True
         return wanted != "text" and not sys.stdout.isatty()
 
     @property
     def interactive(self) -> bool:
-        """Whether somebody is there to be asked."""
+        """Whether a person at a terminal can answer questions."""
         return sys.stdin.isatty() and sys.stdout.isatty() and not self.machine
 
     def rich(self, *, stderr: bool = False) -> RichConsole:
@@ -78,33 +77,33 @@ class Console:
     # -- results -----------------------------------------------------------------------------------------------------
 
     def result(self, document: Mapping[str, Any], render: Callable[[], None] | None = None) -> None:
-        """The outcome of a command: `document` for machines, what `render` draws for people."""
+        """Show the result of a command: `document` as JSON, or what `render` draws at a terminal."""
         if self.machine or render is None:
             self.document(document)
         else:
             render()
 
     def document(self, document: Mapping[str, Any]) -> None:
-        """One JSON document on stdout, `ok` first."""
+        """Write one JSON document to stdout, `ok` first."""
         if "ok" in document:
             document = {"ok": document["ok"], **document}
         text = json.dumps(document, ensure_ascii=False, indent=2, default=str)
-        # JSON escapes C0 only; what is left of the controls is inside strings.
+        # JSON escapes only C0; the remaining control characters are inside strings.
         text = _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
         self.write(text + "\n")
 
     def write(self, text: str) -> None:
-        """Text on stdout as it is; what the terminal's encoding cannot say is escaped."""
+        """Write text to stdout unchanged. Characters that the terminal's encoding lacks are escaped."""
         encoding = sys.stdout.encoding or "utf-8"
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
 
     def draw(self, *what: RenderableType) -> None:
-        """Rich output on stdout."""
+        """Print Rich renderables on stdout."""
         self.rich().print(*what)
 
     def line(self, text: str = "", style: str = "") -> None:
-        """A line of plain text on stdout: no markup is read in it."""
+        """Print a line of plain text on stdout, without interpreting markup."""
         from rich.text import Text
 
         self.draw(Text(visible(text), style=style))
@@ -113,14 +112,14 @@ class Console:
         self.line(f"✓ {text}", "green")
 
     def note(self, text: str, style: str = "dim") -> None:
-        """A diagnostic on stderr, for people only."""
+        """Print a diagnostic on stderr, at a terminal only."""
         if not self.machine:
             from rich.text import Text
 
             self.rich(stderr=True).print(Text(visible(text), style=style))
 
     def warn(self, text: str) -> None:
-        """A diagnostic on stderr, for everybody."""
+        """Print a warning on stderr, also with JSON output."""
         if self.machine:
             sys.stderr.write(f"warning: {visible(text)}\n")
         else:
@@ -131,9 +130,9 @@ class Console:
             self.line(f"  → {command}", "cyan")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, whole: Sequence[str] = ()) -> None:
-        """A table; cells are plain text or Rich Text. Columns in `whole` are not folded: they are to be copied.
+        """Print a table of plain text or Rich Text cells. Columns in `whole` are not wrapped, so that they can be copied.
 
-        Where the terminal is too narrow for its words, two lines per row: what is `whole` (else the first column), the rest.
+        On a narrow terminal each row takes two lines: the `whole` columns (or the first column), then the others.
         """
         from rich.table import Table
         from rich.text import Text
@@ -156,16 +155,18 @@ class Console:
         from rich.text import Text
 
         for row in rows:
-            said = [(column, cell) for column, cell in zip(columns, row, strict=True) if cell.plain not in ("", "–")]
-            head = [cell for column, cell in said if column in whole]
-            rest = [Text.assemble((f"{column.lower()} ", "dim"), cell) for column, cell in said if column not in whole]
+            filled = [(column, cell) for column, cell in zip(columns, row, strict=True) if cell.plain not in ("", "–")]
+            head = [cell for column, cell in filled if column in whole]
+            rest = [
+                Text.assemble((f"{column.lower()} ", "dim"), cell) for column, cell in filled if column not in whole
+            ]
             self.draw(Text("  ").join(head))
             if rest:
                 self.draw(Padding(Text(" · ").join(rest), (0, 0, 0, 4)))
 
     @contextmanager
     def status(self, text: str) -> Iterator[None]:
-        """A spinner on stderr while something is waited for."""
+        """Show a spinner on stderr during the block."""
         if self.machine or not sys.stderr.isatty():
             yield
             return
@@ -174,7 +175,7 @@ class Console:
 
     @contextmanager
     def live(self, title: str) -> Iterator[Callable[[str, float | None, float | None], None]]:
-        """A progress bar on stderr while something is watched; call what it yields with text, done and total."""
+        """Show a progress bar on stderr during the block. Yields a function of text, done and total that updates it."""
         if self.machine or not sys.stderr.isatty():
             yield lambda _text, _done, _total: None
             return
@@ -192,7 +193,7 @@ class Console:
             task = progress.add_task("", total=None)
 
             def update(text: str, done: float | None, total: float | None) -> None:
-                shown = Text(visible(text)).markup  # what a flow says is no markup
+                shown = Text(visible(text)).markup  # a flow's message must not be read as markup
                 progress.update(task, description=shown, completed=done or 0, total=total)
 
             yield update
@@ -200,7 +201,7 @@ class Console:
     # -- errors ------------------------------------------------------------------------------------------------------
 
     def error(self, error: KhotanError) -> None:
-        """An error: the document on stdout for machines, message, hint and commands on stderr for people."""
+        """Show an error: as JSON on stdout, or as message, hint and commands on stderr at a terminal."""
         if self.machine:
             self.document(error.to_json())
             return
@@ -216,7 +217,7 @@ class Console:
     # -- questions ---------------------------------------------------------------------------------------------------
 
     def ask(self, question: str, *, instead: str, hidden: bool = False, default: str = "") -> str:
-        """Ask for a text. Raises UsageError naming what to type `instead` where nobody is there to be asked."""
+        """Ask for a text. Without a terminal, raises UsageError whose hint names the argument to give `instead`."""
         self._need_terminal(question, instead)
         from rich.prompt import Prompt
 
@@ -237,14 +238,12 @@ class Console:
 
     def _need_terminal(self, question: str, instead: str) -> None:
         if not self.interactive:
-            asked = question.removesuffix("?")
-            raise UsageError(
-                f"{asked}: there is no terminal to ask at", code="no_terminal", hint=f"Give {instead} instead."
-            )
+            subject = question.removesuffix("?")
+            raise UsageError(f"{subject}: no terminal to ask at", code="no_terminal", hint=f"Give {instead} instead.")
 
 
 def _visible_cell(cell: Text) -> Text:
-    """The cell with its control characters written out; the same cell where it has none."""
+    """The cell with control characters escaped, or the same cell if it has none."""
     if not _CONTROLS.search(cell.plain):
         return cell
     shown = cell.copy()
@@ -253,7 +252,7 @@ def _visible_cell(cell: Text) -> Text:
 
 
 def _least_width(columns: Sequence[str], rows: Sequence[Sequence[Text]], whole: Sequence[str]) -> int:
-    """Columns of the terminal that a table needs so that no word of a usual length is broken."""
+    """Width, in terminal columns, that a table needs so that no word of normal length is broken."""
     from rich.cells import cell_len
 
     total = 1

@@ -1,4 +1,4 @@
-"""The one table that says what each error means outside: its HTTP status and its exit code."""
+"""The HTTP status and the exit code of each error code."""
 
 from __future__ import annotations
 

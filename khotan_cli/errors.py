@@ -1,21 +1,21 @@
-"""The one exception tree.
+"""The exception tree.
 
     KhotanError
     ├── UsageError            bad usage or input
-    │   ├── UnknownName       a plug, endpoint or variable nobody declared
+    │   ├── UnknownName       an undeclared plug, endpoint, variable or other name
     │   └── ParameterError    a call with unknown, missing or malformed parameters
-    ├── ContractMismatch      the declared model is not what the service sends
+    ├── ContractMismatch      the service's response does not match the declared model
     ├── ConfigError           khotan.toml or the environment is wrong or incomplete
     ├── AppImportError        the user's application does not import
-    ├── Unauthorized          the management API refused the caller
-    ├── ServerUnreachable     no management API answers at the given URL
+    ├── Unauthorized          the management API rejected the caller
+    ├── ServerUnreachable     no management API responds at the given URL
     ├── StoreError            the database
     │   ├── DatabaseUnreachable
-    │   ├── DatabaseBusy      a transaction was given up for others, or found no connection: try again
+    │   ├── DatabaseBusy      a transaction was rolled back for others, or got no connection: try again
     │   ├── DatabaseNotMigrated
-    │   ├── ValueRefused      a value that the database has no form for
+    │   ├── ValueRefused      a value that the database cannot store
     │   ├── SecretMissing     KHOTAN_SECRET is not set
-    │   ├── SecretMismatch    KHOTAN_SECRET is not the one a value was encrypted with
+    │   ├── SecretMismatch    KHOTAN_SECRET is not the secret that a value was encrypted with
     │   └── CiphertextInvalid a stored value was altered, or moved to another row
     ├── MappingConflict       an id of a system belongs to another mapping already
     ├── FlowError             a flow failed, or a step of it
@@ -23,12 +23,12 @@
     └── PlugError             a call of an external API failed
         ├── PlugUnreachable   no connection, reset, TLS failure
         ├── PlugTimeout       an attempt or the whole call took too long
-        ├── ResponseInvalid   the body is not what its content type or its model says
-        ├── AuthError         no credential, or the service refused to issue one
-        └── PaginationError   the service repeats a page, or gives no usable position
+        ├── ResponseInvalid   the body does not match its content type or its model
+        ├── AuthError         no credential, or the service did not issue one
+        └── PaginationError   the service repeats a page, or sends no usable position
 
-Every error carries a code (snake_case, stable), a message (what happened, to which thing), a hint (what to do next)
-and `next`, commands that can be run as they stand. `error_codes.CODES` maps a code to the HTTP status of khotan's own API
+Every error has a code (snake_case, stable), a message (what happened to what), a hint (what to do next)
+and `next`, commands to run as they are. `error_codes.CODES` maps a code to the HTTP status of khotan's own API
 (`http_status`) and to the exit code.
 """
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 class KhotanError(Exception):
-    """Base of all errors. `details` goes into the JSON document beside the message; never put a secret in it."""
+    """Base of all errors. `details` is part of the JSON document; never put a secret in it."""
 
     default_code = "failed"
 
@@ -67,7 +67,7 @@ class KhotanError(Exception):
 
     @property
     def http_status(self) -> int:
-        """HTTP status that khotan's own API answers with. `PlugError.status` is the one of the called service."""
+        """HTTP status of khotan's own API. `PlugError.status` is the status of the called service."""
         return CODES.get(self.code, CODES["failed"])[0]
 
     @property
@@ -83,7 +83,7 @@ class KhotanError(Exception):
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> KhotanError:
-        """Rebuild an error that the management API answered with."""
+        """Rebuild an error from the management API's error document."""
         known = {"ok", "error", "message", "hint", "next"}
         return KhotanError(
             str(document.get("message", "the request failed")),
@@ -99,7 +99,7 @@ class UsageError(KhotanError):
 
 
 class UnknownName(UsageError):
-    """A name nobody declared; the hint offers the nearest known one."""
+    """An unknown name. The hint suggests the most similar known one, or lists the known ones."""
 
     _added = {"flow": "inflow", "plug": "plug", "resource": "resource", "cache": "cache", "wire": "wire"}
 
@@ -107,7 +107,7 @@ class UnknownName(UsageError):
         names = sorted(known)
         self.nearest = nearest(name, names)
         listed = f"Known: {', '.join(names[:20])}" + (", …" if len(names) > 20 else "")
-        hint = f"Did you mean {self.nearest!r}?" if self.nearest else listed if names else f"There is no {kind} yet."
+        hint = f"Did you mean {self.nearest!r}?" if self.nearest else listed if names else f"No {kind} exists yet."
         message = f"Unknown {kind} {name!r}" + (f" of {where}" if where else "")
         add = kind in self._added and name.isidentifier() and not self.nearest and (not names or kind == "resource")
         steps = [f"khotan add {self._added[kind]} {name}"] if add else []
@@ -185,8 +185,8 @@ class WouldOverwrite(KhotanError):
 class PlugError(KhotanError):
     """A call of an external API failed.
 
-    `plug` and `endpoint` name the call. Where the service answered, `response` is the `httpx.Response` and
-    `status` its status; `body` is the model declared for that status, parsed, or the decoded body where none is.
+    `plug` and `endpoint` name the call. If the service answered, `response` is the `httpx.Response` and
+    `status` its status; `body` is the parsed model of that status, or the decoded body if no model is declared.
     """
 
     default_code = "plug_failed"
@@ -214,9 +214,9 @@ class PlugError(KhotanError):
 
     @property
     def status(self) -> int | None:
-        """HTTP status that the service answered with; None where no answer came.
+        """HTTP status of the service's answer; None without an answer.
 
-        Known without a `response` where the body could not be read whole: it broke off, or is too large.
+        Set without a `response` if the body could not be read completely: it was cut short, or is too large.
         """
         return self._status if self.response is None else self.response.status_code
 
@@ -242,7 +242,7 @@ class PaginationError(PlugError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like `name`, or None where nothing is near."""
+    """The known name that is most similar to `name`, or None if none is similar."""
     by_lower = {candidate.lower(): candidate for candidate in known}
-    found = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
-    return by_lower[found[0]] if found else None
+    matches = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
+    return by_lower[matches[0]] if matches else None

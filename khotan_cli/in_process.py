@@ -1,4 +1,4 @@
-"""How a command reaches the management API: over HTTP where a URL is set, else the user's app in this very process."""
+"""How a command reaches the management API: over HTTP if a URL is set, otherwise the user's app in this process."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ T = TypeVar("T")
 
 @contextmanager
 def open_client(settings: Settings, *, engine: bool = False) -> Iterator[ApiClient]:
-    """A client of the API. Raises AppImportError and what the app's start-up raises.
+    """A client of the API. Raises AppImportError and the errors of the app's start-up.
 
-    engine: run flows in this process meanwhile, unless somebody else does; a server does it itself.
+    engine: also run flows in this process, unless another process does. Ignored with a server, which runs its own.
     """
     if settings.url:
         with _remote(settings) as client:
@@ -51,15 +51,13 @@ def _remote(settings: Settings) -> Iterator[ApiClient]:
 
 
 def _base_url(text: str) -> httpx.URL:
-    """Raises ConfigError, without the text: it may hold a password."""
+    """Parse the server's URL. Raises ConfigError without the text, which may contain a password."""
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL as exc:
-        raise ConfigError(
-            f"The server's URL is not valid: {exc}", hint="Correct --url, or url in khotan.toml."
-        ) from None
+        raise ConfigError(f"Invalid server URL: {exc}", hint="Correct --url, or url in khotan.toml.") from None
     if not url.host:
-        raise ConfigError("The server's URL names no host", hint="Correct --url, or url in khotan.toml.")
+        raise ConfigError("The server URL has no host", hint="Correct --url, or url in khotan.toml.")
     return url
 
 
@@ -67,8 +65,8 @@ def _base_url(text: str) -> httpx.URL:
 def _in_process(settings: Settings, engine: bool) -> Iterator[ApiClient]:
     from khotan_cli.runtime.redaction.log_filter import masked_stderr
 
-    # What the user's code prints must not mix with the one document on stdout.
-    with masked_stderr(), redirect_stdout(sys.stderr), _said_once():
+    # Output of the user's code must not mix with the JSON document on stdout.
+    with masked_stderr(), redirect_stdout(sys.stderr), _without_duplicates():
         khotan = load_khotan(settings.for_worker() if engine else settings)
         with _Loop() as loop:
             loop.run(khotan.__aenter__())
@@ -86,42 +84,42 @@ def _in_process(settings: Settings, engine: bool) -> Iterator[ApiClient]:
                 loop.run(khotan.__aexit__(None, None, None))
 
 
-class _Held(logging.Filter):
-    """Keeps what the log says of the app's start and of runs."""
+class _LogBuffer(logging.Filter):
+    """Holds back the log records of the app's start and of runs."""
 
     def __init__(self) -> None:
         super().__init__()
         self.records: list[logging.LogRecord] = []
 
     def filter(self, record: logging.LogRecord) -> bool:
-        held = record.module in ("services", "execution")
-        if held:
+        buffered = record.module in ("services", "execution")
+        if buffered:
             self.records.append(record)
-        return not held
+        return not buffered
 
 
 @contextmanager
-def _said_once() -> Iterator[None]:
-    """What the command says itself, as the error that it ends with, is not said by the log too."""
-    held, said = _Held(), ""
+def _without_duplicates() -> Iterator[None]:
+    """Drops log records that repeat the error that the command ends with."""
+    log_buffer, reported = _LogBuffer(), ""
     loggers = [logging.getLogger(name) for name in ("khotan", "khotan.flows")]
     for logger in loggers:
-        logger.addFilter(held)
+        logger.addFilter(log_buffer)
     try:
         yield
     except KhotanError as exc:
-        said = exc.message
+        reported = exc.message
         raise
     finally:
         for logger in loggers:
-            logger.removeFilter(held)
-        for record in held.records:
-            if not said or said not in record.getMessage():
+            logger.removeFilter(log_buffer)
+        for record in log_buffer.records:
+            if not reported or reported not in record.getMessage():
                 logging.getLogger(record.name).handle(record)
 
 
 def load_khotan(settings: Settings) -> Any:
-    """The Khotan object that khotan.toml names. Raises ConfigError where there is no project, AppImportError."""
+    """The Khotan object that khotan.toml names. Raises ConfigError without a project, and AppImportError."""
     require_project(settings)
     from khotan_cli.runtime.app import Khotan
     from khotan_cli.runtime.registry import import_error
@@ -130,33 +128,33 @@ def load_khotan(settings: Settings) -> Any:
     if source not in sys.path:
         sys.path.insert(0, source)
     module_name, _, attribute = settings.app_import.partition(":")
-    found: Any
+    target: Any
     try:
-        found = importlib.import_module(module_name)
+        target = importlib.import_module(module_name)
     except (Exception, SystemExit) as exc:
         raise import_error(module_name, exc) from None
     try:
         for part in attribute.split("."):
-            found = getattr(found, part)
+            target = getattr(target, part)
     except AttributeError:
         raise AppImportError(
             f"{module_name} has no {attribute!r}",
-            hint="Correct `app` in khotan.toml: module:name of the Khotan object.",
+            hint="Set `app` in khotan.toml to module:name of the Khotan object.",
         ) from None
-    if not isinstance(found, Khotan):
+    if not isinstance(target, Khotan):
         raise AppImportError(
-            f"{settings.app_import} is a {type(found).__name__}, not a Khotan object",
-            hint="Correct `app` in khotan.toml: module:name of the Khotan object.",
+            f"{settings.app_import} is a {type(target).__name__}, not a Khotan object",
+            hint="Set `app` in khotan.toml to module:name of the Khotan object.",
         )
-    found.use_settings(settings)
-    return found
+    target.use_settings(settings)
+    return target
 
 
 def _trusted(app: Any) -> Any:
     from khotan_cli.runtime.api.access import LOCAL_SCOPE
 
     async def with_mark(scope: Any, receive: Any, send: Any) -> None:
-        # The API is served here without its mount.
+        # Here the API is served without its mount path.
         path = scope["path"].removeprefix("/api/khotan") or "/"
         await app({**scope, "path": path, "raw_path": path.encode(), LOCAL_SCOPE: True}, receive, send)
 
@@ -164,7 +162,7 @@ def _trusted(app: Any) -> Any:
 
 
 class _Loop:
-    """An event loop in a thread of its own, for as long as the command runs."""
+    """An event loop in its own thread, for the duration of the command."""
 
     def __enter__(self) -> _Loop:
         self._loop = new_event_loop()
@@ -187,16 +185,16 @@ class _Loop:
         self._loop.close()
 
     async def _finish(self) -> None:
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
+        remaining = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in remaining:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*remaining, return_exceptions=True)
         await self._loop.shutdown_asyncgens()
         await self._loop.shutdown_default_executor()
 
 
 class _LocalTransport(httpx.BaseTransport):
-    """Synchronous requests, answered by the app in the loop."""
+    """A synchronous transport that passes requests to the app in the event loop."""
 
     def __init__(self, api: httpx.ASGITransport, loop: _Loop) -> None:
         self._api, self._loop = api, loop

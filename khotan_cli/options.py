@@ -1,4 +1,4 @@
-"""Global options of one command line, and the settings that follow from them."""
+"""Global options of one command line, and the settings derived from them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Options:
-    """What was typed: `--url`, `--cwd`."""
+    """The global options `--url` and `--cwd`."""
 
     def __init__(self) -> None:
         self.reset()
@@ -29,7 +29,7 @@ class Options:
     def client(self, *, engine: bool = False) -> AbstractContextManager[ApiClient]:
         """A client of the management API: the running server's, or the app in this process.
 
-        engine: in this process run flows meanwhile, unless somebody else does.
+        engine: also run flows in this process, unless another process does.
         """
         from khotan_cli.in_process import open_client
 

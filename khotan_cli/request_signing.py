@@ -19,18 +19,18 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 SCHEME = "KhotanCLI"
 WINDOW = 60.0
-"""Seconds that the clocks may differ."""
+"""Maximum clock difference in seconds."""
 _FORM = re.compile(r"ts=(\d{1,12}), nonce=([0-9a-f]{32}), sig=([0-9a-f]{64})")
 
 
 def sign(secret: str, method: str, target: str, body: bytes, *, now: float | None = None) -> str:
-    """Value of the Authorization header. target: path and query as they stand in the request line."""
+    """Value of the Authorization header. `target` is the path and query of the request line."""
     stamp, nonce = str(int(time.time() if now is None else now)), secrets.token_hex(16)
     return f"{SCHEME} ts={stamp}, nonce={nonce}, sig={_signature(secret, stamp, nonce, method, target, body)}"
 
 
 class Verifier:
-    """Checks signatures, each once: one that comes a second time within the window is refused."""
+    """Checks signatures. A signature that is used a second time within the window is rejected."""
 
     def __init__(self, secret: str, clock: Callable[[], float] = time.time) -> None:
         self._secret, self._clock = secret, clock
@@ -39,13 +39,13 @@ class Verifier:
 
     def verify(self, header: str, method: str, target: str, body: bytes) -> bool:
         scheme, _, rest = header.partition(" ")
-        found = _FORM.fullmatch(rest)
-        if scheme != SCHEME or found is None:
+        match = _FORM.fullmatch(rest)
+        if scheme != SCHEME or match is None:
             return False
-        stamp, nonce, given = found.groups()
+        stamp, nonce, signature = match.groups()
         now = self._clock()
         expected = _signature(self._secret, stamp, nonce, method, target, body)
-        if not hmac.compare_digest(given, expected) or abs(now - int(stamp)) > WINDOW:
+        if not hmac.compare_digest(signature, expected) or abs(now - int(stamp)) > WINDOW:
             return False
         with self._guard:
             self._seen = {seen: until for seen, until in self._seen.items() if until >= now}

@@ -20,24 +20,24 @@ from khotan_cli.errors import ConfigError, nearest
 FILE_NAME = "khotan.toml"
 DEFAULT_DATABASE_URL = "sqlite:///.khotan/khotan.db"
 FILE_KEYS = ("package", "source", "app", "serve", "url", "database_url")
-"""Keys that khotan.toml may hold. Secrets have no place in it: they come from the environment."""
+"""Keys that khotan.toml may contain. Secrets come only from the environment."""
 
 Environment = Literal["development", "test", "production"]
 
 
 class Settings(BaseSettings):
-    """What khotan is told about a project. Read with `load_settings`."""
+    """The settings of a project. Read with `load_settings`."""
 
     model_config = SettingsConfigDict(
         frozen=True, env_prefix="KHOTAN_", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
     )
 
     root: Path = Field(default=Path(), validation_alias="root")
-    """Folder that holds khotan.toml; relative paths start here."""
+    """Folder that contains khotan.toml. Relative paths start here."""
     found: bool = Field(default=False, validation_alias="found")
     """Whether a khotan.toml was found."""
     package: str = "khotan"
-    """Dotted name of the package that holds the integration code."""
+    """Dotted name of the package with the integration code."""
     source: str = "."
     """Folder, relative to root, from which the package is imported: `.`, or `src` in a src layout."""
     app: str = ""
@@ -50,7 +50,7 @@ class Settings(BaseSettings):
         default=DEFAULT_DATABASE_URL, validation_alias=AliasChoices("DATABASE_URL", "database_url")
     )
     worker_database_url: str = ""
-    """URL of the same database for processes that run flows, where `database_url` leads to a pooler in transaction mode."""
+    """URL of the same database for processes that run flows, needed if `database_url` is a pooler in transaction mode."""
     env: Environment = "production"
     debug: bool = False
     output: Literal["", "json", "text"] = ""
@@ -58,19 +58,19 @@ class Settings(BaseSettings):
     secret_previous: SecretStr = SecretStr("")
     """Earlier secrets, separated by commas."""
     engine: Literal["on", "off"] = "on"
-    """Whether a served app runs flows itself; off: it only enqueues, and `khotan worker` processes run them."""
+    """Whether a served app runs flows. If off, it only enqueues runs, and `khotan worker` processes run them."""
     concurrency: int = Field(default=8, ge=1, le=256)
-    """Runs at a time in one process."""
+    """Number of concurrent runs in one process."""
     retention_days: float = Field(default=30.0, ge=0)
-    """Days for which ended runs are kept; 0: for ever."""
+    """Days to keep ended runs; 0 keeps them forever."""
     public_url: str = ""
-    """Base URL under which services reach the app: of callbacks, and what some of them sign. Empty: as a request says."""
+    """Public base URL of the app, for callbacks and for signatures that include it. Empty: taken from the request."""
     webhook_max_bytes: int = Field(default=1_000_000, ge=1)
-    """Bytes of a webhook's body; a larger one is refused with 413."""
+    """Maximum size of a webhook's body in bytes; larger ones are rejected with 413."""
     cron_secret: SecretStr = Field(default=SecretStr(""), validation_alias=AliasChoices("CRON_SECRET", "cron_secret"))
-    """What a platform's own cron sends to /cron as a bearer token."""
+    """Bearer token that a platform's cron sends to /cron."""
     token: SecretStr = SecretStr("")
-    """Bearer token sent to the server at `url`, for applications with an `authorize` of their own."""
+    """Bearer token sent to the server at `url`, for applications with their own `authorize`."""
 
     @field_validator("source")
     @classmethod
@@ -102,7 +102,7 @@ class Settings(BaseSettings):
         return value.rstrip("/")
 
     def for_worker(self) -> Self:
-        """The settings of a process that runs flows: its database is `worker_database_url` where that is set."""
+        """The settings of a process that runs flows: with `worker_database_url` as the database, if it is set."""
         return self.model_copy(update={"database_url": self.worker_database_url or self.database_url})
 
     @property
@@ -115,7 +115,7 @@ class Settings(BaseSettings):
 
     @property
     def source_dir(self) -> Path:
-        """Absolute folder that goes on `sys.path`."""
+        """Absolute folder to add to `sys.path`."""
         return (self.root / self.source).resolve()
 
     @property
@@ -140,7 +140,7 @@ class Settings(BaseSettings):
 
 
 def find_root(start: Path | None = None) -> Path | None:
-    """The nearest folder, from `start` (default: the current one) upwards, that holds a khotan.toml."""
+    """The nearest folder with a khotan.toml, from `start` (default: the current folder) upwards."""
     here = (start or Path.cwd()).resolve()
     return next((folder for folder in (here, *here.parents) if (folder / FILE_NAME).is_file()), None)
 
@@ -148,19 +148,19 @@ def find_root(start: Path | None = None) -> Path | None:
 def load_settings(start: Path | None = None, **overrides: Any) -> Settings:
     """Read the settings of the project around `start`.
 
-    `overrides` (from command-line options) win over everything; those that are None or empty are left out.
-    Raises ConfigError for a malformed file, an unknown key or a bad value, naming file and key.
+    `overrides` (from command-line options) take precedence; None and empty values are ignored.
+    Raises ConfigError, with file and key, for a malformed file, an unknown key or an invalid value.
     """
-    found = find_root(start)
-    root = found or (start or Path.cwd()).resolve()
+    project_root = find_root(start)
+    root = project_root or (start or Path.cwd()).resolve()
     _fill_environment(root / ".env")
-    file = _read_file(root / FILE_NAME) if found else {}
+    file = _read_file(root / FILE_NAME) if project_root else {}
     file = {key: value for key, value in file.items() if not os.environ.get(_env_name(key))}
-    given = {key: value for key, value in overrides.items() if value}
+    options = {key: value for key, value in overrides.items() if value}
     try:
-        return Settings(**{**file, **given, "root": root, "found": found is not None})
+        return Settings(**{**file, **options, "root": root, "found": project_root is not None})
     except ValidationError as exc:
-        raise _explain(exc, root / FILE_NAME, file, given) from None
+        raise _config_error(exc, root / FILE_NAME, file, options) from None
 
 
 def _env_name(key: str) -> str:
@@ -168,12 +168,12 @@ def _env_name(key: str) -> str:
 
 
 def require_project(settings: Settings) -> None:
-    """Raises ConfigError where no khotan.toml was found."""
+    """Raises ConfigError (not_initialized) if no khotan.toml was found."""
     if not settings.found:
         raise ConfigError(
-            "There is no khotan.toml here or in a folder above",
+            "No khotan.toml in this folder or a parent folder",
             code="not_initialized",
-            hint="Go to your project, or start one.",
+            hint="Change to your project's folder, or create a project.",
             next=["khotan init"],
         )
 
@@ -182,14 +182,14 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as exc:
-        raise ConfigError(f"{path} is not valid TOML: {exc}", hint="Correct the file at that line.") from None
+        raise ConfigError(f"{path} is not valid TOML: {exc}", hint="Correct the file.") from None
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path} cannot be read: {exc}", hint="It must be a UTF-8 text file.") from None
+        raise ConfigError(f"Cannot read {path}: {exc}", hint="The file must be UTF-8 text.") from None
     for key in values:
         if key not in FILE_KEYS:
             near = nearest(key, FILE_KEYS)
             hint = f"Did you mean {near!r}?" if near else f"Known keys: {', '.join(FILE_KEYS)}"
-            raise ConfigError(f"{path} has an unknown key {key!r}", hint=hint)
+            raise ConfigError(f"Unknown key {key!r} in {path}", hint=hint)
     return values
 
 
@@ -199,14 +199,14 @@ def _fill_environment(path: Path) -> None:
     try:
         entries = dotenv_values(path)
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path} cannot be read: {exc}", hint="It must be a UTF-8 text file.") from None
+        raise ConfigError(f"Cannot read {path}: {exc}", hint="The file must be UTF-8 text.") from None
     for key, value in entries.items():
         if value:
             os.environ.setdefault(key, value)
 
 
-def _explain(exc: ValidationError, path: Path, file: dict[str, Any], given: dict[str, Any]) -> ConfigError:
+def _config_error(exc: ValidationError, path: Path, file: dict[str, Any], options: dict[str, Any]) -> ConfigError:
     first = exc.errors(include_url=False, include_input=False)[0]
     key = str(first["loc"][0]).lower() if first["loc"] else "?"
-    where = f"--{key}" if key in given else f"{path}: {key}" if key in file else _env_name(key)
+    where = f"--{key}" if key in options else f"{path}: {key}" if key in file else _env_name(key)
     return ConfigError(f"{where}: {first['msg'].removeprefix('Value error, ')}", hint="Correct the value.")

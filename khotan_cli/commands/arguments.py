@@ -17,9 +17,9 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def read_json(option: str, text: str) -> Any:
-    """JSON of an option: the text itself, a file (`@file`, or its name where that is no JSON), or `-` for standard input.
+    """Read JSON from an option: the text itself, a file (`@file`, or a file name that is not JSON), or `-` for stdin.
 
-    Raises UsageError naming the place.
+    Raises UsageError naming the line and column.
     """
     source = text
     if text == "-":
@@ -31,14 +31,14 @@ def read_json(option: str, text: str) -> Any:
     try:
         return json.loads(source)
     except json.JSONDecodeError as exc:
-        # What was typed is not repeated: it may hold a secret.
+        # The message does not repeat the text: it may contain a secret.
         raise UsageError(
             f"{option} is not valid JSON: {exc.msg} at line {exc.lineno}, column {exc.colno}",
             code="invalid_json",
-            hint=f"""For example {option} '{{"limit": 10}}', {option} @file.json, or {option} - for standard input.""",
+            hint=f"""Use {option} '{{"limit": 10}}', {option} @file.json, or {option} - for standard input.""",
         ) from None
     except RecursionError:
-        raise UsageError(f"{option} is nested too deeply", code="invalid_json", hint="Flatten it.") from None
+        raise UsageError(f"{option} is nested too deeply", code="invalid_json", hint="Reduce the nesting.") from None
 
 
 def _is_json(text: str) -> bool:
@@ -62,12 +62,12 @@ def _read(option: str, path: str) -> str:
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8"
         raise UsageError(
-            f"{option}: {path} cannot be read: {reason}", code="file_not_readable", hint="Check the path."
+            f"{option}: cannot read {path}: {reason}", code="file_not_readable", hint="Check the path."
         ) from None
 
 
 def read_object(option: str, text: str) -> dict[str, Any]:
-    """JSON that must be an object."""
+    """Read a JSON object from an option. Raises UsageError for any other JSON."""
     if not text:
         return {}
     value = read_json(option, text)
@@ -75,29 +75,29 @@ def read_object(option: str, text: str) -> dict[str, Any]:
         raise UsageError(
             f"{option} must be a JSON object, not {type(value).__name__}",
             code="invalid_json",
-            hint=f"""For example {option} '{{"limit": 10}}'.""",
+            hint=f"""Use for example {option} '{{"limit": 10}}'.""",
         )
     return value
 
 
 def read_stdin() -> str:
-    """Standard input to its end; at a terminal, where that is typed, it is said how."""
+    """Read standard input to its end. At a terminal, print how to end the input."""
     if sys.stdin.isatty():
-        console.note("Type the value, then Ctrl-D on a line of its own; without --stdin it is asked for, hidden.")
+        console.note("Type the value, then press Ctrl-D on a new line. Without --stdin, a hidden prompt asks for it.")
     return sys.stdin.read()
 
 
 def moment(text: str) -> str | None:
-    """An ISO 8601 moment from one, or from a span back from now (`90s`, `2h`, `7d`). Raises UsageError."""
+    """Convert an ISO 8601 time, or a span before now (`90s`, `2h`, `7d`), to an ISO 8601 time. Raises UsageError."""
     if not text:
         return None
     span = _SPAN.fullmatch(text)
     if span:
         return (datetime.now(UTC) - timedelta(**{_UNITS[span[2]]: int(span[1])})).isoformat()
     try:
-        given = datetime.fromisoformat(text)
+        parsed = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(
-            f"{text!r} is no time", hint="ISO 8601, such as 2026-01-31T08:00:00Z, or a span such as 2h."
+            f"Invalid time {text!r}", hint="Use ISO 8601, such as 2026-01-31T08:00:00Z, or a span such as 2h."
         ) from None
-    return (given if given.tzinfo else given.astimezone()).isoformat()
+    return (parsed if parsed.tzinfo else parsed.astimezone()).isoformat()

@@ -1,4 +1,4 @@
-"""`Khotan`: the one object that an application creates. It finds the package's plugs and serves the management API."""
+"""`Khotan`: the object that an application creates. It finds the package's plugs and serves the management API."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self
 
 from khotan_cli.errors import ConfigError, KhotanError, UnknownName
-from khotan_cli.runtime.http.dry_run import DRY_RUN_ID, holds, noted
+from khotan_cli.runtime.http.dry_run import DRY_RUN_ID, is_dry_run, report_write
 from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.registry import Registry, import_module
 from khotan_cli.runtime.resources.caches import CacheHandle, json_value
@@ -31,9 +31,9 @@ class Khotan:
         khotan = Khotan(__package__, authorize=is_admin)
         app = khotan.asgi()                 # or: khotan.install(fastapi_app)
 
-    authorize: a function of the request, sync or async, that says whether the management API may be used; without one it
-    refuses everybody, and in production the app does not start. False allows everybody, in development only. hooks: told of
-    every run. settings: default those of the project around the package. In a script:
+    authorize: a function of the request, sync or async, that returns whether the management API may be used. Without it,
+    all requests are rejected, and the app does not start in production. False allows all, only in development. hooks:
+    called for every run. settings: default those of the project around the package. In a script:
     `async with khotan: await khotan.plugs["shop"].get(…)`.
     """
 
@@ -48,8 +48,8 @@ class Khotan:
     ) -> None:
         if not package:
             raise ConfigError(
-                "Khotan needs the name of the package that holds the integrations",
-                hint="Create it inside that package: Khotan(__package__).",
+                "Khotan() needs the name of the package with the integrations",
+                hint="Create it inside the package: Khotan(__package__).",
             )
         self.package = package
         self._authorize: Authorize = authorize
@@ -58,9 +58,9 @@ class Khotan:
 
     @property
     def services(self) -> Services:
-        """Settings, plugs and stores; made at first use, so that the package's modules may import this one."""
+        """Settings, plugs and stores. Created on first use, so that the package's modules may import this object."""
         if self._services is None:
-            # Discovery first: a broken module is the news, not what its absence would bring about.
+            # Discovery first, so that a broken module is reported before its consequences.
             registry = Registry.discover(self.package)
             self._services = Services(self._load_settings(), registry, self._authorize, self._hooks)
         return self._services
@@ -71,11 +71,11 @@ class Khotan:
             return self._settings.model_copy(update=overrides)
         folder = _folder(import_module(self.package))
         settings = load_settings(folder, **overrides)
-        # A package installed elsewhere is run from the project's folder.
+        # A package installed elsewhere runs from the project's folder.
         return settings if settings.found else load_settings(None, **overrides)
 
     def use_settings(self, settings: Settings) -> None:
-        """Settings that were read already, for an app that was given none. What Khotan() was given wins."""
+        """Use settings that were already read, unless Khotan() was given settings."""
         if self._settings is None and self._services is None:
             self._settings = settings
 
@@ -90,27 +90,27 @@ class Khotan:
         return self.services.registry.flows
 
     async def trigger(self, flow: str, variant: str | None = None, *, body: Any = None) -> str:
-        """Start a run of a flow; its id. A worker, or an app that is served, executes it.
+        """Start a run of a flow and return its id. A worker or a served app executes it.
 
-        body: JSON that the flow finds as `ctx.body`. A dry run starts none. Raises UnknownName, KhotanError (flow_disabled,
-        plug_disabled), UsageError for a body that is not JSON, StoreError.
+        body: JSON input that the flow reads as `ctx.body`. A dry run starts no run. Raises UnknownName,
+        KhotanError (flow_disabled, plug_disabled), UsageError for a body that is not JSON, StoreError.
         """
         kept, dispatcher = json_value("body", body), self.services.dispatcher
-        if holds():
+        if is_dry_run():
             chosen = dispatcher.flow(flow).variant(variant)
-            noted(f"runs of {flow}", {"started": 1}, [{"variant": chosen, "body": kept}])
+            report_write(f"runs of {flow}", {"started": 1}, [{"variant": chosen, "body": kept}])
             return DRY_RUN_ID
         return await dispatcher.trigger(flow, variant, body=kept)
 
     def mapping(self, resource: str) -> Mappings:
-        """The mappings of a resource. Raises UnknownName with the nearest."""
+        """The mappings of a resource. Raises UnknownName."""
         known = self.services.registry.resources
         if resource not in known:
             raise UnknownName("resource", resource, known)
         return Mappings(known[resource], self.services.mappings)
 
     def cache(self, name: str, owner: str = "") -> CacheHandle:
-        """A cache; `owner` is the flow, or flow/variant, whose entries they are where its scope says so."""
+        """A cache. `owner` is the flow, or flow/variant, that owns the entries, if the cache's scope requires it."""
         known = self.services.registry.caches
         if name not in known:
             raise UnknownName("cache", name, known)
@@ -121,7 +121,7 @@ class Khotan:
         return Application(self)
 
     def install(self, app: FastAPI) -> None:
-        """Add the management API to an application of yours; its own lifespan goes on running inside khotan's."""
+        """Add the management API to your application. The application's lifespan runs inside khotan's."""
         from khotan_cli.runtime.api.asgi import ManagementApi
         from khotan_cli.runtime.api.startup import StartUpErrors
 
@@ -148,7 +148,7 @@ class Khotan:
         app.router.lifespan_context = lifespan
 
     def check_served(self) -> None:
-        """Raises ConfigError where an app with this `authorize` must not be served in this environment."""
+        """Raises ConfigError if an app with this `authorize` must not be served in this environment."""
         settings = self.services.settings
         if settings.env == "production" and not callable(self._authorize):
             open_to_all = self._authorize is False
@@ -156,8 +156,8 @@ class Khotan:
                 "KHOTAN_ENV is production (or not set), and Khotan() has "
                 + ("authorize=False" if open_to_all else "no authorize"),
                 code="not_authorized_setup",
-                hint="Say who may use the management API: Khotan(__package__, authorize=function_of_the_request). "
-                "For development run `khotan dev`, or set KHOTAN_ENV=development.",
+                hint="Declare who may use the management API: Khotan(__package__, authorize=function_of_the_request). "
+                "For development, run `khotan dev` or set KHOTAN_ENV=development.",
             )
 
     async def __aenter__(self) -> Self:
@@ -169,9 +169,9 @@ class Khotan:
 
 
 class Application:
-    """An ASGI application that serves the management API, made with FastAPI when it is first used.
+    """An ASGI application that serves the management API, created with FastAPI on first use.
 
-    A command that imports the module of the app so needs no web framework. Attributes are those of the FastAPI application.
+    Importing the module of the app therefore needs no web framework. Attributes are those of the FastAPI application.
     """
 
     def __init__(self, khotan: Khotan) -> None:

@@ -1,8 +1,8 @@
-"""A fingerprint of a package's source, so that a process can say whether it runs the code that the project has now.
+"""A fingerprint of a package's source, which shows whether a process runs the project's current code.
 
-It is a digest over the Python files of the package and over the modules of the same project that those files import,
-directly or through others. Which these are is read from the source, not from what a process has imported: any two processes
-that see the same files compute the same fingerprint. Installed libraries and files that are not Python are left out.
+It is a digest of the Python files of the package and of the modules of the same project that they import, directly or
+indirectly. Imports are read from the source, not from the process, so that all processes with the same files compute
+the same fingerprint. Installed libraries and other files are not included.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SKIPPED = frozenset(("__pycache__", "site-packages", "node_modules"))
 
 
 def fingerprint_of(package: str) -> str:
-    """The fingerprint of an importable package as its files are now: 16 hexadecimal digits; empty where it has no files."""
+    """The fingerprint of the current files of an importable package: 16 hexadecimal digits; empty if it has no files."""
     folders = _folders(package)
     if not folders:
         return ""
@@ -36,12 +36,12 @@ def _folders(package: str) -> list[Path]:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
         return []
-    found = [] if spec is None else [Path(folder) for folder in spec.submodule_search_locations or []]
-    return [folder.resolve() for folder in found if folder.is_dir()]
+    folders = [] if spec is None else [Path(folder) for folder in spec.submodule_search_locations or []]
+    return [folder.resolve() for folder in folders if folder.is_dir()]
 
 
 def _sources(root: Path, folders: list[Path]) -> dict[Path, bytes]:
-    """Content by path of every file that counts."""
+    """The content of every included file, by path."""
     waiting = [path for folder in folders for path in folder.rglob("*.py") if not _SKIPPED & set(path.parts)]
     waiting += [path for folder in folders for path in _inits(root, folder)]
     found: dict[Path, bytes] = {}
@@ -51,7 +51,7 @@ def _sources(root: Path, folders: list[Path]) -> dict[Path, bytes]:
             continue
         try:
             found[path] = path.read_bytes()
-        except OSError:  # deleted meanwhile
+        except OSError:  # deleted in the meantime
             continue
         if path.is_relative_to(root):
             waiting += _imported(root, path, found[path])
@@ -67,7 +67,7 @@ def _inits(root: Path, folder: Path) -> Iterator[Path]:
 
 
 def _imported(root: Path, path: Path, content: bytes) -> Iterator[Path]:
-    """Files of the project that a file's import statements name."""
+    """Files of the project that a file imports."""
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):
@@ -88,16 +88,16 @@ def _imported(root: Path, path: Path, content: bytes) -> Iterator[Path]:
 
 def _files(root: Path, start: Path, name: str) -> Iterator[Path]:
     """The files that importing a dotted name below a folder executes; its last part may be an attribute."""
-    place = start
+    current = start
     for part in name.split("."):
         if part in _SKIPPED or not part.isidentifier():
             return
-        module = place / f"{part}.py"
-        place = place / part
+        module = current / f"{part}.py"
+        current = current / part
         if module.is_file():
             yield module.resolve()
             return
-        if not place.is_dir() or not place.resolve().is_relative_to(root):
+        if not current.is_dir() or not current.resolve().is_relative_to(root):
             return
-        if (place / "__init__.py").is_file():
-            yield (place / "__init__.py").resolve()
+        if (current / "__init__.py").is_file():
+            yield (current / "__init__.py").resolve()

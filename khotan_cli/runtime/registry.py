@@ -1,4 +1,4 @@
-"""Finds what a package defines. Files are the registry: adding one is enough."""
+"""Discovers the declarations of a package. The files are the registry, so adding a file is enough."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from khotan_cli.runtime.redaction.masker import Masker
 from khotan_cli.runtime.resources.caches import Cache
 from khotan_cli.runtime.resources.mappings import Resource
 from khotan_cli.runtime.runs.definition import Flow
-from khotan_cli.runtime.user_traceback import place_of
+from khotan_cli.runtime.user_traceback import user_location
 from khotan_cli.runtime.webhooks.endpoint import InboundEndpoint
 from khotan_cli.runtime.webhooks.handler import Handler
 from khotan_cli.runtime.webhooks.ingest import Ingest
@@ -27,7 +27,7 @@ _SENSITIVE = re.compile(r"secret|token|passw|pwd|key|credential|database_url|dsn
 
 
 class Registry:
-    """What a package declares, by name. Raises ConfigError, UnknownName where its parts do not fit together."""
+    """The declarations of a package, by name. Raises ConfigError and UnknownName for inconsistent declarations."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Registry:
             _check_wire(wire, self.plugs, self.resources)
 
     def plug(self, name: str) -> Plug:
-        """Raises UnknownName with the nearest one."""
+        """The plug of that name. Raises UnknownName."""
         if name not in self.plugs:
             raise UnknownName("plug", name, self.plugs)
         return self.plugs[name]
@@ -64,13 +64,13 @@ class Registry:
     def discover(cls, package: str) -> Registry:
         """Import every module of the package and collect its plugs, flows, resources and caches.
 
-        A plug's name is that of the module attribute it was created as, unless it was given one. A copy of a plug
-        (`with_vars` and its like) is no plug of its own. Raises AppImportError for a module that does not import,
-        ConfigError where two plugs have one name.
+        The default name of a plug is that of the module attribute it was assigned to. A copy of a plug (`with_vars` and
+        similar) is not a separate plug. Raises AppImportError for a module that cannot be imported, ConfigError for two
+        plugs with the same name.
         """
         code = fingerprint_of(package)
         modules = _modules(package)
-        held = [
+        module_plugs = [
             (module.__name__, attribute, value)
             for module in modules
             for attribute, value in vars(module).items()
@@ -78,18 +78,18 @@ class Registry:
         ]
         found: dict[str, tuple[str, Plug]] = {}
         names: dict[int, str] = {}
-        for module_name, attribute, plug in _created(held):
+        for module_name, attribute, plug in _created(module_plugs):
             if id(plug.shared) in names:
                 continue
             name = plug.name if plug.named else attribute
             if name in found:
                 raise ConfigError(
-                    f"Two plugs are called {name!r}: in {found[name][0]} and in {module_name}",
+                    f"Two plugs have the name {name!r}: in {found[name][0]} and in {module_name}",
                     hint="Rename one of them.",
                 )
             names[id(plug.shared)] = name
             found[name] = (module_name, plug)
-        for _, _, plug in held:
+        for _, _, plug in module_plugs:
             plug.name = names.get(id(plug.shared), plug.name)
         registry = cls(
             {name: plug for name, (_, plug) in found.items()},
@@ -109,21 +109,21 @@ def _check_flow(flow: Flow, plugs: Mapping[str, Plug], resources: Mapping[str, R
     for plug in flow.plugs:
         if all(plug.shared is not known.shared for known in plugs.values()):
             raise ConfigError(
-                f"{where}: its plug {plug.name!r} is not one of the package's",
+                f"{where}: its plug {plug.name!r} is not defined in the package",
                 hint="Create the plug in a module of the package, and import it from there.",
             )
 
 
 def _wires(modules: Sequence[ModuleType]) -> dict[str, InboundEndpoint]:
-    """Wires and ingests by id, after plugs have their names. Raises ConfigError where two have one path."""
+    """Wires and ingests by id, after plugs have their names. Raises ConfigError for two with the same path."""
     found: dict[str, InboundEndpoint] = {}
     for module in modules:
-        for held in vars(module).values():
-            value = held.wire if isinstance(held, Handler) and isinstance(held.wire, Ingest) else held
+        for member in vars(module).values():
+            value = member.wire if isinstance(member, Handler) and isinstance(member.wire, Ingest) else member
             if isinstance(value, InboundEndpoint) and found.setdefault(value.id, value) is not value:
                 raise ConfigError(
-                    f"Two {value.kind}s are {value.id!r}: in {found[value.id].module} and in {value.module}",
-                    hint="Give one of them another name or path.",
+                    f"Two {value.kind}s have the id {value.id!r}: in {found[value.id].module} and in {value.module}",
+                    hint="Change the name or path of one of them.",
                 )
     return found
 
@@ -142,7 +142,7 @@ def _check_wire(wire: InboundEndpoint, plugs: Mapping[str, Plug], resources: Map
     for plug in used:
         if all(plug.shared is not known.shared for known in plugs.values()):
             raise ConfigError(
-                f"Wire {wire.id!r} ({wire.module}): its plug {plug.name!r} is not one of the package's",
+                f"Wire {wire.id!r} ({wire.module}): its plug {plug.name!r} is not defined in the package",
                 hint="Create the plug in a module of the package, and import it from there.",
             )
 
@@ -151,7 +151,7 @@ N = TypeVar("N", Flow, Resource, Cache)
 
 
 def _named(modules: Sequence[ModuleType], kind: type[N], plural: str) -> dict[str, N]:
-    """Every object of a kind that the modules hold, by its own name. Raises ConfigError where two have one."""
+    """All objects of a kind in the modules, by name. Raises ConfigError for two with the same name."""
     found: dict[str, tuple[str, N]] = {}
     for module in modules:
         for value in vars(module).values():
@@ -160,22 +160,22 @@ def _named(modules: Sequence[ModuleType], kind: type[N], plural: str) -> dict[st
             where, known = found.setdefault(value.name, (module.__name__, value))
             if known is not value:
                 raise ConfigError(
-                    f"Two {plural} are called {value.name!r}: in {where} and in {module.__name__}",
+                    f"Two {plural} have the name {value.name!r}: in {where} and in {module.__name__}",
                     hint="Rename one of them.",
                 )
     return {name: value for name, (_, value) in found.items()}
 
 
-def _created(held: Sequence[tuple[str, str, Plug]]) -> Iterator[tuple[str, str, Plug]]:
-    """The entries that define a plug, in the order of modules; not those that import one.
+def _created(module_plugs: Sequence[tuple[str, str, Plug]]) -> Iterator[tuple[str, str, Plug]]:
+    """The entries that define a plug, in the order of modules, without those that import one.
 
-    A plug knows the module it was created in, but takes a base class's for it where that has an `__init__` of its own:
-    one of which that module holds nothing is defined where it is first seen.
+    A plug records the module in which it was created. With a base class that has its own `__init__`, this is the base
+    class's module; such a plug counts as defined in the first module that contains it.
     """
-    for module, attribute, plug in held:
+    for module, attribute, plug in module_plugs:
         if plug.module == module:
             yield module, attribute, plug
-    for module, attribute, plug in held:
+    for module, attribute, plug in module_plugs:
         origin = sys.modules.get(plug.module)
         there = [] if origin is None else [value for value in vars(origin).values() if isinstance(value, Plug)]
         if all(value.shared is not plug.shared for value in there):
@@ -192,7 +192,7 @@ def _modules(package: str) -> list[ModuleType]:
 
 
 def _names(folder: Path, package: str) -> Iterator[str]:
-    """Modules below a folder, packages first; a folder needs no `__init__.py` to be one (PEP 420)."""
+    """Modules below a folder, packages first. A package needs no `__init__.py` (PEP 420)."""
     for entry in sorted(folder.iterdir()):
         name = f"{package}.{entry.stem}"
         if entry.is_dir() and entry.name.isidentifier() and any(entry.rglob("*.py")):
@@ -204,7 +204,7 @@ def _names(folder: Path, package: str) -> Iterator[str]:
 
 
 def import_module(name: str) -> ModuleType:
-    """Import a module of the user's. Raises AppImportError that names file, line and exception, without a traceback."""
+    """Import a user's module. Raises AppImportError with file, line and exception, without a traceback."""
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as exc:
@@ -212,29 +212,29 @@ def import_module(name: str) -> ModuleType:
 
 
 def import_error(name: str, exc: BaseException) -> KhotanError:
-    """The error for a module that raised. A message of the user's code is shown, its values and source lines are not."""
+    """The error for a module that raised. It contains the exception's message, but no values and source lines."""
     if isinstance(exc, KhotanError):
         return _located(exc)
     if isinstance(exc, ModuleNotFoundError) and exc.name and (name == exc.name or name.startswith(f"{exc.name}.")):
         return AppImportError(
-            f"There is no module {name!r}",
+            f"Module {name!r} does not exist",
             hint="Run khotan init, or correct `package` and `app` in khotan.toml.",
         )
-    return AppImportError(f"{name} does not import: {described(exc)}", hint="Correct that line, then try again.")
+    return AppImportError(f"{name} cannot be imported: {described(exc)}", hint="Correct the error, then try again.")
 
 
 def _located(exc: KhotanError) -> KhotanError:
-    """What khotan found wrong with a declaration of the user's, with the place of the declaration, once."""
-    place = place_of(exc)
-    if place and "file" not in exc.details:
-        exc.message += f" ({place})"
-        exc.details["file"] = place
+    """A KhotanError about a user's declaration, with the location of the declaration added once."""
+    location = user_location(exc)
+    if location and "file" not in exc.details:
+        exc.message += f" ({location})"
+        exc.details["file"] = location
     return exc
 
 
 def described(exc: BaseException) -> str:
-    """`ValueError: what it says (file:line)` of an exception of the user's code, secrets of the environment masked."""
+    """`ValueError: message (file:line)` for an exception of the user's code, with secrets of the environment masked."""
     secrets = [value for name, value in os.environ.items() if _SENSITIVE.search(name)]
     text = " ".join(Masker(secrets).text(str(exc)).split())[:300]
-    place = place_of(exc)
-    return type(exc).__name__ + (f": {text}" if text else "") + (f" ({place})" if place else "")
+    location = user_location(exc)
+    return type(exc).__name__ + (f": {text}" if text else "") + (f" ({location})" if location else "")

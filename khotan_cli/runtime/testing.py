@@ -1,4 +1,4 @@
-"""For the tests of applications that use plugs: replay saved responses, check them against declared models.
+"""Test helpers for applications with plugs: replay saved responses, and check them against declared models.
 
     from khotan_cli.runtime.testing import assert_contract, replay
 
@@ -39,16 +39,16 @@ from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.redaction.masker import BULLETS
 
 P = TypeVar("P", bound=Plug)
-_PUT_ASIDE = ("transport", "auth", "retry", "rate_limit", "shared", "_overrides")
+_REPLACED = ("transport", "auth", "retry", "rate_limit", "shared", "_overrides")
 
 __all__ = ["ReplayTransport", "SavedResponse", "assert_contract", "load_saved", "replay"]
 
 
 class ReplayTransport(httpx.AsyncBaseTransport):
-    """Answers from saved responses, matched by method and path, and by query where several are saved for a path.
+    """Returns saved responses, matched by method and path, and by query if several are saved for a path.
 
-    Responses saved for one and the same request answer in their order; the last one is repeated. `requests` keeps what was
-    asked. Raises UsageError, naming what is saved, for a request that nothing answers.
+    Several responses for the same request are returned in order; the last one is repeated. `requests` records the
+    requests. Raises UsageError, listing the saved requests, for a request without a saved response.
     """
 
     def __init__(self, saved: list[SavedResponse]) -> None:
@@ -62,12 +62,12 @@ class ReplayTransport(httpx.AsyncBaseTransport):
         if not candidates:
             known = ", ".join(f"{one.method} {_target(one.url)}" for one in self._saved) or "nothing"
             asked = f"{request.method} {_target(str(request.url))}"
-            raise UsageError(f"No saved response answers {asked}", hint=f"Saved: {known}.")
+            raise UsageError(f"No saved response for {asked}", hint=f"Saved: {known}.")
         first = id(candidates[0])
         turn = self._used.get(first, 0)
         self._used[first] = turn + 1
         answer = candidates[min(turn, len(candidates) - 1)].response(request)
-        # Unread, as one that comes from a network: the plug reads it itself.
+        # Unread, as a response from a network, because the plug reads it.
         stream = httpx.ByteStream(answer.content)
         return httpx.Response(answer.status_code, headers=answer.headers, stream=stream, request=request)
 
@@ -78,7 +78,9 @@ class ReplayTransport(httpx.AsyncBaseTransport):
         own = path.removeprefix(base) if path.startswith(base) else path
         same = [one for one in self._saved if one.method.upper() == request.method]
         found = [one for one in same if _same_path(_path(one), path)]
-        if not found and own.strip("/"):  # the base URL holds a variable, which had another value when it was saved
+        if not found and own.strip(
+            "/"
+        ):  # the base URL contains a variable, which had another value when the response was saved
             found = [one for one in same if _ends_with(_path(one), own)]
         queries = {_query(one.url) for one in found}
         exact = [one for one in found if _query(one.url) == _query(str(request.url))]
@@ -86,10 +88,10 @@ class ReplayTransport(httpx.AsyncBaseTransport):
 
 
 class replay(Generic[P]):
-    """While it lasts the plug, and copies made of it meanwhile, answer from the files; nothing goes out.
+    """Context manager in which the plug and its copies return saved responses without network access.
 
-    `with` and `async with` both give the plug. Its variables need no values and its credentials are not asked for; its stores,
-    tokens, rate limit and retries are put aside, and are as before afterwards. `transport.requests` keeps what was asked.
+    `with` and `async with` return the plug. Variables and credentials are not needed; stores, tokens, rate limit and
+    retries are replaced during the block and restored afterwards. `transport.requests` records the requests.
     Raises UsageError for a file that is not a saved response.
     """
 
@@ -100,7 +102,7 @@ class replay(Generic[P]):
 
     def __enter__(self) -> P:
         plug = self.plug
-        self._before.append({name: getattr(plug, name) for name in _PUT_ASIDE})
+        self._before.append({name: getattr(plug, name) for name in _REPLACED})
         plug.transport, plug.auth, plug.retry, plug.rate_limit = self.transport, None, Retry(attempts=1), None
         plug.shared = Shared()
         plug._overrides = {**_placeholders(plug), **plug._overrides}
@@ -127,10 +129,10 @@ class replay(Generic[P]):
 def assert_contract(
     endpoint: Endpoint[Any] | BoundEndpoint[Any], saved: SavedResponse | Path | str, *, fail_on: str | None = None
 ) -> Report:
-    """Raise AssertionError, with the findings, where a saved response is not what the endpoint declares for its status.
+    """Raise AssertionError, with the findings, if a saved response does not match the endpoint's model for its status.
 
-    The body is read as the plug reads it: as JSON, or by the parser of its content type. Raises ResponseInvalid for one that
-    the plug could not read.
+    The body is read as the plug reads it: as JSON, or by the parser of its content type. Raises ResponseInvalid for a body
+    that the plug cannot read.
     """
     name = endpoint.endpoint.name if isinstance(endpoint, BoundEndpoint) else endpoint.name
     kept = saved if isinstance(saved, SavedResponse) else load_saved(saved)
@@ -147,7 +149,7 @@ def assert_contract(
 
 
 def _placeholders(plug: Plug) -> dict[str, str]:
-    """Values for the variables that have none: nothing is sent to anyone."""
+    """Placeholder values for variables without a value. Nothing is sent."""
     declared = plug.declared_vars()
     known = resolve(plug.name, declared, {}, {}).values
     return {

@@ -1,4 +1,4 @@
-"""Which line of the user's code an exception came through."""
+"""Finds the line of the user's code at which an exception was raised."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 
 from khotan_cli.errors import KhotanError
 
-_NOT_THE_USERS = (str(Path(__file__).parents[1]) + os.sep, sysconfig.get_path("stdlib") + os.sep)
+_LIBRARY_PATHS = (str(Path(__file__).parents[1]) + os.sep, sysconfig.get_path("stdlib") + os.sep)
 _MACHINERY = ("<frozen ", "<string>", str(importlib.__file__))
-"""What Python itself runs between two lines of somebody's; "<string>" is the __init__ that a dataclass has made up."""
+"""Frames of Python itself; "<string>" is a dataclass's generated __init__."""
 
 
-def place_of(exc: BaseException) -> str:
-    """`file:line`, in the user's own code where the exception passed through it; empty where nothing is known."""
+def user_location(exc: BaseException) -> str:
+    """`file:line` of an exception, in the user's code if it passed through it; empty if unknown."""
     if isinstance(exc, SyntaxError) and exc.filename:
         return f"{_short(exc.filename)}:{exc.lineno}"
     frames = [f for f in traceback.extract_tb(exc.__traceback__) if not f.filename.startswith(_MACHINERY)]
-    own = [f for f in frames if not f.filename.startswith(_NOT_THE_USERS) and "site-packages" not in f.filename]
+    own = [f for f in frames if not f.filename.startswith(_LIBRARY_PATHS) and "site-packages" not in f.filename]
     last = (own or ([] if isinstance(exc, KhotanError) else frames))[-1:]
     return f"{_short(last[0].filename)}:{last[0].lineno}" if last else ""
 

@@ -42,7 +42,7 @@ def serve(port: int, ready: Callable[[str], None], *, stop_with_stdin: bool = Fa
         listener.close()
         reason = getattr(exc, "strerror", None) or str(exc)
         raise KhotanError(
-            f"Port {port} on {HOST} cannot be used: {reason}", code="port_in_use", hint="Choose another --port."
+            f"Cannot listen on {HOST}:{port}: {reason}", code="port_in_use", hint="Choose another --port."
         ) from None
     url = f"http://{HOST}:{listener.getsockname()[1]}"
     config = uvicorn.Config(build(), log_level="warning", access_log=False, lifespan="off")

@@ -62,21 +62,26 @@ def steps(sandbox: str) -> list[Step]:
     base_url = f"{sandbox}/bearer"
     compare = "plug shop --endpoint list_products --compare"
     return [
-        _command("init", "Start a project", "Files are the registry: khotan finds whatever is in the package.", "init"),
+        _command(
+            "init",
+            "Start a project",
+            "khotan finds every declaration in the package.",
+            "init",
+        ),
         _command(
             "add-plug",
             "Add a plug",
-            "The client of one API. The code is written into your repository: it is yours to edit.",
+            "The client of one API. The code is written into your repository, for you to edit.",
             f"add plug shop --base-url {base_url} --auth bearer",
         ),
         Step(
             name="declare",
             title="Declare what the documentation says",
-            why=f"Models for {sandbox}/docs, as somebody writes them who believes it: {MODULE}",
+            why=f"Models written from {sandbox}/docs, exactly as documented: {MODULE}",
             write=documented(base_url),
             shown=("python", product_as_documented()),
         ),
-        _command("migrate", "Make the database", "SQLite here; PostgreSQL with DATABASE_URL.", "migrate"),
+        _command("migrate", "Create the database", "SQLite here; PostgreSQL with DATABASE_URL.", "migrate"),
         Step(
             name="set-variable",
             title="Store the credential",
@@ -87,8 +92,8 @@ def steps(sandbox: str) -> list[Step]:
         ),
         Step(
             name="compare",
-            title="Is the declaration true?",
-            why="One call of the live API, judged by the declared model. Exit code 3 says that they differ.",
+            title="Check the declaration",
+            why="One call of the live API, compared with the declared model. Exit code 3 means that they differ.",
             typed=f"khotan {compare}",
             arguments=tuple(compare.split()),
             expected=EXIT_CONTRACT,
@@ -96,12 +101,15 @@ def steps(sandbox: str) -> list[Step]:
         Step(
             name="correct",
             title="Correct the model",
-            why=f"The documentation was wrong in six places. What the API really sends goes into {MODULE}.",
+            why=f"The documentation was wrong in six places. The models in {MODULE} now describe the actual responses.",
             write=corrected(base_url),
             shown=("diff", correction(base_url, str(MODULE))),
         ),
         _command(
-            "compare-again", "And now?", "The same call; exit code 0. In CI this line guards the integration.", compare
+            "compare-again",
+            "Check again",
+            "The same call; exit code 0. In CI, this command guards the integration.",
+            compare,
         ),
         *_flow_steps(),
         *_wire_steps(sandbox),
@@ -113,28 +121,26 @@ def _flow_steps() -> list[Step]:
     return [
         _command(
             "add-resource",
-            "Say what a product is",
-            "The same thing in every system: its SKU. khotan keeps which id belongs to it in which system.",
+            "Declare what identifies a product",
+            "A product has the same SKU in every system. khotan stores its id in each system.",
             "add resource products --connect-field sku --plug shop=id",
         ),
         _command(
             "add-inflow",
             "Add a flow",
-            "Products into this application's database: pages, validated, upserted; each page a durable step.",
+            "Copies products into this application's database: pages are validated and upserted, each page as a durable step.",
             "add inflow products --plug shop --endpoint list_products --resource products",
         ),
         _command(
             "flow",
             "Run it",
-            "It would survive a kill -9 here: a run goes on after its last finished page, and counts what the database did.",
+            "The run survives a kill -9: it resumes after its last finished page, and counts the database changes.",
             "flows trigger products --wait",
         ),
         _command(
-            "flow-again", "Run it again", "Nothing has changed: no row is written.", "flows trigger products --wait"
+            "flow-again", "Run it again", "Nothing has changed, so no row is written.", "flows trigger products --wait"
         ),
-        _command(
-            "mapping", "Which product is that?", "The shop's id of a SKU.", f"mappings lookup products {FIRST_SKU}"
-        ),
+        _command("mapping", "Look up a mapping", "The shop's id of a SKU.", f"mappings lookup products {FIRST_SKU}"),
     ]
 
 
@@ -144,21 +150,21 @@ def _wire_steps(sandbox: str) -> list[Step]:
     return [
         _command(
             "add-wire",
-            "Receive its events",
+            "Receive events",
             "A wire is a webhook endpoint: verify, store, and only then acknowledge. Here as Stripe signs.",
             "add wire shop --plug shop --signature stripe --type order.paid",
         ),
         Step(
             name="set-secret",
             title="Store the signing secret",
-            why="As before: encrypted, and never shown again.",
+            why="As before: stored encrypted, and shown masked.",
             typed=f"echo {_SIGNING_SECRET} | khotan wire vars shop set secret --stdin",
             arguments=("wire", "vars", "shop", "set", "secret", "--stdin"),
             stdin=_SIGNING_SECRET + "\n",
         ),
         _command(
             "add-catch",
-            "Catch them",
+            "Process the events",
             "A handler: each event a durable run of its own, tried again where it fails.",
             "add catch record_order --wire shop --type order.paid",
         ),
@@ -170,25 +176,25 @@ def _wire_steps(sandbox: str) -> list[Step]:
         ),
         _command(
             "add-pass",
-            "Pass them on",
-            "The same events, to another plug. If the board is down, catching goes on, and passing is tried again.",
+            "Forward the events",
+            "The same events, sent to another plug. If the board is down, only forwarding is retried.",
             "add pass notify --wire shop --to board --type order.paid",
         ),
         Step(
             name="send",
             title="An event arrives",
-            why="Made up here, signed as the service signs, and received like a real one.",
+            why="A test event, signed as the service signs, and received like a real one.",
             typed=f"khotan wire send shop order.paid --body '{event}'",
             arguments=("wire", "send", "shop", "order.paid", "--body", event),
         ),
-        _command("passed", "Has it been passed on?", "What the board has now.", "plug board GET /"),
+        _command("passed", "Check the forwarded event", "The messages on the board.", "plug board GET /"),
         _command(
             "forged",
-            "Somebody forges one",
-            "The same, signed with another secret: refused, and not stored.",
+            "Reject a forged event",
+            "The same event, signed with a wrong secret: rejected, and not stored.",
             "wire send shop order.paid --forged",
         ),
-        _command("events", "What came", "One event, and what its handlers did.", "wire events shop"),
+        _command("events", "List the events", "One event, with the results of its handlers.", "wire events shop"),
     ]
 
 
@@ -219,7 +225,7 @@ def run(step: Step, folder: Path, *, capture: bool) -> Outcome:
     if done.returncode != step.expected:
         raise KhotanError(
             f"The demo stopped at {step.name}: `{step.typed}` ended with {done.returncode}, not {step.expected}",
-            hint="This is a defect of khotan, or something on this machine is in the way; please report it.",
+            hint="This is a defect of khotan or a problem of this machine. Please report it.",
             details={"step": step.name, "exitCode": done.returncode, "output": document},
         )
     return Outcome(done.returncode, document, time.monotonic() - started)
@@ -248,12 +254,12 @@ def make_folder(wanted: str) -> Path:
             raise WouldOverwrite(
                 f"{folder} is there already, and is not an empty folder",
                 code="file_exists",
-                hint="Name another --dir, or none: then the next free khotan-demo-N is taken.",
+                hint="Use another --dir, or omit it to use the next free khotan-demo-N.",
             )
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise KhotanError(
-            f"{folder} cannot be made: {exc.strerror}", code="invalid_input", hint="Name another --dir."
+            f"Cannot create {folder}: {exc.strerror}", code="invalid_input", hint="Use another --dir."
         ) from None
     return folder
 
@@ -268,7 +274,7 @@ def port_of(folder: Path) -> int:
         raise KhotanError(
             f"{folder} is not a project that khotan demo made: {MODULE} names no sandbox",
             code="file_not_readable",
-            hint="Name its folder with --dir, or a --port.",
+            hint="Use --dir with the demo's folder, or --port.",
         )
     return int(found[1])
 

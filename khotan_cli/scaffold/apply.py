@@ -1,4 +1,4 @@
-"""Writes a plan: every file of it or none."""
+"""Writes all files of a plan, or none."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def apply(root: Path, changes: Sequence[Change], records: Mapping[str, str], *, 
         _undo(staged, before, made)
         raise KhotanError(
             f"{exc.filename or root} could not be written: {exc.strerror}",
-            hint="Nothing was changed. Correct that, then try again.",
+            hint="Nothing was changed. Correct the cause, then try again.",
         ) from None
 
 
@@ -56,7 +56,7 @@ def _stage(target: Path, text: str, mode: int) -> Path:
 
 
 def _make_folders(folder: Path) -> list[Path]:
-    """Create missing folders; returns those that were made, outermost first."""
+    """Create missing folders. Returns the created ones, outermost first."""
     missing: list[Path] = []
     while not folder.exists():
         missing.append(folder)

@@ -15,7 +15,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Component:
-    """A template: where it is, what it asks, which version it has."""
+    """A template: its folder, questions and version."""
 
     name: str
     folder: Path
@@ -31,7 +31,7 @@ class Component:
 
 
 def component(name: str) -> Component:
-    """Raises UnknownName with the nearest component."""
+    """The component of that name. Raises UnknownName."""
     folder = TEMPLATES / name
     if not name or not (folder / "copier.yml").is_file():
         known = sorted(path.parent.name for path in TEMPLATES.glob("*/copier.yml"))

@@ -1,4 +1,4 @@
-"""What a project's code declares, read without importing it: a broken app must stay repairable."""
+"""Reads the declarations in a project's code without importing it, so that it also works for a broken app."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FoundEndpoint:
 
     @property
     def lists(self) -> bool:
-        """Whether it can be paged as it is: it reads, and its path has no parameter that each call would have to be given."""
+        """Whether it can be paged without arguments: it only reads, and its path has no required parameter."""
         return self.method == "GET" and "{" not in self.path
 
 
@@ -79,7 +79,7 @@ class FoundWire:
 
 @dataclass
 class Source:
-    """Everything that was found in a package."""
+    """All declarations found in a package."""
 
     plugs: dict[str, FoundPlug] = field(default_factory=dict[str, FoundPlug])
     tables: dict[str, FoundTable] = field(default_factory=dict[str, FoundTable])

@@ -1,4 +1,4 @@
-"""`khotan add inflow|outflow|relay|resource|cache`: one file each, from what the project's code declares."""
+"""`khotan add inflow|outflow|relay|resource|cache`: writes one file each, based on the project's declarations."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FlowOptions:
 def add_flow(
     root: Path, package_path: str, source: Source, asked: FlowOptions, *, force: bool = False, dry_run: bool = False
 ) -> Written:
-    """Write a flow. Raises UnknownName for what the code does not declare, WouldOverwrite with nothing written."""
+    """Write a flow. Raises UnknownName for undeclared names, and WouldOverwrite, with nothing written."""
     check_plug_name(asked.name)
     _check_schedule(asked.schedule)
     if asked.resource and asked.resource not in source.resources:
@@ -73,7 +73,7 @@ def _source_answers(source: Source, asked: FlowOptions, answers: dict[str, Any],
         found_endpoint(target, asked.update, notes)
     if asked.kind != "outflow" and not endpoint.paginated:
         notes.append(
-            f"{plug.name}.{endpoint.name} has no paginator in sight: give the plug or the endpoint one, "
+            f"No paginator found for {plug.name}.{endpoint.name}: set one on the plug or the endpoint, "
             "SinglePagePaginator() where all comes in one response."
         )
     answers |= {
@@ -94,7 +94,7 @@ def _table_answers(
     """Add the table of the rows: its columns, or the module that declares it already. Raises UnknownName for the key."""
     row, there, columns, left_out = _row(source, asked, endpoint)
     if there and not asked.into:
-        notes.append(f"{row} is declared in {there.module or 'the package'} already: it is imported from there.")
+        notes.append(f"{row} is already declared in {there.module or 'the package'} and imported from there.")
     names = [column.name for column in columns]
     key = asked.key or ("id" if not names or "id" in names else names[0])
     if names and key not in names:
@@ -114,14 +114,14 @@ def _table_answers(
 
 
 def found_plug(source: Source, name: str) -> FoundPlug:
-    """Raises UnknownName with the nearest."""
+    """The plug of that name in the project's code. Raises UnknownName."""
     if name not in source.plugs:
         raise UnknownName("plug", name, source.plugs, where="this project")
     return source.plugs[name]
 
 
 def found_endpoint(plug: FoundPlug, name: str, notes: list[str]) -> FoundEndpoint:
-    """Raises UnknownName with the nearest; of a plug whose endpoints could not be read the name is taken as it is."""
+    """The endpoint of that name. Raises UnknownName, except for a plug whose endpoints cannot be read."""
     if name in plug.endpoints:
         return plug.endpoints[name]
     if plug.endpoints or not name.isidentifier():
@@ -145,7 +145,7 @@ def add_resource(
     check_plug_name(name)
     if not connect_fields or not plugs:
         raise UsageError(
-            "A resource needs a connect field and at least one plug", hint="--connect-field sku --plug shop=id"
+            "A resource needs a connect field and at least one plug", hint="Use --connect-field sku --plug shop=id."
         )
     for plug in plugs:
         found_plug(source, plug)
@@ -163,14 +163,14 @@ def add_resource(
 def add_cache(
     root: Path, package_path: str, name: str, ttl: str, scope: str, *, force: bool = False, dry_run: bool = False
 ) -> Written:
-    """Write a cache. Raises UsageError for a time to live or a scope that is none."""
+    """Write a cache. Raises UsageError for an invalid time to live or scope."""
     check_plug_name(name)
     import re
 
     if ttl and not re.fullmatch(r"[1-9]\d*(\.\d+)?[smhdw]?", ttl):
-        raise UsageError(f"--ttl {ttl!r} is not a time to live", hint="Like 90s, 30m, 6h, 7d; leave it out for no end.")
+        raise UsageError(f"Invalid --ttl {ttl!r}", hint="Use for example 90s, 30m, 6h or 7d; omit it for unlimited.")
     if scope not in component("cache").choices("scope"):
-        raise UsageError(f"--scope {scope!r} is none", hint="app, flow or variant.")
+        raise UsageError(f"Invalid --scope {scope!r}", hint="Use app, flow or variant.")
     answers = {"package_path": package_path, "name": name, "module": module_name(name), "ttl": ttl, "scope": scope}
     return write_part(
         root, "cache", "cache", name, answers, [], [f"khotan caches show {name}"], force=force, dry_run=dry_run
@@ -202,7 +202,7 @@ def write_part(
     if conflicts and not dry_run:
         raise WouldOverwrite(
             f"{', '.join(conflicts)} differs from what would be written: nothing was written",
-            hint="Give it another name; --diff shows the difference, --force overwrites.",
+            hint="Use another name. --diff shows the difference, --force overwrites.",
             details={"files": [change.to_json() for change in changes]},
         )
     if not dry_run:
@@ -220,13 +220,15 @@ def _row(
     if asked.kind == "outflow" and asked.into and there is None:
         raise UnknownName("table", asked.into, source.tables, code="invalid_input", where="this project")
     if there is not None and there.module == f"flows.{module_name(asked.name)}":
-        there = None  # of this very flow, which is written anew
+        there = None  # of this flow, which is rewritten
     if there is not None:
         return name, there, there.columns, ()
     if asked.kind == "outflow":
         return name, None, (Column("id", "str", False), Column("name", "str", False)), ()
     if not name.isidentifier():
-        raise UsageError(f"--into {name!r} is no name for a class", code="invalid_name", hint="Like ProductRow.")
+        raise UsageError(
+            f"Invalid class name --into {name!r}", code="invalid_name", hint="Use a name such as ProductRow."
+        )
     return name, None, endpoint.columns, endpoint.left_out
 
 
@@ -285,6 +287,6 @@ def _check_schedule(text: str) -> None:
         CronSim(text, datetime.now(UTC))
     except CronSimError as exc:
         raise UsageError(
-            f"--schedule {text!r} is not a schedule: {exc}",
-            hint="Five fields, like '*/15 * * * *' or '0 9 * * mon-fri'.",
+            f"Invalid --schedule {text!r}: {exc}",
+            hint="Use five fields, such as '*/15 * * * *' or '0 9 * * mon-fri'.",
         ) from None

@@ -1,4 +1,4 @@
-"""`khotan add ingest`: one file, from what the project's code declares."""
+"""`khotan add ingest`: writes one file, based on the project's declarations."""
 
 from __future__ import annotations
 
@@ -39,11 +39,14 @@ def add_ingest(
     check_plug_name(asked.name)
     path = asked.path or f"/{asked.name}"
     if not _PATH.fullmatch(path):
-        raise UsageError(f"--path {path!r} is no path", hint="Like /orders, or /shop/orders.")
+        raise UsageError(f"Invalid --path {path!r}", hint="Use for example /orders, or /shop/orders.")
     if asked.signature not in ingest_signatures():
         raise UnknownName("signature", asked.signature, ingest_signatures(), code="invalid_input")
     if bool(asked.plug) != bool(asked.resource):
-        raise UsageError("--plug and --resource go together", hint="Mappings tie a resource's key to a plug's id.")
+        raise UsageError(
+            "--plug and --resource need each other",
+            hint="Give both, or neither.",
+        )
     if asked.resource and asked.resource not in source.resources:
         raise UnknownName("resource", asked.resource, source.resources, where="this project")
     plug = found_plug(source, asked.plug) if asked.plug else None

@@ -42,7 +42,7 @@ class Manifest:
             return cls(components)
         except (OSError, ValueError, KeyError, TypeError):
             raise ConfigError(
-                f"{path} is not a manifest of khotan's", hint="Restore it from version control, or delete it."
+                f"{path} is not a valid khotan manifest", hint="Restore it from version control, or delete it."
             ) from None
 
     def written(self, path: str) -> str | None:

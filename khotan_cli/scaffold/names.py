@@ -9,38 +9,38 @@ from urllib.parse import urlsplit
 from khotan_cli.errors import UsageError
 
 RESERVED = frozenset({"vars", "rotate", "list", "plugs", "khotan", "renew", "sample"})
-"""Words with a meaning of their own in the command line's grammar, or in the paths of the management API."""
+"""Reserved words of the command line, or of paths of the management API."""
 
 
 def check_plug_name(name: str) -> str:
-    """Raises UsageError that offers a name which would do."""
+    """The valid name. Raises UsageError, which suggests a valid name."""
     if "/" in name or "\\" in name or ".." in name:
         raise UsageError(
-            f"{name!r} is a path, not a name", code="path_outside_project", hint="Give only the plug's name, like shop."
+            f"{name!r} is a path, not a name", code="path_outside_project", hint="Use a name such as shop."
         )
     if not name.isidentifier() or not name.isascii():
-        raise _refused(f"{name!r} is not a Python identifier", name)
+        raise _invalid_name(f"{name!r} is not a Python identifier", name)
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
-        raise _refused(f"{name!r} is a Python keyword", name)
+        raise _invalid_name(f"{name!r} is a Python keyword", name)
     if name.startswith("_"):
-        raise _refused(f"{name!r} starts with an underscore", name)
+        raise _invalid_name(f"{name!r} starts with an underscore", name)
     if name in RESERVED:
-        raise _refused(f"{name!r} has a meaning of its own on the command line", name)
+        raise _invalid_name(f"{name!r} is a reserved word of the command line", name)
     return name
 
 
-def _refused(message: str, name: str) -> UsageError:
+def _invalid_name(message: str, name: str) -> UsageError:
     return UsageError(message, code="invalid_name", hint=f"Try {suggest(name)!r}.")
 
 
 def suggest(name: str) -> str:
-    """A name near the given one that is allowed."""
-    made = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "plug"
-    if made[0].isdigit():
-        made = f"plug_{made}"
-    if keyword.iskeyword(made) or keyword.issoftkeyword(made) or made in RESERVED:
-        made = f"{made}_api"
-    return made
+    """A valid name similar to the given one."""
+    candidate = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "plug"
+    if candidate[0].isdigit():
+        candidate = f"plug_{candidate}"
+    if keyword.iskeyword(candidate) or keyword.issoftkeyword(candidate) or candidate in RESERVED:
+        candidate = f"{candidate}_api"
+    return candidate
 
 
 def class_name(name: str) -> str:
@@ -54,20 +54,20 @@ def module_name(name: str) -> str:
 
 
 def check_base_url(text: str) -> str:
-    """Raises UsageError for what is no base URL of an API."""
+    """The valid base URL. Raises UsageError."""
     example = "It looks like https://api.example.com/v1."
     try:
         parts = urlsplit(text.strip())
         host = parts.hostname
         parts.port  # noqa: B018 -- raises for a port that is none
     except ValueError:
-        raise UsageError(f"--base-url {text!r} is not a URL", hint=example) from None
+        raise UsageError(f"Invalid --base-url {text!r}", hint=example) from None
     if parts.scheme not in ("http", "https") or not host or re.search(r"[\s\"'<>\\]", text.strip()):
-        raise UsageError("--base-url is not an http(s) URL with a host", hint=example)
+        raise UsageError("--base-url must be an http(s) URL with a host", hint=example)
     if parts.username or parts.password:
-        raise UsageError("--base-url holds credentials", hint="They belong into variables: --auth basic.")
+        raise UsageError("--base-url contains credentials", hint="Use variables for credentials: --auth basic.")
     if parts.query or parts.fragment:
-        raise UsageError("--base-url holds a query or a fragment", hint=example)
+        raise UsageError("--base-url contains a query or a fragment", hint=example)
     return text.strip().rstrip("/")
 
 
@@ -75,10 +75,12 @@ def check_package(name: str) -> str:
     """A dotted package name. Raises UsageError."""
     if not name or not all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split(".")):
         if "/" in name or ".." in name:
-            raise UsageError(f"--package {name!r} is a path", code="path_outside_project", hint="Give a dotted name.")
+            raise UsageError(f"--package {name!r} is a path", code="path_outside_project", hint="Use a dotted name.")
         raise UsageError(
-            f"--package {name!r} is not a package name", code="invalid_name", hint="Like khotan, or app.khotan."
+            f"Invalid package name --package {name!r}",
+            code="invalid_name",
+            hint="Use for example khotan, or app.khotan.",
         )
     if name.partition(".")[0] == "khotan_cli":
-        raise UsageError("khotan_cli is the library's own package", code="invalid_name", hint="Like khotan.")
+        raise UsageError("khotan_cli is the library's own package", code="invalid_name", hint="Use for example khotan.")
     return name

@@ -1,4 +1,4 @@
-"""Staged files against what is on disk: create, same, update, conflict. Pure, but for reading."""
+"""Compares rendered files with those on disk: create, same, update, conflict. Only reads."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def plan(root: Path, staged: Mapping[str, str], manifest: Manifest, *, force: bo
 def _change(root: Path, path: str, text: str, manifest: Manifest, force: bool) -> Change:
     target = inside(root, path)
     if target.is_dir():
-        raise UsageError(f"{path} is a folder where a file belongs", hint="Move it away.", code="file_exists")
+        raise UsageError(f"{path} is a folder, but must be a file", hint="Move the folder.", code="file_exists")
     if not target.exists():
         return Change(path, "create", text)
     try:
@@ -65,6 +65,8 @@ def inside(root: Path, path: str) -> Path:
     resolved, base = target.resolve(), root.resolve()
     if not resolved.is_relative_to(base) or resolved == base:
         raise UsageError(
-            f"{path} is outside the project {base}", code="path_outside_project", hint="Choose a place inside it."
+            f"{path} is outside the project {base}",
+            code="path_outside_project",
+            hint="Choose a path inside the project.",
         )
     return target

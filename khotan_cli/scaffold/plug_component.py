@@ -41,8 +41,8 @@ def check_auth(kind: str) -> str:
     kinds = auth_kinds()
     if kind not in kinds:
         near = nearest(kind, kinds)
-        hint = f"Did you mean {near!r}?" if near else f"One of {', '.join(kinds)}."
-        raise UsageError(f"--auth {kind!r} is not a kind of authentication", hint=hint)
+        hint = f"Did you mean {near!r}?" if near else f"Use one of {', '.join(kinds)}."
+        raise UsageError(f"Unknown --auth {kind!r}", hint=hint)
     return kind
 
 
@@ -97,7 +97,7 @@ def add_plug(
 
 
 def _check_options(asked: PlugOptions) -> None:
-    """Options that the chosen authentication has no use for are refused, not dropped."""
+    """Raises UsageError for options that the chosen authentication does not use."""
     used = {
         "auth_param": ("api-key", "api-key-query"),
         "token_url": ("oauth2-client-credentials", "oauth2-authorization-code", "token"),
@@ -106,14 +106,18 @@ def _check_options(asked: PlugOptions) -> None:
     for option, kinds in used.items():
         if getattr(asked, option) and asked.auth not in kinds:
             raise UsageError(
-                f"--{option.replace('_', '-')} has no meaning with --auth {asked.auth}",
-                hint=f"It belongs to {', '.join(kinds)}.",
+                f"--{option.replace('_', '-')} is not valid with --auth {asked.auth}",
+                hint=f"It is valid with {', '.join(kinds)}.",
             )
     if asked.auth_param and not re.fullmatch(r"[A-Za-z0-9_.\-]+", asked.auth_param):
-        raise UsageError(f"--auth-param {asked.auth_param!r} names no header or parameter", hint="Like X-API-Key.")
+        raise UsageError(
+            f"Invalid --auth-param {asked.auth_param!r}", hint="Use a header or parameter name such as X-API-Key."
+        )
     for option in ("token_url", "authorize_url"):
         if re.search(r"[\s\"\\]", getattr(asked, option)):
-            raise UsageError(f"--{option.replace('_', '-')} is not a URL or path", hint="Like /oauth/token.")
+            raise UsageError(
+                f"--{option.replace('_', '-')} must be a URL or a path", hint="Use for example /oauth/token."
+            )
 
 
 def _one_line(text: str) -> str:
@@ -139,6 +143,6 @@ def _env_template(
         return None, []
     if present is None or manifest.written(ENV_TEMPLATE) != digest(present):
         wanted = ", ".join(env for _, env in variables)
-        return None, [f"{ENV_TEMPLATE} is yours: add {wanted} to it."]
+        return None, [f"You changed {ENV_TEMPLATE}: add {wanted} to it."]
     heading = f"\n# Variables of the plug {name}, where they are not in the database.\n"
     return Change(ENV_TEMPLATE, "update", present + heading + lines, present), []

@@ -53,7 +53,7 @@ def init_project(root: Path, *, package: str = "", full: bool = False, dry_run: 
     _check_room(root, folder, manifest, project)
     if full and (root / project.source / "main.py").exists() and manifest.written("main.py") is None:
         raise UsageError(
-            "main.py is there already", code="file_exists", hint="Leave --full out: khotan.install(app) adds it."
+            "main.py already exists", code="file_exists", hint="Omit --full, and add khotan with khotan.install(app)."
         )
     template = component(COMPONENT)
     staged = render(template, answers)
@@ -95,7 +95,7 @@ def _check_room(root: Path, path: str, manifest: Manifest, project: Project) -> 
     foreign = folder.exists() and manifest.written(f"{path}/app.py") is None
     if foreign and (not folder.is_dir() or (any(folder.glob("*.py")) and not _ours(folder))):
         raise UsageError(
-            f"{path} is there already, and is not khotan's",
+            f"{path} already exists and was not written by khotan",
             code="file_exists",
             hint="Choose another package: khotan init --package integrations.",
             next=["khotan init --package integrations"],
@@ -103,9 +103,9 @@ def _check_room(root: Path, path: str, manifest: Manifest, project: Project) -> 
     top = project.package.partition(".")[0]
     if not (root / project.source / top).exists() and _installed(top):
         raise UsageError(
-            f"A package called {top!r} is installed here already",
+            f"A package named {top!r} is already installed here",
             code="file_exists",
-            hint="Choose another one: khotan init --package integrations.",
+            hint="Choose another package: khotan init --package integrations.",
             next=["khotan init --package integrations"],
         )
 

@@ -1,4 +1,4 @@
-"""`khotan add wire|catch|pass`: one file each, from what the project's code declares."""
+"""`khotan add wire|catch|pass`: writes one file each, based on the project's declarations."""
 
 from __future__ import annotations
 
@@ -116,4 +116,6 @@ def add_handler(
 def _check_types(types: Sequence[str]) -> None:
     for one in types:
         if not _TYPE.fullmatch(one):
-            raise UsageError(f"--type {one!r} is no type of event", hint="Like invoice.paid, or invoice.* for several.")
+            raise UsageError(
+                f"Invalid --type {one!r}", hint="Use for example invoice.paid, or invoice.* for several types."
+            )

@@ -239,7 +239,11 @@ def test_a_flow_is_asked_for_at_a_terminal(tmp_path: Path) -> None:
     screen, code = at_terminal(
         [sys.executable, "-m", "khotan_cli", "add", "inflow"],
         tmp_path,
-        [("Name of the flow", "products\n"), ("do records come from", "store\n"), ("lists them", "list_products\n")],
+        [
+            ("Name of the flow", "products\n"),
+            ("do the records come from", "store\n"),
+            ("lists the records", "list_products\n"),
+        ],
     )
     assert code == 0, screen
     assert "khotan/flows/products.py" in screen
@@ -247,13 +251,13 @@ def test_a_flow_is_asked_for_at_a_terminal(tmp_path: Path) -> None:
 
 
 ASKED = [
-    ("wire store", [("How does the service sign", "stripe\n"), ("Which types of events", "order.paid, order.new\n"),
+    ("wire store", [("How does the service sign events", "stripe\n"), ("Which event types", "order.paid, order.new\n"),
                     ("Can khotan subscribe", "y\n")]),
     ("catch record", [("of order.paid, order.new", "order.paid\n")]),
-    ("pass tell", [("do they go to", "\n"), ("of order.paid, order.new", "\n")]),
-    ("outflow publish", [("takes them", "create_product\n"), ("Which endpoint updates", "update_product\n")]),
-    ("relay mirror", [("do records come from", "store\n"), ("lists them", "list_products\n"),
-                      ("do they go to", "store\n"), ("takes them", "create_product\n"),
+    ("pass tell", [("receives the events", "\n"), ("of order.paid, order.new", "\n")]),
+    ("outflow publish", [("accepts the records", "create_product\n"), ("Which endpoint updates", "update_product\n")]),
+    ("relay mirror", [("do the records come from", "store\n"), ("lists the records", "list_products\n"),
+                      ("do the records go to", "store\n"), ("accepts the records", "create_product\n"),
                       ("Which endpoint updates", "update_product\n")]),
 ]  # fmt: skip
 
@@ -262,7 +266,7 @@ def test_at_a_terminal_nothing_that_matters_is_left_out(tmp_path: Path) -> None:
     khotan(tmp_path, "init")
     more = '    get_product = get("/products/{product_id}", returns=Product)\n    list_products'
     (tmp_path / "khotan/plugs/store.py").write_text(STORE.replace("    list_products", more))
-    before = {"wire": ("Whose events", "\n"), "outflow": ("do records go to", "\n")}
+    before = {"wire": ("Which plug sends", "\n"), "outflow": ("do the records go to", "\n")}
     screens: dict[str, str] = {}
     for words, answers in ASKED:
         kind = words.split()[0]
@@ -359,14 +363,18 @@ def test_in_an_empty_project_it_is_said_what_comes_first(tmp_path: Path) -> None
     khotan(tmp_path, "init")
     for words in ("catch a", "wire a", "inflow a"):
         done = khotan(tmp_path, "add", *words.split()).json
-        assert done["next"] == ["khotan add plug"] and "There is none yet" in done["hint"], words
+        assert done["next"] == ["khotan add plug"] and "The project has none yet" in done["hint"], words
     khotan(tmp_path, "add", "plug", "shop", "--base-url", URL)
     first = "khotan add wire shop --plug shop"
     assert khotan(tmp_path, "add", "catch", "a").json["next"] == [first]
     khotan(tmp_path, "migrate")
     for words in ("send shop order.paid", "status shop/orders"):
         assert khotan(tmp_path, "wire", *words.split()).json["next"] == [first], words
-    assert khotan(tmp_path, *first.split()[1:]).json["hint"].startswith("How does the service sign? One of stripe")
+    assert (
+        khotan(tmp_path, *first.split()[1:])
+        .json["hint"]
+        .startswith("How does the service sign events? Choose one of stripe")
+    )
 
 
 def test_what_is_wrong_is_said_before_what_is_missing(every_kind: Path) -> None:

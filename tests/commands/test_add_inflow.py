@@ -63,6 +63,6 @@ def test_the_written_file_says_what_deletion_means(
     added = project.khotan("add", "inflow", "things", "--plug", "shop", "--endpoint", "list_items", "--yes")
     assert added.code == 0, added.stdout
     written = (tmp_path / "khotan" / "flows" / "things.py").read_text()
-    before, _, after = written.partition("# delete_missing=True also deletes rows whose record did not come.\n")
+    before, _, after = written.partition("# delete_missing=True also deletes rows whose records were not received.\n")
     assert 'key="id",' in before
     assert after.strip().startswith(f"# {words}")

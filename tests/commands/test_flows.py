@@ -144,7 +144,9 @@ def test_a_run_that_fails_or_leaves_out_gives_exit_1(project: Project, source: S
     assert (partial.stdout + partial.stderr).count(look) == 1
     assert project.khotan("flows", "show", run_id).json["next"] == [look]
     again = project.khotan("flows", "trigger", "goods", "--wait").json
-    assert again["next"][0] == f"khotan flows rejects {again['run']['id']}" and "left out: 1" in again["message"]
+    assert (
+        again["next"][0] == f"khotan flows rejects {again['run']['id']}" and "rejected records: 1" in again["message"]
+    )
     rejects = project.khotan("flows", "rejects", run_id).json
     assert rejects["total"] == 1 and rejects["items"][0]["record"]["price"] == "not a number"
     assert "price" in rejects["items"][0]["reason"]
@@ -157,12 +159,12 @@ def test_a_dry_run_says_what_it_would_do(project: Project, source: Source) -> No
     assert done.json["requests"]["POST shop.create_item"]["count"] == 1
     assert "create_item" in done.json["stopped"]["message"]
     text = project.khotan("flows", "trigger", "out", "--dry-run", json_mode=False).stdout
-    assert "would send 1 × POST shop.create_item" in text and "It stops here" in text
+    assert "would send 1 × POST shop.create_item" in text and "The dry run stops here" in text
     raised = project.khotan("flows", "trigger", "broken", "--dry-run")
     assert (raised.code, raised.json["error"]) == (1, "flow_failed")
     source.items[3]["price"] = "not a number"
     left = project.khotan("flows", "trigger", "goods", "--dry-run", json_mode=False).stdout
-    assert "would leave out 1 record:" in left and "price" in left
+    assert "would reject 1 record:" in left and "price" in left
 
 
 def test_a_dry_run_holds_back_what_the_app_does(project: Project) -> None:
@@ -221,7 +223,7 @@ def test_bad_input(project: Project, args: list[str], code: int, error: str, wor
 def test_disabled_flows_and_plugs_are_not_started(project: Project) -> None:
     assert project.khotan("flows", "disable", "items").json["enabled"] is False
     again = project.khotan("flows", "disable", "items").json
-    assert again["changed"] is False and "nothing to do" in again["message"]
+    assert again["changed"] is False and "is already disabled" in again["message"]
     refused = project.khotan("flows", "trigger", "items")
     assert (refused.code, refused.json["error"]) == (1, "flow_disabled")
     assert project.khotan("flows", "enable", "items").code == 0
@@ -234,7 +236,7 @@ def test_disabled_flows_and_plugs_are_not_started(project: Project) -> None:
 
 def test_without_a_worker_a_run_waits_and_says_so(local: Project) -> None:
     started = local.khotan("flows", "trigger", "items", json_mode=False)
-    assert started.code == 0 and "khotan worker" in started.stdout and "is enqueued" in started.stdout
+    assert started.code == 0 and "khotan worker" in started.stdout and " enqueued" in started.stdout
     waits = local.khotan("flows", "trigger", "items").json
     assert waits["next"] == ["khotan worker", f"khotan flows show {waits['id']}"] and "waits" in waits["message"]
     assert local.khotan("flows", "runs", "items").json["items"][0]["status"] == "pending"
@@ -253,7 +255,7 @@ def test_ctrl_c_while_a_run_is_waited_for_leaves_it_and_says_how_to_find_it(loca
     screen, code = at_terminal(command, local.folder, interrupt_at="a quarter")
     run = local.khotan("flows", "runs", "slow").json["items"][0]
     assert code == 130 and f"khotan flows show {run['id']}" in screen and "half done" not in screen
-    assert "goes on" in screen and "Traceback" not in screen
+    assert "continues" in screen and "Traceback" not in screen
     assert (run["status"], run["cancelRequested"]) == ("running", False)
 
 
@@ -270,7 +272,7 @@ def test_mappings_are_looked_up_and_changed(project: Project, tmp_path: Path) ->
     assert (taken.code, taken.json["error"]) == (1, "mapping_conflict")
     assert run("mappings", "update", "pairs", "acme", "S1", "--ref", "shop=2").json["refs"] == {"shop": "2"}
     again = run("mappings", "update", "pairs", "acme", "S1", "--ref", "shop=2").json
-    assert again["changed"] is False and "nothing was changed" in again["message"]
+    assert again["changed"] is False and "already has these ids" in again["message"]
     file = tmp_path / "many.jsonl"
     file.write_text("".join(json.dumps({"key": ["b", f"S{n}"], "refs": {"shop": f"b{n}"}}) + "\n" for n in range(50)))
     assert run("mappings", "upsert", "pairs", "--file", str(file)).json["created"] == 50
@@ -359,7 +361,7 @@ def test_of_a_long_log_the_newest_lines_are_shown_and_all_are_streamed(remote: P
     assert (shown["updatesTotal"], len(shown["updates"])) == (1200, 1000)
     assert [shown["updates"][place]["message"] for place in (0, -1)] == ["line 201", "the last"]
     text = remote.khotan("flows", "show", run_id, json_mode=False).stdout
-    assert "the last" in text and "1,160 earlier lines" in text
+    assert "the last" in text and "1,160 earlier log lines" in text
     path = f"{remote.url}/api/khotan/runs/{run_id}/stream"
     answer = httpx.get(path, auth=CliSignature(remote.env["KHOTAN_SECRET"]), timeout=30)
     lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]

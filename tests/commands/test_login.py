@@ -117,7 +117,7 @@ def test_the_timeout_holds_beside_a_silent_connection(project: Project) -> None:
         with socket.create_connection(("127.0.0.1", urlsplit(redirect).port or 0)):
             stdout, _ = process.communicate(timeout=60)
         document = json.loads(stdout)
-    assert (document["error"], document["message"]) == ("auth_failed", "Nobody signed in within 2 s")
+    assert (document["error"], document["message"]) == ("auth_failed", "The sign-in did not finish within 2 s")
     assert redirect in document["hint"]
 
 
@@ -139,17 +139,17 @@ def test_localhost_is_served_on_every_address_that_the_machine_has(project: Proj
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--redirect-uri", "https://localhost/cb"], "its scheme is not http"),
-        (["--redirect-uri", "http://example.com/cb"], "its host is not one of 127.0.0.1, localhost, ::1"),
-        (["--redirect-uri", "http://localhost/cb?a=1"], "it has a query"),
+        (["--redirect-uri", "https://localhost/cb"], "the scheme must be http"),
+        (["--redirect-uri", "http://example.com/cb"], "the host must be one of 127.0.0.1, localhost, ::1"),
+        (["--redirect-uri", "http://localhost/cb?a=1"], "it must not have a query"),
         (["--redirect-uri", "http://localhost/cb#x"], "a fragment"),
         (["--redirect-uri", "http://me@localhost/cb"], "a user name"),
-        (["--redirect-uri", "http://localhost:99999/cb"], "is not a URL"),
+        (["--redirect-uri", "http://localhost:99999/cb"], "Port out of range"),
         (["--redirect-uri", "http://localhost/c b"], "a character"),
-        (["--redirect-uri", "callback"], "its scheme is not http"),
+        (["--redirect-uri", "callback"], "the scheme must be http"),
         (["--redirect-uri", "http://localhost:8001/cb", "--port", "8002"], "differ"),
-        (["--port", "70000"], "70000 is not a port"),
-        (["--port", "-1"], "-1 is not a port"),
+        (["--port", "70000"], "Invalid --port 70000"),
+        (["--port", "-1"], "Invalid --port -1"),
         (["--timeout", "0"], "--timeout 0"),
     ],
 )

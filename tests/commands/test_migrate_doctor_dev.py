@@ -28,8 +28,8 @@ def test_migrate(fresh: Project) -> None:
     done = fresh.khotan("migrate")
     assert done.code == 0 and [step["revision"] for step in done.json["applied"]] == REVISIONS
     again = fresh.khotan("migrate", json_mode=False)
-    assert again.code == 0 and "nothing to do" in again.stdout
-    assert "nothing to do" in fresh.khotan("migrate").json["message"]
+    assert again.code == 0 and "already up to date" in again.stdout
+    assert "already up to date" in fresh.khotan("migrate").json["message"]
     assert fresh.khotan("migrate", "--status").json["upToDate"] is True
 
 
@@ -90,7 +90,7 @@ def test_doctor_says_which_wires_hear_nothing(fresh: Project) -> None:
     fresh.khotan("add", "wire", "managed", "--plug", "shop", "--signature", "github", "--managed")
     found = checks(fresh, 0)["webhooks"]
     assert found["outcome"] == "warning"
-    assert found["message"] == "shop has no secret; shop/managed is not subscribed"
+    assert found["message"] == "shop: secret not set; shop/managed is not subscribed"
     assert found["next"] == ["khotan wire vars shop set secret --stdin", "khotan wire create shop/managed"]
     assert "no secret" in fresh.khotan("wire", "list", json_mode=False).stdout
     (fresh.folder / "khotan/wires/managed.py").unlink()

@@ -61,7 +61,7 @@ def test_clear_says_what_it_did(project: Project) -> None:
         (["shop", "set", "--json", '{"region": ""}'], "", 2, "empty_value", "region"),
         (["shop", "set", "--json", "{"], "", 2, "invalid_json", "--json"),
         (["shop", "set", "--json", '{"region": [1]}'], "", 2, "invalid_json", "region"),
-        (["shop", "set", "--json", "{}"], "", 2, "invalid_input", "nothing"),
+        (["shop", "set", "--json", "{}"], "", 2, "invalid_input", "No variables given"),
         (["shop", "set", "region"], "", 2, "no_terminal", "--stdin"),
         (["shop", "set", "a=1", "--stdin"], "x", 2, "invalid_input", "exclude"),
         (["shop", "sett", "a=1"], "", 2, "invalid_input", "sett"),

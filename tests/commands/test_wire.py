@@ -125,7 +125,7 @@ def test_send_signs_receives_and_shows_what_each_handler_did(project: Project, s
 def test_one_that_fails_is_shown_listed_and_replayed(project: Project) -> None:
     failed = project.khotan("wire", "send", "shop", "fails", "--body", '{"why": "way"}')
     assert (failed.code, failed.json["error"]) == (1, "run_failed")
-    assert failed.json["message"] == "shop.fails failed, and is tried again: ValueError: no way"
+    assert failed.json["message"] == "shop.fails failed and will be retried: ValueError: no way"
     event = failed.json["event"]["id"]
     url = project.env["DATABASE_URL"]
     with worker(project) as running:
@@ -161,7 +161,7 @@ def test_what_is_disabled_waits_and_says_so(project: Project) -> None:
     project.khotan("wire", "disable", "shop.fails")
     waits = project.khotan("wire", "send", "shop", "fails", "--timeout", "60")
     assert (waits.code, waits.json["error"]) == (1, "wire_disabled")
-    assert waits.json["message"] == f"shop.fails is disabled: event {waits.json['event']['id']} is stored, and waits"
+    assert waits.json["message"] == f"shop.fails is disabled: event {waits.json['event']['id']} is stored and waits"
     assert waits.json["next"] == ["khotan wire enable shop.fails"]
     project.khotan("wire", "disable", "shop")
     waits = project.khotan("wire", "send", "shop", "order.odd", "--timeout", "60")
@@ -174,7 +174,7 @@ def test_a_duplicate_runs_nothing_and_says_so(project: Project) -> None:
     again = project.khotan(*words)
     assert (again.code, again.json["duplicate"], len(again.json["runs"])) == (0, True, 1), again.stdout
     text = project.khotan(*words, json_mode=False).stdout
-    assert "event 1 before: a duplicate, nothing was run" in text and "accepted" not in text
+    assert "Event 1 is a duplicate: shop ran nothing" in text and "accepted" not in text
 
 
 def test_a_challenge_is_told_from_an_event(project: Project) -> None:
@@ -184,7 +184,7 @@ def test_a_challenge_is_told_from_an_event(project: Project) -> None:
     body = '{"type": "url_verification", "challenge": "c"}'
     env = {"CHAT_WEBHOOK_SECRET": "slack-secret"}
     done = project.khotan("wire", "send", "chat", "url_verification", "--body", body, env=env)
-    assert (done.code, done.json["message"]) == (1, "The wire took it for a challenge"), done.stdout
+    assert (done.code, done.json["message"]) == (1, "chat treated the request as a challenge"), done.stdout
 
 
 def test_an_event_is_listed_by_the_status_that_it_is_shown_with(project: Project) -> None:
@@ -275,7 +275,7 @@ def test_a_wire_set_up_by_hand(project: Project) -> None:
         "masked": "••••6789",
     }
     text = project.khotan("wire", "delete", "shop", "--yes", json_mode=False).stdout
-    assert "end it at the service yourself" in " ".join(text.split())
+    assert "in the service yourself" in " ".join(text.split())
     assert project.khotan("wire", "status", "shop").json["callbackUrl"] is None
     again = project.khotan("wire", "delete", "shop", "--yes").json
     assert again["error"] == "wire_not_subscribed" and "at the service" in again["hint"]

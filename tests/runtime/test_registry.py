@@ -165,7 +165,7 @@ def test_flows_resources_and_caches_once_under_their_own_names(tmp_path: Path, m
         (FLOW.format(name="x", plug="a", options=""), FLOW.format(name="x", plug="a", options=""), "Two flows"),
         ("from khotan_cli.runtime import Cache\nc = Cache('c')", "from khotan_cli.runtime import Cache\nd = Cache('c')",
          "Two caches"),
-        (FLOW.format(name="x", plug="type(a)(name='stray')", options=""), "", "not one of the package's"),
+        (FLOW.format(name="x", plug="type(a)(name='stray')", options=""), "", "is not defined in the package"),
         (FLOW.format(name="x", plug="a", options="schedule='soon'"), "", "five fields"),
         (FLOW.format(name="x", plug="a", options="variants={'d': Variant(schedule='* * * * *', timezone='X/Y')}"), "",
          "time zone"),

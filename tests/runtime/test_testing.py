@@ -142,7 +142,7 @@ def test_no_credential_is_written(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("{", "not JSON"),
-        ("[]", "not one that khotan saved"),
+        ("[]", "not a response saved by khotan"),
         ('{"khotan": 2}', "format 2"),
         ('{"khotan": 1}', "no 'request'"),
         (
@@ -164,7 +164,7 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be written"):
         write_saved(tmp_path / "none" / "x.json", saved("/", {}))
     broken = {**saved("/", {}).to_json(), "response": {"status": 200, "headers": {}, "bodyBase64": "***"}}
-    with pytest.raises(UsageError, match="not one that khotan saved"):
+    with pytest.raises(UsageError, match="not a response saved by khotan"):
         parse_saved(broken)
 
 

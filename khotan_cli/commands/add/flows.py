@@ -1,4 +1,4 @@
-"""`khotan add inflow|outflow|relay|resource|cache`: questions where there is somebody to answer, then one file."""
+"""`khotan add inflow|outflow|relay|resource|cache`: asks questions at a terminal, then writes one file."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ if TYPE_CHECKING:
     from khotan_cli.scaffold.code_reader import Source
     from khotan_cli.scaffold.project_component import Written
 
-Name = Annotated[str, typer.Argument(help="Its name: a Python identifier.", show_default=False)]
-Plug = Annotated[str, typer.Option(help="Plug that records come from; for an outflow: go to.", show_default=False)]
+Name = Annotated[str, typer.Argument(help="Name of the component: a Python identifier.", show_default=False)]
+Plug = Annotated[str, typer.Option(help="Plug that records come from, or, for an outflow, go to.", show_default=False)]
 Endpoint = Annotated[str, typer.Option(help="Endpoint of that plug.", show_default=False)]
-Resource = Annotated[str, typer.Option(help="Resource whose mappings the flow keeps.", show_default="none")]
-Key = Annotated[str, typer.Option(help="Field that names a record.", show_default="id")]
+Resource = Annotated[str, typer.Option(help="Resource whose mappings the flow updates.", show_default="none")]
+Key = Annotated[str, typer.Option(help="Field that identifies a record.", show_default="id")]
 Schedule = Annotated[
-    str, typer.Option(metavar="CRON", help="When it runs by itself: five fields.", show_default="never")
+    str, typer.Option(metavar="CRON", help="Schedule: a cron expression with five fields.", show_default="never")
 ]
-Update = Annotated[str, typer.Option(help="Endpoint for records that the service has already.", show_default="none")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take defaults.")]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite files that were changed.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be written; write nothing.")]
+Update = Annotated[
+    str, typer.Option(help="Endpoint that updates records that exist in the service.", show_default="none")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask questions; use defaults.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files that you changed.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be written; write nothing.")]
 Diff = Annotated[bool, typer.Option("--diff", help="Show what would change; write nothing.")]
-_UPDATES = "Which endpoint updates a record that the service has"
+_UPDATES = "Which endpoint updates a record that exists in the service"
 
 
 class Project:
-    """Where things are written, and what is there already."""
+    """The project that components are written to, and the components that it has."""
 
     def __init__(self, yes: bool) -> None:
         settings = options.settings()
@@ -47,7 +49,7 @@ class Project:
         self._asking = console.interactive and not yes
 
     def pick(self, question: str, given: str, choices: Sequence[str], option: str, *, optional: bool = False) -> str:
-        """What was given, else asked for; the only choice where there is one. Raises UsageError."""
+        """The given value, else the answer to a question, else the only choice. Raises UsageError."""
         if given or (not choices and optional):
             return given
         if not choices:
@@ -60,34 +62,34 @@ class Project:
             return ""
         if len(choices) == 1:
             return choices[0]
-        raise UsageError(f"{option} is missing", hint=f"{question}? One of {', '.join(choices)}.")
+        raise UsageError(f"Missing {option}", hint=f"{question}? Choose one of {', '.join(choices)}.")
 
     def _none_yet(self, question: str, option: str) -> UsageError:
         step, hint = [], "Declare one in the plug."
         if not option.endswith("endpoint"):
             plug = next(iter(self.source.plugs), "")
             step = [f"khotan add wire {plug} --plug {plug}" if plug and option == "--wire" else "khotan add plug"]
-            hint = "There is none yet: add one."
-        return UsageError(f"{option} is missing", hint=f"{question}? {hint}", next=step)
+            hint = "The project has none yet. Add one."
+        return UsageError(f"Missing {option}", hint=f"{question}? {hint}", next=step)
 
     def plug(self, question: str, given: str, option: str = "--plug") -> str:
-        """A plug of the project. Raises UnknownName, before anything else is asked for."""
+        """The name of a plug of the project. Raises UnknownName before any further question."""
         from khotan_cli.scaffold.components import found_plug
 
         return found_plug(self.source, self.pick(question, given, list(self.source.plugs), option)).name
 
     def wire(self, given: str) -> str:
-        """A wire of the project. Raises UnknownName, before anything else is asked for."""
-        wire = self.pick("Which wire's events does it take", given, list(self.source.wires), "--wire")
+        """The name of a wire of the project. Raises UnknownName before any further question."""
+        wire = self.pick("Which wire's events does it process", given, list(self.source.wires), "--wire")
         if wire not in self.source.wires:
             raise UnknownName("wire", wire, self.source.wires, where="this project")
         return wire
 
     def types(self, given: Sequence[str] | None, question: str) -> list[str]:
-        """Types of events: what was given, else asked for; none stands for all."""
+        """Event types: the given ones, else the answer to a question. An empty list means all."""
         if given or not self._asking:
             return list(given or ())
-        return console.ask(f"{question}, separated by commas (none: all)", instead="--type").replace(",", " ").split()
+        return console.ask(f"{question}, separated by commas (empty: all)", instead="--type").replace(",", " ").split()
 
     def confirm(self, question: str, given: bool, option: str) -> bool:
         return given or (self._asking and console.confirm(question, instead=option))
@@ -101,14 +103,14 @@ class Project:
         return check_plug_name(given or console.ask(f"Name of the {kind}", instead="NAME"))
 
     def endpoints(self, plug: str, kind: Literal["lists", "takes", "updates"]) -> list[str]:
-        """Endpoints to offer: those that can be paged, those that write, or of these the ones that are given a record's id."""
+        """Endpoints to offer: paginated ones, writing ones, or writing ones whose path or method identifies a record."""
         from khotan_cli.scaffold.components import found_plug
 
-        found = found_plug(self.source, plug).endpoints.values()
+        endpoints = found_plug(self.source, plug).endpoints.values()
         if kind == "lists":
-            return [one.name for one in found if one.lists]
-        writes = [one for one in found if one.method in ("POST", "PUT", "PATCH")]
-        return [one.name for one in writes if kind == "takes" or one.method != "POST" or "{" in one.path]
+            return [endpoint.name for endpoint in endpoints if endpoint.lists]
+        writes = [endpoint for endpoint in endpoints if endpoint.method in ("POST", "PUT", "PATCH")]
+        return [e.name for e in writes if kind == "takes" or e.method != "POST" or "{" in e.path]
 
 
 def show_part(kind: str, name: str, written: Written, look_only: bool, diff: bool) -> None:
@@ -119,10 +121,10 @@ def show_part(kind: str, name: str, written: Written, look_only: bool, diff: boo
 def _flow(kind: str, project: Project, answers: dict[str, Any], *, force: bool, dry_run: bool, diff: bool) -> None:
     from khotan_cli.scaffold.components import FlowOptions, add_flow
 
-    asked = FlowOptions(kind=kind, **answers)
+    flow_options = FlowOptions(kind=kind, **answers)
     look_only = dry_run or diff
-    written = add_flow(project.root, project.folder, project.source, asked, force=force, dry_run=look_only)
-    show_part(kind, asked.name, written, look_only, diff)
+    written = add_flow(project.root, project.folder, project.source, flow_options, force=force, dry_run=look_only)
+    show_part(kind, flow_options.name, written, look_only, diff)
 
 
 def inflow(
@@ -130,7 +132,7 @@ def inflow(
     plug: Plug = "",
     endpoint: Endpoint = "",
     resource: Resource = "",
-    into: Annotated[str, typer.Option(help="Class of the table's rows.", show_default="NameRow")] = "",
+    into: Annotated[str, typer.Option(help="Class name of the table's rows.", show_default="NameRow")] = "",
     key: Key = "",
     schedule: Schedule = "",
     yes: Yes = False,
@@ -144,10 +146,12 @@ def inflow(
     """
     project = Project(yes)
     name = project.name(name, "flow")
-    plug = project.plug("Which plug do records come from", plug)
-    endpoint = project.pick("Which endpoint lists them", endpoint, project.endpoints(plug, "lists"), "--endpoint")
+    plug = project.plug("Which plug do the records come from", plug)
+    endpoint = project.pick(
+        "Which endpoint lists the records", endpoint, project.endpoints(plug, "lists"), "--endpoint"
+    )
     resource = project.pick(
-        "Which resource are they", resource, list(project.source.resources), "--resource", optional=True
+        "Which resource do the records belong to", resource, list(project.source.resources), "--resource", optional=True
     )
     answers = {"name": name, "plug": plug, "endpoint": endpoint, "resource": resource}
     answers |= {"into": into, "key": key, "schedule": schedule}
@@ -176,12 +180,16 @@ def outflow(
     """
     project = Project(yes)
     name = project.name(name, "flow")
-    plug = project.plug("Which plug do records go to", plug)
-    endpoint = project.pick("Which endpoint takes them", endpoint, project.endpoints(plug, "takes"), "--endpoint")
+    plug = project.plug("Which plug do the records go to", plug)
+    endpoint = project.pick(
+        "Which endpoint accepts the records", endpoint, project.endpoints(plug, "takes"), "--endpoint"
+    )
     update = project.pick(_UPDATES, update, project.endpoints(plug, "updates"), "--update", optional=True)
-    table = project.pick("Which table are they from", table, list(project.source.tables), "--from", optional=True)
+    table = project.pick(
+        "Which table are the records from", table, list(project.source.tables), "--from", optional=True
+    )
     resource = project.pick(
-        "Which resource are they", resource, list(project.source.resources), "--resource", optional=True
+        "Which resource do the records belong to", resource, list(project.source.resources), "--resource", optional=True
     )
     answers = {"name": name, "plug": plug, "endpoint": endpoint, "update": update, "into": table}
     answers |= {"resource": resource, "key": key, "schedule": schedule}
@@ -193,7 +201,7 @@ def relay(
     plug: Plug = "",
     endpoint: Endpoint = "",
     to: Annotated[str, typer.Option(help="Plug that records go to.", show_default=False)] = "",
-    to_endpoint: Annotated[str, typer.Option(help="Endpoint that takes them.", show_default=False)] = "",
+    to_endpoint: Annotated[str, typer.Option(help="Endpoint that accepts the records.", show_default=False)] = "",
     update: Update = "",
     resource: Resource = "",
     key: Key = "",
@@ -209,15 +217,17 @@ def relay(
     """
     project = Project(yes)
     name = project.name(name, "flow")
-    plug = project.plug("Which plug do records come from", plug)
-    endpoint = project.pick("Which endpoint lists them", endpoint, project.endpoints(plug, "lists"), "--endpoint")
-    to = project.plug("Which plug do they go to", to, "--to")
+    plug = project.plug("Which plug do the records come from", plug)
+    endpoint = project.pick(
+        "Which endpoint lists the records", endpoint, project.endpoints(plug, "lists"), "--endpoint"
+    )
+    to = project.plug("Which plug do the records go to", to, "--to")
     to_endpoint = project.pick(
-        "Which endpoint takes them", to_endpoint, project.endpoints(to, "takes"), "--to-endpoint"
+        "Which endpoint accepts the records", to_endpoint, project.endpoints(to, "takes"), "--to-endpoint"
     )
     update = project.pick(_UPDATES, update, project.endpoints(to, "updates"), "--update", optional=True)
     resource = project.pick(
-        "Which resource are they", resource, list(project.source.resources), "--resource", optional=True
+        "Which resource do the records belong to", resource, list(project.source.resources), "--resource", optional=True
     )
     answers = {"name": name, "plug": plug, "endpoint": endpoint, "to": to, "to_endpoint": to_endpoint}
     answers |= {"update": update, "resource": resource, "key": key, "schedule": schedule}
@@ -228,12 +238,12 @@ def resource(
     name: Name = "",
     connect_field: Annotated[
         list[str] | None,
-        typer.Option(help="Field of the canonical key; several for a composite one.", show_default=False),
+        typer.Option(help="Field of the canonical key. Repeat for a composite key.", show_default=False),
     ] = None,
     plug: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PLUG=FIELD", help="A plug, and the field of its records that holds its id.", show_default=False
+            metavar="PLUG=FIELD", help="Plug, and the field that holds the id in its records.", show_default=False
         ),
     ] = None,
     yes: Yes = False,
@@ -241,24 +251,24 @@ def resource(
     dry_run: DryRun = False,
     diff: Diff = False,
 ) -> None:
-    """Write a resource: which records of several systems are the same thing.
+    """Write a resource, which matches records of several systems that describe the same thing.
 
     khotan add resource products --connect-field sku --plug shop=id --plug erp=id
     """
     project = Project(yes)
     name = project.name(name, "resource")
     if not plug:
-        asked = project.plug("Which plug knows it", "", "--plug PLUG=FIELD")
-        plug = [f"{asked}={project.field(f'Field of its records that holds its id in {asked}', 'id', '--plug')}"]
+        plug_name = project.plug("Which plug has it", "", "--plug PLUG=FIELD")
+        plug = [f"{plug_name}={project.field(f'Field that holds the id in records of {plug_name}', 'id', '--plug')}"]
     plugs: dict[str, str] = {}
     for text in plug:
-        known, _, field = text.partition("=")
-        if not known or not field:
+        plug_name, _, field = text.partition("=")
+        if not plug_name or not field:
             raise UsageError(
-                f"--plug {text!r} is not PLUG=FIELD",
-                hint=f"--plug {known or 'shop'}=id, where id is the field that holds the id there.",
+                f"Invalid --plug {text!r}: it must be PLUG=FIELD",
+                hint=f"Use --plug {plug_name or 'shop'}=id, where the field id holds the id in that plug's records.",
             )
-        plugs[project.plug("", known)] = field
+        plugs[project.plug("", plug_name)] = field
     fields = connect_field or [console.ask("Field of the canonical key", instead="--connect-field")]
     from khotan_cli.scaffold.components import add_resource
 
@@ -271,14 +281,14 @@ def resource(
 
 def cache(
     name: Name = "",
-    ttl: Annotated[str, typer.Option(help="How long an entry lives, such as 6h.", show_default="no end")] = "",
-    scope: Annotated[str, typer.Option(help="Whose entries: app, flow or variant.")] = "app",
+    ttl: Annotated[str, typer.Option(help="Time to live of an entry, such as 6h.", show_default="unlimited")] = "",
+    scope: Annotated[str, typer.Option(help="Owner of the entries: app, flow or variant.")] = "app",
     yes: Yes = False,
     force: Force = False,
     dry_run: DryRun = False,
     diff: Diff = False,
 ) -> None:
-    """Write a cache: durable key/value state with a time to live.
+    """Write a cache: durable key-value state with a time to live.
 
     khotan add cache snapshots --ttl 6h
     """

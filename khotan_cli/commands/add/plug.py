@@ -42,16 +42,16 @@ def plug(
             show_default="bearer",
         ),
     ] = "",
-    title: Annotated[str, typer.Option(help="What it connects to.", show_default=False)] = "",
-    auth_param: Annotated[str, typer.Option(help="Header or parameter of an API key.", show_default=False)] = "",
+    title: Annotated[str, typer.Option(help="Name of the service, for people.", show_default=False)] = "",
+    auth_param: Annotated[str, typer.Option(help="Header or query parameter of the API key.", show_default=False)] = "",
     token_url: Annotated[str, typer.Option(help="Token endpoint.", show_default="/oauth/token")] = "",
     authorize_url: Annotated[str, typer.Option(help="Authorization endpoint.", show_default="/oauth/authorize")] = "",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take defaults.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite files that were changed.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written; write nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask questions; use defaults.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that you changed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written; write nothing.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Show what would change; write nothing.")] = False,
 ) -> None:
-    """Write a client of an API: base URL, authentication, variables, a sample endpoint with its model.
+    """Write a client of an API: base URL, authentication, variables, and a sample endpoint with its model.
 
     khotan add plug shop --base-url https://api.example.com/v1 --auth bearer
     """
@@ -67,32 +67,32 @@ def plug(
     check_plug_name(name)
     if not base_url:
         if yes:
-            raise UsageError("--base-url is missing: it has no default", hint="--base-url https://api.example.com")
+            raise UsageError("Missing --base-url: it has no default", hint="Use --base-url https://api.example.com")
         base_url = console.ask("Base URL of the API", instead="--base-url")
     check_base_url(base_url)
     if not auth:
-        asking = console.interactive and not yes
+        can_ask = console.interactive and not yes
         auth = (
-            console.choose("Authentication", auth_kinds(), instead="--auth", default="bearer") if asking else "bearer"
+            console.choose("Authentication", auth_kinds(), instead="--auth", default="bearer") if can_ask else "bearer"
         )
     check_auth(auth)
-    asked = PlugOptions(name, base_url, auth, title, auth_param, token_url, authorize_url)
+    plug_options = PlugOptions(name, base_url, auth, title, auth_param, token_url, authorize_url)
     folder = package_path(settings.package, settings.source)
     look_only = dry_run or diff
-    written = add_plug(settings.root, folder, asked, force=force, dry_run=look_only)
-    written = replace(written, next=[*_before_variables(settings), *written.next])
-    heading = f"Plug {name}" if written.written else f"Plug {name} is there already: nothing to write."
+    written = add_plug(settings.root, folder, plug_options, force=force, dry_run=look_only)
+    written = replace(written, next=[*_migration_step(settings), *written.next])
+    heading = f"Plug {name}" if written.written else f"Plug {name} already exists: nothing to write."
     show_written("plug", name, written, title=heading, dry_run=look_only, diff=diff)
 
 
-def _before_variables(settings: Settings) -> list[str]:
-    """`khotan migrate`, where variables have no place yet."""
+def _migration_step(settings: Settings) -> list[str]:
+    """`khotan migrate` if the tables of the variables do not exist yet."""
     from khotan_cli.runtime.store import migrate
 
     try:
         status = migrate.status(settings.database_url, settings.root)
     except KhotanError:
-        return ["khotan migrate"]  # it says what is wrong with the database
+        return ["khotan migrate"]  # the command reports the database error
     return [] if status.up_to_date else ["khotan migrate"]
 
 

@@ -1,4 +1,4 @@
-"""How written files are shown."""
+"""Terminal output of written files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _MARKS = {
     "keep": ("=", "yellow"),
     "conflict": ("!", "red"),
 }
-_WORDS = {"keep": "kept: yours differs", "same": "as it was", "conflict": "would overwrite your changes"}
+_WORDS = {"keep": "kept: your version differs", "same": "unchanged", "conflict": "would overwrite your changes"}
 
 
 def show_written(
     component: str, name: str, written: Written, *, title: str, dry_run: bool = False, diff: bool = False
 ) -> None:
-    """The result of writing a component."""
+    """Show the result of writing a component."""
     document: dict[str, Any] = {
         "ok": True,
         "component": component,

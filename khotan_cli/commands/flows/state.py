@@ -1,4 +1,4 @@
-"""`khotan flows state`: what a flow keeps from run to run."""
+"""`khotan flows state`: the state that a flow keeps between runs."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ def state(
     reset: Annotated[
         list[str] | None,
         typer.Option(
-            help="Forget cursor:NAME, sent:DESTINATION, sent:DESTINATION:KEY, or all. Can be given several times.",
+            help="State to reset: cursor:NAME, sent:DESTINATION, sent:DESTINATION:KEY, or all. Repeatable.",
             show_default=False,
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="With --reset: do not ask.")] = False,
-    destination: Annotated[str, typer.Option(help="Show this destination only.", show_default=False)] = "",
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="Records to show of each destination.")] = 20,
-    offset: Annotated[int, typer.Option(min=0, help="Records to pass over.")] = 0,
+    yes: Annotated[bool, typer.Option("--yes", help="With --reset: do not ask for confirmation.")] = False,
+    destination: Annotated[str, typer.Option(help="Show only this destination.", show_default=False)] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of records per destination.")] = 20,
+    offset: Annotated[int, typer.Option(min=0, help="Number of records to skip.")] = 0,
 ) -> None:
-    """Show or reset what a flow keeps from run to run: its cursors, and the records that it sent."""
+    """Show or reset the state that a flow keeps between runs: its cursors, and the records that it sent."""
     if reset:
         _reset(flow, reset, yes)
         return
     if yes:
-        raise UsageError("--yes has a meaning only with --reset", hint="Add --reset.")
+        raise UsageError("--yes needs --reset", hint="Add --reset.")
     with options.client() as client:
         document = client.flow_state(flow, destination or None, limit, offset)
     console.result(document, lambda: _show(document))
@@ -43,7 +43,7 @@ def _reset(flow: str, what: list[str], yes: bool) -> None:
         raise UsageError("Nothing was reset", hint="Answer y, or give --yes.")
     with options.client() as client:
         done = client.reset_flow_state(flow, what)
-    text = f"Flow {flow} forgot {_number(done['cursors'], 'cursor')} and {_number(done['records'], 'sent record')}."
+    text = f"Reset {_number(done['cursors'], 'cursor')} and {_number(done['records'], 'sent record')} of flow {flow}."
     console.result(done, lambda: console.success(text))
 
 
@@ -53,7 +53,7 @@ def _number(count: int, noun: str) -> str:
 
 def _show(document: dict[str, Any]) -> None:
     if not document["cursors"] and not document["destinations"]:
-        console.line(f"Flow {document['flow']} keeps no cursor, and it has sent no record.")
+        console.line(f"Flow {document['flow']} has no cursors and no sent records.")
         return
     if document["cursors"]:
         rows = [
@@ -61,12 +61,14 @@ def _show(document: dict[str, Any]) -> None:
             for cursor in document["cursors"]
         ]
         console.table(["Cursor", "Value", "Stored"], rows)
-    for one in document["destinations"]:
-        place = " (kept in the mappings)" if one["keptIn"] == "mappings" else ""
-        console.line(f"{one['name']}: {_number(one['records'], 'record')} sent{place}", "bold")
-        if one["items"]:
-            rows = [[item["key"], item["ref"] or "–", when(item["updatedAt"])] for item in one["items"]]
+    for sent in document["destinations"]:
+        location = " (stored in the mappings)" if sent["keptIn"] == "mappings" else ""
+        console.line(f"{sent['name']}: {_number(sent['records'], 'record')} sent{location}", "bold")
+        if sent["items"]:
+            rows = [[item["key"], item["ref"] or "–", when(item["updatedAt"])] for item in sent["items"]]
             console.table(["Key", "Id there", "Stored"], rows, whole=["Key"])
-        left = one["records"] - document["offset"] - len(one["items"])
-        if one["items"] and left > 0:
-            console.line(f"{left:,} more are not shown: --offset {document['offset'] + len(one['items'])}.", "dim")
+        remaining = sent["records"] - document["offset"] - len(sent["items"])
+        if sent["items"] and remaining > 0:
+            console.line(
+                f"{remaining:,} more are not shown: --offset {document['offset'] + len(sent['items'])}.", "dim"
+            )

@@ -1,4 +1,4 @@
-"""How flows and runs look in a terminal."""
+"""Terminal output of flows and runs."""
 
 from __future__ import annotations
 
@@ -50,37 +50,37 @@ def show_runs(items: Sequence[dict[str, Any]], total: int) -> None:
     columns = ["Run", "Started", "Status", "Flow", "Counts", "Took"]
     console.table(columns, rows, whole=["Run", "Started", "Status"])
     if any(run["codeOutdated"] for run in items):
-        console.line("* ran an older version of the code than the project has now", "dim")
+        console.line("* ran an older version of the project's code", "dim")
     if total > len(items):
-        console.line(f"{total - len(items)} older ones are not shown.", "dim")
+        console.line(f"{total - len(items)} older runs are not shown.", "dim")
 
 
 def next_of(run: dict[str, Any]) -> list[str]:
-    """What to do about a run: what its error says, and a look at what it left out."""
+    """The commands to run next: those of the run's error, and the list of rejected records."""
     rejects = [f"khotan flows rejects {run['id']}"] if run.get("rejects") else []
     return [*(run["error"] or {}).get("next", ()), *rejects]
 
 
 def show_run(run: dict[str, Any]) -> None:
-    show_course(run)
+    show_summary(run)
     if run["error"]:
         console.line(f"✗ {run['error']['message']}", "red")
         console.line(f"  {run['error'].get('hint', '')}")
         if run["error"].get("place"):
             console.line(f"  at {run['error']['place']}", "dim")
     if run.get("rejects"):
-        console.line(f"Records left out: {run['rejects']:,}", "yellow")
+        console.line(f"Rejected records: {run['rejects']:,}", "yellow")
     console.next_steps(next_of(run))
 
 
-def show_course(run: dict[str, Any]) -> None:
-    """A run without its error and what follows from it."""
+def show_summary(run: dict[str, Any]) -> None:
+    """Show a run without its error and next commands."""
     style = COLOURS.get(run["status"], "")
     console.line(f"Run {run['id']}: {run['flow']} ({run['variant']}) {run['status']}", f"bold {style}".strip())
     times = f"started {when(run['startedAt'])} · {took(run)}" if run["startedAt"] else "not started"
     console.line(f"{counted(run['counts']) or 'nothing counted'} · {run['source']} · {times}")
     if run.get("codeOutdated"):
-        console.line("The run ran an older version of the code than the project has now.", "yellow")
+        console.line("The run used an older version of the project's code.", "yellow")
     if run["message"]:
         console.line(run["message"])
     if run.get("steps"):
@@ -88,22 +88,22 @@ def show_course(run: dict[str, Any]) -> None:
         console.table(["#", "Step", "Counts", "Tries"], rows, whole=["#", "Step"])
     updates = run.get("updates", [])[-_LOG_LINES:]
     if run.get("updatesTotal", 0) > len(updates):
-        console.line(f"{run['updatesTotal'] - len(updates):,} earlier lines of the log are not shown.", "dim")
+        console.line(f"{run['updatesTotal'] - len(updates):,} earlier log lines are not shown.", "dim")
     for update in updates:
         console.line(f"{clock(update['at'])} {update['message']}", "yellow" if update["level"] == "warning" else "dim")
 
 
-def outdated_words(workers: int) -> str:
-    """What to say of workers that run older code; empty where there is none."""
+def outdated_warning(workers: int) -> str:
+    """A warning about workers that run older code; empty for 0 workers."""
     if not workers:
         return ""
     subject, object_ = ("A worker runs", "it") if workers == 1 else (f"{workers} workers run", "them")
-    return f"{subject} an older version of the code than the project has now. Restart {object_}."
+    return f"{subject} an older version of the project's code. Restart {object_}."
 
 
 def show_rejects(items: Sequence[dict[str, Any]], total: int) -> None:
     if not items:
-        console.line("No record was left out.")
+        console.line("No records were rejected.")
         return
     import json
 
@@ -115,20 +115,20 @@ def show_rejects(items: Sequence[dict[str, Any]], total: int) -> None:
 
 def show_dry_run(report: dict[str, Any]) -> None:
     console.line(f"Dry run of {report['flow']} ({report['variant']}): nothing was sent or stored.", "bold")
-    console.line(counted(report["counts"]) or "Nothing would have been done.")
+    console.line(counted(report["counts"]) or "The run would change nothing.")
     for table, write in report["writes"].items():
         done = {name: count for name, count in write.items() if name != "sample"}
         changes = sum(count for name, count in done.items() if name != "unchanged")
-        said = counted(done) or "nothing"
-        console.line(f"would write {table}: {said}" if changes else f"would write nothing to {table}: {said}")
-        if changes and not done.get("unchanged"):  # of a mixture it is not known which records the sample has
+        summary = counted(done) or "nothing"
+        console.line(f"would write {table}: {summary}" if changes else f"would write nothing to {table}: {summary}")
+        if changes and not done.get("unchanged"):  # with unchanged records, the sample may not show changes
             _sample(write["sample"], changes - done.get("deleted", 0))
-    for call, held in report["requests"].items():
-        console.line(f"would send {held['count']} × {call}")
-        _sample([request["body"] for request in held["sample"]], held["count"])
-    _left_out(report)
+    for call, suppressed in report["requests"].items():
+        console.line(f"would send {suppressed['count']} × {call}")
+        _sample([request["body"] for request in suppressed["sample"]], suppressed["count"])
+    _show_rejected(report)
     if report["stopped"]:
-        console.line(f"It stops here: {report['stopped']['message']}", "yellow")
+        console.line(f"The dry run stops here: {report['stopped']['message']}", "yellow")
         console.line(f"  {report['stopped']['hint']}")
 
 
@@ -142,12 +142,12 @@ def _sample(records: Sequence[Any], total: int) -> None:
         console.line(f"    … and {total - len(shown):,} more", "dim")
 
 
-def _left_out(report: dict[str, Any]) -> None:
+def _show_rejected(report: dict[str, Any]) -> None:
     rejects = report["rejects"]
     total = max(report["counts"].get("failed", 0), len(rejects))
     if not rejects:
         return
-    console.line(f"would leave out {total:,} record{'' if total == 1 else 's'}:", "yellow")
+    console.line(f"would reject {total:,} record{'' if total == 1 else 's'}:", "yellow")
     for reject in rejects:
         console.line(f"    {reject['reason']}", "yellow")
     if total > len(rejects):

@@ -1,4 +1,4 @@
-"""What `khotan plug` was told: which of its options go together, and the call that they describe."""
+"""The options of `khotan plug`: which combinations are valid, and the call that they describe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DEFAULT_PAGES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class PlugOptions:
-    """The options as Typer gives them; `commands/plugs/plug.py` says what each of them means."""
+    """The options as Typer parses them; `commands/plugs/plug.py` documents each."""
 
     name: str
     method: str
@@ -42,11 +42,11 @@ class PlugOptions:
 
     @property
     def calls(self) -> bool:
-        """Whether a call is asked for."""
+        """Whether the options request a call."""
         return bool(self.endpoint or self.method)
 
     def call(self) -> dict[str, Any]:
-        """The call for the debug API. Raises UsageError for JSON that cannot be read."""
+        """The request body for the debug API. Raises UsageError for invalid JSON."""
         target = {"endpoint": self.endpoint} if self.endpoint else {"method": self.method.upper(), "path": self.path}
         return {
             **target,
@@ -59,7 +59,7 @@ class PlugOptions:
         }
 
     def check(self) -> None:
-        """Raises UsageError for options that exclude each other, or have no meaning without another."""
+        """Raises UsageError for options that exclude each other, or that need another option."""
         actions = {
             "--list": self.list_all, "--info": self.info, "--enable": self.enable, "--disable": self.disable,
             "--resume": self.resume, "--login": self.sign_in,
@@ -68,14 +68,14 @@ class PlugOptions:
         self._check_needs()
         self._check_target()
         if self.list_all and self.name:
-            raise UsageError("--list shows every plug", hint=f"For one: khotan plug {self.name}")
+            raise UsageError("--list shows every plug", hint=f"To show one plug: khotan plug {self.name}")
         if not self.name and (self.calls or any(actions[action] for action in actions if action != "--list")):
-            raise UsageError("Missing the name of a plug", hint="khotan plug NAME …", next=["khotan plug --list"])
+            raise UsageError("Missing plug name", hint="khotan plug NAME …", next=["khotan plug --list"])
 
     def _check_one_action(self, actions: Mapping[str, bool]) -> None:
-        given = [option for option, is_given in actions.items() if is_given] + (["a call"] if self.calls else [])
-        if len(given) > 1:
-            raise UsageError(f"{given[0]} and {given[1]} exclude each other", hint="Give one of them.")
+        selected = [action for action, is_set in actions.items() if is_set] + (["a call"] if self.calls else [])
+        if len(selected) > 1:
+            raise UsageError(f"{selected[0]} and {selected[1]} exclude each other", hint="Give one of them.")
 
     def _check_needs(self) -> None:
         calling = {"--params": self.params, "--body": self.body, "--headers": self.headers, "--save": self.save}
@@ -88,7 +88,7 @@ class PlugOptions:
         _need(calling, called, "a call", "khotan plug NAME --endpoint E, or NAME METHOD PATH.")
         _need(comparing, bool(self.endpoint), "an endpoint", "khotan plug NAME --endpoint E --compare")
         if self.pages and self.source:
-            raise UsageError("--pages and --from exclude each other", hint="--from judges the one saved response.")
+            raise UsageError("--pages and --from exclude each other", hint="--from compares one saved response.")
         _need({"--fail-on": self.fail_on}, self.compare or bool(self.source), "--compare", "Add --compare.")
         _need({"--pages": self.pages}, self.compare, "--compare", "Add --compare.")
         _need(login, self.sign_in, "--login", "khotan plug NAME --login")
@@ -107,8 +107,8 @@ class PlugOptions:
             )
 
 
-def _need(given: Mapping[str, Any], present: bool, other: str, hint: str) -> None:
-    """Raises UsageError for an option that is given without what it needs: it is refused, not ignored."""
-    for option, value in given.items():
+def _need(values: Mapping[str, Any], present: bool, other: str, hint: str) -> None:
+    """Raises UsageError for an option that is set without the option it needs."""
+    for option, value in values.items():
         if value not in ("", False, None) and not present:
             raise UsageError(f"{option} needs {other}", hint=hint)

@@ -13,9 +13,9 @@ from khotan_cli.console import console
 from khotan_cli.errors import ContractMismatch
 from khotan_cli.options import options
 
-_FROM = "Compare a kept response; call nothing."
-_FAIL_ON = "Grade from which findings give exit code 3: breaking, warning, info or never. Default: warning."
-_PAGES = "With --compare: walk through up to N pages of a paginated endpoint. 1 judges one response."
+_FROM = "Compare a response saved with --save; do not call the API."
+_FAIL_ON = "Lowest grade of finding that gives exit code 3: breaking, warning, info or never. Default: warning."
+_PAGES = "With --compare: fetch up to N pages of a paginated endpoint. 1 compares one response."
 LOGIN_SECONDS = 300
 
 
@@ -26,50 +26,52 @@ def plug(
     list_all: Annotated[bool, typer.Option("--list", help="List the plugs.")] = False,
     info: Annotated[bool, typer.Option("--info", help="Show a plug: variables, endpoints.")] = False,
     endpoint: Annotated[str, typer.Option("--endpoint", "-e", help="Call this endpoint.", show_default=False)] = "",
-    compare: Annotated[bool, typer.Option("--compare", help="Judge the response by the declared model.")] = False,
-    params: Annotated[str, typer.Option(metavar="JSON", help="Parameters: path and query.", show_default=False)] = "",
-    body: Annotated[str, typer.Option(metavar="JSON", help="Body: JSON, @file or -.", show_default=False)] = "",
-    headers: Annotated[str, typer.Option(metavar="JSON", help="Further headers.", show_default=False)] = "",
-    save: Annotated[str, typer.Option(metavar="FILE", help="Keep the response.", show_default=False)] = "",
+    compare: Annotated[bool, typer.Option("--compare", help="Compare the response with the declared model.")] = False,
+    params: Annotated[str, typer.Option(metavar="JSON", help="Path and query parameters.", show_default=False)] = "",
+    body: Annotated[str, typer.Option(metavar="JSON", help="Request body: JSON, @file or -.", show_default=False)] = "",
+    headers: Annotated[str, typer.Option(metavar="JSON", help="Additional headers.", show_default=False)] = "",
+    save: Annotated[str, typer.Option(metavar="FILE", help="Save the response to a file.", show_default=False)] = "",
     source: Annotated[str, typer.Option("--from", metavar="FILE", help=_FROM, show_default=False)] = "",
     fail_on: Annotated[str, typer.Option(metavar="GRADE", help=_FAIL_ON, show_default=False)] = "",
     pages: Annotated[int | None, typer.Option(min=1, metavar="N", help=_PAGES, show_default="2")] = None,
-    enable: Annotated[bool, typer.Option("--enable", help="Let the plug be called.")] = False,
+    enable: Annotated[bool, typer.Option("--enable", help="Allow calls of the plug.")] = False,
     disable: Annotated[bool, typer.Option("--disable", help="Refuse calls of the plug.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Lift a pause that the service asked for.")] = False,
-    sign_in: Annotated[bool, typer.Option("--login", help="Sign in, for OAuth 2 authorization code.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="End a pause that the service requested.")] = False,
+    sign_in: Annotated[bool, typer.Option("--login", help="Sign in with OAuth 2 (authorization code).")] = False,
     port: Annotated[
-        int | None, typer.Option(help="With --login: its loopback port.", show_default="a free one")
+        int | None, typer.Option(help="With --login: loopback port of the redirect.", show_default="a free one")
     ] = None,
     timeout: Annotated[int | None, typer.Option(help="With --login: seconds to wait.", show_default="300")] = None,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="With --login: open no browser.")] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="With --login: do not open a browser.")] = False,
     redirect_uri: Annotated[
         str,
-        typer.Option(metavar="URL", help="With --login: where to come back.", show_default="http://127.0.0.1/callback"),
+        typer.Option(metavar="URL", help="With --login: redirect URI.", show_default="http://127.0.0.1/callback"),
     ] = "",
 ) -> None:
-    """List plugs, call them, and prove their contract against the live API.
+    """List plugs, call them, and check their contract against the live API.
 
     khotan plug --list · khotan plug shop · khotan plug shop GET /orders --params '{"limit": 5}'
 
     khotan plug shop --endpoint list_orders --compare · khotan plug vars shop set token --stdin
     """
-    asked = PlugOptions(**locals())
-    asked.check()
-    if not asked.name:
+    plug_options = PlugOptions(**locals())
+    plug_options.check()
+    if not plug_options.name:
         _list()
-    elif asked.enable or asked.disable:
-        _switch(asked.name, asked.enable)
-    elif asked.resume:
-        _resume(asked.name)
-    elif asked.sign_in:
-        seconds = LOGIN_SECONDS if asked.timeout is None else asked.timeout
-        browser, back = not asked.no_browser, asked.redirect_uri
-        login(asked.name, port=asked.port or 0, seconds=seconds, browser=browser, redirect_uri=back)
-    elif asked.calls:
-        _call(asked.name, asked.call(), save=asked.save, source=asked.source)
+    elif plug_options.enable or plug_options.disable:
+        _switch(plug_options.name, plug_options.enable)
+    elif plug_options.resume:
+        _resume(plug_options.name)
+    elif plug_options.sign_in:
+        seconds = LOGIN_SECONDS if plug_options.timeout is None else plug_options.timeout
+        browser, redirect_uri = not plug_options.no_browser, plug_options.redirect_uri
+        login(
+            plug_options.name, port=plug_options.port or 0, seconds=seconds, browser=browser, redirect_uri=redirect_uri
+        )
+    elif plug_options.calls:
+        _call(plug_options.name, plug_options.call(), save=plug_options.save, source=plug_options.source)
     else:
-        _show(asked.name)
+        _show(plug_options.name)
 
 
 def _show(name: str) -> None:
@@ -91,7 +93,7 @@ def _switch(name: str, enable: bool) -> None:
     state = "enabled" if enable else "disabled"
     document = {"ok": True, "plug": now["name"], "enabled": now["enabled"], "changed": was != enable}
     if was == enable:
-        document["message"] = f"Plug {name} was {state} already: nothing to do."
+        document["message"] = f"Plug {name} is already {state}."
         console.result(document, lambda: console.line(document["message"]))
     else:
         console.result(document, lambda: console.success(f"Plug {name} is {state}."))
@@ -103,7 +105,7 @@ def _resume(name: str) -> None:
     if document["released"]:
         console.result(document, lambda: console.success(f"Plug {name} is no longer paused."))
     else:
-        document["message"] = f"Plug {name} is not paused: nothing to do."
+        document["message"] = f"Plug {name} is not paused."
         console.result(document, lambda: console.line(document["message"]))
 
 
@@ -116,7 +118,7 @@ def _call(name: str, payload: dict[str, Any], *, save: str, source: str) -> None
         document = client.debug(name, payload)
     if save:
         _save(save, document)
-        console.note(f"Kept in {save}.")
+        console.note(f"Saved to {save}.")
     contract = document.get("contract")
     if contract is None:
         console.result(document, lambda: show_call(document))
@@ -126,7 +128,7 @@ def _call(name: str, payload: dict[str, Any], *, save: str, source: str) -> None
         return
     error = ContractMismatch(
         f"{name}.{document['endpoint']} does not match {contract['model']} (status {document['status']})",
-        hint="Correct the declared model until it is true, then compare again.",
+        hint="Correct the declared model, then compare again.",
         details={"plug": name, "endpoint": document["endpoint"], "contract": contract, "request": document["request"]},
     )
     if not console.machine:
@@ -147,7 +149,7 @@ def _save(path: str, document: dict[str, Any]) -> None:
     elif kind == "text":
         content = str(body).encode()
         name = next((name for name in headers if name.lower() == "content-type"), "")
-        if "charset=" in headers.get(name, "").lower():  # the text is kept as UTF-8, whatever it came in
+        if "charset=" in headers.get(name, "").lower():  # the saved text is UTF-8, whatever the original charset
             headers[name] = f"{document['contentType']}; charset=utf-8"
     else:
         content = b"" if kind == "none" else json.dumps(body, ensure_ascii=False).encode()

@@ -1,4 +1,4 @@
-"""How plugs, calls and contracts look in a terminal."""
+"""Terminal output of plugs, calls and contracts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def show_plug(plug: dict[str, Any]) -> None:
     auth = ", ".join(f"{k} {v}" for k, v in plug["auth"].items() if k != "type" and v)
     console.line(f"{state} · {plug['module']} · auth: {plug['auth']['type']}{f' ({auth})' if auth else ''}")
     if plug.get("pausedSeconds"):
-        console.line(f"Paused: the service asked to wait; {plug['pausedSeconds']:.0f} s remain.", "yellow")
+        console.line(f"Paused at the service's request for another {plug['pausedSeconds']:.0f} s.", "yellow")
         console.next_steps([f"khotan plug {plug['name']} --resume"])
     if plug["vars"]:
         show_vars(plug["vars"])
@@ -70,7 +70,7 @@ def show_vars(variables: list[dict[str, Any]]) -> None:
     rows: list[list[Any]] = []
     for var in variables:
         if var["error"]:
-            value, source = Text(f"cannot be read: {var['error']}", style="red"), Text(var["source"])
+            value, source = Text(f"unreadable: {var['error']}", style="red"), Text(var["source"])
         elif var["isSet"]:
             value, source = Text(var["value"] if var.get("value") else var["masked"]), Text(var["source"])
         else:
@@ -100,7 +100,7 @@ def show_call(document: dict[str, Any]) -> None:
     )
     body = document.get("body")
     if document.get("bodyBase64") is not None:
-        console.line(f"{document['size']:,} bytes that are no text; --save FILE keeps them.", "dim")
+        console.line(f"{document['size']:,} bytes of binary data; save them with --save FILE.", "dim")
         return
     if body is None:
         return
@@ -109,7 +109,10 @@ def show_call(document: dict[str, Any]) -> None:
     shown = "\n".join(line[:2000] for line in lines[:_LINES_SHOWN])
     console.draw(Syntax(shown, "json", word_wrap=True, background_color="default") if body is not text else Text(shown))
     if len(lines) > _LINES_SHOWN or len(shown) < len(text) - 1:
-        console.line(f"… cut ({document['size']:,} bytes in all); --json or --save FILE gives the whole.", "dim")
+        console.line(
+            f"… truncated ({document['size']:,} bytes in total); --json or --save FILE gives all of it.",
+            "dim",
+        )
 
 
 def show_contract(document: dict[str, Any]) -> None:
@@ -133,8 +136,8 @@ def show_contract(document: dict[str, Any]) -> None:
         console.table(columns, rows, whole=["Grade", "Path", "Issue", "Count"])
     if contract.get("omitted"):
         console.line(f"… and {contract['omitted']} more", "dim")
-    for one in contract.get("notJudged", ())[:_PATHS_SHOWN]:
-        console.line(f"{one['path']}: {one['reason']}", "dim")
+    for skipped in contract.get("notJudged", ())[:_PATHS_SHOWN]:
+        console.line(f"{skipped['path']}: {skipped['reason']}", "dim")
     if contract.get("paging"):
         _show_paging(contract["paging"])
     summary = ", ".join(f"{count} {grade}" for grade, count in contract["summary"].items() if count)
@@ -148,9 +151,9 @@ def show_contract(document: dict[str, Any]) -> None:
 
 
 def _show_paging(paging: dict[str, Any]) -> None:
-    """What the walk through the pages showed, a line for each check."""
+    """The result of the paging checks, one line for each."""
     total = "" if paging["total"] is None else f" of {paging['total']}"
-    ended = "the walk came to its end" if paging["ended"] else "the walk stopped before the end"
+    ended = "all pages fetched" if paging["ended"] else "stopped before the last page"
     console.line(f"Pages: {paging['pages']}, items: {paging['items']}{total}; {ended}.")
     for check in paging["checks"]:
         console.line(f"{check['check']}: {check['message']}", "dim" if check["ok"] else "red")

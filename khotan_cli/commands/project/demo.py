@@ -1,4 +1,4 @@
-"""`khotan demo`: the main job, told step by step."""
+"""`khotan demo`: the main use of khotan, step by step."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def demo(
         bool, typer.Option("--serve", help="Only serve the sandbox API, for the project in --dir, until Ctrl-C.")
     ] = False,
 ) -> None:
-    """See the main job run: declare an API, prove the declaration against the live service, correct it, prove it again.
+    """Show the main use of khotan: declare an API, check the declaration against the live service, correct it, check again.
 
-    Works without a network: the service is a bundled sandbox API. The project stays, to play with.
+    Works without a network: the service is a bundled sandbox API. The project is kept, so that you can continue with it.
     """
     if serve:
         _serve(folder, port)
     else:
-        _tell(folder, port)
+        _show_demo(folder, port)
 
 
 def _serve(folder: str, port: int) -> None:
@@ -45,28 +45,30 @@ def _serve(folder: str, port: int) -> None:
 
     def ready(url: str) -> None:
         document = {"ok": True, "url": url, "docs": f"{url}/docs", "openapi": f"{url}/openapi.json"}
-        console.result(document, lambda: console.success(f"The sandbox listens at {url} (documentation: {url}/docs)"))
-        console.note("Ctrl-C stops it.")
+        console.result(document, lambda: console.success(f"The sandbox listens on {url} (documentation: {url}/docs)"))
+        console.note("Press Ctrl-C to stop.")
 
     serve(port, ready)
 
 
-def _tell(wanted: str, port: int) -> None:
+def _show_demo(wanted: str, port: int) -> None:
     from khotan_cli.sandbox.tour import make_folder, run, sandbox, steps
 
-    told: list[dict[str, Any]] = []
+    reports: list[dict[str, Any]] = []
     if not console.machine:
         console.line("khotan demo", "bold")
-        console.line("Documentation says one thing, the API does another. Watch khotan find out.")
+        console.line(
+            "An API's documentation and its behaviour often differ. This demo shows how khotan finds the differences."
+        )
     with sandbox(port) as url:
         folder = make_folder(wanted)
         try:
-            story = steps(url)
-            _say_sandbox(url, len(story) + 1)
-            for number, step in enumerate(story, start=2):
-                _announce(step, number, len(story) + 1)
+            demo_steps = steps(url)
+            _show_sandbox(url, len(demo_steps) + 1)
+            for number, step in enumerate(demo_steps, start=2):
+                _show_step(step, number, len(demo_steps) + 1)
                 outcome = run(step, folder, capture=console.machine)
-                told.append(
+                reports.append(
                     {
                         "step": step.name,
                         "why": step.why,
@@ -77,27 +79,27 @@ def _tell(wanted: str, port: int) -> None:
                     }
                 )
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)  # half a project is no use to anybody
+            shutil.rmtree(folder, ignore_errors=True)  # an incomplete project is useless
             raise
     program = _program()
     serving = f"{program} demo --serve --dir {folder}"
     trying = f"{program} -C {folder} plug shop --endpoint list_orders --compare"
-    document = {"ok": True, "project": str(folder), "sandbox": url, "steps": told, "next": [serving, trying]}
+    document = {"ok": True, "project": str(folder), "sandbox": url, "steps": reports, "next": [serving, trying]}
     console.result(document, lambda: _close(folder, serving, trying))
 
 
-def _say_sandbox(url: str, total: int) -> None:
+def _show_sandbox(url: str, total: int) -> None:
     if console.machine:
         return
     _heading(1, total, "Start an API to work with")
     console.line(
-        "A small commerce service, bundled with khotan, on loopback. It stands for the one you have to integrate."
+        "A small commerce service, bundled with khotan, on loopback. It stands for the service you want to integrate."
     )
     console.line(f"$ python -m khotan_cli.sandbox --port {url.rpartition(':')[2]}", "bold cyan")
     console.success(f"{url}/docs")
 
 
-def _announce(step: Step, number: int, total: int) -> None:
+def _show_step(step: Step, number: int, total: int) -> None:
     if console.machine:
         return
     _heading(number, total, step.title)
@@ -121,19 +123,19 @@ def _heading(number: int, total: int, title: str) -> None:
 
 def _close(folder: Path, serving: str, trying: str) -> None:
     console.line()
-    console.success(f"That is the main job. The project is in {folder}; the sandbox has stopped.")
-    console.line("To go on, start the sandbox again in another terminal, then correct the orders yourself:")
+    console.success(f"Done. The project is in {folder}; the sandbox has stopped.")
+    console.line("To continue, start the sandbox again in another terminal, then correct the orders yourself:")
     console.next_steps([serving, trying])
 
 
 def _program() -> str:
-    """How this khotan is called from the folder the user is in."""
-    own = Path(sys.executable).with_name("khotan")
-    found = shutil.which("khotan")
-    if found is None or Path(found).resolve() != own.resolve():
-        if own.is_relative_to(Path.cwd()):
-            return str(own.relative_to(Path.cwd()))
-        if own.exists():
-            return str(own)
+    """The command that starts this khotan from the current folder."""
+    executable = Path(sys.executable).with_name("khotan")
+    on_path = shutil.which("khotan")
+    if on_path is None or Path(on_path).resolve() != executable.resolve():
+        if executable.is_relative_to(Path.cwd()):
+            return str(executable.relative_to(Path.cwd()))
+        if executable.exists():
+            return str(executable)
         return f"{sys.executable} -m khotan_cli"
     return "khotan"

@@ -14,17 +14,17 @@ from khotan_cli.errors import KhotanError
 from khotan_cli.options import options
 
 _HEADER_BYTES = 262_144
-"""What the server reads of a request's head: more than the app takes, so that the app says what is wrong with it."""
+"""Limit of the server for a request's head. It is above the app's own limit, so that the app reports the error."""
 
 
 def dev(
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at; 0: a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for a free one.")] = 8000,
     reload: Annotated[bool, typer.Option("--reload/--no-reload", help="Restart when a file changes.")] = True,
 ) -> None:
-    """Serve the app: management API at /api/khotan, debugging on, restarted when a file changes.
+    """Serve the app with debugging enabled, and restart it when a file changes. The management API is at /api/khotan.
 
-    Sets KHOTAN_ENV=development and KHOTAN_DEBUG=1 where they are not set.
+    Sets KHOTAN_ENV=development and KHOTAN_DEBUG=1 if they are unset.
     """
     os.environ.setdefault("KHOTAN_ENV", "development")
     os.environ.setdefault("KHOTAN_DEBUG", "1")
@@ -32,10 +32,10 @@ def dev(
 
     settings = options.settings()
     require_project(settings)
-    listening = _free(host, port)
+    bound_port = _free_port(host, port)
     from khotan_cli.commands.project.dev_server import serve
 
-    url = f"http://{host}:{listening}"
+    url = f"http://{host}:{bound_port}"
     document = {"ok": True, "url": url, "api": f"{url}/api/khotan", "app": settings.serve_import, "reload": reload}
     console.result(document, lambda: console.success(f"{settings.serve_import} at {url} · API at {url}/api/khotan"))
     sys.path.insert(0, str(settings.source_dir))
@@ -43,7 +43,7 @@ def dev(
         serve(
             settings.serve_import,
             host=host,
-            port=listening,
+            port=bound_port,
             reload=reload,
             reload_dirs=[str(settings.source_dir)] if reload else None,
             h11_max_incomplete_event_size=_HEADER_BYTES,
@@ -52,18 +52,18 @@ def dev(
     except SystemExit as exc:
         if exc.code:
             raise KhotanError(
-                f"{settings.serve_import} could not be served", hint="The lines above say why.", next=["khotan doctor"]
+                f"{settings.serve_import} could not be served", hint="See the log lines above.", next=["khotan doctor"]
             ) from None
 
 
-def _free(host: str, port: int) -> int:
-    """The port, if it can be listened at. Raises KhotanError."""
+def _free_port(host: str, port: int) -> int:
+    """The port number to listen on. Raises KhotanError (port_in_use)."""
     try:
         with socket.create_server((host, port)) as probe:
             return int(probe.getsockname()[1])
     except OSError as exc:
         raise KhotanError(
-            f"{host}:{port} cannot be listened at: {exc.strerror or exc}",
+            f"Cannot listen on {host}:{port}: {exc.strerror or exc}",
             code="port_in_use",
             hint="Give another --port, or --port 0 for a free one.",
             next=["khotan dev --port 0"],
@@ -71,7 +71,7 @@ def _free(host: str, port: int) -> int:
 
 
 def _logging() -> dict[str, object]:
-    """uvicorn's logging, all of it on stderr: stdout belongs to the one document."""
+    """uvicorn's logging configuration, with all output on stderr: stdout carries only the JSON document."""
     from copy import deepcopy
 
     from uvicorn.config import LOGGING_CONFIG

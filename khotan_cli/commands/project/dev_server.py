@@ -1,4 +1,4 @@
-"""The servers behind `khotan dev`: one that ends with the process that started it, and a reloader that ends with its server."""
+"""The servers of `khotan dev`: a server that ends with its parent process, and a reloader that ends with its server."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ class ChildServer(uvicorn.Server):
     """
 
     def run(self, sockets: list[socket] | None = None) -> None:
-        """Serve until told to stop, or until the parent ends."""
+        """Serve until stopped, or until the parent process ends."""
         parent = multiprocessing.parent_process()
         if parent is not None:
             threading.Thread(target=self._follow, args=(parent.sentinel,), daemon=True).start()
         _mask_output()
-        self.config.configure_logging()  # once more: its handlers write to the streams that are there now
+        self.config.configure_logging()  # again: its handlers must write to the masked streams
         super().run(sockets)
 
     def _follow(self, sentinel: int) -> None:
         wait([sentinel])
         self.should_exit = True
-        # A request that never ends, or an app that blocks its event loop, must not keep the process.
+        # A request that never ends, or an app that blocks its event loop, must not keep the process alive.
         threading.Event().wait(STOP_SECONDS)
         os._exit(1)
 
@@ -79,7 +79,7 @@ class Reloader(WatchFilesReload):
 def serve(app: str, *, reload: bool, **options: Any) -> None:
     """Serve an app ("module:attribute") with uvicorn's options until a signal ends it.
 
-    Raises SystemExit where the app cannot be served. No server process is left when this function returns or raises.
+    Raises SystemExit if the app cannot be served. No server process is left when this function returns or raises.
     """
     if sys.platform == "win32":
         options["loop"] = "khotan_cli.runtime.event_loop:new_event_loop"
@@ -92,7 +92,7 @@ def serve(app: str, *, reload: bool, **options: Any) -> None:
     try:
         Reloader(config, target=ChildServer(config).run, sockets=[listener]).run()
     except KeyboardInterrupt:
-        return  # Ctrl-C is how it is stopped
+        return  # Ctrl-C is the normal way to stop
     finally:
         for child in multiprocessing.active_children():
             child.kill()

@@ -1,4 +1,4 @@
-"""`khotan doctor`: is everything set up? Each check stands alone, so that a broken app is no obstacle."""
+"""`khotan doctor`: checks the setup. The checks are independent, so that a broken app does not stop the others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MARKS: dict[Outcome, tuple[str, str]] = {"ok": ("✓", "green"), "warning": ("!
 
 @dataclass
 class Check:
-    """One check: what was looked at, how it stands, what to do."""
+    """The result of one check, with a hint and commands to run."""
 
     name: str
     outcome: Outcome
@@ -29,9 +29,9 @@ class Check:
 
 
 def doctor() -> None:
-    """Check configuration, secret, database, migrations, app and variables, and say what to do.
+    """Check configuration, secret, database, migrations, app and variables, and show what to do.
 
-    Exit 0 where nothing failed (warnings allowed), else 1.
+    Exits with 0 if no check failed (warnings are allowed), otherwise with 1.
     """
     checks = list(_checks())
     failed = [check for check in checks if check.outcome == "failed"]
@@ -56,7 +56,7 @@ def doctor() -> None:
     raise KhotanError(
         f"{len(failed)} of {len(checks)} checks failed: {names}",
         code="checks_failed",
-        hint="What to do stands with each check.",
+        hint="Follow the hint of each failed check.",
         details={"checks": document["checks"]},
         next=steps,
     )
@@ -71,8 +71,8 @@ def _checks() -> Iterator[Check]:
     if settings.found:
         yield Check("configuration", "ok", f"{settings.root / 'khotan.toml'}")
     else:
-        missing = "there is no khotan.toml here or in a folder above"
-        yield Check("configuration", "failed", missing, "Start a project.", ["khotan init"])
+        missing = "no khotan.toml in this folder or a parent folder"
+        yield Check("configuration", "failed", missing, "Create a project.", ["khotan init"])
     yield _secret(settings)
     yield from _database(settings)
     if settings.found:
@@ -85,7 +85,7 @@ def _secret(settings: Any) -> Check:
     secret = settings.secret.get_secret_value()
     if not secret:
         return Check(
-            "secret", "failed", "KHOTAN_SECRET is not set: variables cannot be stored", f"Make one: {MAKE_SECRET}"
+            "secret", "failed", "KHOTAN_SECRET is not set: variables cannot be stored", f"Generate one: {MAKE_SECRET}"
         )
     return _run("secret", lambda: check_secret(secret), "KHOTAN_SECRET is set")
 
@@ -102,7 +102,7 @@ def _database(settings: Any) -> Iterator[Check]:
     yield from _pooler(settings)
     if not status.up_to_date:
         titles = "; ".join(step["title"] for step in status.pending)
-        yield Check("migrations", "failed", f"pending: {titles}", "Apply them.", ["khotan migrate"])
+        yield Check("migrations", "failed", f"pending: {titles}", "Apply the migrations.", ["khotan migrate"])
         return
     yield Check("migrations", "ok", f"up to date (revision {status.current})")
     yield _stored_values(settings)
@@ -110,7 +110,7 @@ def _database(settings: Any) -> Iterator[Check]:
 
 
 def _pooler(settings: Any) -> Iterator[Check]:
-    """A pooler in transaction mode, and whether workers have another way; nothing where there is none."""
+    """Checks whether workers can avoid a pooler in transaction mode. Yields nothing without such a pooler."""
     from khotan_cli.runtime.database.database import Database
 
     async def look(url: str) -> bool:
@@ -123,21 +123,21 @@ def _pooler(settings: Any) -> Iterator[Check]:
     try:
         if not event_loop.run(look(settings.database_url)):
             return
-        found = "DATABASE_URL leads to a connection pooler in transaction mode: prepared statements are off"
-        own = settings.worker_database_url
-        if own and not event_loop.run(look(own)):
-            yield Check("pooler", "ok", f"{found}; workers use KHOTAN_WORKER_DATABASE_URL")
+        pooled = "DATABASE_URL points to a connection pooler in transaction mode: prepared statements are off"
+        worker_url = settings.worker_database_url
+        if worker_url and not event_loop.run(look(worker_url)):
+            yield Check("pooler", "ok", f"{pooled}; workers use KHOTAN_WORKER_DATABASE_URL")
             return
     except KhotanError as exc:
         yield _failed("pooler", exc)
         return
-    lacks = "KHOTAN_WORKER_DATABASE_URL leads to one too" if own else "workers cannot run there"
-    hint = "Set KHOTAN_WORKER_DATABASE_URL to the server itself, or to a pool in session mode, for khotan worker."
-    yield Check("pooler", "warning", f"{found}, and {lacks}", hint)
+    problem = "KHOTAN_WORKER_DATABASE_URL points to one too" if worker_url else "workers cannot use it"
+    hint = "For khotan worker, set KHOTAN_WORKER_DATABASE_URL to the database server, or to a pool in session mode."
+    yield Check("pooler", "warning", f"{pooled}, and {problem}", hint)
 
 
 def _pauses(settings: Any) -> Iterator[Check]:
-    """Plugs whose calls wait because their service asked for it; nothing where there is none."""
+    """Checks for plugs that are paused at their service's request. Yields nothing if there are none."""
     from khotan_cli.runtime.database.database import Database
     from khotan_cli.runtime.store.rate_limits import DatabaseRateStore
 
@@ -156,7 +156,7 @@ def _pauses(settings: Any) -> Iterator[Check]:
     if paused:
         listed = ", ".join(f"{plug} ({seconds:.0f} s)" for plug, seconds in sorted(paused.items()))
         steps = [f"khotan plug {plug} --resume" for plug in sorted(paused)]
-        yield Check("pauses", "warning", f"paused by their services: {listed}", "Wait, or lift the pause.", steps)
+        yield Check("pauses", "warning", f"paused by their services: {listed}", "Wait, or end the pause.", steps)
 
 
 def _stored_values(settings: Any) -> Check:
@@ -211,8 +211,8 @@ def _access(khotan: Any, settings: Any) -> Check:
     return Check(
         "authorize",
         "warning",
-        "Khotan() has no authorize: the app will not start in production",
-        "Give it a function of the request: Khotan(__package__, authorize=is_admin).",
+        "Khotan() has no authorize: the app does not start in production",
+        "Pass a function that takes the request: Khotan(__package__, authorize=is_admin).",
     )
 
 
@@ -228,11 +228,11 @@ def _variables() -> Iterator[Check]:
         yield Check("variables", "ok", "every required variable has a value")
         return
     steps = [f"khotan plug vars {plug['name']} set" for plug in plugs if plug["missingVars"]]
-    yield Check("variables", "warning", f"no value: {', '.join(missing)}", "Set them.", steps)
+    yield Check("variables", "warning", f"not set: {', '.join(missing)}", "Set the variables.", steps)
 
 
 def _workers() -> Iterator[Check]:
-    """Whether the processes that run flows run the code that the project has now; nothing where there is none."""
+    """Checks whether the workers run the project's current code. Yields nothing if no worker runs."""
     try:
         with options.client() as client:
             workers = client.workers()["items"]
@@ -243,10 +243,10 @@ def _workers() -> Iterator[Check]:
     if older:
         since = ", ".join(when(worker["startedAt"]) for worker in older)
         number = f"{len(older)} of {len(workers)} run" + ("s" if len(older) == 1 else "")
-        message = f"{number} an older version of the code than the project has now (started {since})"
+        message = f"{number} an older version of the project's code (started {since})"
         yield Check("workers", "warning", message, "Restart khotan worker, or the served app.")
     elif workers:
-        yield Check("workers", "ok", f"{len(workers)} of {len(workers)} run the project's code")
+        yield Check("workers", "ok", f"{len(workers)} of {len(workers)} run the project's current code")
 
 
 def _webhooks() -> Iterator[Check]:
@@ -258,16 +258,16 @@ def _webhooks() -> Iterator[Check]:
         return
     if not wires:
         return
-    waiting = [wire for wire in wires if wire["managed"] and not wire["subscribed"]]
-    deaf = [wire for wire in wires if wire["missingVars"] and wire not in waiting]
-    if not waiting and not deaf:
-        yield Check("webhooks", "ok", f"what {', '.join(wire['id'] for wire in wires)} receives can be verified")
+    unsubscribed = [wire for wire in wires if wire["managed"] and not wire["subscribed"]]
+    unverifiable = [wire for wire in wires if wire["missingVars"] and wire not in unsubscribed]
+    if not unsubscribed and not unverifiable:
+        yield Check("webhooks", "ok", f"events can be verified: {', '.join(wire['id'] for wire in wires)}")
         return
-    lacks = [f"{wire['id']} has no {' and no '.join(wire['missingVars'])}" for wire in deaf]
-    lacks += [f"{wire['id']} is not subscribed" for wire in waiting]
-    steps = [f"khotan wire vars {wire['id']} set {key} --stdin" for wire in deaf for key in wire["missingVars"]]
-    steps += [f"khotan wire create {wire['id']}" for wire in waiting]
-    yield Check("webhooks", "warning", "; ".join(lacks), "Until then nothing is received.", steps)
+    problems = [f"{wire['id']}: {', '.join(wire['missingVars'])} not set" for wire in unverifiable]
+    problems += [f"{wire['id']} is not subscribed" for wire in unsubscribed]
+    steps = [f"khotan wire vars {wire['id']} set {key} --stdin" for wire in unverifiable for key in wire["missingVars"]]
+    steps += [f"khotan wire create {wire['id']}" for wire in unsubscribed]
+    yield Check("webhooks", "warning", "; ".join(problems), "These wires receive nothing until this is done.", steps)
 
 
 def _run(name: str, function: Callable[[], object], message: str) -> Check:

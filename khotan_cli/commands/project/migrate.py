@@ -13,15 +13,15 @@ from khotan_cli.options import options
 
 
 def migrate(
-    push: Annotated[bool, typer.Option("--push", help="Create missing tables straight from the models.")] = False,
-    sql: Annotated[bool, typer.Option("--sql", help="Print the migration as SQL; connect to nothing.")] = False,
-    show_status: Annotated[bool, typer.Option("--status", help="Say what is pending; change nothing.")] = False,
+    push: Annotated[bool, typer.Option("--push", help="Create missing tables directly from the models.")] = False,
+    sql: Annotated[bool, typer.Option("--sql", help="Print the migration as SQL; do not connect.")] = False,
+    show_status: Annotated[bool, typer.Option("--status", help="Show pending migrations; change nothing.")] = False,
 ) -> None:
     """Apply khotan's migrations to DATABASE_URL. Other tables, and your own Alembic history, are not touched."""
     if sum([push, sql, show_status]) > 1:
         raise UsageError("--push, --sql and --status exclude each other", hint="Give one of them.")
     settings = options.settings()
-    if not os.environ.get("DATABASE_URL"):  # a database needs no project; a default one belongs into one
+    if not os.environ.get("DATABASE_URL"):  # only the default database needs a project
         from khotan_cli.settings import require_project
 
         require_project(settings)
@@ -44,9 +44,9 @@ def migrate(
             before, status = migrations.upgrade(url, root)
             applied = before.pending
     document = _document(status, applied)
-    nothing = f"{status.database} was up to date (revision {status.current}): nothing to do."
+    up_to_date = f"{status.database} is already up to date (revision {status.current})."
     if not push and not applied:
-        document["message"] = nothing
+        document["message"] = up_to_date
 
     def render() -> None:
         if push:
@@ -56,7 +56,7 @@ def migrate(
                 console.line(f"  {step['revision']}  {step['title']}")
             console.success(f"{status.database} is at revision {status.current}.")
         else:
-            console.line(nothing)
+            console.line(up_to_date)
 
     console.result(document, render)
 

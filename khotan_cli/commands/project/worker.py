@@ -1,4 +1,4 @@
-"""`khotan worker`: runs flows, and nothing else."""
+"""`khotan worker`: a process that only runs flows."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from khotan_cli.runtime import event_loop
 
 def worker(
     concurrency: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Runs at a time.", show_default="KHOTAN_CONCURRENCY, or 8")
+        int | None,
+        typer.Option(min=1, max=256, help="Number of concurrent runs.", show_default="KHOTAN_CONCURRENCY, or 8"),
     ] = None,
     grace: Annotated[
-        float, typer.Option(min=0, help="On a stop: seconds to let runs end; the rest is resumed.")
+        float,
+        typer.Option(min=0, help="Seconds that runs may take to finish on shutdown; other runs are resumed later."),
     ] = 10.0,
 ) -> None:
-    """Run flows and their schedules until stopped (SIGTERM, Ctrl-C). On PostgreSQL any number of workers share the work."""
+    """Run flows and their schedules until stopped (SIGTERM, Ctrl-C). On PostgreSQL, several workers share the work."""
     if concurrency is not None:
         os.environ["KHOTAN_CONCURRENCY"] = str(concurrency)
     settings = options.settings().for_worker()
@@ -41,14 +43,14 @@ def worker(
 
 
 def _tune() -> None:
-    """Fit this process, which is all khotan's, to many short-lived records and several threads: bench/flows.py."""
+    """Tune this process for many short-lived records and several threads (measured by bench/flows.py)."""
     import gc
 
-    # What is loaded stays: collections need not walk it. A page of 1,000 records is no reason to collect.
+    # Loaded modules stay, so collections can skip them. One page of 1,000 records should not start a collection.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-    # A run must not wait 5 ms for the thread that looks for work.
+    # A run must not wait 5 ms for the thread that polls for work.
     sys.setswitchinterval(0.0005)
 
 
@@ -63,21 +65,23 @@ async def _work(khotan: Any, grace: float) -> None:
         await services.database.check_migrated()
         if not services.has_work:
             raise KhotanError(
-                "There is no flow to run, and no wire",
+                "The app has no flows and no wires",
                 code="unknown_flow",
-                hint="Write one.",
+                hint="Add a flow or a wire.",
                 next=["khotan add inflow"],
             )
         if not await services.start_engine():
             raise KhotanError(
-                "Another process runs the flows and handlers of this SQLite database",
+                "Another process already runs the flows and handlers of this SQLite database",
                 code="engine_busy",
-                hint="Stop it, or use PostgreSQL, where any number of workers share the work.",
+                hint="Stop that process, or use PostgreSQL, where several workers share the work.",
             )
         flows, handlers = list(services.registry.flows), sorted(services.webhooks.handlers)
         concurrency = services.settings.concurrency
         document = {"ok": True, "flows": flows, "handlers": handlers, "concurrency": concurrency}
-        console.result(document, lambda: console.success(f"Running {', '.join([*flows, *handlers])}. Ctrl-C stops."))
+        console.result(
+            document, lambda: console.success(f"Running {', '.join([*flows, *handlers])}. Press Ctrl-C to stop.")
+        )
         mask_stream("stdout")  # from here on only the user's code writes there
         await stop.wait()
         console.note("Stopping …")
@@ -85,13 +89,13 @@ async def _work(khotan: Any, grace: float) -> None:
 
 
 def _stop_on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    """Set the event on SIGINT and SIGTERM. Event loops on Windows accept no signal handlers: Python's own serve there."""
+    """Set the event on SIGINT and SIGTERM. Event loops on Windows have no signal handlers: Python's are used there."""
 
-    def told(number: int, frame: object) -> None:
+    def on_signal(number: int, frame: object) -> None:
         loop.call_soon_threadsafe(stop.set)
 
     for name in (signal.SIGINT, signal.SIGTERM):
         try:
             loop.add_signal_handler(name, stop.set)
         except NotImplementedError:
-            signal.signal(name, told)
+            signal.signal(name, on_signal)

@@ -1,4 +1,4 @@
-"""`khotan caches`: look at and change what flows keep."""
+"""`khotan caches`: show and change cache entries."""
 
 from __future__ import annotations
 
@@ -19,39 +19,42 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Look at and change what flows keep from run to run.",
+    help="Show and change the entries of caches, which flows keep between runs.",
 )
 
 Name = Annotated[str, typer.Argument(help="Name of a cache.", show_default=False)]
 Key = Annotated[str, typer.Argument(help="Key of an entry.", show_default=False)]
 Owner = Annotated[
-    str, typer.Option(help="Whose entries: a flow, or flow/variant, as the cache's scope says.", show_default=False)
+    str,
+    typer.Option(
+        help="Owner of the entries: flow, or flow/variant, depending on the cache's scope.", show_default=False
+    ),
 ]
 
 
 @app.command("list")
 def list_caches() -> None:
-    """The caches and how many entries they have."""
+    """List the caches and their number of entries."""
     with options.client() as client:
         document = client.caches()
 
     def render() -> None:
         if not document["items"]:
-            console.line("No cache is declared.")
-            _kept(document)
+            console.line("There are no caches.")
+            _show_flow_state(document)
             console.next_steps([*_state_commands(document), "khotan add cache NAME"])
             return
         rows = [[c["name"], c["scope"], _ttl(c["ttl"]), f"{c['entries']:,}"] for c in document["items"]]
         console.table(["Cache", "Scope", "Time to live", "Entries"], rows)
-        _kept(document)
+        _show_flow_state(document)
         console.next_steps(_state_commands(document))
 
     steps = _state_commands(document)
     console.result({**document, **({"next": steps} if steps else {})}, render)
 
 
-def _kept(document: dict[str, Any]) -> None:
-    """Where cursors and records sent are kept, which are no cache of the project's."""
+def _show_flow_state(document: dict[str, Any]) -> None:
+    """Show how many cursors and sent records flows keep outside caches."""
     if document["flows"]:
         cursors = f"{document['cursors']:,} cursor{'' if document['cursors'] == 1 else 's'}"
         sent = f"{document['sent']:,} sent record{'' if document['sent'] == 1 else 's'}"
@@ -66,9 +69,9 @@ def _state_commands(document: dict[str, Any]) -> list[str]:
 def show(
     name: Name,
     owner: Owner = "",
-    prefix: Annotated[str, typer.Option(help="Keys that begin so.", show_default=False)] = "",
+    prefix: Annotated[str, typer.Option(help="Only keys with this prefix.", show_default=False)] = "",
 ) -> None:
-    """The entries of a cache that have not expired."""
+    """List the entries of a cache that have not expired."""
     with options.client() as client:
         document = client.cache_entries(name, owner or None, prefix)
     console.result(document, lambda: _entries(document["items"]))
@@ -76,7 +79,7 @@ def show(
 
 @app.command()
 def get(name: Name, key: Key, owner: Owner = "") -> None:
-    """One entry."""
+    """Show the value of an entry."""
     with options.client() as client:
         entry = client.cache_entry(name, key, owner)
     console.result(entry, lambda: console.line(json.dumps(entry["value"], ensure_ascii=False, indent=2)))
@@ -88,19 +91,19 @@ def set_entry(
     key: Key,
     value: Annotated[str, typer.Argument(help="JSON, @file or -.", show_default=False)],
     ttl: Annotated[
-        str, typer.Option(help="Time to live, such as 90s or 6h; default: the cache's.", show_default=False)
+        str, typer.Option(help="Time to live, such as 90s or 6h. Default: the cache's.", show_default=False)
     ] = "",
     owner: Owner = "",
 ) -> None:
     """Store an entry."""
     try:
-        given = read_json("VALUE", value)
+        parsed = read_json("VALUE", value)
     except UsageError as exc:
-        if re.fullmatch(r"\w[\w .-]*", value):  # nothing that was meant to be JSON
-            exc.hint = f"A text needs its quotes: '\"{value}\"'"
+        if re.fullmatch(r"\w[\w .-]*", value):  # looks like plain text
+            exc.hint = f"A string needs quotes: '\"{value}\"'"
         raise
     with options.client() as client:
-        entry = client.set_cache_entry(name, key, given, ttl or None, owner)
+        entry = client.set_cache_entry(name, key, parsed, ttl or None, owner)
     console.result(entry, lambda: console.success(f"Stored {key} in {name}."))
 
 
@@ -114,9 +117,11 @@ def delete(name: Name, key: Key, owner: Owner = "") -> None:
 
 @app.command()
 def clear(
-    name: Name, owner: Owner = "", yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
+    name: Name,
+    owner: Owner = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Remove all entries of a cache, or those of one owner."""
+    """Remove all entries of a cache, or only those of one owner."""
     if not yes and not console.confirm(f"Remove all entries of {name}?", instead="--yes"):
         raise UsageError("Nothing was removed", hint="Answer y, or give --yes.")
     with options.client() as client:
@@ -126,7 +131,7 @@ def clear(
 
 def _entries(items: Sequence[dict[str, Any]]) -> None:
     if not items:
-        console.line("There is no entry.")
+        console.line("There are no entries.")
         return
     rows = [
         [
@@ -141,4 +146,4 @@ def _entries(items: Sequence[dict[str, Any]]) -> None:
 
 
 def _ttl(seconds: float | None) -> str:
-    return "for ever" if seconds is None else f"{seconds:g} s"
+    return "unlimited" if seconds is None else f"{seconds:g} s"

@@ -21,33 +21,33 @@ def variables(
         list[str] | None,
         typer.Argument(metavar="[NAME [set|clear] [KEY[=VALUE]]...] | rotate", show_default=False),
     ] = None,
-    list_all: Annotated[bool, typer.Option("--list", help="Variables of every plug.")] = False,
-    show_secrets: Annotated[bool, typer.Option("--show-secrets", help="Reveal values.")] = False,
-    given: Annotated[
-        str, typer.Option("--json", metavar="JSON", help="With set: a JSON object.", show_default=False)
+    list_all: Annotated[bool, typer.Option("--list", help="Show the variables of all plugs.")] = False,
+    show_secrets: Annotated[bool, typer.Option("--show-secrets", help="Show values unmasked.")] = False,
+    json_values: Annotated[
+        str, typer.Option("--json", metavar="JSON", help="With set: values as a JSON object.", show_default=False)
     ] = "",
-    stdin: Annotated[bool, typer.Option("--stdin", help="With set KEY: the value is standard input.")] = False,
+    stdin: Annotated[bool, typer.Option("--stdin", help="With set KEY: read the value from standard input.")] = False,
 ) -> None:
-    """Show, set, clear and rotate variables. Values are stored encrypted; they are shown masked.
+    """Show, set, clear and rotate variables. Values are stored encrypted and shown masked.
 
     khotan vars shop · khotan vars shop set region=eu · khotan vars shop set token --stdin < token.txt
 
-    khotan vars shop set token (asks, hidden) · khotan vars shop set --json '{"token": "…"}' · khotan vars shop clear token
+    khotan vars shop set token (prompts, hidden) · khotan vars shop set --json '{"token": "…"}' · khotan vars shop clear token
     """
     args = words or []
     name, action, keys = (args[0] if args else ""), (args[1] if len(args) > 1 else ""), args[2:]
     if action not in ("", "set", "clear"):
-        raise UsageError(f"{action!r} is neither set nor clear", hint=_USAGE)
-    if action != "set" and (given or stdin):
-        raise UsageError(f"{'--json VALUE' if given else '--stdin'} belongs to set", hint=_USAGE)
+        raise UsageError(f"Unknown action {action!r}: it must be set or clear", hint=_USAGE)
+    if action != "set" and (json_values or stdin):
+        raise UsageError(f"{'--json VALUE' if json_values else '--stdin'} needs the action set", hint=_USAGE)
     if show_secrets and (action or name == "rotate"):
-        raise UsageError("--show-secrets belongs to showing", hint="khotan vars NAME --show-secrets")
+        raise UsageError("--show-secrets is valid only when showing variables", hint="khotan vars NAME --show-secrets")
     if list_all and name:
-        raise UsageError("--list shows every plug's variables", hint=f"For one plug: khotan vars {name}")
+        raise UsageError("--list shows every plug's variables", hint=f"To show one plug: khotan vars {name}")
     if name == "rotate" and not action:
         _rotate()
     elif action == "set":
-        _set(name, keys, given, stdin)
+        _set(name, keys, json_values, stdin)
     elif action == "clear":
         _clear(name, keys)
     else:
@@ -62,34 +62,34 @@ def _show(name: str, reveal: bool) -> None:
         if document["items"]:
             show_vars(document["items"])
         else:
-            console.line(f"Plug {name} declares no variable." if name else "No plug declares a variable.")
+            console.line(f"Plug {name} declares no variables." if name else "No plug declares variables.")
 
     console.result(document, render)
 
 
-def _set(name: str, words: list[str], given: str, stdin: bool) -> None:
+def _set(name: str, words: list[str], json_values: str, stdin: bool) -> None:
     with options.client() as client:
         secret = {v["key"]: v["secret"] for v in client.variables(name)["items"]}
         missing = [v["key"] for v in client.plug(name)["vars"] if v["required"] and not v["isSet"]]
-        values = _values(name, words, given, stdin, missing)
+        values = _values(name, words, json_values, stdin, missing)
         done = client.set_variables(name, values)
     if any("=" in word and secret.get(word.partition("=")[0]) for word in words):
-        console.warn("The value is in your shell's history now; --stdin or the hidden question keep it out.")
+        console.warn("The value is now in your shell's history. Use --stdin or the hidden prompt to avoid this.")
     console.result(done, lambda: console.success(f"Stored {', '.join(done['set'])} of {name}, encrypted."))
 
 
-def _values(name: str, words: list[str], given: str, stdin: bool, missing: list[str]) -> dict[str, str]:
-    if sum([bool(given), stdin, any("=" in w for w in words)]) > 1:
+def _values(name: str, words: list[str], json_values: str, stdin: bool, missing: list[str]) -> dict[str, str]:
+    if sum([bool(json_values), stdin, any("=" in w for w in words)]) > 1:
         raise UsageError("KEY=VALUE, --json and --stdin exclude each other", hint=_USAGE)
-    if given:
+    if json_values:
         if words:
-            raise UsageError("--json names its keys itself", hint=_USAGE)
-        return {key: _text(key, value) for key, value in read_object("--json", given).items()} or _nothing()
+            raise UsageError("--json and KEY exclude each other", hint=_USAGE)
+        return {key: _text(key, value) for key, value in read_object("--json", json_values).items()} or _no_values()
     if stdin:
         if len(words) != 1:
             raise UsageError("--stdin needs exactly one KEY", hint=f"khotan vars {name} set KEY --stdin")
         key = words[0]
-        if sys.stdin.isatty():  # reading on would wait for an end of input without a word
+        if sys.stdin.isatty():  # reading stdin would wait for its end without a prompt
             return {key: _nonempty(key, console.ask(f"{name}.{key}", instead=f"{key} --stdin < FILE", hidden=True))}
         return {key: _nonempty(key, sys.stdin.read().removesuffix("\n").removesuffix("\r"))}
     values: dict[str, str] = {}
@@ -101,18 +101,20 @@ def _values(name: str, words: list[str], given: str, stdin: bool, missing: list[
         values[key] = _nonempty(key, value)
     if not values:
         if not words:
-            raise UsageError("Every required variable has a value: nothing to ask for", hint=_USAGE)
-        return _nothing()
+            raise UsageError("All required variables are set: name the KEY to set", hint=_USAGE)
+        return _no_values()
     return values
 
 
-def _nothing() -> dict[str, str]:
-    raise UsageError("There is nothing to set", hint=_USAGE)
+def _no_values() -> dict[str, str]:
+    raise UsageError("No variables given to set", hint=_USAGE)
 
 
 def _text(key: str, value: Any) -> str:
     if isinstance(value, (dict, list)) or value is None:
-        raise UsageError(f"--json: the value of {key!r} is not a text", code="invalid_json", hint="Values are strings.")
+        raise UsageError(
+            f"--json: the value of {key!r} must be a string", code="invalid_json", hint="Use strings as values."
+        )
     text = value if isinstance(value, str) else "true" if value is True else "false" if value is False else str(value)
     return _nonempty(key, text)
 
@@ -122,7 +124,7 @@ def _nonempty(key: str, value: str) -> str:
         raise UsageError(
             f"The value of {key!r} is empty",
             code="empty_value",
-            hint="Nothing was stored. To remove a value, clear it.",
+            hint="Nothing was stored. To remove a value, use clear.",
         )
     return value
 
@@ -135,7 +137,7 @@ def _clear(name: str, keys: list[str]) -> None:
         if done["cleared"]:
             console.success(f"Cleared {', '.join(done['cleared'])} of {name}.")
         else:
-            console.line(f"Nothing was stored of {name}: nothing to clear.")
+            console.line(f"{name} has no stored values to clear.")
 
     console.result(done, render)
 
@@ -145,8 +147,8 @@ def _rotate() -> None:
         done = client.rotate_variables()
 
     def render() -> None:
-        console.success(f"{done['rotated']} values encrypted anew; {done['current']} were up to date.")
+        console.success(f"{done['rotated']} values re-encrypted; {done['current']} already up to date.")
         for failed in done["failed"]:
-            console.warn(f"{failed['plug']}.{failed['key']} cannot be decrypted: set it again.")
+            console.warn(f"{failed['plug']}.{failed['key']} cannot be decrypted. Set it again.")
 
     console.result(done, render)

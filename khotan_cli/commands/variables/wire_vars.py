@@ -1,4 +1,4 @@
-"""`khotan wire vars`: the variables of a wire, the signing secret first of all."""
+"""`khotan wire vars`: the variables of a wire, such as its signing secret."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from khotan_cli.console import console
 from khotan_cli.errors import UnknownName, UsageError
 from khotan_cli.options import options
 
-Name = Annotated[str, typer.Argument(help="A wire: its plug, or plug/name.", show_default=False)]
+Name = Annotated[str, typer.Argument(help="Name of a wire: plug, or plug/name.", show_default=False)]
 
 
 def variables(
@@ -21,12 +21,12 @@ def variables(
         typer.Argument(metavar="[set [KEY[=VALUE]]… | set KEY --stdin | clear [KEY…]]", show_default=False),
     ] = None,
     stdin: Annotated[
-        bool, typer.Option("--stdin", help="Read the value from stdin: it stays out of the history.")
+        bool, typer.Option("--stdin", help="Read the value from stdin, which keeps it out of the shell's history.")
     ] = False,
 ) -> None:
-    """Show, set or clear the variables of a wire, the signing secret first of all. Two lines are two valid secrets.
+    """Show, set or clear the variables of a wire, such as its signing secret. Two lines set two valid secrets.
 
-    khotan wire vars shop set secret (asks, hidden) · khotan wire vars shop set secret --stdin < secret.txt
+    khotan wire vars shop set secret (prompts, hidden) · khotan wire vars shop set secret --stdin < secret.txt
     """
     action, *rest = words or ["show"]
     if action == "show" and not rest and not stdin:
@@ -38,38 +38,38 @@ def variables(
             declared = {var["key"]: var for var in client.wire(name)["vars"]}
             done = client.set_wire_vars(name, _values(name, rest, stdin, declared))
         if any("=" in word and declared[word.partition("=")[0]]["secret"] for word in rest):
-            console.warn("The value is in your shell's history now; --stdin or the hidden question keep it out.")
+            console.warn("The value is now in your shell's history. Use --stdin or the hidden prompt to avoid this.")
         console.result(done, lambda: console.success(f"Stored {', '.join(done['set'])} of {name}, encrypted."))
     elif action == "clear" and not stdin:
         with options.client() as client:
             cleared = client.clear_wire_vars(name, rest)
-        gone = ", ".join(cleared["cleared"])
-        text = f"Cleared {gone}." if gone else "Nothing was stored: nothing to clear."
+        keys = ", ".join(cleared["cleared"])
+        text = f"Cleared {keys}." if keys else "There are no stored values to clear."
         console.result(cleared, lambda: console.line(text))
     else:
         raise UsageError(
-            "This is not understood", hint="khotan wire vars NAME [set KEY=VALUE… | set KEY --stdin | set KEY | clear]"
+            "Invalid arguments", hint="khotan wire vars NAME [set KEY=VALUE… | set KEY --stdin | set KEY | clear]"
         )
 
 
 def _values(name: str, words: list[str], stdin: bool, declared: dict[str, Any]) -> dict[str, str]:
-    """What is given, read, or asked for: without words what is declared and not set."""
+    """Values from KEY=VALUE, stdin or a prompt. Without words: a prompt for each declared variable that is not set."""
     if stdin and (len(words) != 1 or "=" in words[0]):
-        raise UsageError("--stdin is the value of one variable", hint=f"khotan wire vars {name} set KEY --stdin")
-    wanted = words or [key for key, var in declared.items() if not var["set"]]
-    if not wanted:
-        raise UsageError("Every variable has a value: nothing to ask for", hint=f"khotan wire vars {name} set KEY")
-    pairs = [word.partition("=") for word in wanted]
+        raise UsageError("--stdin needs exactly one KEY", hint=f"khotan wire vars {name} set KEY --stdin")
+    assignments = words or [key for key, var in declared.items() if not var["set"]]
+    if not assignments:
+        raise UsageError("All variables are set: name the KEY to set", hint=f"khotan wire vars {name} set KEY")
+    pairs = [word.partition("=") for word in assignments]
     for key, _, _ in pairs:
         if key not in declared:
             raise UnknownName("var", key, declared, where=f"wire {name!r}")
     if stdin:
         return {words[0]: read_stdin().strip()}
-    asked = "{0}=VALUE, or {0} --stdin"
+    instead = "{0}=VALUE, or {0} --stdin"
     return {
         key: value
         if equals
-        else console.ask(f"{name}.{key}", instead=asked.format(key), hidden=declared[key]["secret"])
+        else console.ask(f"{name}.{key}", instead=instead.format(key), hidden=declared[key]["secret"])
         for key, equals, value in pairs
     }
 

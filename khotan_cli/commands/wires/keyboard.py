@@ -1,4 +1,4 @@
-"""Single keys from a terminal, without Enter. Where the system has no termios there are none: Ctrl-C remains."""
+"""Reads single keys from a terminal, without Enter. On systems without termios, no keys are read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ARROWS = {"\x1b[A": "up", "\x1b[B": "down", "\x1bOA": "up", "\x1bOB": "down"}
 
 
 class Keys:
-    """While it is entered, keys are read as they are pressed, and not shown."""
+    """Context manager that reads keys as they are pressed, without echo."""
 
     def __enter__(self) -> Self:
         self._before: list[Any] | None = None
@@ -34,13 +34,13 @@ class Keys:
         if self._before is not None:
             import termios
 
-            with suppress(termios.error):  # the terminal has gone
+            with suppress(termios.error):  # the terminal was closed
                 termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
 
     def pressed(self, seconds: float) -> Iterator[str]:
-        """The keys that are pressed within some time: characters, `up` and `down`. Ends early when there are some.
+        """Wait at most `seconds` for keys and yield them: characters, `up` and `down`. Returns after the first read.
 
-        Raises KeyboardInterrupt where the terminal has gone: nobody looks any more.
+        Raises KeyboardInterrupt if the terminal was closed.
         """
         if self._before is None:
             time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""`khotan wire listen`: events as they arrive. At a terminal a live table with keys; in a pipe one document at the end."""
+"""`khotan wire listen`: shows events as they arrive. A terminal gets a live table with keys, a pipe one document at the end."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _LOOK_SECONDS = 0.4
 _ANSWER_SECONDS = 10.0
 _AWAY_SECONDS = 60.0
 _AWAY = (502, 503)
-"""Statuses of a server that may be back in a moment, or of what stands before it."""
-_MOST = 500
-"""Events that are kept in view."""
+"""Statuses of a server that restarts, or of the proxy in front of it."""
+_MAX_EVENTS = 500
+"""Maximum number of events in the list."""
 _BODY_LINES = 12
 
 
 def listen(
     client: ApiClient, wire: str, *, since: str | None, count: int, seconds: float, watch: bool
 ) -> dict[str, Any]:
-    """Follow the events of a wire until there are `count` of them, or `seconds` are over, or somebody presses q.
+    """Follow the events of a wire until `count` have arrived, `seconds` are over, or q is pressed.
 
-    since: begin with those that came since then. watch: draw them meanwhile, and read keys. Returns the events as `items`,
-    and as `worker` whether a process was there that runs handlers. Raises ServerUnreachable where the server is away at the
-    end of the seconds, or for a minute where there are none and nobody watches; at other times it may restart.
+    since: start with events received since this time. watch: draw a live view and read keys. Returns the events as
+    `items`, and as `worker` whether a process runs handlers. The server may restart meanwhile; raises ServerUnreachable
+    if it is unreachable when `seconds` are over, or for a minute if neither `seconds` nor `watch` is set.
     """
     shown = client.wire(wire)
     until = time.monotonic() + seconds if seconds else None
@@ -53,7 +53,7 @@ def listen(
 
 
 class Feed:
-    """The events of a wire since a moment, the oldest first, as they stand. `lost`: why they could not be read just now."""
+    """The events of a wire since a time, oldest first. `lost` is the error of the last read, None if it succeeded."""
 
     def __init__(self, client: ApiClient, wire: str, since: str, patience: float | None) -> None:
         self._client, self._wire, self._since, self._patience = client, wire, since, patience
@@ -62,9 +62,9 @@ class Feed:
         self.lost: KhotanError | None = None
 
     def look(self) -> None:
-        """Read them. A server that is away, because it restarts say, is waited for, `patience` seconds at most."""
+        """Read the events. An unreachable server, one that restarts for example, is tolerated for `patience` seconds."""
         try:
-            found = self._client.events(wire=self._wire, since=self._since, limit=_MOST, seconds=_ANSWER_SECONDS)[
+            items = self._client.events(wire=self._wire, since=self._since, limit=_MAX_EVENTS, seconds=_ANSWER_SECONDS)[
                 "items"
             ]
         except KhotanError as exc:
@@ -73,23 +73,23 @@ class Feed:
                 raise
             self.lost = exc
             return
-        self.events, self.lost, self._seen_at = list(reversed(found)), None, time.monotonic()
+        self.events, self.lost, self._seen_at = list(reversed(items)), None, time.monotonic()
 
 
 class View:
-    """What the terminal shows: a table, of which one row is selected, and below it the selected event."""
+    """The terminal view: a table with one selected row, and below it the selected event."""
 
     def __init__(self, client: ApiClient, wire: dict[str, Any], feed: Feed) -> None:
         self._client, self._wire, self.feed = client, wire, feed
-        self._selected = ""  # the id; none: the newest
+        self._selected = ""  # id of the event; empty: the newest
         self._bodies: dict[str, dict[str, Any]] = {}
-        self.said = ""
+        self.message = ""
         self._worker: bool = wire["worker"]
         self._began = datetime.now(UTC).isoformat()
 
     @property
     def worker(self) -> bool:
-        """Whether handlers run: somebody was there that does it, or a run has got on since."""
+        """Whether a worker runs handlers: one was found at the start, or a run has progressed since."""
         runs = [run for event in self.feed.events for run in event["runs"]]
         self._worker |= any(run["status"] == "running" or (run["endedAt"] or "") > self._began for run in runs)
         return self._worker
@@ -100,14 +100,14 @@ class View:
         return ids.index(self._selected) if self._selected in ids else len(ids) - 1
 
     def press(self, key: str) -> None:
-        """Do what a key stands for: up and down select, r replays."""
+        """Handle a key: up and down select, r replays."""
         events = self.feed.events
         if not events:
             return
         if key in ("up", "k", "down", "j"):
             step = -1 if key in ("up", "k") else 1
             index = min(max(self.index + step, 0), len(events) - 1)
-            # The last row goes on following what arrives.
+            # The last row keeps following new events.
             self._selected = "" if index == len(events) - 1 else events[index]["id"]
         elif key == "r":
             chosen = events[self.index]
@@ -115,9 +115,9 @@ class View:
                 done = self._client.replay_event(chosen["id"])
                 self._worker, runs = done["worker"], len(done["runs"])
                 waits = "" if self._worker else f", which {'waits' if runs == 1 else 'wait'}"
-                self.said = f"Replayed event {chosen['id']}: {runs} {'run' if runs == 1 else 'runs'}{waits}."
+                self.message = f"Replayed event {chosen['id']}: {runs} {'run' if runs == 1 else 'runs'}{waits}."
             except KhotanError as exc:
-                self.said = f"{exc.message}. {exc.hint}"
+                self.message = f"{exc.message}. {exc.hint}"
 
     def draw(self) -> RenderableType:
         from rich.console import Group
@@ -139,11 +139,11 @@ class View:
         table = Table(header_style="bold", border_style="dim")
         for column in ("Event", "Received", "Type", "Status", "Runs"):
             table.add_column(column, no_wrap=column != "Runs")
-        for place, event in enumerate(events[first : first + room], first):
+        for row, event in enumerate(events[first : first + room], first):
             number, received, _, kind, status, runs = event_row(event)
-            style = "reverse" if place == self.index else ""
+            style = "reverse" if row == self.index else ""
             table.add_row(number, received, visible(kind), status, runs, style=style)
-        return Group(head, table, *self._body(events[self.index]), Text(self.said, style="green"), keys)
+        return Group(head, table, *self._body(events[self.index]), Text(self.message, style="green"), keys)
 
     def _body(self, event: dict[str, Any]) -> Iterator[RenderableType]:
         from rich.text import Text
@@ -152,7 +152,7 @@ class View:
             try:
                 self._bodies = {event["id"]: self._client.event(event["id"])}
             except KhotanError as exc:
-                yield Text(f"{exc.message}.", style="yellow")  # it is read with the next look
+                yield Text(f"{exc.message}.", style="yellow")  # read again with the next look
                 return
         shown = self._bodies[event["id"]]
         text = shown["text"] or f"base64: {shown['base64']}"

@@ -1,4 +1,4 @@
-"""How wires and events look in a terminal."""
+"""Terminal output of wires and events."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ COLOURS = {
 
 def show_wires(items: Sequence[dict[str, Any]]) -> None:
     if not items:
-        console.line("There is no wire yet.")
+        console.line("There are no wires yet.")
         console.next_steps(["khotan add wire"])
         return
     rows = []
     for wire in items:
         state = "enabled" if wire["enabled"] else "disabled"
         state += " · subscribed" if wire["subscribed"] else " · manual" if wire["callbackUrl"] else ""
-        state += f" · no {', '.join(wire['missingVars'])}" if wire["missingVars"] else ""
+        state += f" · {', '.join(wire['missingVars'])} not set" if wire["missingVars"] else ""
         runs = f"{wire['waiting']:,} waiting, {wire['failed']:,} failed"
         rows.append([wire["id"], wire["scheme"], str(len(wire["handlers"])), f"{wire['events']:,}", runs, state])
     console.table(["Wire", "Signature", "Handlers", "Events", "Runs", "State"], rows, whole=["Wire"])
@@ -45,8 +45,8 @@ def show_wire(wire: dict[str, Any]) -> None:
     )
     console.line(f"receives at /api/khotan{wire['path']}, signed: {wire['scheme']}")
     if wire["callbackUrl"]:
-        what = "callback" if wire["managed"] else "the service is to send to"
-        console.line(f"{what} {wire['callbackUrl']}")
+        label = "callback" if wire["managed"] else "URL for the service:"
+        console.line(f"{label} {wire['callbackUrl']}")
     if wire["subscribed"]:
         until = f", until {when(wire['expiresAt'])}" if wire["expiresAt"] else ""
         renewed = f", renewed at {when(wire['renewAt'])}" if wire["renewAt"] else ""
@@ -80,7 +80,7 @@ def tries(attempts: int, seconds: float) -> str:
 
 def show_events(items: Sequence[dict[str, Any]], total: int) -> None:
     if not items:
-        console.line("There is no event.")
+        console.line("There are no events.")
         return
     console.table(
         ["Event", "Received", "Wire", "Type", "Status", "Runs"], [event_row(e) for e in items], whole=["Event"]
@@ -115,15 +115,15 @@ def show_event(event: dict[str, Any]) -> None:
     for name, value in (event["path"] or {}).items():
         console.line(f"path {name}: {value}")
     if event.get("problem"):
-        console.line(f"The body cannot be read. {event['problem']}.", "yellow")
+        console.line(f"The body is unreadable: {event['problem']}.", "yellow")
     if event["repeats"]:
-        altered = f", {event['altered']} of them with another body" if event["altered"] else ""
-        console.line(f"It came {event['repeats']} times more{altered}.", "yellow")
+        altered = f", {event['altered']} of them with a different body" if event["altered"] else ""
+        console.line(f"Received {event['repeats']} more times{altered}.", "yellow")
     if event["parked"]:
         console.line(f"Parked: {event['parked']}", "yellow")
         console.next_steps([f"khotan wire replay {event['id']} --organisation NAME"])
     elif event["organisation"]:
-        console.line(f"of {event['organisation']}")
+        console.line(f"organisation {event['organisation']}")
     for name, value in event["headers"].items():
         console.line(f"{name}: {value}", "dim")
     if event["json"] is not None:
@@ -134,9 +134,9 @@ def show_event(event: dict[str, Any]) -> None:
 
 
 def show_deliveries(event: dict[str, Any]) -> None:
-    """What each handler did."""
+    """Show what each handler did."""
     if not event["runs"]:
-        console.line(f"No handler takes {event['type'] or 'it'}: it is stored, and can be replayed.", "yellow")
+        console.line(f"No handler accepts {event['type'] or 'this event'}: it is stored and can be replayed.", "yellow")
     for run in event["runs"]:
         mark = {"completed": "✓", "failed": "✗"}.get(run["status"], "…")
         console.line(f"{mark} {run['handler']}: {run['status']}", COLOURS.get(run["status"], ""))
@@ -146,5 +146,5 @@ def show_deliveries(event: dict[str, Any]) -> None:
                 console.line(f"  {run['error']['hint']}", "dim")
         if run["nextAt"]:
             tried = "once" if run["failures"] == 1 else f"{run['failures']} times"
-            most = f"; at most {tries(run['attempts'], run['retrySpan'])}" if run["attempts"] else ""
-            console.line(f"  tried {tried}; again at {clock(run['nextAt'])}{most}", "dim")
+            limit = f"; at most {tries(run['attempts'], run['retrySpan'])}" if run["attempts"] else ""
+            console.line(f"  tried {tried}; again at {clock(run['nextAt'])}{limit}", "dim")

@@ -1,4 +1,4 @@
-"""`khotan wire`: set up webhooks, look at their events, send and replay them."""
+"""`khotan wire`: set up webhooks; show, send and replay their events."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Set up webhooks, look at their events, send and replay them.",
+    help="Set up webhooks; show, send and replay their events.",
 )
 
-Limit = Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="Maximum number to show.")]
 
 
 @app.command("list")
 def list_wires() -> None:
-    """The wires, their handlers, and how their events stand."""
+    """List the wires with their handlers and the state of their events."""
     with options.client() as client:
         document = client.wires()
     console.result(document, lambda: show_wires(document["items"]))
@@ -40,7 +40,7 @@ def list_wires() -> None:
 
 @app.command()
 def status(name: Name) -> None:
-    """A wire: subscription, variables, handlers."""
+    """Show the subscription, variables and handlers of a wire."""
     with options.client() as client:
         document = client.wire(name)
     console.result(document, lambda: show_wire(document))
@@ -50,10 +50,10 @@ def status(name: Name) -> None:
 def create(
     name: Name,
     public_url: Annotated[
-        str, typer.Option(metavar="URL", help="Where the service reaches the app; default KHOTAN_PUBLIC_URL.")
+        str, typer.Option(metavar="URL", help="Public base URL of the app. Default: KHOTAN_PUBLIC_URL.")
     ] = "",
 ) -> None:
-    """Subscribe at the service; where that is done by hand, say which URL to give it."""
+    """Subscribe with the service. For a wire that is set up by hand, show the URL to register."""
     with options.client() as client:
         document = client.create_wire(name, public_url or None)
 
@@ -61,7 +61,7 @@ def create(
         if document["managed"]:
             console.success(f"{name} is subscribed: {document['callbackUrl']}")
             return
-        console.line(f"Give the service this URL: {document['callbackUrl']}")
+        console.line(f"Register this URL with the service: {document['callbackUrl']}")
         for var in document["vars"]:
             if not var["set"]:
                 console.line(f"{var['key']} is not set.", "yellow")
@@ -72,41 +72,41 @@ def create(
 
 @app.command()
 def renew(name: Name) -> None:
-    """Renew the subscription now. Otherwise the engine does it before it expires."""
+    """Renew the subscription now. Normally the engine renews it before it expires."""
     with options.client() as client:
         document = client.renew_wire(name)
     until = f" until {when(document['expiresAt'])}" if document["expiresAt"] else ""
-    console.result(document, lambda: console.success(f"{name} is renewed{until}."))
+    console.result(document, lambda: console.success(f"Renewed the subscription of {name}{until}."))
 
 
 @app.command()
 def delete(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """End the subscription at the service; of a wire set up by hand, forget the URL. Stored events stay."""
+    """End the subscription with the service. For a wire that is set up by hand, forget the URL. Stored events stay."""
     with options.client() as client:
         managed = client.wire(name)["managed"]
         question = f"End the subscription of {name}?" if managed else f"Forget the URL of {name}?"
         if not yes and not console.confirm(question, instead="--yes"):
-            raise UsageError("Nothing was ended", hint="Answer y, or give --yes.")
+            raise UsageError("The subscription was not ended", hint="Answer y, or give --yes.")
         client.delete_wire(name)
-    by_hand = f"The URL of {name} is forgotten. If the service sends to it: end it at the service yourself."
-    text = f"{name} is no longer subscribed." if managed else by_hand
+    manual_text = f"Removed the URL of {name}. End the subscription in the service yourself."
+    text = f"{name} is no longer subscribed." if managed else manual_text
     document = {"ok": True, "wire": name, "managed": managed, "message": text}
     console.result(document, lambda: console.success(text))
 
 
 @app.command()
 def enable(
-    name: Annotated[str, typer.Argument(help="A wire, or a handler: wire.handler.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Name of a wire, or of a handler: wire.handler.", show_default=False)],
 ) -> None:
-    """Let a wire or a handler run; what has waited is run now."""
+    """Enable a wire or a handler. Waiting events are processed now."""
     _switch(name, True)
 
 
 @app.command()
 def disable(
-    name: Annotated[str, typer.Argument(help="A wire, or a handler: wire.handler.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Name of a wire, or of a handler: wire.handler.", show_default=False)],
 ) -> None:
-    """Let a wire or a handler wait: events are stored, and run when it is enabled again."""
+    """Disable a wire or a handler. Events are stored, and processed when it is enabled again."""
     _switch(name, False)
 
 
@@ -125,8 +125,8 @@ app.command("vars")(variables)
 
 @app.command()
 def events(
-    name: Annotated[str, typer.Argument(help="Of one wire only.", show_default=False)] = "",
-    kind: Annotated[str, typer.Option("--type", help="Of this type only.", show_default=False)] = "",
+    name: Annotated[str, typer.Argument(help="Only this wire.", show_default=False)] = "",
+    kind: Annotated[str, typer.Option("--type", help="Only this type.", show_default=False)] = "",
     state: Annotated[
         str,
         typer.Option(
@@ -135,9 +135,9 @@ def events(
     ] = "",
     since: Since = "",
     limit: Limit = 20,
-    offset: Annotated[int, typer.Option(min=0, help="Pass over so many.")] = 0,
+    offset: Annotated[int, typer.Option(min=0, help="Number to skip.")] = 0,
 ) -> None:
-    """The newest events first, and what their handlers did."""
+    """List events, newest first, with the results of their handlers."""
     with options.client() as client:
         document = client.events(
             wire=name or None, type=kind or None, status=state or None, since=moment(since), limit=limit, offset=offset
@@ -147,7 +147,7 @@ def events(
 
 @app.command()
 def show(event: Annotated[str, typer.Argument(help="Id of an event.", show_default=False)]) -> None:
-    """An event: headers, body, runs."""
+    """Show the headers, body and runs of an event."""
     with options.client() as client:
         document = client.event(event)
     console.result(document, lambda: show_event(document))
@@ -160,19 +160,23 @@ app.command("replay")(replay)
 def send(
     name: Name,
     kind: Annotated[str, typer.Argument(metavar="TYPE", help="Type of the event.", show_default=False)],
-    body: Annotated[str, typer.Option(metavar="JSON", help="Its body: JSON, a file, or -.", show_default=False)] = "",
+    body: Annotated[
+        str, typer.Option(metavar="JSON", help="Body of the event: JSON, @file or -.", show_default=False)
+    ] = "",
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the handlers.")] = 30.0,
-    forged: Annotated[bool, typer.Option("--forged", help="Sign it with a wrong secret: it must be refused.")] = False,
+    forged: Annotated[
+        bool, typer.Option("--forged", help="Sign with a wrong secret; the wire must reject it.")
+    ] = False,
 ) -> None:
-    """Make up an event, sign it as the service would, send it, and show what each handler did."""
-    given = read_json("--body", body) if body else None
+    """Send a test event, signed as the service would sign it, and show what each handler did."""
+    event_body = read_json("--body", body) if body else None
     if forged:
-        _forge(name, kind, given)
+        _send_forged(name, kind, event_body)
         return
     with options.client(engine=True) as client:
-        accepted = client.send_event(client.sample_event(name, kind, given))
+        accepted = client.send_event(client.sample_event(name, kind, event_body))
         if "id" not in accepted:
-            raise KhotanError("The wire took it for a challenge", hint="Send an event of another type.")
+            raise KhotanError(f"{name} treated the request as a challenge", hint="Send an event of another type.")
         disabled = {} if accepted["duplicate"] else _disabled(client.wire(name))
         shown = _settled(client, accepted["id"], 0.0 if accepted["duplicate"] else timeout, disabled)
     failed = [] if accepted["duplicate"] else [run for run in shown["runs"] if run["status"] != "completed"]
@@ -184,9 +188,7 @@ def send(
 
     def render() -> None:
         if accepted["duplicate"]:
-            console.line(
-                f"{name} had event {shown['id']} before: a duplicate, nothing was run. As it stands:", "yellow"
-            )
+            console.line(f"Event {shown['id']} is a duplicate: {name} ran nothing. Its current state:", "yellow")
         else:
             console.success(f"{name} accepted event {shown['id']} ({kind})")
         show_deliveries(shown)
@@ -195,12 +197,12 @@ def send(
 
 
 def _disabled(wire: dict[str, Any]) -> dict[str, str]:
-    """The handlers that wait, and what is to be enabled for each."""
+    """The disabled handlers, each with the name to enable: the handler's or the wire's."""
     waiting = [handler["name"] for handler in wire["handlers"] if not (wire["enabled"] and handler["enabled"])]
     return {name: name if wire["enabled"] else wire["id"] for name in waiting}
 
 
-def _forge(name: str, kind: str, body: object) -> None:
+def _send_forged(name: str, kind: str, body: object) -> None:
     with options.client() as client:
         sample = client.sample_event(name, kind, body, forged=True)
         try:
@@ -208,36 +210,38 @@ def _forge(name: str, kind: str, body: object) -> None:
         except KhotanError as exc:
             if exc.code != "signature_invalid":
                 raise
-            refused = {"ok": True, "wire": name, "refused": True, "status": exc.http_status, "message": exc.message}
+            result = {"ok": True, "wire": name, "refused": True, "status": exc.http_status, "message": exc.message}
         else:
             raise KhotanError(
-                f"{name} accepted a forged event: anybody can send to it",
+                f"{name} accepted a forged event: it does not verify signatures",
                 code="forgery_accepted",
-                hint="Give the wire verify=signatures.…",
+                hint="Set verify=signatures.… on the wire.",
             )
-    console.result(refused, lambda: console.success(f"{name} refused it ({refused['status']}): {refused['message']}."))
+    console.result(result, lambda: console.success(f"{name} rejected it ({result['status']}): {result['message']}."))
 
 
 @app.command()
 def listen(
     name: Name,
     since: Since = "",
-    count: Annotated[int, typer.Option(min=0, help="Stop when there are so many.", show_default="none")] = 0,
+    count: Annotated[int, typer.Option(min=0, help="Stop after this number of events.", show_default="none")] = 0,
     seconds: Annotated[float, typer.Option("--for", min=0, metavar="SECONDS", show_default="until q")] = 0.0,
 ) -> None:
-    """Watch events arrive. At a terminal: arrows select, r replays the selected event, q quits."""
+    """Watch events arrive. At a terminal, the arrow keys select an event, r replays it, and q quits."""
     from khotan_cli.commands.wires.listen import listen as follow
 
     watch = console.interactive
     if not watch and not count and not seconds:
-        raise UsageError("Without a terminal, say when to stop", hint="--count 10, or --for 30: seconds.")
+        raise UsageError(
+            "Without a terminal, --count or --for is required", hint="Use --count 10, or --for 30 for 30 seconds."
+        )
     with options.client() as client:
-        seen = follow(client, name, since=moment(since), count=count, seconds=seconds, watch=watch)
-    console.result({"ok": True, "wire": name, **seen}, lambda: None)
+        events_seen = follow(client, name, since=moment(since), count=count, seconds=seconds, watch=watch)
+    console.result({"ok": True, "wire": name, **events_seen}, lambda: None)
 
 
 def _settled(client: ApiClient, event: str, timeout: float, disabled: Container[str]) -> dict[str, Any]:
-    """The event when each handler that is not disabled has ended, or failed at least once, or time is up."""
+    """Wait until each enabled handler has ended or failed once, or `timeout` is over. Returns the event."""
     deadline = time.monotonic() + timeout
     with console.status("Waiting for the handlers …"):
         while True:

@@ -1,4 +1,4 @@
-"""Who may call the management API, and what operations ask of a call. Nobody may, unless something says so."""
+"""Access control of the management API, and common dependencies of its operations. Access is denied by default."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from khotan_cli.runtime.plugs.plug import Plug
 from khotan_cli.runtime.services import Services
 
 LOCAL_SCOPE = "khotan.local"
-"""Key that the in-process transport puts into the ASGI scope. A server builds the scope itself: no HTTP client can set it."""
+"""Key that the in-process transport sets in the ASGI scope. HTTP clients cannot set it, since servers build the scope."""
 
 
 async def require_access(call: Call) -> None:
-    """Raises Unauthorized, unless the caller is in-process, signed in development, or accepted by `authorize`."""
+    """Raises Unauthorized unless the caller is in-process, signed in development, or accepted by `authorize`."""
     services = call.services
     if call.local or await _signed(call):
         return
     if services.authorize is False and services.settings.env != "production":
         return
     if callable(services.authorize):
-        answer = services.authorize(call.request())
-        if (await answer if inspect.isawaitable(answer) else answer) is True:
+        allowed = services.authorize(call.request())
+        if (await allowed if inspect.isawaitable(allowed) else allowed) is True:
             return
-        raise Unauthorized("The application's authorize refused the request", hint="Sign in, or send its credential.")
+        raise Unauthorized("The application's authorize rejected the request", hint="Sign in, or send its credential.")
     raise Unauthorized(
-        "The management API refuses requests that nothing authorizes",
-        hint="Give Khotan() an authorize=function_of_the_request. In development the khotan command signs its requests: "
-        "it needs the server's KHOTAN_SECRET.",
+        "The management API rejected an unauthorized request",
+        hint="Pass authorize=function_of_the_request to Khotan(). In development, the khotan command signs its requests "
+        "with KHOTAN_SECRET, which must be the server's.",
     )
 
 
@@ -49,17 +49,17 @@ def may_debug(call: Call) -> bool:
 
 
 def require_debug(call: Call) -> None:
-    """Raises Unauthorized where debugging is off."""
+    """Raises Unauthorized (debug_disabled) if debugging is off."""
     if not may_debug(call):
         raise Unauthorized(
-            "Debug routes are off",
+            "Debug routes are disabled",
             code="debug_disabled",
             hint="Set KHOTAN_DEBUG=1 and KHOTAN_ENV=development, or run khotan dev.",
         )
 
 
 async def bound_services(call: Call) -> Services:
-    """The app's services, plugs bound to the database where it is there. Raises KhotanError."""
+    """The app's services, with plugs bound to the database if it is available. Raises KhotanError."""
     if not call.services.bound:
         await call.services.bind()
     return call.services
@@ -69,7 +69,7 @@ CurrentServices = Annotated[Services, Depends(bound_services)]
 
 
 def named_plug(plug: str, services: CurrentServices) -> Plug:
-    """Raises UnknownName with the nearest."""
+    """The plug of that name. Raises UnknownName."""
     return services.registry.plug(plug)
 
 

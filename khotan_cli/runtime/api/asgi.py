@@ -12,7 +12,7 @@ from khotan_cli.runtime.api.body import MAX_BODY_BYTES, Body, hang_up
 from khotan_cli.runtime.api.calls import Call, EventStream, Reply, error_reply, json_reply
 from khotan_cli.runtime.api.routes.inbound import INGEST, WEBHOOK, Inbound
 from khotan_cli.runtime.api.routing import find
-from khotan_cli.runtime.api.scope import note_unexpected, path_below, raw_path
+from khotan_cli.runtime.api.scope import log_unexpected, path_below, raw_path
 from khotan_cli.runtime.services import Services
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _refused(exc: Exception) -> Reply | None:
 
 def _unexpected(scope: Scope, exc: Exception) -> Reply:
     """An answer, and a line in the log: a server would log the message too, and that may hold secrets."""
-    note_unexpected(scope, exc)
+    log_unexpected(scope, exc)
     return error_reply(
         KhotanError(
             f"Something unexpected went wrong ({type(exc).__name__})",
@@ -125,4 +125,4 @@ async def _stream(stream: EventStream, scope: Scope, body: Body, send: Send) -> 
     try:
         await response(scope, body.receive, send)
     except Exception as exc:
-        note_unexpected(scope, exc)  # the server notices that the answer is incomplete, and closes the connection
+        log_unexpected(scope, exc)  # the server notices that the answer is incomplete, and closes the connection

@@ -1,4 +1,4 @@
-"""The API's OpenAPI document. FastAPI makes it, from functions with the operations' parameters and results."""
+"""The API's OpenAPI document. FastAPI generates it from functions with the operations' parameters and results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MARKERS: dict[Source, Callable[[], Any]] = {
 
 @cache
 def document() -> dict[str, Any]:
-    """The document, without `servers`: where the API is mounted only a request says."""
+    """The document without `servers`, because the mount path is known only from a request."""
     api = FastAPI(title="khotan", version=__version__)
     failed: dict[int | str, dict[str, Any]] = {
         "default": {"model": ErrorDocument, "description": "An error: code, message and hint"}
@@ -49,21 +49,23 @@ def document() -> dict[str, Any]:
 
 
 def _described(operation: Operation) -> Callable[..., Any]:
-    """A function that does nothing, with the parameters that a caller of the operation gives."""
+    """An empty function with the parameters of the operation's caller."""
 
     async def stand_in() -> None: ...
 
-    given = {parameter.name: parameter for parameter in _given(operation.function, operation.path)}
+    caller_parameters = {
+        parameter.name: parameter for parameter in _caller_parameters(operation.function, operation.path)
+    }
     stand_in.__name__, stand_in.__doc__ = operation.function.__name__, operation.function.__doc__
-    stand_in.__signature__ = inspect.Signature([_declared(one) for one in given.values()])  # type: ignore[attr-defined]
+    stand_in.__signature__ = inspect.Signature([_declared(parameter) for parameter in caller_parameters.values()])  # type: ignore[attr-defined]
     return stand_in
 
 
-def _given(function: Callable[..., Any], path: str) -> Iterator[Parameter]:
+def _caller_parameters(function: Callable[..., Any], path: str) -> Iterator[Parameter]:
     wanted: Iterable[Parameter] = parameters(function, path)
     for parameter in wanted:
         if parameter.function is not None:
-            yield from _given(parameter.function, path)
+            yield from _caller_parameters(parameter.function, path)
         elif parameter.source is not Source.CALL:
             yield parameter
 

@@ -5,9 +5,9 @@
     @router.get("/{plug}")
     async def show_plug(plug: CurrentPlug, services: CurrentServices) -> PlugInfo: ...
 
-A parameter named in the path is taken from it, a model from the JSON body, `Annotated[T, Depends(f)]` from what `f` returns,
-`Annotated[T, Header]` from the header field of that name, a `Call` is the request itself, and everything else comes from the
-query. Pydantic validates. No web framework is needed to call an operation; `openapi.py` lets FastAPI describe them.
+A parameter named in the path comes from the path, a model from the JSON body, `Annotated[T, Depends(f)]` from `f`,
+`Annotated[T, Header]` from the header field of that name; a `Call` is the request itself, and all others come from the
+query. Pydantic validates them. Calling an operation needs no web framework; `openapi.py` uses FastAPI to describe them.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ _MISSING: Any = inspect.Parameter.empty
 
 @dataclass(frozen=True)
 class Depends:
-    """Marks a parameter whose value a function gives; its own parameters are found in the same way."""
+    """Marks a parameter whose value a function returns. The function's parameters are resolved in the same way."""
 
     function: Callable[..., Any]
 
 
 class Header:
-    """Marks a parameter that is a header field: `last_event_id` is `Last-Event-ID`."""
+    """Marks a parameter from a header field: `last_event_id` is `Last-Event-ID`."""
 
 
 class Source(Enum):
-    """Where a parameter's value comes from."""
+    """The source of a parameter's value."""
 
     CALL = "call"
     DEPENDENCY = "dependency"
@@ -58,14 +58,14 @@ class Source(Enum):
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of an operation, or of a function that it depends on."""
+    """A parameter of an operation or of its dependency."""
 
     name: str
     source: Source
     annotation: Any
     default: Any = _MISSING
     function: Callable[..., Any] | None = None
-    """Of a dependency."""
+    """The function of a dependency."""
 
     @cached_property
     def many(self) -> bool:
@@ -77,7 +77,7 @@ class Parameter:
         return TypeAdapter(self.annotation)
 
     def validated(self, value: Any, *name: str) -> Any:
-        """The value as the parameter's type. name: of the field of the request. Raises KhotanError (invalid_input)."""
+        """Validate a value. `name` is the field of the request. Raises KhotanError (invalid_input)."""
         try:
             return self._adapter.validate_python(value)
         except ValidationError as exc:
@@ -86,7 +86,7 @@ class Parameter:
 
 
 def parameters(function: Callable[..., Any], path: str) -> list[Parameter]:
-    """The parameters of a function at a path, in its order."""
+    """The parameters of a function at a path, in order."""
     hints = get_type_hints(function, include_extras=True)
     named = {match[1] for match in _PLACEHOLDER.finditer(path)}
     return [
@@ -111,7 +111,7 @@ def _parameter(name: str, hint: Any, default: Any, in_path: bool) -> Parameter:
 
 
 def _alternatives(hint: Any) -> Sequence[Any]:
-    """The members of a union, else the type itself; without what is annotated to it."""
+    """The members of a union, else the type itself, without annotations."""
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
@@ -119,7 +119,7 @@ def _alternatives(hint: Any) -> Sequence[Any]:
 
 @dataclass(frozen=True)
 class Operation:
-    """A function of the API. path: with placeholders, `{name}` or `{name:path}`. needs: run first, for what they raise."""
+    """A function of the API. path: with placeholders `{name}` or `{name:path}`. needs: checks that run first and may raise."""
 
     method: str
     path: str
@@ -127,7 +127,7 @@ class Operation:
     tags: Sequence[str]
     needs: Sequence[Callable[..., Any]]
     guarded: bool
-    """Whether a caller must be let in, before anything else of the request is looked at."""
+    """Whether the caller is authorized before the rest of the request is read."""
     operation_id: str | None = None
     documented: bool = True
 
@@ -144,12 +144,12 @@ class Operation:
         return re.compile("".join([*parts, re.escape(self.path[end:])]))
 
     def match(self, path: str) -> dict[str, str] | None:
-        """The values of the placeholders in a percent-encoded path; None where it is another path."""
+        """The values of the placeholders in a percent-encoded path; None if the path does not match."""
         found = self._pattern.fullmatch(path)
         return None if found is None else {name: unquote(value) for name, value in found.groupdict().items()}
 
     async def __call__(self, call: Call, values: Mapping[str, str]) -> Any:
-        """Call the function with what the request gives. Raises KhotanError: invalid_input, invalid_json, the function's own."""
+        """Call the function with arguments from the request. Raises KhotanError: invalid_input, invalid_json, the function's."""
         arguments = _Arguments(call, values, parse_qs(call.query, keep_blank_values=True))
         for need in self.needs:
             await arguments.result(need, self.path)
@@ -158,7 +158,7 @@ class Operation:
 
 @dataclass
 class Router:
-    """Collects the operations of a noun."""
+    """Collects the operations below a path prefix."""
 
     prefix: str = ""
     tags: Sequence[str] = ()
@@ -204,7 +204,7 @@ class Router:
 
 @dataclass
 class _Arguments:
-    """Values of one call for the parameters of functions; a dependency is called once."""
+    """The arguments of one call. Each dependency is called once."""
 
     call: Call
     path_values: Mapping[str, str]
@@ -212,7 +212,7 @@ class _Arguments:
     results: dict[Callable[..., Any], Any] = field(default_factory=dict[Callable[..., Any], Any])
 
     async def of(self, wanted: Sequence[Parameter], path: str) -> dict[str, Any]:
-        """Dependencies first: an unknown name is the news, not what is wrong with the body beside it."""
+        """Resolve dependencies first, so that an unknown name is reported before an invalid body."""
         values: dict[str, Any] = {}
         for parameter in wanted:
             if parameter.function is not None:
@@ -224,8 +224,8 @@ class _Arguments:
 
     async def result(self, function: Callable[..., Any], path: str) -> Any:
         if function not in self.results:
-            given = function(**await self.of(_parameters_of(function, path), path))
-            self.results[function] = await given if inspect.isawaitable(given) else given
+            returned = function(**await self.of(_parameters_of(function, path), path))
+            self.results[function] = await returned if inspect.isawaitable(returned) else returned
         return self.results[function]
 
     async def _value(self, parameter: Parameter) -> Any:
@@ -252,13 +252,13 @@ class _Arguments:
         if not content and parameter.default is not _MISSING:
             return parameter.default
         if not content or not _is_json(self.call.headers.get("content-type", "")):
-            hint = "Send a JSON object, with Content-Type: application/json."
+            hint = "Send a JSON object with Content-Type: application/json."
             raise invalid(("body",), "Field required" if not content else "Input should be a JSON object", hint)
         try:
             document = json.loads(content)
         except (UnicodeDecodeError, RecursionError):
             raise KhotanError(
-                "The request body cannot be read as JSON", code="invalid_json", hint="Send JSON in UTF-8 (RFC 8259)."
+                "The request body is not readable as JSON", code="invalid_json", hint="Send JSON in UTF-8 (RFC 8259)."
             ) from None
         except ValueError:
             raise KhotanError(
@@ -277,9 +277,9 @@ def _is_json(content_type: str) -> bool:
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
-def invalid(place: Sequence[Any], message: str, hint: str = "Correct that field.") -> KhotanError:
-    """What is wrong with a field of the request. The input is not quoted: it may hold a secret."""
-    name = ".".join(str(part) for part in place if part != "body") or "body"
+def invalid(location: Sequence[Any], message: str, hint: str = "Correct the field.") -> KhotanError:
+    """The error for an invalid field of the request. It omits the input, which may be a secret."""
+    name = ".".join(str(part) for part in location if part != "body") or "body"
     return KhotanError(
         f"{name}: {message.removeprefix('Value error, ')}", code="invalid_input", hint=hint, details={"field": name}
     )

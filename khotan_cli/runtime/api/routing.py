@@ -1,4 +1,4 @@
-"""Which operation a request is for. A noun's module is imported when the first request for it comes."""
+"""Finds the operation of a request. A module is imported with the first request for its path."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MODULES = {
     "workers": ("workers",),
     "cron": ("cron",),
 }
-"""The first segment of a path, and the modules that hold its operations."""
+"""The first segment of a path → the modules with its operations."""
 _LISTED = "The routes are listed in /api/khotan/openapi.json."
 
 
@@ -42,16 +42,16 @@ def find(method: str, path: str) -> tuple[Operation, dict[str, str]]:
         allowed.append(operation.method)
     if allowed:
         raise KhotanError(
-            f"The route does not take {method}",
+            f"The route does not support {method}",
             code="method_not_allowed",
-            hint=f"It takes {', '.join(sorted(set(allowed)))}. {_LISTED}",
+            hint=f"Use {', '.join(sorted(set(allowed)))}. {_LISTED}",
             details={"allow": sorted(set(allowed))},
         )
-    raise KhotanError("There is no such route", code="not_found", hint=_LISTED)
+    raise KhotanError("The route does not exist", code="not_found", hint=_LISTED)
 
 
 def operations() -> Iterator[Operation]:
-    """All of them, in the order in which they are documented."""
+    """All operations, in the order of the documentation."""
     for name in dict.fromkeys(module for modules in _MODULES.values() for module in modules):
         yield from _router(name).operations
 

@@ -1,4 +1,4 @@
-"""What an ASGI scope says of its request."""
+"""Reads request data from an ASGI scope."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from khotan_cli.runtime.user_traceback import place_of
+from khotan_cli.runtime.user_traceback import user_location
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -21,7 +21,7 @@ def raw_path(scope: Scope) -> str:
 
 
 def path_below(scope: Scope) -> str:
-    """The path below the mount, percent-encoded as it was sent: an encoded slash belongs to its segment."""
+    """The path below the mount, percent-encoded as sent, so that an encoded slash belongs to its segment."""
     root: str = scope.get("root_path", "")
     raw = raw_path(scope)
     for known in (quote(root), root):
@@ -30,7 +30,7 @@ def path_below(scope: Scope) -> str:
     return quote(scope["path"].removeprefix(root)) or "/"
 
 
-def note_unexpected(scope: Scope, exc: Exception) -> None:
-    """A line in the log of what nothing caught, without what it says."""
-    where = place_of(exc) or "an unknown place"
+def log_unexpected(scope: Scope, exc: Exception) -> None:
+    """Log an uncaught exception by its type and location, without its message."""
+    where = user_location(exc) or "an unknown location"
     logger.error("%s %s raised %s at %s", scope["method"], scope["path"], type(exc).__name__, where)

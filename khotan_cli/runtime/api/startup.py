@@ -1,4 +1,4 @@
-"""Why an app did not start, in words."""
+"""Reports why an app did not start."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class StartUpErrors:
-    """ASGI middleware: a start that failed with a KhotanError is reported to the server by message and hint.
+    """ASGI middleware that reports a KhotanError at start-up to the server by its message and hint.
 
-    Starlette reports the traceback, which says neither what is wrong with the set-up nor what to do.
+    Starlette reports only the traceback.
     """
 
     def __init__(self, app: ASGIApp, failed: Sequence[KhotanError]) -> None:
@@ -25,10 +25,10 @@ class StartUpErrors:
             await self._app(scope, receive, send)
             return
 
-        async def told(message: Message) -> None:
+        async def send_with_message(message: Message) -> None:
             if message["type"] == "lifespan.startup.failed" and self._failed:
                 error = self._failed[-1]
                 message = {**message, "message": f"{error.message}. {error.hint}"}
             await send(message)
 
-        await self._app(scope, receive, told)
+        await self._app(scope, receive, send_with_message)

@@ -16,7 +16,7 @@ _SPACES = re.compile(r"\s+")
 
 
 def path(text: str) -> str:
-    """A percent-encoded path, encoded once more and without `.` and `..` segments and repeated slashes."""
+    """A percent-encoded path, encoded again and without `.` and `..` segments and repeated slashes."""
     segments: list[str] = []
     for segment in text.split("/"):
         if segment == "..":
@@ -28,33 +28,33 @@ def path(text: str) -> str:
 
 
 def query(text: str) -> str:
-    """A query without `?`: names and values decoded and encoded anew, so that only unreserved characters stay, and sorted.
+    """A query without `?`, sorted, with names and values re-encoded so that only unreserved characters stay literal.
 
-    `+` is a character like any other: what it stands for is the service's matter.
+    `+` is treated like any other character: its meaning depends on the service.
     """
     pairs = (part.partition("=") for part in text.split("&") if part)
-    encoded = sorted((_anew(name), _anew(value)) for name, _, value in pairs)
+    encoded = sorted((_reencoded(name), _reencoded(value)) for name, _, value in pairs)
     return "&".join(f"{name}={value}" for name, value in encoded)
 
 
-def chosen(headers: Mapping[str, str], names: Sequence[str]) -> list[tuple[str, str]]:
-    """Names in lower case and values of those headers of a request that are signed, sorted by name.
+def select_headers(headers: Mapping[str, str], names: Sequence[str]) -> list[tuple[str, str]]:
+    """The signed headers of a request: names in lower case with their values, sorted by name.
 
-    Values are without spaces around them, and with one space for several; values of one name are joined with commas.
+    Values are trimmed, and several spaces become one. Values of the same name are joined with commas.
     """
     values: dict[str, list[str]] = {}
     pairs = headers.multi_items() if isinstance(headers, httpx.Headers) else list(headers.items())
     for name, value in pairs:
         values.setdefault(name.lower(), []).append(_SPACES.sub(" ", value.strip()))
     prefixes = tuple(name[:-1] for name in names if name.endswith("*"))
-    found = [name for name in values if name in names or (prefixes and name.startswith(prefixes))]
-    return [(name, ",".join(values[name])) for name in sorted(found)]
+    selected = [name for name in values if name in names or (prefixes and name.startswith(prefixes))]
+    return [(name, ",".join(values[name])) for name in sorted(selected)]
 
 
 def fields(signed: Sequence[tuple[str, str]]) -> str:
-    """`name:value` and a line end for each."""
+    """A line `name:value` for each header."""
     return "".join(f"{name}:{value}\n" for name, value in signed)
 
 
-def _anew(text: str) -> str:
+def _reencoded(text: str) -> str:
     return quote(unquote_to_bytes(text), safe="~")

@@ -1,4 +1,4 @@
-"""HMAC request signing (RFC 2104): a digest over what is sent, keyed with a shared secret."""
+"""HMAC request signing (RFC 2104): a digest of the request, keyed with a shared secret."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _PLACEHOLDER = re.compile(rb"\{(header:)?([^{}:]*)\}")
 
 @dataclass(frozen=True)
 class SigningInput:
-    """What a signature may cover, exactly as it goes on the wire.
+    """The parts of a request that a signature may cover, exactly as they are sent.
 
     path and query are percent-encoded, the query without `?`; body is the raw bytes; timestamp is already formatted.
-    headers are those of the request, with the ones that HmacAuth adds, but for the signature; their names have no case.
+    headers are those of the request, including those that HmacAuth adds but not the signature; names ignore case.
     day is the UTC date of the timestamp, `20231114`. signed_names are the names of HmacAuth's signed_headers.
     """
 
@@ -67,7 +67,7 @@ class SigningInput:
         return base64.b64encode(hashlib.md5(self.body, usedforsecurity=False).digest()).decode()
 
     def header(self, name: str) -> str:
-        """The value of a request header without spaces around it; empty where the request has none of that name."""
+        """The trimmed value of a request header; empty if the request does not have it."""
         return self.headers.get(name, "").strip()
 
     def date(self) -> str:
@@ -75,11 +75,11 @@ class SigningInput:
         return self.day
 
     def canonical_path(self) -> str:
-        """The path with each segment percent-encoded once more, as AWS signs it for every service but S3."""
+        """The path with each segment percent-encoded again, as AWS signs it for every service except S3."""
         return canonical.path(self.path)
 
     def canonical_query(self) -> str:
-        """The parameters encoded anew (RFC 3986 2.3) and sorted by name and value, `a=` where one has no value."""
+        """The parameters re-encoded (RFC 3986 2.3) and sorted by name and value, `a=` for one without a value."""
         return canonical.query(self.query)
 
     def canonical_headers(self) -> str:
@@ -91,27 +91,28 @@ class SigningInput:
         return ";".join(name for name, _ in self._signed())
 
     def _signed(self) -> list[tuple[str, str]]:
-        return canonical.chosen(self.headers, self.signed_names)
+        return canonical.select_headers(self.headers, self.signed_names)
 
 
 class HmacAuth(PlugAuth):
     """Signs each request.
 
-    content: what is signed, a template or a function of SigningInput that returns str or bytes. A template may hold
+    content: the signed text, a template or a function of SigningInput that returns str or bytes. A template may contain
     {method} {url} {path} {query} {target} (path and query) {body} {body_sha256} {body_sha256_base64} {body_md5_base64}
-    {timestamp} {nonce}, {header:Name} for the value of a request header (empty where there is none), and the plug's
-    variables by name. The body goes in as raw bytes.
-    header / query: where the signature goes; prefix and suffix stand around it and are templates too, which makes
-    `SharedKey {account}:` or `HMAC-SHA256 Credential={key_id}&Signature=`. timestamp_header and nonce_header send those
-    along; headers adds more, templates over the same names (`{"X-Key": "{key_id}"}`), which are filled one after the
-    other. timestamp_format: "seconds" or "milliseconds" since 1970, "iso8601" (`2023-11-14T22:13:20Z`), "iso8601-basic"
-    (`20231114T221320Z`), or "http-date" (RFC 9110 5.6.7). secret_encoding: how the secret's text becomes the key.
+    {timestamp} {nonce}, {header:Name} for the value of a request header (empty if absent), and the plug's
+    variables by name. The body is inserted as raw bytes.
+    header / query: where the signature is sent. prefix and suffix are templates around it, such as
+    `SharedKey {account}:` or `HMAC-SHA256 Credential={key_id}&Signature=`. timestamp_header and nonce_header send the
+    timestamp and nonce; headers adds more headers from templates (`{"X-Key": "{key_id}"}`), which are filled in order.
+    timestamp_format: "seconds" or "milliseconds" since 1970, "iso8601" (`2023-11-14T22:13:20Z`),
+    "iso8601-basic" (`20231114T221320Z`), or "http-date" (RFC 9110 5.6.7).
+    secret_encoding: how the secret's text becomes the key.
     clock: seconds since the epoch.
     For schemes that sign a canonical form of the request, as AWS Signature Version 4 does: signed_headers are the names of
-    the headers it covers, where `name*` stands for all that begin so; one that a request does not have is left out.
-    Templates may hold {date} (`20231114`, UTC), {canonical_path} {canonical_query} {canonical_headers} {signed_headers},
-    and {canonical_sha256}, the hex SHA-256 of the template `canonical`. secret_prefix stands before the secret in the
-    key. derive: each template is signed with the key so far, and its digest is the next key.
+    the signed headers, where `name*` matches a prefix; headers that a request does not have are skipped.
+    Templates may contain {date} (`20231114`, UTC), {canonical_path} {canonical_query} {canonical_headers} {signed_headers},
+    and {canonical_sha256}, the hex SHA-256 of the template `canonical`. secret_prefix precedes the secret in the
+    key. derive: each template is signed with the current key, and its digest is the next key.
     Raises ValueError for an option with an unknown value, and for {canonical_sha256} without canonical.
     """
 
@@ -182,7 +183,7 @@ class HmacAuth(PlugAuth):
             day=datetime.fromtimestamp(now, UTC).strftime("%Y%m%d"),
             signed_names=self.signed_headers,
         )
-        # Before the templates are filled: they may hold {header:…} of these.
+        # Set before the templates are filled, which may contain {header:…} of these.
         if self.timestamp_header:
             request.headers[self.timestamp_header] = timestamp
         if self.nonce_header:
@@ -210,8 +211,8 @@ class HmacAuth(PlugAuth):
         return ctx.value(self.secret)
 
     def describe(self) -> dict[str, Any]:
-        place = {"header": self.header} if self.header else {"query": self.query}
-        return {"type": "hmac", "algorithm": self.algorithm, **place, "secret": shown(self.secret)}
+        location = {"header": self.header} if self.header else {"query": self.query}
+        return {"type": "hmac", "algorithm": self.algorithm, **location, "secret": shown(self.secret)}
 
     def secrets(self, ctx: CallContext) -> list[str]:
         return [self.secret] if isinstance(self.secret, str) else []
@@ -225,9 +226,9 @@ class HmacAuth(PlugAuth):
                 return base64.b64decode(text, validate=True)
         except (ValueError, binascii.Error):
             raise AuthError(
-                f"The signing secret of plug {ctx.plug!r} is not {self.secret_encoding}",
+                f"The signing secret of plug {ctx.plug!r} is not valid {self.secret_encoding}",
                 plug=ctx.plug,
-                hint="Check that it was copied whole.",
+                hint="Check that the secret was copied completely.",
             ) from None
         return (self.secret_prefix + text).encode()
 
@@ -247,15 +248,15 @@ class HmacAuth(PlugAuth):
         names |= {"timestamp": signed.timestamp.encode(), "nonce": signed.nonce.encode(), "body": signed.body}
         names |= {"target": f"{signed.path}?{signed.query}".encode() if signed.query else signed.path.encode()}
 
-        def value(found: re.Match[bytes]) -> bytes:
-            name = found.group(2).decode("utf-8", "replace")
-            if found.group(1):
+        def value(placeholder: re.Match[bytes]) -> bytes:
+            name = placeholder.group(2).decode("utf-8", "replace")
+            if placeholder.group(1):
                 return signed.header(name).encode()
             if name in _COMPUTED and name not in signed.vars:
                 return str(getattr(signed, name)()).encode()
             if name == "canonical_sha256" and self.canonical:
                 return hashlib.sha256(self._filled(self.canonical, signed)).hexdigest().encode()
-            return names.get(name, found.group())
+            return names.get(name, placeholder.group())
 
-        # In one pass: a body that contains "{nonce}" must be signed as it is.
+        # In one pass: a body that contains "{nonce}" must be signed unchanged.
         return _PLACEHOLDER.sub(value, template.encode())

@@ -1,6 +1,6 @@
-"""OAuth 2.0: client credentials, and authorization code with PKCE. Protocol pieces are authlib's.
+"""OAuth 2.0: client credentials, and authorization code with PKCE. Uses authlib for protocol details.
 
-RFC 6749 (framework), RFC 7636 (PKCE), RFC 9207 (issuer in the answer), RFC 9700 (current best practice).
+RFC 6749 (framework), RFC 7636 (PKCE), RFC 9207 (issuer in the response), RFC 9700 (current best practice).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ ClientMethod = Literal["client_secret_basic", "client_secret_post", "none"]
 
 
 def form_encoded_basic(client: Any, method: str, uri: str, headers: dict[str, str], body: str) -> Any:
-    """client_secret_basic with id and secret form-encoded before they are joined, as RFC 6749 2.3.1 demands.
+    """client_secret_basic with id and secret form-encoded before they are joined, as RFC 6749 2.3.1 requires.
 
-    authlib's own joins them as they are, which breaks for a secret with `:`, `%` or a space.
+    authlib joins them unencoded, which fails for a secret with `:`, `%` or a space.
     """
     pair = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret or '')}"
     headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
@@ -38,7 +38,7 @@ def form_encoded_basic(client: Any, method: str, uri: str, headers: dict[str, st
 
 
 class _OAuth2(RenewedAuth):
-    """What the grants share: the client's authentication and the reading of a token answer."""
+    """Common parts of the grants: client authentication and reading the token response."""
 
     def __init__(
         self,
@@ -55,10 +55,10 @@ class _OAuth2(RenewedAuth):
         clock: Callable[[], float],
     ) -> None:
         if auth_method not in ("client_secret_basic", "client_secret_post", "none"):
-            raise ValueError(f"auth_method {auth_method!r} is not client_secret_basic, client_secret_post or none")
+            raise ValueError(f"auth_method={auth_method!r} must be client_secret_basic, client_secret_post or none")
         self.token_url, self.client_id, self.client_secret = token_url, client_id, client_secret
         if not token_type or not all("!" <= char <= "~" for char in token_type):
-            raise ValueError(f"token_type={token_type!r} is not the name of a token type. Use 'Bearer', for example.")
+            raise ValueError(f"token_type={token_type!r} is not a valid token type. Use 'Bearer', for example.")
         self.scope, self.extra = scope, dict(extra or {})
         self.token_type = token_type
         self.prefix = f"{token_type} " if prefix is None else prefix
@@ -67,7 +67,7 @@ class _OAuth2(RenewedAuth):
         self.clock = clock
 
     def grant(self, ctx: CallContext, fields: Mapping[str, str]) -> httpx.Request:
-        """The token request of a grant, the client authenticated (RFC 6749 2.3, 3.2)."""
+        """The token request of a grant, with client authentication (RFC 6749 2.3, 3.2)."""
         from authlib.common.urls import url_encode
         from authlib.oauth2.auth import ClientAuth
 
@@ -85,11 +85,11 @@ class _OAuth2(RenewedAuth):
         body = self.token_body(ctx, response)
         text = body.get("access_token") if isinstance(body, Mapping) else None
         if not isinstance(text, str) or not text:
-            what = f"answers {response.status_code} without an access_token{refusal_of(response)}"
+            what = f"answered {response.status_code} without an access_token{refusal_of(response)}"
             raise self.token_error(ctx, response, what)
         kind = token_type(body) or self.token_type
         if kind.lower() != self.token_type.lower():
-            what = f"issues tokens of type {kind!r}, but token_type={self.token_type!r} is declared"
+            what = f"issued a token of type {kind!r}, but token_type={self.token_type!r} is declared"
             raise self.token_error(ctx, response, what)
         now = self.clock()
         refresh = body.get("refresh_token") or (old.refresh_token if old else None)
@@ -102,21 +102,21 @@ class _OAuth2(RenewedAuth):
     def error_hint(self, response: httpx.Response) -> str:
         kind = token_type(token_document(response)) if response.is_success else ""
         if kind and kind.lower() != self.token_type.lower():
-            return f"Declare token_type={kind!r}, if that is how the service expects its tokens."
+            return f"Declare token_type={kind!r} if the service expects its tokens with this type."
         code = refusal_of(response).code
         if code != "invalid_client" and (code or response.status_code != httpx.codes.UNAUTHORIZED):
             return super().error_hint(response)
         if self.client_secret is None:
-            return "Check client_id. No client_secret is declared; the service may require one."
-        other = "client_secret_post" if self.auth_method == "client_secret_basic" else "client_secret_basic"
+            return "Check client_id. The service may also require a client_secret, which is not declared."
+        alternative = "client_secret_post" if self.auth_method == "client_secret_basic" else "client_secret_basic"
         return (
-            f"Check client_id and client_secret. The service may also expect them in another place: try "
-            f"auth_method={other!r} instead of {self.auth_method!r}."
+            f"Check client_id and client_secret. The service may also expect another method: try "
+            f"auth_method={alternative!r} instead of {self.auth_method!r}."
         )
 
     def source(self, ctx: CallContext) -> str:
         secret = "" if self.client_secret is None else ctx.value(self.client_secret)
-        # An audience or a tenant makes another token.
+        # Each audience or tenant has its own token.
         extra = [f"{name}={ctx.value(text)}" for name, text in self.extra.items()]
         return "\0".join([endpoint_url(ctx, self.token_url), ctx.value(self.client_id), secret, self.scope, *extra])
 
@@ -135,9 +135,9 @@ class _OAuth2(RenewedAuth):
 class OAuth2ClientCredentials(_OAuth2):
     """Client credentials grant (RFC 6749 4.4). token_url: absolute, or relative to the plug's base URL.
 
-    extra: further form fields of the token request, such as `{"audience": "…"}`. token_type: the type that the service
-    issues (RFC 6749 7.1), compared without case; it is also the scheme of the Authorization header unless `prefix` gives
-    the text before the token. renew_on: statuses of the API that renew the token.
+    extra: additional form fields of the token request, such as `{"audience": "…"}`. token_type: the type that the service
+    issues (RFC 6749 7.1), compared case-insensitively; it is also the scheme of the Authorization header, unless `prefix`
+    sets the text before the token. renew_on: statuses of the API that renew the token.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class OAuth2ClientCredentials(_OAuth2):
 
 @dataclass(frozen=True)
 class AuthorizationRequest:
-    """Where to send the user's browser, and what must be kept until it comes back."""
+    """The URL for the user's browser, and the values to keep until the redirect arrives."""
 
     url: str
     state: str
@@ -190,8 +190,8 @@ class AuthorizationRequest:
 class OAuth2AuthorizationCode(_OAuth2):
     """Authorization code grant with PKCE (S256 always), refresh included; refresh tokens may rotate.
 
-    Somebody signs in once: `khotan plug NAME --login`, or `authorization_request` and `exchange_request` in an application
-    of your own. client_secret=None: a public client. issuer: if set, the `iss` of the answer must equal it (RFC 9207).
+    A person signs in once: `khotan plug NAME --login`, or `authorization_request` and `exchange_request` in your
+    application. client_secret=None: a public client. issuer: if set, the `iss` of the response must equal it (RFC 9207).
     token_type, prefix, renew_on: as in OAuth2ClientCredentials.
     """
 
@@ -229,7 +229,7 @@ class OAuth2AuthorizationCode(_OAuth2):
         self.issuer = issuer
 
     def authorization_request(self, ctx: CallContext, redirect_uri: str) -> AuthorizationRequest:
-        """A fresh request: random state and PKCE verifier (RFC 7636 4.1)."""
+        """A new request with random state and PKCE verifier (RFC 7636 4.1)."""
         from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
         from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
@@ -250,18 +250,18 @@ class OAuth2AuthorizationCode(_OAuth2):
     def exchange_request(self, ctx: CallContext, asked: AuthorizationRequest, callback_url: str) -> httpx.Request:
         """The token request for the code in the callback URL.
 
-        Raises AuthError where the user or the server refused, the state is another's, or the issuer is not the expected.
+        Raises AuthError if the user or the server denied access, or if the state or the issuer does not match.
         """
         answer = {name: values[0] for name, values in parse_qs(urlsplit(callback_url).query).items()}
         if not hmac.compare_digest(answer.get("state", "").encode(), asked.state.encode()):
-            raise self._refused(ctx, "the answer carries another state: it does not belong to this login")
+            raise self._login_error(ctx, "the response has a different state: it does not belong to this login")
         if self.issuer and answer.get("iss", self.issuer) != self.issuer:
-            raise self._refused(ctx, "the answer comes from another issuer")
+            raise self._login_error(ctx, "the response comes from another issuer")
         if "error" in answer:
             text = answer.get("error_description", "")
-            raise self._refused(ctx, answer["error"] + (f" ({text})" if text else ""))
+            raise self._login_error(ctx, answer["error"] + (f" ({text})" if text else ""))
         if not answer.get("code"):
-            raise self._refused(ctx, "the answer carries no code")
+            raise self._login_error(ctx, "the response has no code")
         return self.grant(
             ctx,
             {
@@ -273,17 +273,19 @@ class OAuth2AuthorizationCode(_OAuth2):
         )
 
     async def accept(self, ctx: CallContext, response: httpx.Response) -> None:
-        """Keep the token of an exchange's answer."""
+        """Store the token of an exchange's response."""
         token = self.read_token(ctx, response, None)
         await self.keep(ctx, self.token_key(ctx), token)
 
     async def token_request(self, ctx: CallContext, old: Token | None) -> httpx.Request:
         if old is None or not old.refresh_token:
             raise AuthError(
-                f"Plug {ctx.plug!r} is not signed in" if old is None else f"The sign-in of plug {ctx.plug!r} has ended",
+                f"Plug {ctx.plug!r} is not signed in"
+                if old is None
+                else f"The sign-in of plug {ctx.plug!r} has expired",
                 plug=ctx.plug,
                 endpoint=ctx.endpoint,
-                hint="Sign in once in a browser; the token is kept and renewed from then on.",
+                hint="Sign in once in a browser. The token is then stored and renewed automatically.",
                 next=[f"khotan plug {ctx.plug} --login"],
             )
         return self.grant(ctx, {"grant_type": "refresh_token", "refresh_token": old.refresh_token})
@@ -294,7 +296,7 @@ class OAuth2AuthorizationCode(_OAuth2):
     def read_token(self, ctx: CallContext, response: httpx.Response, old: Token | None) -> Token:
         if self.refresh_refused(response, old):
             raise AuthError(
-                f"The sign-in of plug {ctx.plug!r} was revoked or has ended (invalid_grant)",
+                f"The sign-in of plug {ctx.plug!r} was revoked or has expired (invalid_grant)",
                 plug=ctx.plug,
                 endpoint=ctx.endpoint,
                 response=response,
@@ -306,10 +308,10 @@ class OAuth2AuthorizationCode(_OAuth2):
     def describe(self) -> dict[str, Any]:
         return {"type": "oauth2-authorization-code", **super().describe()}
 
-    def _refused(self, ctx: CallContext, what: str) -> AuthError:
+    def _login_error(self, ctx: CallContext, what: str) -> AuthError:
         return AuthError(
             f"The login of plug {ctx.plug!r} failed: {what}",
             plug=ctx.plug,
-            hint="Start it again.",
+            hint="Start the login again.",
             next=[f"khotan plug {ctx.plug} --login"],
         )

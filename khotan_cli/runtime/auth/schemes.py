@@ -1,7 +1,6 @@
 """Authentication strategies: `httpx.Auth` classes that read a call's variables from its context.
 
-Each works on a plain httpx client too, where it was given plain strings. They see a request and change it; the network
-is the sender's.
+With plain strings, each also works with a plain httpx client. They only change requests; the sender does the I/O.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ class PlugAuth(httpx.Auth):
     """Base of khotan's strategies. Override `apply`, `source` and `describe`."""
 
     async def apply(self, request: httpx.Request, ctx: CallContext) -> None:
-        """Put the credential on the request."""
+        """Add the credential to the request."""
 
     def source(self, ctx: CallContext) -> str:
-        """The text that identifies the credential. Only its keyed digest is kept: it names rate buckets and tokens."""
+        """The text that identifies the credential. Only its keyed digest is stored, to name rate buckets and tokens."""
         return ""
 
     def describe(self) -> dict[str, Any]:
-        """What may be shown of the strategy: kind, places and names of variables, never a value."""
+        """A description without secrets: type, locations and names of variables, never values."""
         return {"type": type(self).__name__}
 
     def secrets(self, ctx: CallContext) -> list[str]:
-        """Values, besides those of secret vars, that must be masked wherever they come up."""
+        """Values to mask, besides those of secret variables."""
         return []
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
@@ -46,7 +45,7 @@ class PlugAuth(httpx.Auth):
         await self.apply(request, ctx)
         response = yield request
         if response.status_code == httpx.codes.UNAUTHORIZED:
-            # The credential may have been changed in the store since it was read.
+            # The credential in the store may have changed since it was read.
             await ctx.reload()
             if self.source(ctx) != used:
                 await self.apply(request, ctx)
@@ -57,7 +56,7 @@ class PlugAuth(httpx.Auth):
 
 
 def shown(text: Any) -> str:
-    """How an argument is described: the name of its var, or only that it is there."""
+    """Describe an argument without its value: the name of its variable, or its kind."""
     if isinstance(text, Var):
         return f"var:{text.name}"
     return "callable" if callable(text) else "literal"
@@ -75,15 +74,15 @@ class BearerAuth(PlugAuth):
     async def _value(self, ctx: CallContext) -> str:
         if isinstance(self.token, (str, Var)):
             return ctx.value(self.token)
-        found = self.token()
-        text: Any = await found if inspect.isawaitable(found) else found
+        returned = self.token()
+        text: Any = await returned if inspect.isawaitable(returned) else returned
         if not isinstance(text, str) or not text:
-            what = "an empty text" if text == "" else f"a value of type {type(text).__name__}"
+            actual = "an empty text" if text == "" else f"a value of type {type(text).__name__}"
             raise AuthError(
-                f"The token function of plug {ctx.plug!r} returned {what}, not a token",
+                f"The token function of plug {ctx.plug!r} returned {actual}, not a token",
                 plug=ctx.plug,
                 endpoint=ctx.endpoint,
-                hint="Return the token as text, or raise an error that says why there is none.",
+                hint="Return the token as text, or raise an error with the reason.",
             )
         ctx.tokens.remember(text)
         return text
@@ -138,26 +137,26 @@ class ApiKeyAuth(PlugAuth):
         return ctx.value(self.key)
 
     def describe(self) -> dict[str, Any]:
-        place = {"header": self.header} if self.header else {"query": self.query}
-        return {"type": "api-key", **place, "key": shown(self.key)}
+        location = {"header": self.header} if self.header else {"query": self.query}
+        return {"type": "api-key", **location, "key": shown(self.key)}
 
     def secrets(self, ctx: CallContext) -> list[str]:
         return [self.key] if isinstance(self.key, str) else []
 
 
 class CustomAuth(PlugAuth):
-    """A function of your own: `function(request, ctx)`, sync or async, puts the credential on the request.
+    """Custom authentication: `function(request, ctx)`, sync or async, adds the credential to the request.
 
-    `ctx.vars` holds the plug's variables by name.
+    `ctx.vars` contains the plug's variables by name.
     """
 
     def __init__(self, function: Callable[[httpx.Request, CallContext], Awaitable[None] | None]) -> None:
         self.function = function
 
     async def apply(self, request: httpx.Request, ctx: CallContext) -> None:
-        done = self.function(request, ctx)
-        if inspect.isawaitable(done):
-            await done
+        awaitable = self.function(request, ctx)
+        if inspect.isawaitable(awaitable):
+            await awaitable
 
     def source(self, ctx: CallContext) -> str:
         return repr(sorted(ctx.vars.items()))
@@ -167,7 +166,7 @@ class CustomAuth(PlugAuth):
 
 
 def with_query_parameter(url: httpx.URL, name: str, value: str) -> httpx.URL:
-    """The URL with the parameter set, every other parameter's encoding left as it was."""
+    """The URL with the parameter set. The encoding of other parameters is unchanged."""
     encoded = f"{quote(name, safe='')}="
     kept = [part for part in url.query.decode().split("&") if part and not part.startswith(encoded)]
     return url.copy_with(query="&".join([*kept, encoded + quote(value, safe="")]).encode())

@@ -1,4 +1,4 @@
-"""What a token endpoint answers: a token document, or the reason of a refusal. No token is ever quoted."""
+"""Reads the responses of token endpoints: a token document, or the reason of a refusal. Tokens are never quoted."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ EXPIRY_UNITS = get_args(ExpiryUnit)
 _FORM = re.compile(r"[^=&\s]+=[^&\s]*(&[^=&\s]+=[^&\s]*)*\Z")
 _ERROR_CODE = re.compile(r"[a-z][a-z0-9_.-]{0,60}\Z", re.IGNORECASE)
 _ERROR_MEMBERS = frozenset({"error", "error_description", "error_uri", "state"})
-"""Members of an error document (RFC 6749 5.2): an answer with others may hold the token that was asked for."""
+"""Members of an error document (RFC 6749 5.2). A response with other members may contain a token."""
 _CODES = ("code", "type", "status", "error")
 _WORDS = ("error_description", "error_message", "errorMessage", "message", "detail", "description", "reason", "msg",
           "faultstring", "title")  # fmt: skip
 _WORD = "[A-Za-z0-9+/=._~-]"
 _OPAQUE = re.compile(rf"(?<!{_WORD})(?={_WORD}*\d)(?={_WORD}*[A-Za-z]){_WORD}{{8,}}|[A-Za-z]{{24,}}|\d{{12,}}")
-"""A word that may be a token or a part of one: letters and digits of some length, many letters, or many digits."""
+"""A word that may be a token or part of one: mixed letters and digits, many letters, or many digits."""
 _NUMBERED = re.compile(r"[A-Z]{2,8}[-_]?\d{2,8}\Z")
-"""An error code such as `AADSTS7000215` (Microsoft identity platform, "Error codes"), which is no token."""
-_LONGEST = 200
-"""Characters of a reason."""
+"""An error code such as `AADSTS7000215` (Microsoft identity platform, "Error codes"), which is not a token."""
+_MAX_REASON = 200
+"""Maximum number of characters of a reason."""
 _ABSOLUTE_MILLISECONDS = 10**11
-"""An epoch above it counts milliseconds: as seconds it would lie in the year 5138."""
+"""Epochs above it are in milliseconds: as seconds they would be after the year 5138."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a token endpoint gives no token: an error code and a text, each empty where the answer has none."""
+    """Why a token endpoint issued no token: an error code and a text, each empty if the response has none."""
 
     code: str = ""
     text: str = ""
@@ -51,9 +51,9 @@ class Refusal:
 
 
 def token_document(response: httpx.Response) -> Any:
-    """The answer as JSON, or as a form where it is one (GitHub's default); None where it is neither.
+    """The response as JSON, or as a form (GitHub's default); None if it is neither.
 
-    What the answer holds are secrets: nobody quotes it.
+    It contains secrets and must never be quoted.
     """
     with suppress(NotJson):
         return load_json(response.content)
@@ -66,14 +66,14 @@ def token_document(response: httpx.Response) -> Any:
 
 
 def is_error_document(document: Any) -> bool:
-    """Whether the document is an error and holds nothing else (RFC 6749 5.2), whatever its status."""
+    """Whether the document contains only an error (RFC 6749 5.2), whatever its status."""
     return isinstance(document, Mapping) and bool(document.get("error")) and document.keys() <= _ERROR_MEMBERS
 
 
 def refusal_of(response: httpx.Response) -> Refusal:
     """The service's reason: an OAuth 2 error document (RFC 6749 5.2), a nested `error` object, or a usual message member.
 
-    Words that may be a token are masked, and an answer with an access_token is not quoted at all.
+    Words that may be tokens are masked, and a response with an access_token is not quoted at all.
     """
     body = token_document(response)
     if not isinstance(body, Mapping) or "access_token" in body:
@@ -82,11 +82,11 @@ def refusal_of(response: httpx.Response) -> Refusal:
     nested = _nested(body)
     code = error if isinstance(error, str) else _first(nested, _CODES) or _first(body, ("code", "errorCode"))
     text = _first(nested, _WORDS) or _first(body, _WORDS)
-    if isinstance(error, str) and not _ERROR_CODE.match(error):  # a sentence, or something that may be a token
+    if isinstance(error, str) and not _ERROR_CODE.match(error):  # a sentence, or possibly a token
         code, text = "", text or (error if " " in error.strip() else "")
-    # A service may put anything there, a token too.
+    # A service may put anything there, even a token.
     shown = code if _ERROR_CODE.match(code) and not _OPAQUE.search(code) else ""
-    return Refusal(shown, _OPAQUE.sub(_shown, " ".join(text.split()))[:_LONGEST])
+    return Refusal(shown, _OPAQUE.sub(_shown, " ".join(text.split()))[:_MAX_REASON])
 
 
 def _shown(word: re.Match[str]) -> str:
@@ -94,19 +94,19 @@ def _shown(word: re.Match[str]) -> str:
 
 
 def token_type(document: Any) -> str:
-    """The `token_type` of an answer (RFC 6749 7.1); empty where it has none. What may be a token is masked."""
-    found = document.get("token_type") if isinstance(document, Mapping) else None
-    text = str(found) if found else ""
+    """The `token_type` of a response (RFC 6749 7.1), empty if it has none. Possible tokens are masked."""
+    value = document.get("token_type") if isinstance(document, Mapping) else None
+    text = str(value) if value else ""
     return BULLETS if (not _ERROR_CODE.match(text) and text) or _OPAQUE.search(text) else text
 
 
 def _nested(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The object that holds the reason: in `error`, `fault` or `result`, or the first of a list such as `errors` (JSON:API)."""
+    """The object with the reason: in `error`, `fault` or `result`, or the first of a list such as `errors` (JSON:API)."""
     for name in ("error", "errors", "fault", "result"):
-        found = body.get(name)
-        found = found[0] if isinstance(found, list) and found else found
-        if isinstance(found, Mapping) and (_first(found, _CODES) or _first(found, _WORDS)):
-            return found
+        value = body.get(name)
+        value = value[0] if isinstance(value, list) and value else value
+        if isinstance(value, Mapping) and (_first(value, _CODES) or _first(value, _WORDS)):
+            return value
     return {}
 
 
@@ -115,13 +115,13 @@ def _first(document: Mapping[str, Any], names: tuple[str, ...]) -> str:
 
 
 def expiry(value: Any, unit: ExpiryUnit, now: float) -> float | None:
-    """Seconds since the epoch at which a token ends; None where the value says nothing usable or nothing positive."""
+    """Seconds since the epoch at which a token expires; None for an unusable or non-positive value."""
     if isinstance(value, str) and unit == "absolute":
         try:
             at = datetime.fromisoformat(value.replace("Z", "+00:00"))
             return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
         except ValueError:
-            pass  # not a date: it may still be a number in a string
+            pass  # not a date, but possibly a number in a string
     try:
         number = float(value)
     except (TypeError, ValueError):

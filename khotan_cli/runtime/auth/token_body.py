@@ -1,4 +1,4 @@
-"""Bodies of token requests: any JSON value with variables in it, checked when it is declared."""
+"""Bodies of token requests: JSON values with variables, validated when they are declared."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SECRET_NAME = re.compile(r"pass|secret|pwd|pin$|token|key|assertion|credential|
 
 
 def check_body(option: str, body: Any, encoding: Encoding) -> None:
-    """Raises ValueError that names the member and the rule where a body cannot be sent in the encoding.
+    """Raises ValueError, naming the member and the rule, for a body that cannot be sent in the encoding.
 
     JSON takes text, Var, true, false, finite numbers, None, lists and mappings with text keys. A form takes a mapping
     of the same values without None.
@@ -24,11 +24,11 @@ def check_body(option: str, body: Any, encoding: Encoding) -> None:
     if encoding not in ("json", "form"):
         raise ValueError(f"encoding={encoding!r} is not supported. Use 'json' or 'form'.")
     if not isinstance(body, Mapping) and (encoding == "form" or not isinstance(body, (list, tuple))):
-        raise ValueError(f"{option} is {type(body).__name__}, not a mapping. Give the names and values to send.")
-    for place, value in _leaves(body, option):
-        why = _unsendable(value, encoding)
-        if why:
-            raise ValueError(f"{place} {why}")
+        raise ValueError(f"{option} is {type(body).__name__}, not a mapping. Pass a mapping of names to values.")
+    for path, value in _leaves(body, option):
+        problem = _problem(value, encoding)
+        if problem:
+            raise ValueError(f"{path} {problem}")
 
 
 def check_statuses(renew_on: Collection[int]) -> frozenset[int]:
@@ -44,7 +44,7 @@ def check_statuses(renew_on: Collection[int]) -> frozenset[int]:
 
 
 def filled(ctx: CallContext, body: Any, extra: Mapping[str, str]) -> Any:
-    """The body with the values of its variables, and with `{name}` in its texts replaced by the values of `extra`."""
+    """The body with its variables replaced by their values, and `{name}` in texts by the values of `extra`."""
     if isinstance(body, (str, Var)):
         text = ctx.value(body)
         for name, value in extra.items():
@@ -56,44 +56,46 @@ def filled(ctx: CallContext, body: Any, extra: Mapping[str, str]) -> Any:
 
 
 def described(body: Any) -> Any:
-    """The body's shape: names of variables, and only that a literal is there."""
+    """The body's shape, with names of variables and a placeholder for literals."""
     if isinstance(body, Mapping):
         return {name: described(value) for name, value in body.items()}
     return [described(value) for value in body] if isinstance(body, (list, tuple)) else shown(body)
 
 
 def literal_secrets(body: Any) -> list[str]:
-    """Texts, written into the declaration, that stand under a name such as `password`."""
+    """Literal texts of the declaration under a name such as `password`."""
     return [
         value
-        for place, value in _leaves(body, "")
-        if isinstance(value, str) and _SECRET_NAME.search(re.sub(r"\[\d+\]$", "", place).rpartition(".")[2])
+        for path, value in _leaves(body, "")
+        if isinstance(value, str) and _SECRET_NAME.search(re.sub(r"\[\d+\]$", "", path).rpartition(".")[2])
     ]
 
 
-def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for name, item in value.items():
             if not isinstance(name, str):
-                raise ValueError(f"{place}: the name {name!r} is {type(name).__name__}, not text. Use text for names.")
-            yield from _leaves(item, f"{place}.{name}")
+                raise ValueError(f"{path}: the name {name!r} is {type(name).__name__}, not text. Use text for names.")
+            yield from _leaves(item, f"{path}.{name}")
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
-            yield from _leaves(item, f"{place}[{index}]")
+            yield from _leaves(item, f"{path}[{index}]")
     else:
-        yield place, value
+        yield path, value
 
 
-def _unsendable(value: Any, encoding: Encoding) -> str:
+def _problem(value: Any, encoding: Encoding) -> str:
     if isinstance(value, str):
         lone = any("\ud800" <= char <= "\udfff" for char in value)
         return "contains a lone surrogate, which UTF-8 cannot encode. Correct the text." if lone else ""
     if isinstance(value, (Var, bool)):
         return ""
     if value is None:
-        return "is None, which a form cannot carry. Leave it out, or use ''." if encoding == "form" else ""
+        return "is None, but forms have no null value. Omit it, or use ''." if encoding == "form" else ""
     if isinstance(value, (int, float)):
-        return "" if math.isfinite(value) else f"is {value}, which JSON and forms cannot carry. Use a finite number."
+        return (
+            "" if math.isfinite(value) else f"is {value}, which JSON and forms cannot represent. Use a finite number."
+        )
     return (
         f"is of type {type(value).__name__}. Use text, a Var, a boolean, a number, a list or a mapping with text names."
     )

@@ -1,4 +1,4 @@
-"""Short-lived tokens: fetched when needed, kept for every process, renewed by one caller at a time."""
+"""Short-lived tokens: fetched on demand, shared by all processes, renewed by one caller at a time."""
 
 from __future__ import annotations
 
@@ -29,39 +29,39 @@ from khotan_cli.runtime.http.variables import HIDDEN_PREFIX
 from khotan_cli.runtime.redaction.masker import Masker
 
 RENEW_ON = (401,)
-"""Statuses that renew a token (RFC 6750 3.1: invalid_token is answered with 401)."""
+"""Statuses that renew a token (RFC 6750 3.1: invalid_token has status 401)."""
 _TRANSIENT = frozenset({408, 429})
-"""Statuses below 500 that say nothing about the refresh token."""
+"""Statuses below 500 that do not mean that the refresh token is invalid."""
 
 
 class RenewedAuth(PlugAuth):
-    """Base of strategies whose credential is a token fetched from somewhere.
+    """Base of strategies whose credential is a token from a token endpoint.
 
-    Override `token_request` and `read_token`. Requests for tokens are yielded from the auth flow, so they travel the
-    plug's own connections, and are never redirected. renew_on: statuses that renew the token and repeat the call once.
+    Override `token_request` and `read_token`. Token requests use the plug's own connections and are never redirected.
+    renew_on: statuses that renew the token and repeat the call once.
     """
 
     renew_on: Collection[int] = RENEW_ON
     clock: Callable[[], float] = staticmethod(time.time)
 
     async def token_request(self, ctx: CallContext, old: Token | None) -> httpx.Request:
-        """The request that fetches a token; `old` is the one being replaced."""
-        raise AuthError(f"{type(self).__name__} does not say how a token is requested: define token_request()")
+        """The request that fetches a token; `old` is the token to replace."""
+        raise AuthError(f"{type(self).__name__} must define token_request()")
 
     def read_token(self, ctx: CallContext, response: httpx.Response, old: Token | None) -> Token:
-        """The token in the response. Raises AuthError, without a secret in it, where there is none."""
-        raise AuthError(f"{type(self).__name__} does not say how a token is read: define read_token()")
+        """The token in the response. Raises AuthError, without secrets, if there is none."""
+        raise AuthError(f"{type(self).__name__} must define read_token()")
 
     def refresh_refused(self, response: httpx.Response, old: Token | None) -> bool:
-        """Whether the answer means that the refresh token of `old` is dead. The token is then forgotten."""
+        """Whether the response means that the refresh token of `old` is invalid. The token is then removed."""
         return False
 
     async def full_request(self, ctx: CallContext) -> httpx.Request | None:
-        """The request that replaces a refused refresh; None where only a person can sign in again."""
+        """The request that replaces a rejected refresh; None if a person must sign in again."""
         return None
 
     def place(self, request: httpx.Request, token: Token) -> None:
-        """Put the token on the request."""
+        """Add the token to the request."""
         request.headers["Authorization"] = f"Bearer {token.access_token}"
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
@@ -72,44 +72,44 @@ class RenewedAuth(PlugAuth):
             renewal = self._renewal(ctx, key, token)
             async for step in _relay(renewal):
                 response = yield step.request
-                step.answer = response
+                step.response = response
             token = ctx.tokens.get(key)
         self.place(request, _present(token))
         response = yield request
         if response.status_code in self.renew_on:
             async for step in _relay(self._renewal(ctx, key, token)):
-                answer = yield step.request
-                step.answer = answer
+                token_response = yield step.request
+                step.response = token_response
             self.place(request, _present(ctx.tokens.get(key)))
             yield request
 
     async def _renewal(
-        self, ctx: CallContext, key: str, refused: Token | None
+        self, ctx: CallContext, key: str, rejected: Token | None
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Replace the token, unless somebody did while this call waited for its turn."""
+        """Replace the token, unless another caller replaced it while this one waited for the lock."""
         async with ctx.store.lock(f"token:{ctx.plug}:{key}"):
             newest = await self.stored(ctx, key) or ctx.tokens.get(key)
             usable = newest is not None and newest.fresh(self.clock())
-            if usable and newest != refused:
+            if usable and newest != rejected:
                 return
-            old = newest or refused
+            old = newest or rejected
             response = yield await self.token_request(ctx, old)
             await response.aread()
             if self.refresh_refused(response, old):
                 await self.forget(ctx, key, old)
-                again = await self.full_request(ctx)
-                if again is not None:
+                full_request = await self.full_request(ctx)
+                if full_request is not None:
                     old = None
-                    response = yield again
+                    response = yield full_request
                     await response.aread()
             await self.keep(ctx, key, self.read_token(ctx, response, old))
 
     def token_key(self, ctx: CallContext) -> str:
-        """Name of the credential's token: a keyed digest."""
+        """Key of the credential's token: a keyed digest."""
         return ctx.store.fingerprint(f"{ctx.plug}\0{self.source(ctx)}")
 
     async def stored(self, ctx: CallContext, key: str) -> Token | None:
-        """The token that the store holds, also put into memory."""
+        """The token in the store, which is also put into the memory cache."""
         text = (await ctx.store.load(ctx.plug)).get(hidden_name(key))
         if text is None:
             return None
@@ -118,22 +118,22 @@ class RenewedAuth(PlugAuth):
         return token
 
     async def keep(self, ctx: CallContext, key: str, token: Token) -> None:
-        """Store first, then use: a refresh token that rotated must not be lost."""
+        """Store the token before it is used, so that a rotated refresh token is not lost."""
         await ctx.store.save(ctx.plug, {hidden_name(key): json.dumps(asdict(token))})
         ctx.tokens.put(key, token)
 
     async def forget(self, ctx: CallContext, key: str, token: Token | None) -> None:
-        """Remove a dead token from memory and store. A newer one that another process stored stays."""
+        """Remove an invalid token from memory and store. A newer token from another process stays."""
         if await self.stored(ctx, key) in (token, None):
             await ctx.store.delete(ctx.plug, [hidden_name(key)])
             ctx.tokens.drop(key)
 
     def error_hint(self, response: httpx.Response) -> str:
-        """The hint of an error of the token endpoint."""
+        """The hint for an error of the token endpoint."""
         return "Check the token URL and the credentials."
 
     def token_error(self, ctx: CallContext, response: httpx.Response, what: str) -> AuthError:
-        """An AuthError about the token endpoint; what it quotes of the answer is masked."""
+        """An AuthError about the token endpoint. Quotes from the response are masked."""
         masker = Masker([*ctx.secrets(), *self.secrets(ctx), *ctx.tokens.secrets()])
         where = response.request.url.copy_with(query=None)
         return AuthError(
@@ -146,39 +146,39 @@ class RenewedAuth(PlugAuth):
         )
 
     def token_body(self, ctx: CallContext, response: httpx.Response) -> Any:
-        """The JSON or form body of a successful answer, which is never quoted in an error."""
+        """The JSON or form body of a successful response, which must never be quoted in an error."""
         if response.is_redirect:
             raise self.token_error(
-                ctx, response, f"answers {response.status_code}, a redirect: credentials do not follow it"
+                ctx, response, f"answered {response.status_code}, a redirect, which is not followed with credentials"
             )
         if response.is_error:
-            raise self.token_error(ctx, response, f"answers {response.status_code}{refusal_of(response)}")
-        found = token_document(response)
-        if found is None:
+            raise self.token_error(ctx, response, f"answered {response.status_code}{refusal_of(response)}")
+        document = token_document(response)
+        if document is None:
             kind, size = media_type(response) or "no content type", len(response.content)
-            raise self.token_error(ctx, response, f"sends {size} bytes of {kind}, which are neither JSON nor a form")
-        if is_error_document(found):
-            raise self.token_error(ctx, response, f"answers {response.status_code}{refusal_of(response)}")
-        return found
+            raise self.token_error(ctx, response, f"sent {size} bytes of {kind}, which are neither JSON nor a form")
+        if is_error_document(document):
+            raise self.token_error(ctx, response, f"answered {response.status_code}{refusal_of(response)}")
+        return document
 
 
 @dataclass
 class _Step:
     request: httpx.Request
-    answer: httpx.Response | None = None
+    response: httpx.Response | None = None
 
 
 async def _relay(flow: AsyncGenerator[httpx.Request, httpx.Response]) -> AsyncGenerator[_Step, None]:
-    """Steps of an inner flow for an outer one: the outer yields `request` and leaves its response in `answer`."""
+    """Steps of an inner flow for an outer one: the outer yields `request` and stores the response in `response`."""
     try:
         request = await anext(flow, None)
         while request is not None:
             step = _Step(request)
             yield step
-            if step.answer is None:
+            if step.response is None:
                 return
             try:
-                request = await flow.asend(step.answer)
+                request = await flow.asend(step.response)
             except StopAsyncIteration:
                 return
     finally:
@@ -186,16 +186,16 @@ async def _relay(flow: AsyncGenerator[httpx.Request, httpx.Response]) -> AsyncGe
 
 
 class TokenAuth(RenewedAuth):
-    """Exchange of credentials for a token at any endpoint.
+    """Exchanges credentials for a token at any endpoint.
 
-    url: absolute, or relative to the plug's base URL; may hold {var}. body: any JSON value, with Vars where variables go;
-    encoding "json" or "form". token / expires / refresh: dotted paths in the answer. expires_unit: "seconds" or
-    "milliseconds" from now, or "absolute" (epoch seconds or milliseconds, or ISO 8601); lifetime: seconds, where the answer
-    does not say. The token goes into `header` with `prefix`, or into the query as `query`. refresh_url and refresh_body
-    (with `{refresh_token}`) are used instead where the last answer gave a refresh token. Where that refresh is refused, the
-    token is forgotten and `body` is sent once. renew_on: statuses of the API that renew the token.
-    Raises ValueError for a body that cannot be sent, an unknown expires_unit or method, and for a
-    renew_on that is not made of error statuses.
+    url: absolute, or relative to the plug's base URL; may contain {var}. body: any JSON value, with Vars for variables;
+    encoding "json" or "form". token / expires / refresh: dotted paths in the response. expires_unit: "seconds" or
+    "milliseconds" from now, or "absolute" (epoch seconds or milliseconds, or ISO 8601); lifetime: seconds, used if the
+    response has no expiry. The token is sent in `header` with `prefix`, or in the query as `query`. refresh_url and
+    refresh_body (with `{refresh_token}`) are used if the last response had a refresh token. If that refresh is rejected,
+    the token is removed and `body` is sent once. renew_on: statuses of the API that renew the token.
+    Raises ValueError for a body that cannot be sent, an unknown expires_unit or method, and a renew_on with values that
+    are not error statuses.
     """
 
     def __init__(
@@ -225,7 +225,7 @@ class TokenAuth(RenewedAuth):
         if expires_unit not in EXPIRY_UNITS:
             raise ValueError(f"expires_unit={expires_unit!r} is not supported. Use {', '.join(EXPIRY_UNITS)}.")
         if not method.isascii() or not method.isalpha():
-            raise ValueError(f"method={method!r} is not a method of HTTP. Use 'POST', for example.")
+            raise ValueError(f"method={method!r} is not an HTTP method. Use 'POST', for example.")
         self.url, self.body, self.method = url, body, method.upper()
         self.encoding: Encoding = encoding
         self.headers = dict(headers or {})
@@ -259,18 +259,18 @@ class TokenAuth(RenewedAuth):
         body = self.token_body(ctx, response)
         text = self._text(body)
         if not text:
-            what = f"answers {response.status_code} without a token at {self.token_path!r}{refusal_of(response)}"
+            what = f"answered {response.status_code} without a token at {self.token_path!r}{refusal_of(response)}"
             raise self.token_error(ctx, response, what)
         now = self.clock()
         lifetime = dig(body, self.expires_path) if self.expires_path else None
         refresh = dig(body, self.refresh_path) if self.refresh_path else None
-        ends = expiry(lifetime, self.expires_unit, now)
-        if ends is None and self.lifetime is not None:
-            ends = now + self.lifetime
-        return Token(text, ends, now, str(refresh) if refresh else (old.refresh_token if old else None))
+        expires_at = expiry(lifetime, self.expires_unit, now)
+        if expires_at is None and self.lifetime is not None:
+            expires_at = now + self.lifetime
+        return Token(text, expires_at, now, str(refresh) if refresh else (old.refresh_token if old else None))
 
     def _text(self, document: Any) -> str:
-        """The token of an answer; empty where it has none."""
+        """The token in a response; empty if it has none."""
         text = dig(document, self.token_path)
         return text if isinstance(text, str) else ""
 
@@ -281,20 +281,20 @@ class TokenAuth(RenewedAuth):
             request.headers[self.header] = self.prefix + token.access_token
 
     def source(self, ctx: CallContext) -> str:
-        # Headers too: the credential may be in them alone.
+        # Includes the headers, because the credential may be only there.
         headers = {name: ctx.template(text) for name, text in self.headers.items()}
         return "\0".join([endpoint_url(ctx, self.url), json.dumps([filled(ctx, self.body, {}), headers])])
 
     def describe(self) -> dict[str, Any]:
-        place = {"query": self.query} if self.query else {"header": self.header}
-        return {"type": "token", **place, "body": described(self.body)}
+        location = {"query": self.query} if self.query else {"header": self.header}
+        return {"type": "token", **location, "body": described(self.body)}
 
     def secrets(self, ctx: CallContext) -> list[str]:
         return [*literal_secrets(self.body), *literal_secrets(self.refresh_body or {}), *literal_secrets(self.headers)]
 
 
 def endpoint_url(ctx: CallContext, url: Text) -> str:
-    """An absolute URL as it is; a path below the plug's base URL."""
+    """An absolute URL unchanged, or a path resolved below the plug's base URL."""
     text = ctx.template(url)
     if "://" in text:
         return text
@@ -302,11 +302,11 @@ def endpoint_url(ctx: CallContext, url: Text) -> str:
 
 
 def hidden_name(key: str) -> str:
-    """Key of the hidden var that holds a credential's token."""
+    """Key of the hidden variable with a credential's token."""
     return f"{HIDDEN_PREFIX}token.{key}"
 
 
 def _present(token: Token | None) -> Token:
     if token is None:
-        raise AuthError("The token renewal returned no token")
+        raise AuthError("The token refresh returned no token")
     return token

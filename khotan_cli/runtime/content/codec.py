@@ -1,4 +1,4 @@
-"""Bodies: encoding what is sent, decoding what comes."""
+"""Encodes request bodies and decodes response bodies."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ Encoding = Literal["json", "form"]
 
 
 def encode_body(body: Any, encoding: Encoding) -> tuple[bytes, str | None]:
-    """Bytes and content type of a body: bytes and text as they are, the rest as JSON or as a form."""
+    """Bytes and content type of a body. Bytes and text are sent unchanged, other values as JSON or as a form."""
     if isinstance(body, (bytes, bytearray)):
         return bytes(body), None
     if isinstance(body, str) and encoding != "json":
         return encodable(body, "The body").encode(), None
     if encoding == "form":
         if not isinstance(body, Mapping):
-            raise ParameterError("A form body must be a mapping", hint="Give names and values.")
+            raise ParameterError("A form body must be a mapping", hint="Pass a mapping of names to values.")
         return encode_form(body).encode(), "application/x-www-form-urlencoded"
     return dump_json(body), "application/json"
 
@@ -58,21 +58,21 @@ def _flat(value: Any, prefix: str) -> list[tuple[str, str]]:
     text = scalar_text(value)
     if text is None:
         raise ParameterError(
-            f"Field {prefix!r} is None, which a form cannot carry",
-            hint="Leave the field out, or pass the text that the service reads as empty, often ''.",
+            f"Form field {prefix!r} is None: forms have no null value",
+            hint="Omit the field, or pass the text that the service reads as empty, often ''.",
         )
     return [(prefix, text)]
 
 
 class Decoder:
-    """Decodes responses into one declared type. Made once per type, holding its compiled validator."""
+    """Decodes responses into one declared type. Created once per type, with its compiled validator."""
 
     def __init__(self, declared: Any) -> None:
         self.declared = declared
         self.adapter: TypeAdapter[Any] = TypeAdapter(declared)
 
     def decode(self, response: httpx.Response, parsers: Mapping[str, Parser]) -> Any:
-        """The response as the declared type. Raises ResponseInvalid that says what came instead."""
+        """The response as the declared type. Raises ResponseInvalid, which describes the actual body."""
         if self.declared is bytes:
             return response.content
         if self.declared is str:
@@ -93,14 +93,14 @@ class Decoder:
         raise not_json(response)
 
     def listed(self, kind: str, value: Any) -> Any:
-        """Parsed values; those of XML with lists where the declared type has lists."""
+        """The parsed values. XML values become lists where the declared type has lists."""
         return with_lists(self.adapter, value) if is_xml(kind) else value
 
 
 def decode_document(response: httpx.Response, parsers: Mapping[str, Parser], decoder: Decoder | None = None) -> Any:
-    """The values that a declared model (of `decoder`) is validated from: those of JSON, or what a parser makes of the body.
+    """The values that the declared model of `decoder` is validated from: JSON values, or a parser's result.
 
-    Raises ResponseInvalid for a body that a model would not be read from either.
+    Raises ResponseInvalid for a body that cannot be decoded.
     """
     kind = media_type(response)
     parser = parser_for(parsers, kind)
@@ -128,9 +128,9 @@ def decode_untyped(response: httpx.Response, parsers: Mapping[str, Parser]) -> A
 
 
 def decode_error(response: httpx.Response, parsers: Mapping[str, Parser], decoder: Decoder | None = None) -> Any:
-    """The body of an error status: its model; the decoded body where it has none or does not fit; else the bytes.
+    """The body of an error status: the declared model, else the decoded body, else the bytes.
 
-    The status is the news: a body that cannot be read must not hide it.
+    Never raises: the error status is more important than an unreadable body.
     """
     for attempt in (decoder.decode if decoder else None, decode_untyped):
         if attempt is not None:
@@ -140,7 +140,7 @@ def decode_error(response: httpx.Response, parsers: Mapping[str, Parser], decode
 
 
 def media_type(response: httpx.Response) -> str:
-    """`application/json` of `Application/JSON; charset=utf-8`; empty where the service sends none."""
+    """The media type in lower case without parameters, such as `application/json`; empty without a Content-Type."""
     return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
 
 
@@ -152,7 +152,7 @@ def is_json(kind: str) -> bool:
 def text_of(response: httpx.Response) -> str:
     """The body as text, without a byte order mark, in its declared charset, else UTF-8.
 
-    Raises ResponseInvalid where the bytes are not in it.
+    Raises ResponseInvalid for bytes that are invalid in that charset.
     """
     encoding = response.charset_encoding or "utf-8"
     try:
@@ -162,23 +162,23 @@ def text_of(response: httpx.Response) -> str:
 
 
 def preview(content: str, length: int = 80) -> str:
-    """The first characters of a text on one line."""
+    """The first characters of a text, on one line."""
     text = " ".join(content[: length * 4].split())
     return text[:length] + ("…" if len(text) > length or len(content) > length * 4 else "")
 
 
 def not_json(response: httpx.Response) -> ResponseInvalid:
-    """The error for a body whose content type is not what the endpoint expects."""
+    """The error for a body whose content type is not JSON."""
     kind = media_type(response) or "no content type"
     return _invalid(
         response,
         f"is {kind}, not JSON",
-        hint="Check the URL and the credentials; for another format add a parser: parsers = {content_type: function}.",
+        hint="Check the URL and the credentials. For another format, add a parser: parsers = {content_type: function}.",
     )
 
 
 def invalid_model(response: httpx.Response, exc: ValidationError, declared: Any) -> ResponseInvalid:
-    """The error for a body that is not JSON, or not the declared model. Pydantic's text without any input value."""
+    """The error for a body that is not JSON or does not match the declared model. It contains no input values."""
     errors = exc.errors(include_url=False, include_input=False, include_context=False)
     if errors and errors[0]["type"] == "json_invalid":
         return _broken_json(response, errors[0]["msg"].removeprefix("Invalid JSON: "))
@@ -187,8 +187,8 @@ def invalid_model(response: httpx.Response, exc: ValidationError, declared: Any)
     name = getattr(declared, "__name__", str(declared))
     return _invalid(
         response,
-        f"is not a {name}: {'; '.join(shown)}{more}",
-        hint="Compare the endpoint with what it declares to see every difference.",
+        f"does not match {name}: {'; '.join(shown)}{more}",
+        hint="Run khotan plug NAME --endpoint ENDPOINT --compare to see all differences.",
         preview_body=False,
     )
 
@@ -196,11 +196,11 @@ def invalid_model(response: httpx.Response, exc: ValidationError, declared: Any)
 def _broken_json(response: httpx.Response, text: str) -> ResponseInvalid:
     size = len(response.content)
     if size == 0:
-        return _invalid(response, "is empty where JSON was expected")
-    why = reason(without_bom(response.content), text)
-    if "RFC 8259" in why:
-        return _invalid(response, f"is not valid JSON: {why}")
-    return _invalid(response, f"is not valid JSON ({why}; {size} bytes came)", hint="It may have been cut short.")
+        return _invalid(response, "is empty, but JSON was expected")
+    problem = reason(without_bom(response.content), text)
+    if "RFC 8259" in problem:
+        return _invalid(response, f"is not valid JSON: {problem}")
+    return _invalid(response, f"is not valid JSON ({problem}; {size} bytes)", hint="The body may have been cut short.")
 
 
 def _parsed(parser: Parser, response: httpx.Response) -> Any:
@@ -208,9 +208,9 @@ def _parsed(parser: Parser, response: httpx.Response) -> Any:
         return parser(response)
     except ResponseInvalid:
         raise
-    except Exception as exc:  # a parser is the user's code: whatever it raises is a body it could not read
+    except Exception as exc:  # any exception of a user's parser means that the body is unreadable
         if isinstance(exc, LookupError) and not _known_charset(response):
-            raise _invalid(response, f"names the charset {response.charset_encoding!r}, which is not known") from exc
+            raise _invalid(response, f"has the unknown charset {response.charset_encoding!r}") from exc
         raise _invalid(response, f"could not be read by its parser: {type(exc).__name__}") from exc
 
 
@@ -233,12 +233,12 @@ def _reason(exc: Exception) -> str:
     return f"byte {exc.start} of {len(exc.object)}" if isinstance(exc, UnicodeDecodeError) else str(exc)
 
 
-def _invalid(response: httpx.Response, what: str, *, hint: str = "", preview_body: bool = True) -> ResponseInvalid:
+def _invalid(response: httpx.Response, problem: str, *, hint: str = "", preview_body: bool = True) -> ResponseInvalid:
     masker = masker_of(response)
     where = f"{response.request.method} {response.request.url.copy_with(query=None, userinfo=b'')}"
-    # Masked before it is cut: a part of a secret would not be recognised.
-    begins = preview(masker.text(response.content.decode("utf-8", "replace"))) if preview_body else ""
-    text = masker.text(f"The answer {response.status_code} of {where} {what}") + (
-        f"; it begins {begins!r}" if begins else ""
+    # Masked before it is cut, because a part of a secret would not be recognised.
+    body_start = preview(masker.text(response.content.decode("utf-8", "replace"))) if preview_body else ""
+    text = masker.text(f"The response {response.status_code} of {where} {problem}") + (
+        f"; the body begins with {body_start!r}" if body_start else ""
     )
     return ResponseInvalid(text, response=response, hint=withheld_from(response) or hint)

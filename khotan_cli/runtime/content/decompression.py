@@ -1,4 +1,4 @@
-"""Content codings, decoded in steps of bounded size, so that a small answer fills neither the memory nor the event loop.
+"""Decodes content codings in steps of limited size, so that a small response cannot fill memory or block the loop.
 
 gzip and x-gzip (RFC 1952), deflate (RFC 1950, and RFC 1951 bare as some servers send it), br (RFC 7932) with `brotli`
 or `brotlicffi`, zstd (RFC 8878) with `zstandard`. httpx's own decoders expand a whole chunk at once.
@@ -14,21 +14,21 @@ from functools import cache
 from typing import Any, Protocol
 
 _PACKAGES = {"br": ("brotli", "brotlicffi"), "zstd": ("zstandard",)}
-"""Packages that decode a coding; one of them is enough."""
+"""Packages that decode a coding; one of them is required."""
 STEP = 64 * 1024
-"""Bytes of output that one step makes, at most; br and zstd without a limit of their own make somewhat more."""
+"""Maximum bytes of output of one step. br and zstd decoders without an output limit exceed it somewhat."""
 _SLICE = 32
-"""Bytes of input for a decoder that cannot bound its output: a block of 3 bytes can stand for 128 kB (RFC 8878 3.1.1.2)."""
+"""Bytes of input for a decoder without output limit: a block of 3 bytes can encode 128 kB (RFC 8878 3.1.1.2)."""
 _ZSTD_WINDOW = 8 * 1024 * 1024
 """Largest window of the content coding zstd (RFC 9659 3)."""
 
 
 class CodingError(Exception):
-    """The body does not fit its Content-Encoding; the message says why."""
+    """The body does not match its Content-Encoding. The message gives the reason."""
 
 
 class Decoder(Protocol):
-    """Decodes one coding. `feed` yields output of bounded size; `finish` raises CodingError where the end is missing."""
+    """Decodes one coding. `feed` yields output of limited size; `finish` raises CodingError if the end is missing."""
 
     def feed(self, data: bytes) -> Iterator[bytes]: ...
     def finish(self) -> None: ...
@@ -37,23 +37,23 @@ class Decoder(Protocol):
 def decoder_for(content_encoding: str) -> Decoder | None:
     """The decoder of a Content-Encoding, which lists codings in the order they were applied; None for none.
 
-    Raises CodingError for a coding that is unknown, or whose decoder is not installed.
+    Raises CodingError for a coding that is unknown or whose decoder is not installed.
     """
     names = [name.strip().lower() for name in content_encoding.split(",")]
-    found = [_made(name) for name in reversed(names) if name not in ("", "identity")]
-    if not found:
+    decoders = [_create(name) for name in reversed(names) if name not in ("", "identity")]
+    if not decoders:
         return None
-    return found[0] if len(found) == 1 else _Chain(found)
+    return decoders[0] if len(decoders) == 1 else _Chain(decoders)
 
 
 @cache
 def accept_encoding() -> str:
-    """The codings to ask for (RFC 9110 12.5.3): gzip, deflate, and br and zstd where a package that decodes them is installed."""
-    found = [coding for coding, names in _PACKAGES.items() if any(map(importlib.util.find_spec, names))]
-    return ", ".join(["gzip", "deflate", *found])
+    """The codings to accept (RFC 9110 12.5.3): gzip and deflate; br and zstd if a package that decodes them is installed."""
+    installed = [coding for coding, names in _PACKAGES.items() if any(map(importlib.util.find_spec, names))]
+    return ", ".join(["gzip", "deflate", *installed])
 
 
-def _made(name: str) -> Decoder:
+def _create(name: str) -> Decoder:
     make = _DECODERS.get(name)
     if make is None:
         raise CodingError(f"its Content-Encoding {name!r} is not one of {', '.join(sorted(_DECODERS))}")
@@ -70,7 +70,7 @@ class _Zlib:
         self._begun = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        full = False  # the last step had no room for more: there may be output without further input
+        full = False  # the last step reached the limit: there may be more output without further input
         while data or full:
             if self._inner.eof:
                 data, full = self._next_member(data), False
@@ -79,16 +79,16 @@ class _Zlib:
                 self._inner = zlib.decompressobj(-zlib.MAX_WBITS)
             self._begun = True
             try:
-                made = self._inner.decompress(data, STEP)
+                output = self._inner.decompress(data, STEP)
             except zlib.error:
                 raise CodingError(f"it is not valid {self._name}") from None
             data = self._inner.unused_data if self._inner.eof else self._inner.unconsumed_tail
-            full = len(made) == STEP
-            if made:
-                yield made
+            full = len(output) == STEP
+            if output:
+                yield output
 
     def _next_member(self, data: bytes) -> bytes:
-        """What is left for a further member. Zeros may pad the end of a gzip file."""
+        """The remaining input for a further member. Zeros may pad the end of a gzip file."""
         if data and not self._gzip:
             raise CodingError(f"bytes follow the end of its {self._name} data")
         left = data.lstrip(b"\0")
@@ -121,25 +121,25 @@ class _Brotli:
 
     def _step(self, piece: bytes) -> Iterator[bytes]:
         try:
-            made = self._bounded(piece)
-            while made or piece:
-                if made:
-                    yield made
+            output = self._bounded(piece)
+            while output or piece:
+                if output:
+                    yield output
                 piece = b""
                 if self._inner.is_finished() or self._can_accept():
                     return
-                made = self._bounded(b"")
+                output = self._bounded(b"")
         except CodingError:
             raise
-        except Exception as exc:  # each of the libraries has an exception of its own
+        except Exception as exc:  # each library has its own exception
             raise CodingError("it is not valid br") from exc
 
     def _bounded(self, piece: bytes) -> bytes:
         try:
-            made: bytes = self._inner.process(piece, output_buffer_limit=STEP)
-        except TypeError:  # a release without the limit: the slices of input bound the output
-            made = self._inner.process(piece)
-        return made
+            output: bytes = self._inner.process(piece, output_buffer_limit=STEP)
+        except TypeError:  # a version without the limit: the slices of input limit the output
+            output = self._inner.process(piece)
+        return output
 
     def _can_accept(self) -> bool:
         ask = getattr(self._inner, "can_accept_more_data", None)
@@ -169,12 +169,12 @@ class _Zstd:
                     self._inner = self._frame()
                 self._begun = True
                 try:
-                    made = self._inner.decompress(piece)
+                    output = self._inner.decompress(piece)
                 except self._module.ZstdError as exc:
                     raise CodingError("it is not valid zstd") from exc
                 piece = self._inner.unused_data if self._inner.eof else b""
-                if made:
-                    yield made
+                if output:
+                    yield output
 
     def finish(self) -> None:
         if self._begun and not self._inner.eof:
@@ -182,7 +182,7 @@ class _Zstd:
 
 
 class _Chain:
-    """Several codings, the one that was applied last first."""
+    """Several codings. The one that was applied last comes first."""
 
     def __init__(self, decoders: list[Decoder]) -> None:
         self._decoders = decoders
@@ -191,11 +191,11 @@ class _Chain:
         return self._through(data, 0)
 
     def _through(self, data: bytes, index: int) -> Iterator[bytes]:
-        for made in self._decoders[index].feed(data):
+        for output in self._decoders[index].feed(data):
             if index + 1 < len(self._decoders):
-                yield from self._through(made, index + 1)
+                yield from self._through(output, index + 1)
             else:
-                yield made
+                yield output
 
     def finish(self) -> None:
         for decoder in self._decoders:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 Path = str | tuple[str | int, ...]
-"""Keys joined by dots, where `\\.` is a dot that belongs to a key; or a tuple of keys, each taken as it is."""
+"""Keys joined by dots, where `\\.` is a dot inside a key; or a tuple of unescaped keys."""
 
 _SEPARATOR = re.compile(r"(?<!\\)\.")
 
@@ -18,7 +18,7 @@ class Absence(Enum):
     """Why a document has no value at a path."""
 
     ABSENT = "is absent"
-    """The last object on the way has no such key, or the list is shorter."""
+    """The last object on the path has no such key, or the list is too short."""
     BEHIND_NULL = "is behind a null"
     """A value before the end of the path is null."""
 
@@ -28,7 +28,7 @@ BEHIND_NULL: Final = Absence.BEHIND_NULL
 
 
 class NotAContainer(Exception):
-    """A path goes on below a value that is neither an object nor null. `at`: the path of that value."""
+    """A path continues below a value that is neither an object nor null. `at`: the path of that value."""
 
     def __init__(self, at: str, value: Any) -> None:
         super().__init__(f"{at!r} is {type_name(value)}")
@@ -47,7 +47,7 @@ def _keys(path: str) -> tuple[str, ...]:
 
 def _checked(path: Path, keys: tuple[str, ...]) -> tuple[str, ...]:
     if not keys or not all(keys):
-        raise ValueError(f"{path!r} is not a path: a key is empty")
+        raise ValueError(f"Invalid path {path!r}: a key is empty")
     return keys
 
 
@@ -57,7 +57,7 @@ def path_text(path: Path | Sequence[str]) -> str:
 
 
 def value_at(document: Any, path: Path) -> Any:
-    """The value at a path, or an `Absence`. Raises NotAContainer where a value on the way cannot have keys."""
+    """The value at a path, or an `Absence`. Raises NotAContainer if a value on the path cannot have keys."""
     keys = path_keys(path)
     value = document
     for depth, key in enumerate(keys):
@@ -77,7 +77,7 @@ def value_at(document: Any, path: Path) -> Any:
 
 
 def dig(document: Any, path: Path) -> Any:
-    """The value at a path, or None where there is none, for whatever reason."""
+    """The value at a path, or None if there is none for any reason."""
     try:
         value = value_at(document, path)
     except NotAContainer:

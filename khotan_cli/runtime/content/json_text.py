@@ -1,4 +1,4 @@
-"""JSON as khotan reads and writes it everywhere: UTF-8, without NaN, without lone surrogates (RFC 8259)."""
+"""Reads and writes JSON: UTF-8, without NaN and lone surrogates (RFC 8259)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _STRING_OR_LONG_NUMBER = re.compile(rb'"(?:[^"\\]|\\.)*"|[0-9]{19,}', re.DOTALL)
 _DIGITS = bytes(ord("0") if chr(code).isdigit() and code < 128 else ord(" ") for code in range(256))
 _LONG_NUMBER = b"0" * 19
-"""Digits of an integer that 64 bits may not hold, each turned into 0: a search for it is ten times faster than an expression."""
+"""An integer that may exceed 64 bits, with each digit replaced by 0. Searching for it is 10 times faster than a regex."""
 _NO_NUMBERS = frozenset({"NaN", "-NaN", "sNaN", "-sNaN", "Infinity", "-Infinity"})
-"""What a decimal that is no number looks like as text."""
+"""The text forms of decimals that are not numbers."""
 _CONSTANT = re.compile(rb"-?\b(?:NaN|Infinity)\b")
 
 
 class NotJson(ValueError):
-    """The text is not JSON; the message says why, without quoting a value."""
+    """The text is not JSON. The message gives the reason, without quoting a value."""
 
 
 def without_bom(content: bytes) -> bytes:
@@ -35,15 +35,15 @@ def without_bom(content: bytes) -> bytes:
 
 
 def load_json(content: bytes) -> Any:
-    """The value of a JSON text, integers of any length included. Raises NotJson with the reason.
+    """The value of a JSON text, with integers of any length. Raises NotJson with the reason.
 
-    Python itself refuses integers of more than 4,300 digits (`sys.set_int_max_str_digits`); so does this.
+    Integers of more than 4,300 digits are rejected, as by Python itself (`sys.set_int_max_str_digits`).
     """
     content = without_bom(content)
     long = _LONG_NUMBER in content.translate(_DIGITS)
     try:
-        # orjson turns an integer above 64 bits into a float, and refuses one above a float's range: it judges the text with
-        # such integers cut short, so that json only has to read it.
+        # orjson turns integers above 64 bits into floats, and rejects those above a float's range. So it validates the
+        # text with such integers cut short, and json only has to read it.
         value = orjson.loads(_STRING_OR_LONG_NUMBER.sub(_cut, content) if long else content)
     except orjson.JSONDecodeError as exc:
         raise NotJson(reason(content, str(exc))) from None
@@ -55,8 +55,8 @@ def load_json(content: bytes) -> Any:
         raise NotJson(f"a number is too large: {exc}") from None
 
 
-def _cut(found: re.Match[bytes]) -> bytes:
-    text = found.group()
+def _cut(match: re.Match[bytes]) -> bytes:
+    text = match.group()
     return text if text.startswith(b'"') else text[:18]
 
 
@@ -70,20 +70,20 @@ def _finite(text: str) -> float:
 def check_json(content: bytes) -> bytes:
     """The content without a byte order mark, for a parser that would accept NaN. Raises NotJson for NaN and Infinity."""
     content = without_bom(content)
-    if (b"NaN" in content or b"Infinity" in content) and (found := _constant(content)):
-        raise NotJson(_no_number(found))
+    if (b"NaN" in content or b"Infinity" in content) and (constant := _constant(content)):
+        raise NotJson(_not_a_number(constant))
     return content
 
 
 def reason(content: bytes, fallback: str) -> str:
-    """Why a text is not JSON, in words."""
+    """Why a text is not JSON."""
     try:
         content.decode()
     except UnicodeDecodeError as exc:
         return f"byte {exc.start} of {len(content)} is not UTF-8, which JSON must be (RFC 8259 8.1)"
-    found = _constant(content)
-    if found:
-        return _no_number(found)
+    constant = _constant(content)
+    if constant:
+        return _not_a_number(constant)
     if "surrogate" in fallback or "hex escape" in fallback or _lone_surrogate(content):
         return "it contains a lone surrogate escape, which is not a character (RFC 8259 8.2)"
     return fallback
@@ -96,12 +96,12 @@ def dump_json(value: Any) -> bytes:
     except TypeError as exc:
         if "64-bit" in str(exc):
             return _dump_long_numbers(value)
-        why = "it contains a lone surrogate, which UTF-8 cannot encode" if "surrogates" in str(exc) else str(exc)
-        raise ParameterError(f"The value cannot be written as JSON: {why}", hint="Correct the value.") from None
-    # orjson writes NaN as null: only a text with a null can hide one.
-    place = _not_finite(value, "") if b"null" in text else None
-    if place is not None:
-        raise _no_form(place)
+        problem = "it contains a lone surrogate, which UTF-8 cannot encode" if "surrogates" in str(exc) else str(exc)
+        raise ParameterError(f"The value cannot be written as JSON: {problem}", hint="Correct the value.") from None
+    # orjson writes NaN as null, so only a text with a null can contain one.
+    location = _not_finite(value, "") if b"null" in text else None
+    if location is not None:
+        raise _not_finite_error(location)
     return text
 
 
@@ -114,16 +114,16 @@ def _dump_long_numbers(value: Any) -> bytes:
 
 
 def require_finite(values: Any, plain: Any) -> None:
-    """Raises ParameterError where JSON values hold null for a number that has no JSON form; `plain` are the Python values.
+    """Raises ParameterError if JSON values contain null for a NaN or infinite number. `plain` are the Python values.
 
-    Pydantic writes floats that are NaN or infinite as null, and such decimals as text.
+    Pydantic writes NaN and infinite floats as null, and such decimals as text.
     """
-    if _has_null(values) and (place := _not_finite(plain, "")) is not None:
-        raise _no_form(place)
+    if _has_null(values) and (location := _not_finite(plain, "")) is not None:
+        raise _not_finite_error(location)
 
 
 def encodable(text: str, what: str) -> str:
-    """The text. Raises ParameterError that names `what` where the text cannot be sent as UTF-8."""
+    """The text itself. Raises ParameterError, naming `what`, if it cannot be encoded as UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -133,9 +133,9 @@ def encodable(text: str, what: str) -> str:
     return text
 
 
-def _no_form(place: str) -> ParameterError:
+def _not_finite_error(location: str) -> ParameterError:
     return ParameterError(
-        f"The value{f' at {place!r}' if place else ''} is NaN or infinite, which JSON has no number for (RFC 8259 6)",
+        f"The value{f' at {location!r}' if location else ''} is NaN or infinite, which JSON cannot represent (RFC 8259 6)",
         hint="Send null or text instead.",
     )
 
@@ -149,11 +149,11 @@ def _has_null(value: Any) -> bool:
 
 
 def _constant(content: bytes) -> str:
-    found = _CONSTANT.search(_STRING.sub(b'""', content))
-    return found.group().decode() if found else ""
+    match = _CONSTANT.search(_STRING.sub(b'""', content))
+    return match.group().decode() if match else ""
 
 
-def _no_number(name: str) -> str:
+def _not_a_number(name: str) -> str:
     return f"{name} is not a JSON number (RFC 8259 6)"
 
 
@@ -175,7 +175,7 @@ def _not_finite(value: Any, path: str) -> str | None:
     else:
         return None
     for key, item in inner:
-        found = _not_finite(item, f"{path}.{key}" if path else str(key))
-        if found is not None:
-            return found
+        location = _not_finite(item, f"{path}.{key}" if path else str(key))
+        if location is not None:
+            return location
     return None

@@ -12,7 +12,7 @@ _PARAMETER = re.compile(r"""\s*;\s*([^\s=;,"]*)\s*(?:=\s*(?:"((?:[^"\\]|\\.)*)"|
 
 @dataclass(frozen=True)
 class Link:
-    """One link: its target as sent, and its relation types in lower case. `anchored`: it starts at another resource."""
+    """One link: its target as sent, and its relation types in lower case. `anchored`: its context is another resource."""
 
     target: str
     rels: frozenset[str]
@@ -20,14 +20,14 @@ class Link:
 
 
 def parse_links(text: str) -> Iterator[Link]:
-    """The links of a header's value. What follows a malformed link is left out."""
-    at = 0
-    while (target := _TARGET.match(text, at)) is not None:
-        at = target.end()
+    """The links of a header's value. Links after a malformed one are ignored."""
+    position = 0
+    while (target := _TARGET.match(text, position)) is not None:
+        position = target.end()
         rel: str | None = None
         anchored = False
-        while (parameter := _PARAMETER.match(text, at)) is not None:
-            at = parameter.end()
+        while (parameter := _PARAMETER.match(text, position)) is not None:
+            position = parameter.end()
             name, quoted, token = parameter[1].lower(), parameter[2], parameter[3]
             value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else token or ""
             if name == "rel" and rel is None:  # RFC 8288 3.3: only the first one counts
@@ -37,5 +37,5 @@ def parse_links(text: str) -> Iterator[Link]:
 
 
 def link_target(text: str, rel: str) -> str | None:
-    """The target of the first link with that relation type from the page itself; None where there is none."""
+    """The target of the first link of the page with that relation type; None if there is none."""
     return next((link.target for link in parse_links(text) if rel in link.rels and not link.anchored), None)

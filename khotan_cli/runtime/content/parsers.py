@@ -1,4 +1,4 @@
-"""Parsers of content types other than JSON: from a response to JSON-like values that a declared model can judge."""
+"""Parsers of content types other than JSON: they turn a response into JSON-like values for a declared model."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 Parser = Callable[[httpx.Response], Any]
-"""Turns a response of its content type into JSON-like Python values; whatever it raises means: not readable."""
+"""Turns a response of its content type into JSON-like Python values. Any exception means that the body is unreadable."""
 
 
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
 def decoded(response: httpx.Response) -> str:
-    """The body as text, without a byte order mark: in the encoding of its mark, else its declared charset, else UTF-8.
+    """The body as text, without a byte order mark. Encoding: that of the mark, else the declared charset, else UTF-8.
 
-    Raises UnicodeDecodeError where the bytes are not in that encoding, LookupError for an unknown charset.
+    Raises UnicodeDecodeError for bytes that are invalid in that encoding, LookupError for an unknown charset.
     """
     content = response.content
     for mark, encoding in _MARKS:
@@ -32,14 +32,14 @@ def decoded(response: httpx.Response) -> str:
 
 
 def start_of(response: httpx.Response, length: int) -> str:
-    """The first bytes of a body as text for people, in its charset or as UTF-8; what is not in it is replaced."""
+    """The first bytes of a body as text for messages, in its charset or UTF-8. Invalid bytes are replaced."""
     content = response.content[:length]
     for mark, encoding in _MARKS:
         if content.startswith(mark):
             return content[len(mark) :].decode(encoding, "replace")
     try:
         return content.decode(response.charset_encoding or "utf-8", "replace")
-    except (LookupError, ValueError):  # the service names a charset that Python does not know
+    except (LookupError, ValueError):  # a charset that Python does not support
         return content.decode("utf-8", "replace")
 
 
@@ -52,9 +52,9 @@ def xml_parser(lists: Collection[str] = ()) -> Parser:
     """A parser of XML to `{root: content}`.
 
     Attributes become `@name`, text beside them `#text`, repeated elements lists; namespaces are dropped. Elements named in
-    `lists` are always lists, also where there is exactly one. A declared model needs no names: its lists are lists.
-    The parser raises ValueError for a document type declaration: entities that expand have no place in an API's answer.
-    The charset of the Content-Type precedes that of the XML declaration (RFC 7303 3).
+    `lists` are always lists, even if there is only one. A declared model needs no `lists`: its own lists are used.
+    The parser raises ValueError for a document type declaration, which could expand entities.
+    The charset of the Content-Type takes precedence over that of the XML declaration (RFC 7303 3).
     """
     always = frozenset(lists)
 
@@ -75,28 +75,28 @@ class _Builder(ElementTree.TreeBuilder):
 
 
 def parse_xml(response: httpx.Response) -> dict[str, Any]:
-    """`xml_parser()` with no names of lists."""
-    found: dict[str, Any] = _PARSE_XML(response)
-    return found
+    """Parse XML as `xml_parser()` does."""
+    document: dict[str, Any] = _PARSE_XML(response)
+    return document
 
 
 _PARSE_XML = xml_parser()
 
 
 def _content(element: ElementTree.Element, lists: frozenset[str]) -> Any:
-    found: dict[str, Any] = {f"@{_local(name)}": value for name, value in element.attrib.items()}
+    content: dict[str, Any] = {f"@{_local(name)}": value for name, value in element.attrib.items()}
     for child in element:
         name, value = _local(child.tag), _content(child, lists)
-        if name not in found:
-            found[name] = [value] if name in lists else value
-        elif isinstance(found[name], list):
-            found[name].append(value)
+        if name not in content:
+            content[name] = [value] if name in lists else value
+        elif isinstance(content[name], list):
+            content[name].append(value)
         else:
-            found[name] = [found[name], value]
+            content[name] = [content[name], value]
     text = (element.text or "").strip()
-    if not found:
+    if not content:
         return text or None
-    return {**found, "#text": text} if text else found
+    return {**content, "#text": text} if text else content
 
 
 def _local(tag: str) -> str:
@@ -116,44 +116,44 @@ def is_xml(kind: str) -> bool:
 
 
 def parser_for(parsers: Mapping[str, Parser], kind: str) -> Parser | None:
-    """The plug's parser of a media type, else khotan's own; None where there is none."""
-    found = parsers.get(kind) or DEFAULT_PARSERS.get(kind)
-    return found or (parsers.get("application/xml", parse_xml) if is_xml(kind) else None)
+    """The plug's parser for a media type, else khotan's default; None if there is none."""
+    parser = parsers.get(kind) or DEFAULT_PARSERS.get(kind)
+    return parser or (parsers.get("application/xml", parse_xml) if is_xml(kind) else None)
 
 
 def with_lists(adapter: TypeAdapter[Any], value: Any) -> Any:
-    """Values of an XML document with a list wherever the declared type has one.
+    """Convert values of an XML document to lists wherever the declared type has a list.
 
-    One element looks like a single value in XML, and none like None. What else does not fit is left for the validation.
+    In XML, one element looks like a single value, and no element like None. Other mismatches are left to validation.
     """
-    for _ in range(_MOST_PASSES):
+    for _ in range(_MAX_PASSES):
         try:
             adapter.validate_python(value)
         except ValidationError as exc:
             errors = exc.errors(include_url=False, include_input=False, include_context=False)
-            places = [error["loc"] for error in errors if error["type"] in _LIST_ERRORS]
+            locations = [error["loc"] for error in errors if error["type"] in _LIST_ERRORS]
             changed = value
-            for place in places:
-                changed = _wrapped(changed, place)
+            for location in locations:
+                changed = _wrapped(changed, location)
             if changed == value:
                 return value
             value = changed
-        except Exception:  # a validator is the user's code; the validation that follows reports it
+        except Exception:  # raised by a user's validator; the later validation reports it
             return value
         else:
             return value
     return value
 
 
-_MOST_PASSES = 50
+_MAX_PASSES = 50
 """Each pass reaches lists one level deeper."""
 _LIST_ERRORS = frozenset({"list_type", "set_type", "frozen_set_type", "tuple_type", "is_instance_of", "iterable_type"})
 
 
-def _wrapped(value: Any, place: tuple[int | str, ...]) -> Any:
-    if not place:
+def _wrapped(value: Any, location: tuple[int | str, ...]) -> Any:
+    if not location:
         return value if isinstance(value, list) else [] if value is None else [value]
-    first, rest = place[0], place[1:]
+    first, rest = location[0], location[1:]
     if isinstance(value, dict) and first in value:
         return {**value, first: _wrapped(value[first], rest)}
     if isinstance(value, list) and isinstance(first, int) and first < len(value):

@@ -1,4 +1,4 @@
-"""What of a model is sent. Absent and null are two things: what is set is sent, null too; what is unset is left out."""
+"""Selects the fields of a model to send. Set fields are sent, including null; unset fields are omitted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 def jsonable(value: Any) -> Any:
-    """Models and what they contain as JSON values, unset fields left out; bytes and None stay as they are.
+    """Models and their contents as JSON values, without unset fields. Bytes and None are unchanged.
 
     Raises ParameterError for a value that has no JSON form.
     """
@@ -28,12 +28,12 @@ def jsonable(value: Any) -> Any:
 def dump_set(adapter: TypeAdapter[Any], value: Any) -> Any:
     """The JSON values of a body. A field with a single possible value, such as a discriminator, counts as set.
 
-    A dataclass does not know which fields were given: those that are None by default and hold None are left out.
+    Dataclasses do not record which fields were set: fields that are None by default and by value are omitted.
     Raises ParameterError for a value that has no JSON form.
     """
     whole = _completed(value)
     try:
-        found = adapter.dump_python(whole, mode="json", by_alias=True, exclude_unset=True, warnings=False)
+        dumped = adapter.dump_python(whole, mode="json", by_alias=True, exclude_unset=True, warnings=False)
     except UnicodeEncodeError:
         raise ParameterError(
             "The body cannot be written as JSON: it contains a lone surrogate, which UTF-8 cannot encode",
@@ -46,26 +46,26 @@ def dump_set(adapter: TypeAdapter[Any], value: Any) -> Any:
                 hint="Correct the text.",
             ) from None
         raise ParameterError(f"The body cannot be written as JSON: {exc}", hint="Correct the value.") from None
-    require_finite(found, adapter.dump_python(whole, by_alias=True, exclude_unset=True, warnings=False))
-    return found
+    require_finite(dumped, adapter.dump_python(whole, by_alias=True, exclude_unset=True, warnings=False))
+    return dumped
 
 
 def query_fields(model: BaseModel) -> dict[str, Any]:
-    """The parameters of a query model: what is set, and defaults that are neither None nor empty. None is left out.
+    """The parameters of a query model: set fields, and defaults that are neither None nor empty. None is omitted.
 
-    None inside of a mapping or of a nested model stays, so that the query encoder can refuse it.
+    None inside a mapping or a nested model is kept, so that the query encoder can reject it.
     """
     unset = set(type(model).model_fields) - model.model_fields_set
     defaults = model.model_dump(mode="json", by_alias=True, exclude_none=True, include=unset)
-    given = model.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
-    require_finite(given, model.model_dump(by_alias=True, exclude_unset=True, warnings=False))
-    found = {name: value for name, value in defaults.items() if value not in ([], {})} | given
+    set_fields = model.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
+    require_finite(set_fields, model.model_dump(by_alias=True, exclude_unset=True, warnings=False))
+    fields = {name: value for name, value in defaults.items() if value not in ([], {})} | set_fields
     order = list(model.model_dump(mode="json", by_alias=True))
-    return {name: found[name] for name in order if found.get(name) is not None}
+    return {name: fields[name] for name in order if fields.get(name) is not None}
 
 
 def _completed(value: Any) -> Any:
-    """The value with constants of models marked as set; the caller's own objects stay as they are."""
+    """The value with constant fields of models marked as set. The caller's objects are not changed."""
     if isinstance(value, BaseModel):
         changed: dict[str, Any] = {}
         for name, field in type(value).model_fields.items():
@@ -78,8 +78,8 @@ def _completed(value: Any) -> Any:
                 changed[name] = old
         return value.model_copy(update=changed) if changed else value
     if isinstance(value, Mapping):
-        made = {key: _completed(item) for key, item in value.items()}
-        return made if any(made[key] is not item for key, item in value.items()) else value
+        completed = {key: _completed(item) for key, item in value.items()}
+        return completed if any(completed[key] is not item for key, item in value.items()) else value
     if isinstance(value, (list, tuple)):
         items = [_completed(item) for item in value]
         same = all(new is old for new, old in zip(items, value, strict=True))

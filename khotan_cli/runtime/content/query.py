@@ -1,4 +1,4 @@
-"""Query strings. A value that a query string cannot carry is refused: a filter that changes returns the wrong records."""
+"""Query strings. Values without a faithful text form are rejected, because a changed filter returns wrong records."""
 
 from __future__ import annotations
 
@@ -24,31 +24,30 @@ Pair = tuple[str, str]
 def plain_query(query: Mapping[str, Any]) -> dict[str, Any]:
     """The query with models, sets, generators, dataclasses and dates as plain values, each read once.
 
-    The values are then the same for every page and every attempt. Raises ParameterError for a value of a type that has no
-    JSON form.
+    All pages and attempts then send the same values. Raises ParameterError for a value that has no JSON form.
     """
     return {str(name): _plain(value, str(name)) for name, value in query.items()}
 
 
 def refuse_nulls(query: Mapping[str, Any], as_json: Collection[str] = ()) -> None:
-    """Raises ParameterError for a parameter that a mapping gives as None: leaving it out would select other records.
+    """Raises ParameterError for a parameter that is None in a mapping: omitting it could select other records.
 
-    Parameters that are sent as JSON can be null.
+    Parameters that are sent as JSON may be null.
     """
     for name, value in query.items():
         if value is None and name not in as_json:
-            raise _refused(str(name), "is None")
+            raise _unsupported(str(name), "is None")
 
 
 def encode_query(query: Mapping[str, Any], arrays: QueryArrays = "repeat", as_json: Collection[str] = ()) -> str:
     """`a=1&b=x%20y`: everything but unreserved characters is percent-encoded (RFC 3986 3.4).
 
-    A top-level None is left out. Lists follow `arrays`; "comma" keeps the separating commas literal and encodes those
+    A top-level None is omitted. Lists follow `arrays`; "comma" keeps the separating commas literal and encodes those
     inside of items (RFC 6570 3.2.8). Mappings become `a[b]`, and lists inside of them `a[b][]`, except with "comma". The
     parameters named in `as_json` are sent as one JSON text each.
 
-    Raises ParameterError for a value that changes its meaning as text: None, a boolean or an empty collection inside of
-    a mapping, an empty list, a list of objects or lists, NaN, and text that is not Unicode.
+    Raises ParameterError for a value that changes its meaning as text: None, a boolean or an empty collection inside
+    a mapping, an empty list, a list of objects or lists, NaN, and text that is not valid Unicode.
     """
     pairs: list[Pair] = []
     for name, value in plain_query(query).items():
@@ -60,7 +59,7 @@ def encode_query(query: Mapping[str, Any], arrays: QueryArrays = "repeat", as_js
 
 
 def scalar_text(value: Any) -> str | None:
-    """How a value stands in a URL or form: true/false, ISO 8601 dates, enum values; None for None.
+    """A value as text for a URL or form: true/false, ISO 8601 dates, enum values; None for None.
 
     Raises ParameterError for bytes that are not UTF-8, and for NaN and infinite numbers.
     """
@@ -78,19 +77,19 @@ def scalar_text(value: Any) -> str | None:
         except UnicodeDecodeError:
             raise ParameterError("A bytes value is not valid UTF-8", hint="Pass text.") from None
     if isinstance(value, (float, Decimal)) and not math.isfinite(value):
-        raise ParameterError(f"The number {value} has no textual form that services agree on", hint="Pass text.")
+        raise ParameterError(f"The number {value} has no standard text form", hint="Pass text.")
     return str(value)
 
 
 def is_scalar(value: Any) -> bool:
-    """Whether a value can stand as one text in a path, a query or a form."""
+    """Whether a value can be one text in a path, a query or a form."""
     return not isinstance(value, (Mapping, BaseModel, list, tuple, AbstractSet, Iterator))
 
 
 def _pairs(written: str, name: str, value: Any, arrays: QueryArrays, *, nested: bool) -> list[Pair]:
     if isinstance(value, Mapping):
         if nested and not value:
-            raise _refused(name, "is an empty mapping")
+            raise _unsupported(name, "is an empty mapping")
         return [
             pair
             for key, inner in value.items()
@@ -103,21 +102,21 @@ def _pairs(written: str, name: str, value: Any, arrays: QueryArrays, *, nested: 
 
 def _list_pairs(written: str, name: str, items: Sequence[Any], arrays: QueryArrays, *, nested: bool) -> list[Pair]:
     if not items:
-        raise _refused(name, "is an empty list")
+        raise _unsupported(name, "is an empty list")
     if any(isinstance(item, (Mapping, list)) for item in items):
-        raise _refused(name, "is a list of objects or lists")
+        raise _unsupported(name, "is a list of objects or lists")
     texts = [_scalar(f"{name}[{index}]", item, nested=nested) for index, item in enumerate(items)]
     if arrays == "comma":
         return [(written, ",".join(texts))]
-    # A parser that reads `a[b]` as an object reads a single `a[b]=1` as a text and not as a list.
+    # A service that reads `a[b]` as an object reads a single `a[b]=1` as a text, not as a list.
     return [(f"{written}[]" if arrays == "brackets" or nested else written, text) for text in texts]
 
 
 def _scalar(name: str, value: Any, *, nested: bool) -> str:
     if value is None:
-        raise _refused(name, "is None")
+        raise _unsupported(name, "is None")
     if nested and isinstance(value, bool):
-        raise _refused(name, f"is the boolean {value}")
+        raise _unsupported(name, f"is the boolean {value}")
     try:
         text = scalar_text(value)
     except ParameterError as exc:
@@ -125,11 +124,11 @@ def _scalar(name: str, value: Any, *, nested: bool) -> str:
     return _quoted(text or "", name)
 
 
-def _refused(name: str, what: str) -> ParameterError:
+def _unsupported(name: str, problem: str) -> ParameterError:
     top = name.partition("[")[0]
     return ParameterError(
-        f"Query parameter {name!r} {what}, which a query string cannot carry",
-        hint="Leave the parameter out, pass the text that the service expects, or declare the parameter as JSON: "
+        f"Query parameter {name!r} {problem}, which a query string cannot represent",
+        hint="Omit the parameter, pass the text that the service expects, or declare the parameter as JSON: "
         f"query_json=[{top!r}].",
         details={"parameter": name},
     )
@@ -145,7 +144,7 @@ def _quoted(text: str, name: str, safe: str = "") -> str:
 
 
 def _plain(value: Any, name: str) -> Any:
-    """The value as JSON values, except that bytes stay and NaN is kept for the check that names it."""
+    """The value as JSON values. Bytes stay bytes, and NaN is kept for the check that reports it."""
     if isinstance(value, Enum):
         return _plain(value.value, name)
     if value is None or isinstance(value, (str, bool, int, float, bytes, bytearray)):
@@ -161,7 +160,7 @@ def _plain(value: Any, name: str) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item, f"{name}[{key}]") for key, item in value.items()}
     if isinstance(value, AbstractSet):
-        # A set has no order of its own; a stable one makes equal calls equal requests.
+        # Sets are unordered; a stable order makes equal calls send equal requests.
         return sorted((_plain(item, name) for item in value), key=str)
     if isinstance(value, (list, tuple, range, Iterator)):
         return [_plain(item, name) for item in value]
@@ -169,5 +168,5 @@ def _plain(value: Any, name: str) -> Any:
         return to_jsonable_python(value, by_alias=True)
     except (PydanticSerializationError, ValueError):
         raise ParameterError(
-            f"Query parameter {name!r} is a {type(value).__name__}, which has no textual form", hint="Pass text."
+            f"Query parameter {name!r} is a {type(value).__name__}, which has no text form", hint="Pass text."
         ) from None

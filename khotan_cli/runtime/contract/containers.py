@@ -1,4 +1,4 @@
-"""The walk's judges of objects, maps and arrays."""
+"""Judges objects, maps and arrays."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from khotan_cli.runtime.contract.declared import Declared
-from khotan_cli.runtime.contract.json_paths import Place, child
+from khotan_cli.runtime.contract.json_paths import PathStats, child
 from khotan_cli.runtime.contract.nodes import (
     Field,
     JsonNode,
@@ -25,12 +25,12 @@ from khotan_cli.runtime.contract.scalars import Grade, Leaf, Verdict
 from khotan_cli.runtime.contract.walker import WEIGHTS, Walker
 
 MAX_EXTRAS = 50
-"""Undeclared keys of one object that are told apart; further ones are counted together."""
+"""Maximum number of undeclared keys of an object that are reported separately; others are counted together."""
 _EXTRA_GRADES: Mapping[str, Grade] = {"forbid": "breaking", "allow": "info"}
 
 
 class ContainerWalk(Walker):
-    """Judges values with parts."""
+    """Judges values that have parts."""
 
     def __init__(self, declared: Declared, *, text: bool = False) -> None:
         super().__init__(declared, text=text)
@@ -38,9 +38,9 @@ class ContainerWalk(Walker):
 
     # -- objects -----------------------------------------------------------------------------------------------------
 
-    def _object(self, node: ObjectNode, value: Any, place: Place | None) -> int:
+    def _object(self, node: ObjectNode, value: Any, stats: PathStats | None) -> int:
         if not isinstance(value, dict):
-            return self._mismatch(place, value)
+            return self._mismatch(stats, value)
         cost, used = 0, set[Any]()
         for declared in node.fields:
             keys: KeyPath = declared.keys[0]
@@ -52,8 +52,8 @@ class ContainerWalk(Walker):
                 keys, present, inner = find(declared, value)
                 key = keys[0]
             below = None
-            if place is not None:
-                below = self._field_place(place, declared, keys)
+            if stats is not None:
+                below = self._field_stats(stats, declared, keys)
                 below.around += 1
             if present:
                 used.add(key)
@@ -61,21 +61,21 @@ class ContainerWalk(Walker):
             elif declared.required:
                 cost += self._absent(below)
         if len(used) < len(value):
-            cost += self._others(node, value, used, place)
+            cost += self._others(node, value, used, stats)
         return cost
 
-    def _field_place(self, place: Place, declared: Field, keys: KeyPath) -> Place:
-        found = place.children.get((declared, keys))
+    def _field_stats(self, stats: PathStats, declared: Field, keys: KeyPath) -> PathStats:
+        found = stats.children.get((declared, keys))
         if found is None:
-            path = place.path
+            path = stats.path
             for key in keys:
                 path = child(path, key)
-            found = place.children[declared, keys] = self._place(path, declared.node)
+            found = stats.children[declared, keys] = self._stats(path, declared.node)
             found.required = declared.required
         return found
 
-    def _others(self, node: ObjectNode, value: Mapping[str, Any], used: set[Any], place: Place | None) -> int:
-        """Keys that no field took."""
+    def _others(self, node: ObjectNode, value: Mapping[str, Any], used: set[Any], stats: PathStats | None) -> int:
+        """Judge keys that belong to no field."""
         cost = 0
         known = set(node.ignored)
         if node.policy != "forbid":
@@ -85,35 +85,35 @@ class ContainerWalk(Walker):
             if key in used or key in known:
                 continue
             if node.extras is not None:
-                below = None if place is None else self._below(place, "*", node.extras, f"{place.path}.*")
+                below = None if stats is None else self._below(stats, "*", node.extras, f"{stats.path}.*")
                 if below is not None:
                     below.around += 1
                 cost += self._visit(node.extras, value[key], below)
                 continue
             cost += WEIGHTS[grade]
-            if place is not None:
-                self._extra(place, key, value[key], grade, _no_key(node, key))
+            if stats is not None:
+                self._extra(stats, key, value[key], grade, _no_key(node, key))
         return cost
 
-    def _extra(self, place: Place, key: str, value: Any, grade: Grade, expected: str) -> None:
-        known = place.children.get(("extra", key))
+    def _extra(self, stats: PathStats, key: str, value: Any, grade: Grade, expected: str) -> None:
+        known = stats.children.get(("extra", key))
         if known is None:
-            place.extras += 1
-            one = place.extras <= MAX_EXTRAS
-            path, expected = (child(place.path, key), expected) if one else (f"{place.path}.*", "")
-            made = Place(path, expected, declared=False, secret=place.hides, hides=place.hides, parent=place)
-            known = place.children.setdefault(("extra", key) if one else ("extras", ""), made)
+            stats.extras += 1
+            one = stats.extras <= MAX_EXTRAS
+            path, expected = (child(stats.path, key), expected) if one else (f"{stats.path}.*", "")
+            made = PathStats(path, expected, declared=False, secret=stats.hides, hides=stats.hides, parent=stats)
+            known = stats.children.setdefault(("extra", key) if one else ("extras", ""), made)
         known.present += 1
-        known.blame("extra", grade, value)
+        known.add_fault("extra", grade, value)
 
-    def _map(self, node: MapNode, value: Any, place: Place | None) -> int:
+    def _map(self, node: MapNode, value: Any, stats: PathStats | None) -> int:
         if not isinstance(value, dict):
-            return self._mismatch(place, value)
+            return self._mismatch(stats, value)
         cost, below = 0, None
-        if place is not None:
-            below = self._below(place, "*", node.values, f"{place.path}.*")
-            self._seen(place, bool(value), node.values)
-        keys = None if place is None or node.keys is None else self._keys(place, node.keys)
+        if stats is not None:
+            below = self._below(stats, "*", node.values, f"{stats.path}.*")
+            self._seen(stats, bool(value), node.values)
+        keys = None if stats is None or node.keys is None else self._keys(stats, node.keys)
         for key, inner in value.items():
             if keys is not None:
                 keys.around += 1
@@ -125,62 +125,62 @@ class ContainerWalk(Walker):
             cost += self._visit(node.values, inner, below)
         return cost
 
-    def _keys(self, place: Place, keys: Leaf) -> Place:
-        """The keys of a map, which JSONPath has no path for: they are counted apart from the map, at its path."""
-        found = place.children.get("keys")
+    def _keys(self, stats: PathStats, keys: Leaf) -> PathStats:
+        """The stats of a map's keys. JSONPath has no path for keys, so they use the path of the map."""
+        found = stats.children.get("keys")
         if found is None:
-            secret = place.secret or keys.secret
-            found = place.children["keys"] = Place(place.path, "map key", secret=secret)
+            secret = stats.secret or keys.secret
+            found = stats.children["keys"] = PathStats(stats.path, "map key", secret=secret)
         return found
 
-    def _json(self, node: JsonNode, value: Any, place: Place | None) -> int:
+    def _json(self, node: JsonNode, value: Any, stats: PathStats | None) -> int:
         if not isinstance(value, str):
-            return self._mismatch(place, value)
+            return self._mismatch(stats, value)
         try:
-            if value not in self._read:  # kept: costs are remembered by the identity of a value
+            if value not in self._read:  # kept, because costs are cached by the identity of a value
                 self._read[value] = from_json(value)
         except ValueError:
-            return self._wrong(place, Verdict("format", "breaking", "valid JSON"), value)
-        return self._member(node.inner, self._read[value], place)
+            return self._wrong(stats, Verdict("format", "breaking", "valid JSON"), value)
+        return self._member(node.inner, self._read[value], stats)
 
     # -- arrays ------------------------------------------------------------------------------------------------------
 
-    def _list(self, node: ListNode, value: Any, place: Place | None) -> int:
+    def _list(self, node: ListNode, value: Any, stats: PathStats | None) -> int:
         if not isinstance(value, list):
-            return self._mismatch(place, value)
+            return self._mismatch(stats, value)
         cost, below = 0, None
-        if place is not None:
-            below = self._below(place, "[*]", node.items, f"{place.path}[*]")
+        if stats is not None:
+            below = self._below(stats, "[*]", node.items, f"{stats.path}[*]")
             below.around += len(value)
-            self._seen(place, bool(value), node.items)
+            self._seen(stats, bool(value), node.items)
         for item in value:
             cost += self._visit(node.items, item, below)
         return cost
 
-    def _seen(self, place: Place, filled: bool, items: Node) -> None:
+    def _seen(self, stats: PathStats, filled: bool, items: Node) -> None:
         items = settled(items)
         if filled:
-            place.filled = True
+            stats.filled = True
         elif not (isinstance(items, Leaf) and items.anything):
-            place.unseen = self._declared.label(items)
+            stats.unseen = self._declared.label(items)
 
-    def _tuple(self, node: TupleNode, value: Any, place: Place | None) -> int:
+    def _tuple(self, node: TupleNode, value: Any, stats: PathStats | None) -> int:
         if not isinstance(value, list):
-            return self._mismatch(place, value)
+            return self._mismatch(stats, value)
         count, cost, nodes = len(value), 0, node.items
         if node.variadic is not None:
             tail = len(nodes) - node.variadic - 1
             fill = max(0, count - len(nodes) + 1)
             nodes = [*nodes[: node.variadic], *([nodes[node.variadic]] * fill), *nodes[len(nodes) - tail :]]
         elif count > len(nodes):
-            cost += self._wrong(place, Verdict("constraint", "breaking", _most(len(nodes))), value)
+            cost += self._wrong(stats, Verdict("constraint", "breaking", _most(len(nodes))), value)
         needed = node.required if node.variadic is None else len(nodes)
         for index, inner in enumerate(nodes):
             below = None
-            if place is not None:
+            if stats is not None:
                 repeated = node.variadic is not None and node.variadic <= index
                 key = "[*]" if repeated else f"[{index}]"
-                below = self._below(place, key, inner, f"{place.path}{key}")
+                below = self._below(stats, key, inner, f"{stats.path}{key}")
                 below.around += 1
             if index < count:
                 cost += self._visit(inner, value[index], below)
@@ -194,7 +194,7 @@ def _most(count: int) -> str:
 
 
 def _no_key(node: ObjectNode, key: str) -> str:
-    """What was expected in place of an undeclared key; "" for no such key."""
+    """The expectation for an undeclared key; "" for the default text."""
     if not (node.is_model and key.startswith("_")):
         return ""
-    return f"no such key: its field needs alias={key!r}, as Pydantic keeps names that begin with '_' private"
+    return f"no such key: its field needs alias={key!r}, because Pydantic treats names that begin with '_' as private"

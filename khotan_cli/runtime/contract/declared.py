@@ -1,7 +1,7 @@
-"""The declared side of a contract: a type's core schema, reduced to what a walk through a JSON document needs.
+"""The declared side of a contract: a type's core schema, reduced to nodes for the walk through a JSON document.
 
-Containers become nodes of their own. Whatever is no container is a `Leaf`, judged by Pydantic's own validator, so that
-the walk cannot disagree with it.
+Containers become nodes. Everything else is a `Leaf`, judged by Pydantic's own validator, so that the walk agrees with
+Pydantic.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _WRAPPERS = frozenset({"function-after", "function-before", "function-wrap", "cu
 
 @dataclass
 class Declared:
-    """The nodes of a type. `root` is where a document starts."""
+    """The nodes of a type. `root` is the node of the whole document."""
 
     adapter: TypeAdapter[Any]
     _definitions: dict[str, Core] = field(default_factory=dict[str, Core])
@@ -99,32 +99,32 @@ class Declared:
             return self._object(core["schema"], core.get("config", {}), core["cls"].__name__)
         if kind == "named-tuple":
             return self._named_tuple(core, config)
-        made: Node | None = None
+        node: Node | None = None
         if kind in _LISTS:
-            made = ListNode(self._optional(core.get("items_schema"), config))
+            node = ListNode(self._optional(core.get("items_schema"), config))
         elif kind == "tuple":
-            made = self._tuple(core, config)
+            node = self._tuple(core, config)
         elif kind in _MAPS:
             keys = core.get("keys_schema", {"type": "any"})
             plain = keys["type"] in ("str", "any") and keys.keys() <= {"type", "metadata"}
-            made = MapNode(
+            node = MapNode(
                 None if plain else self._leaf(keys, config), self._optional(core.get("values_schema"), config)
             )
-        bounded = made is not None and (core.get("min_length") is not None or core.get("max_length") is not None)
-        return self._bounded(made, core, config) if made is not None and bounded else made
+        bounded = node is not None and (core.get("min_length") is not None or core.get("max_length") is not None)
+        return self._bounded(node, core, config) if node is not None and bounded else node
 
-    def _bounded(self, made: Node, core: Core, config: Core) -> Guard:
-        """A container with bounds on its length, which are judged beside its parts."""
+    def _bounded(self, node: Node, core: Core, config: Core) -> Guard:
+        """A container with length limits, which are judged in addition to its parts."""
         parts = ("items_schema", "keys_schema", "values_schema")
-        if core["type"] in ("set", "frozenset"):  # equal items count once, so that their type matters
-            return Guard(made, self._leaf(core, config), False)
+        if core["type"] in ("set", "frozenset"):  # equal items count once, so their type matters
+            return Guard(node, self._leaf(core, config), False)
         bare = {key: value for key, value in core.items() if key not in parts}
         if core["type"] == "tuple":
             bare["items_schema"] = [{"type": "any"} for _ in core["items_schema"]]
-        return Guard(made, self._leaf(bare, config), False, alone=True)
+        return Guard(node, self._leaf(bare, config), False, alone=True)
 
     def _named_tuple(self, core: Core, config: Core) -> UnionNode:
-        """A NamedTuple comes as an array, or as an object with the names of its fields."""
+        """A NamedTuple is sent as an array, or as an object with the names of its fields."""
         name = core["cls"].__name__
         nodes = [self._node(one["schema"], config) for one in core["fields"]]
         needed = [one["schema"]["type"] != "default" for one in core["fields"]]
@@ -152,14 +152,14 @@ class Declared:
 
     def _reference(self, name: str, config: Core) -> Node:
         if name not in self._nodes:
-            self._nodes[name] = made = Ref()
-            made.target = self._node(self._definitions[name], config)
+            self._nodes[name] = node = Ref()
+            node.target = self._node(self._definitions[name], config)
         return self._nodes[name]
 
     def _model(self, core: Core) -> Node:
         config = core.get("config", {})
         inner, rules = core["schema"], []
-        while inner["type"] in _WRAPPERS:  # a model's own validators stand around its fields
+        while inner["type"] in _WRAPPERS:  # a model's own validators wrap its fields
             rules.append(inner)
             inner = inner["schema"]
         if inner["type"] == "model-fields":
@@ -173,17 +173,17 @@ class Declared:
 
     def _object(self, core: Core, config: Core, name: str) -> ObjectNode:
         config = core.get("config") or config
-        made = ObjectNode(str(core.get("cls_name") or core.get("dataclass_name") or config.get("title") or name))
+        node = ObjectNode(str(core.get("cls_name") or core.get("dataclass_name") or config.get("title") or name))
         listed = core["fields"]
         named = [(one["name"], one) for one in listed] if isinstance(listed, Sequence) else list(listed.items())
-        made.fields = [self._field(key, one, core, config) for key, one in named if one.get("init", True) is not False]
-        made.is_model = core["type"] == "model-fields"
-        made.policy = core.get("extra_behavior") or config.get("extra_fields_behavior") or "ignore"
-        if made.policy == "allow" and core.get("extras_schema"):
-            made.extras = self._node(core["extras_schema"], config)
+        node.fields = [self._field(key, one, core, config) for key, one in named if one.get("init", True) is not False]
+        node.is_model = core["type"] == "model-fields"
+        node.policy = core.get("extra_behavior") or config.get("extra_fields_behavior") or "ignore"
+        if node.policy == "allow" and core.get("extras_schema"):
+            node.extras = self._node(core["extras_schema"], config)
         computed = core.get("computed_fields", ())
-        made.ignored = frozenset(str(one.get("alias") or one["property_name"]) for one in computed)
-        return made
+        node.ignored = frozenset(str(one.get("alias") or one["property_name"]) for one in computed)
+        return node
 
     def _field(self, name: str, one: Core, core: Core, config: Core) -> Field:
         alias = one.get("validation_alias")
@@ -222,17 +222,17 @@ class Declared:
             return UnionNode([inner], True)
         if core["type"] == "tagged-union":
             return self._tagged(core, config)
-        made = UnionNode([], labelled=len(core["choices"]) > 1)
+        node = UnionNode([], labelled=len(core["choices"]) > 1)
         members: list[Node] = []
         for choice in core["choices"]:
             schema = choice[0] if isinstance(choice, tuple) else choice
             if schema["type"] == "none":
-                made.nullable = True
+                node.nullable = True
             else:
                 members.append(self._node(schema, config))
-        made.members = members
-        made.tag = implied_tag(members)
-        return made if members else self._leaf(core, config)
+        node.members = members
+        node.tag = implied_tag(members)
+        return node if members else self._leaf(core, config)
 
     def _tagged(self, core: Core, config: Core) -> Node:
         choices: dict[Any, Node] = {}
@@ -248,7 +248,7 @@ class Declared:
             def by_function(value: Any) -> Tag:
                 try:
                     return Tag(choices.get(discriminator(value)))
-                except Exception:  # a discriminator is the user's code, and may fail in any way
+                except Exception:  # a user's discriminator may raise anything
                     return Tag()
 
             return UnionNode(list(choices.values()), False, by_function, labelled=True, discriminated=True)
@@ -260,10 +260,10 @@ class Declared:
 
         return UnionNode(list(choices.values()), False, by_key(paths, choices), labelled=True, discriminated=True)
 
-    # -- nodes → words ---------------------------------------------------------------------------------------------
+    # -- nodes → text ----------------------------------------------------------------------------------------------
 
     def label(self, node: Node, depth: int = 0) -> str:
-        """A type in words: `integer`, `string (date-time)`, `'a' | 'b'`, `array of Charge`, `string | null`."""
+        """A description of a type: `integer`, `string (date-time)`, `'a' | 'b'`, `array of Charge`, `string | null`."""
         node = settled(node)
         if isinstance(node, Leaf):
             return node.label

@@ -15,11 +15,11 @@ _SENSITIVE = re.compile(
     r"(^|[._\-'])(pass(word|wd|phrase)?|secret|token|api[_-]?key|private[_-]?key|authorization|credentials?|cvc|cvv|ssn)'?\]?$"
     r"|[a-z](Password|Secret|Token|ApiKey|PrivateKey)'?\]?$",
 )
-"""Names of keys whose values are not shown, whether or not they are known secrets."""
+"""Names of keys whose values are never shown."""
 
 
 def is_sensitive(name: str) -> bool:
-    """Whether a key, or the last key of a JSONPath, is named like a secret."""
+    """Whether a key, or the last key of a JSONPath, has a secret-like name."""
     return bool(_SENSITIVE.search(name) or _SENSITIVE.search(name.lower()))
 
 
@@ -32,7 +32,7 @@ def example_text(value: Any, path: str, masker: Masker, *, secret: bool = False)
 
 
 def value_text(value: Any, path: str, masker: Masker, *, secret: bool = False) -> str:
-    """A scalar as it is written in `expected`: `'paid'`, `3`."""
+    """A scalar as shown in findings: `'paid'`, `3`."""
     if secret or is_sensitive(path):
         return BULLETS
     if not isinstance(value, str):
@@ -42,9 +42,11 @@ def value_text(value: Any, path: str, masker: Masker, *, secret: bool = False) -
 
 
 def _excerpt(value: Any, masker: Masker, depth: int) -> Any:
-    """Enough of a value for an example: a large one is not copied whole."""
+    """The part of a value that an example needs, so that large values are not copied."""
     if isinstance(value, str):
-        return masker.text(value)[: LENGTH + 1]  # masked before it is cut: half a secret would not be recognised
+        return masker.text(value)[
+            : LENGTH + 1
+        ]  # masked before it is cut, because a part of a secret would not be recognised
     if isinstance(value, Mapping):
         if depth >= _DEPTH:
             return {}

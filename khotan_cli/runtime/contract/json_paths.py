@@ -1,4 +1,4 @@
-"""Places of a JSON document: paths collapsed over items, and what was seen there."""
+"""Paths of a JSON document, collapsed over items, with statistics of the observed values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from khotan_cli.runtime.contract.scalars import Grade, Issue, kind_of
 
 NOTHING = object()
-"""Example of what is absent."""
+"""Stands for the value of an absent key."""
 MAX_VALUES = 3
 _PLAIN = re.compile(r"[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_\u0080-\U0010ffff]*")
 _ESCAPES = {"\\": "\\\\", "'": "\\'", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -31,23 +31,23 @@ def child(path: str, key: str | int) -> str:
 
 @dataclass(slots=True)
 class Fault:
-    """One kind of difference at a place: how often, in values of which JSON types, and one example."""
+    """One kind of difference at a path: its count, the JSON types of the values, and one example."""
 
     grade: Grade
     count: int = 0
     kinds: Counter[str] = field(default_factory=Counter[str])
     example: Any = NOTHING
     rules: list[str] = field(default_factory=list[str])
-    """The broken rules in words; empty where the declared type says it all."""
+    """The broken rules; empty if the declared type describes them."""
     values: list[Any] = field(default_factory=list[Any])
-    """A few of the values, where which they are says more than their type."""
+    """A few of the values, for enums."""
 
 
 @dataclass(slots=True, eq=False)
-class Place:
-    """What was seen at one path of one declared type.
+class PathStats:
+    """Statistics of one path and declared type.
 
-    `around`: values that could have been there (objects with that field, items); `present`: that were.
+    `around`: the number of possible values (objects with that field, items); `present`: the number of actual ones.
     """
 
     path: str
@@ -62,25 +62,25 @@ class Place:
     nulls: int = 0
     nullable: bool = False
     unseen: str = ""
-    """What could not be checked because the array or map was always empty."""
+    """The type of items that could not be checked because the array or map was always empty."""
     filled: bool = False
     faults: dict[Issue, Fault] = field(default_factory=dict[Issue, Fault])
-    children: dict[Any, Place] = field(default_factory=dict[Any, "Place"])
+    children: dict[Any, PathStats] = field(default_factory=dict[Any, "PathStats"])
     extras: int = 0
     accepts_any: int = 0
-    """Values of a type that declares nothing (`Any`)."""
+    """Number of values whose type accepts anything (`Any`)."""
     unjudged: int = 0
-    """Values that the declared type does not judge, and in `why`: the reason."""
+    """Number of values that the declared type does not judge; `why` is the reason."""
     why: str = ""
-    parent: Place | None = None
-    """The object around it, where that says how many there could have been."""
+    parent: PathStats | None = None
+    """The enclosing object, if its count is the number of possible values."""
 
     def leave_open(self, why: str) -> None:
-        """Note a value of a declared shape that nothing judges."""
+        """Record a value that is not judged."""
         self.unjudged += 1
         self.why = why
 
-    def blame(self, issue: Issue, grade: Grade, value: Any, rule: str = "") -> None:
+    def add_fault(self, issue: Issue, grade: Grade, value: Any, rule: str = "") -> None:
         fault = self.faults.get(issue)
         if fault is None:
             fault = self.faults[issue] = Fault(grade)
@@ -94,13 +94,13 @@ class Place:
         if rule and rule not in fault.rules and len(fault.rules) < MAX_VALUES:
             fault.rules.append(rule)
 
-    def every(self) -> Iterator[Place]:
-        """This place and all below."""
-        waiting: list[Place] = [self]
+    def every(self) -> Iterator[PathStats]:
+        """These stats and all stats below."""
+        waiting: list[PathStats] = [self]
         while waiting:
-            place = waiting.pop()
-            yield place
-            waiting.extend(place.children.values())
+            stats = waiting.pop()
+            yield stats
+            waiting.extend(stats.children.values())
 
 
 @lru_cache(maxsize=8192)
@@ -109,17 +109,17 @@ def _steps(path: str) -> tuple[str, ...]:
 
 
 def related(path: str, other: str) -> bool:
-    """Whether one collapsed path is the other's, or leads to it; a wildcard stands for any key or index."""
+    """Whether one collapsed path equals the other or is a prefix of it. A wildcard matches any key or index."""
     return all(
         a == b or "*" in (a.strip(".[]"), b.strip(".[]")) for a, b in zip(_steps(path), _steps(other), strict=False)
     )
 
 
 def same(path: str, other: str) -> bool:
-    """Whether two collapsed paths are of one place; a wildcard stands for any key or index."""
+    """Whether two collapsed paths are equal. A wildcard matches any key or index."""
     return len(_steps(path)) == len(_steps(other)) and related(path, other)
 
 
 def below(path: str, other: str) -> bool:
-    """Whether a collapsed path is the other's, or leads on from it."""
+    """Whether a collapsed path equals the other or is below it."""
     return len(_steps(path)) >= len(_steps(other)) and related(path, other)

@@ -1,7 +1,7 @@
-"""Where in a document one of Pydantic's errors is: its location, read along the declared type.
+"""Finds the path of a Pydantic error in a document by following its location along the declared type.
 
-A part of a location is a key, an index, or the name of a union's member. Only the type tells them apart: the tag `card` of
-`{"type": "card", "card": {…}}` is the name of a key too.
+A part of a location is a key, an index, or the name of a union's member. Only the type distinguishes them: the tag `card`
+of `{"type": "card", "card": {…}}` is also the name of a key.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _KEY = "[key]"
 
 @dataclass(slots=True)
 class Spot:
-    """A place of a document: collapsed JSONPath, the value there (NOTHING where it is absent), and the parts still unread.
+    """A position in a document: collapsed JSONPath, the value (NOTHING if absent), and the remaining parts.
 
-    `union`: path of the first union without a tag on the way; each of its members reports its own errors.
+    `union`: path of the first union without a tag on the path; each of its members reports its own errors.
     """
 
     path: str
@@ -47,11 +47,11 @@ class Spot:
     union: str = ""
     rest: Parts = ()
     rearranged: bool = False
-    """Whether a validator on the way may have changed the value, so that the document need not hold what an error is about."""
+    """Whether a validator on the path may have changed the value, so that the error's value may not be in the document."""
 
 
 def located(node: Node, data: Any, location: Sequence[int | str], absent: bool) -> Spot:
-    """The place of an error. `absent`: whether the error says that the last part of its location is missing."""
+    """The position of an error. `absent`: whether the error says that the last part of its location is missing."""
     spot = Spot("$", data, node, rest=tuple(location))
     while spot.rest:
         inner = None if spot.node is None else settled(spot.node)
@@ -68,7 +68,7 @@ def located(node: Node, data: Any, location: Sequence[int | str], absent: bool) 
 
 
 def _enter(union: UnionNode, spot: Spot, absent: bool) -> None:
-    """Go on in the member of a union that a location means, past the part that names it."""
+    """Continue in the member of a union that a location refers to, after the part that names it."""
     label = spot.rest[0] if union.labelled else None
     rest = spot.rest[1:] if union.labelled else spot.rest
     spot.rest = rest
@@ -92,7 +92,7 @@ def _name(member: Node) -> str:
 
 
 def _leads(member: Node, value: Any, rest: Parts, absent: bool) -> bool:
-    """Whether the parts of a location can be read along a type."""
+    """Whether a type has the parts of a location."""
     if not rest:
         return True
     trial = Spot("$", value, member, rest=rest)
@@ -110,7 +110,7 @@ def _leads(member: Node, value: Any, rest: Parts, absent: bool) -> bool:
 
 
 def _step(node: Node | None, spot: Spot, absent: bool) -> bool:
-    """Go to the member or item that the first part names; whether the type has such a one."""
+    """Go to the member or item of the first part. Returns whether the type has it."""
     part, value = spot.rest[0], spot.value
     if isinstance(node, ObjectNode):
         return _field_step(node, spot, absent)
@@ -162,7 +162,7 @@ def _there(field: Field, value: Any) -> Sequence[int | str]:
 
 
 def _step_anyway(spot: Spot, absent: bool) -> bool:
-    """Go on by the document alone, where the type does not say: below a validator's type, or at an undeclared key."""
+    """Continue by the document alone if the type does not help: below a validator's type, or at an undeclared key."""
     part, value = spot.rest[0], spot.value
     if isinstance(value, list) and isinstance(part, int) and part < len(value):
         _go(spot, f"{spot.path}[*]", value[part], None, 1)

@@ -1,4 +1,4 @@
-"""What a declared type is made of, as the walk through a JSON document needs it."""
+"""The nodes of a declared type, for the walk through a JSON document."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from khotan_cli.runtime.contract.scalars import Leaf
 
 KeyPath = tuple[str | int, ...]
-"""Where a field's value stands in its object: usually one key, several for a Pydantic AliasPath."""
+"""The path of a field's value in its object: usually one key, several for a Pydantic AliasPath."""
 
 
 @dataclass(slots=True, eq=False)
 class Field:
-    """A field of an object. `keys`: every place it may come in, the preferred one first. `name`: its name in Python."""
+    """A field of an object. `keys`: every path it may have, the preferred one first. `name`: its name in Python."""
 
     keys: Sequence[KeyPath]
     node: Node
@@ -26,9 +26,9 @@ class Field:
 class ObjectNode:
     """A model, dataclass or TypedDict. `policy` for undeclared keys: "ignore", "allow" or "forbid".
 
-    `extras`: what the values of undeclared keys must be, where `__pydantic_extra__` says so. `ignored`: keys of
-    computed fields, which may come and are not read. `is_model`: whether it is a Pydantic model, which reads a field's name
-    that begins with an underscore as a private attribute.
+    `extras`: the type of the values of undeclared keys, if `__pydantic_extra__` declares one. `ignored`: keys of computed
+    fields, which may be sent and are not read. `is_model`: whether it is a Pydantic model, which treats a name that
+    begins with an underscore as a private attribute.
     """
 
     name: str
@@ -41,7 +41,7 @@ class ObjectNode:
 
 @dataclass(slots=True, eq=False)
 class MapNode:
-    """A mapping with keys that are data."""
+    """A mapping whose keys are data."""
 
     keys: Leaf | None
     values: Node
@@ -49,14 +49,14 @@ class MapNode:
 
 @dataclass(slots=True, eq=False)
 class ListNode:
-    """An array whose items are all declared alike."""
+    """An array whose items have the same declared type."""
 
     items: Node
 
 
 @dataclass(slots=True, eq=False)
 class TupleNode:
-    """An array declared by position; `rest` is for the positions from `variadic` on, of a variadic tuple."""
+    """An array declared by position. `variadic` is the index of the repeated item of a variadic tuple."""
 
     items: Sequence[Node]
     variadic: int | None
@@ -65,11 +65,11 @@ class TupleNode:
 
 @dataclass(slots=True, eq=False)
 class UnionNode:
-    """Alternatives, null being one where `nullable`. `tag` finds the alternative that an object names itself.
+    """Alternatives, including null if `nullable`. `tag` finds the alternative that an object names.
 
-    `labelled`: whether Pydantic's error locations hold a part that names the alternative. `name`: the name of a type that is
-    one type for its user, such as a NamedTuple, which comes as an array or as an object. `discriminated`: whether the tag is
-    declared, so that Pydantic looks into the named alternative only.
+    `labelled`: whether Pydantic's error locations contain a part that names the alternative. `name`: the name of a type
+    with several JSON forms, such as a NamedTuple, which is an array or an object. `discriminated`: whether the tag is
+    declared, so that Pydantic checks only the named alternative.
     """
 
     members: Sequence[Node]
@@ -82,9 +82,9 @@ class UnionNode:
 
 @dataclass(slots=True)
 class Tag:
-    """What a discriminator says of a value: the member it names, or the key that fails to (`found`: its value).
+    """The result of a discriminator for a value: the member it names, or the invalid key (`found`: its value).
 
-    `known` lists the declared tags in words, and `kinds` holds their JSON types.
+    `known` describes the declared tags, and `kinds` has their JSON types.
     """
 
     member: Node | None = None
@@ -97,14 +97,14 @@ class Tag:
 
 @dataclass(slots=True, eq=False)
 class JsonNode:
-    """A string that holds JSON text of another type (`pydantic.Json`)."""
+    """A string with JSON text of another type (`pydantic.Json`)."""
 
     inner: Node
 
 
 @dataclass(slots=True, eq=False)
 class Lenient:
-    """A type whose invalid values Pydantic accepts: it drops them (`OnErrorOmit`), or puts the default in their place."""
+    """A type whose invalid values Pydantic accepts: it drops them (`OnErrorOmit`) or replaces them by the default."""
 
     inner: Node
     outcome: str
@@ -112,10 +112,10 @@ class Lenient:
 
 @dataclass(slots=True, eq=False)
 class Guard:
-    """A container with a rule that its parts do not show: a validator function, a bound on its length.
+    """A container with a rule of its own: a validator function, or a limit of its length.
 
-    `translates`: the rule may change what comes before the inner node sees it. `alone`: the rule judges the container
-    whatever its parts are. `hides`: nothing inside is to be shown, as in Secret[list[int]].
+    `translates`: the rule may change the value before the inner node reads it. `alone`: the rule judges the container
+    independently of its parts. `hides`: nothing inside may be shown, as in Secret[list[int]].
     """
 
     inner: Node
@@ -127,7 +127,7 @@ class Guard:
 
 @dataclass(slots=True, eq=False)
 class Ref:
-    """A node that is still being made, for types that contain themselves."""
+    """A reference to a node that may not be complete yet, for types that contain themselves."""
 
     target: Node | None = None
 
@@ -136,7 +136,7 @@ Node = Leaf | ObjectNode | MapNode | ListNode | TupleNode | UnionNode | JsonNode
 
 
 def settled(node: Node) -> Node:
-    """The node itself, references followed."""
+    """The node with references resolved."""
     while isinstance(node, Ref):
         assert node.target is not None
         node = node.target
@@ -144,14 +144,14 @@ def settled(node: Node) -> Node:
 
 
 def settled_or_none(node: Node) -> Node:
-    """Like `settled`, but a reference that is still being made stays one."""
+    """Like `settled`, but an incomplete reference is returned unchanged."""
     while isinstance(node, Ref) and node.target is not None:
         node = node.target
     return node
 
 
 def dig(document: Any, path: KeyPath) -> tuple[bool, Any]:
-    """Whether there is a value at a path of keys and indexes, and which."""
+    """Whether a value exists at a path of keys and indexes, and the value."""
     value: Any = document
     for part in path:
         if isinstance(part, int):
@@ -165,7 +165,7 @@ def dig(document: Any, path: KeyPath) -> tuple[bool, Any]:
 
 
 def takes(node: Node, kind: str) -> bool:
-    """Whether a node is one for values of a JSON type."""
+    """Whether a node accepts values of a JSON type."""
     node = settled(node)
     if isinstance(node, (ObjectNode, MapNode)):
         return kind == "object"
@@ -183,7 +183,7 @@ def takes(node: Node, kind: str) -> bool:
 
 
 def find(declared: Field, value: Mapping[str, Any]) -> tuple[KeyPath, bool, Any]:
-    """The first of a field's keys that is there, and its value."""
+    """The first of a field's key paths that exists, and its value."""
     for keys in declared.keys:
         present, inner = dig(value, keys)
         if present:

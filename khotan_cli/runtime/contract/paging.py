@@ -1,4 +1,4 @@
-"""Whether a paginator works with what the service sends: a short walk through the pages of an endpoint, and what it shows."""
+"""Fetches a few pages of an endpoint, to check that its paginator works with the service."""
 
 from __future__ import annotations
 
@@ -16,50 +16,50 @@ from khotan_cli.runtime.content.json_path import Path, dig
 from khotan_cli.runtime.paging.base import PageView, Paginator
 from khotan_cli.runtime.paging.declared_path import is_open, items_type
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint, Endpoint
-from khotan_cli.runtime.plugs.page_iterator import Fetched, PageWalk, Position
+from khotan_cli.runtime.plugs.page_iterator import FetchedPage, PageIterator, PagePosition
 from khotan_cli.runtime.plugs.paginator_check import contradictions
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-"""Methods that ask for nothing to be changed (RFC 9110 9.2.1), besides TRACE."""
+"""Safe methods (RFC 9110 9.2.1), without TRACE."""
 
 
 @dataclass
 class SeenPage:
-    """A page of a walk. `items` is None where its list was not found; `problem` is what the paginator could not do with it."""
+    """A received page. `items` is None if the list was not found; `problem` describes a failure of the paginator."""
 
     response: httpx.Response
     data: Any = None
     items: list[Any] | None = None
-    following: Position | None = None
+    following: PagePosition | None = None
     problem: str = ""
     unreadable: bool = False
     past_the_end: bool = False
-    """The service answered that there is no such page."""
+    """Whether the service answered that the page does not exist."""
 
 
 @dataclass
 class SeenWalk:
-    """The pages of a walk in their order. `ended`: the service said that there are no more pages."""
+    """The received pages in order. `ended`: the service reported the last page."""
 
     paginator: Paginator
-    start: Position
+    start: PagePosition
     pages: list[SeenPage] = field(default_factory=list[SeenPage])
     ended: bool = False
     from_the_start: bool = True
-    """Whether the walk began at the first page, and not at a position that the caller gave."""
+    """Whether paging began at the first page, not at a position in the caller's parameters."""
 
     @property
     def responses(self) -> list[httpx.Response]:
-        """The responses to judge: the first one, and later ones that hold a page that can be read."""
+        """The responses to check: the first one, and later ones with a readable page."""
         later = [page.response for page in self.pages[1:] if not (page.past_the_end or page.unreadable)]
         return [page.response for page in self.pages[:1]] + later
 
 
 def is_walked(endpoint: Endpoint[Any], default: Paginator | None) -> bool:
-    """Whether a comparison of an endpoint walks on: with its own paginator, or with the plug's where its response holds a list.
+    """Whether a comparison fetches more pages: with the endpoint's paginator, or with the plug's if the response has a list.
 
-    `default` is the plug's paginator. It is for lists that are only read: a method that may write is walked only where its
-    endpoint declares the paginator.
+    `default` is the plug's paginator. It applies only to safe methods; other methods are paged only if the endpoint
+    declares a paginator.
     """
     if endpoint.paginator is not None:
         return True
@@ -70,12 +70,12 @@ def is_walked(endpoint: Endpoint[Any], default: Paginator | None) -> bool:
 
 
 async def walk_pages(bound: BoundEndpoint[Any], params: Mapping[str, Any], limit: int) -> SeenWalk:
-    """Fetch up to `limit` pages. Raises what a call raises where the service does not answer."""
-    walk = PageWalk(bound, (), params)
-    given = {str(name) for name in params}
-    own = {str(getattr(walk.paginator, "param", "")), *getattr(walk.paginator, "places", ())} - {""}
-    seen = SeenWalk(walk.paginator, walk.start, from_the_start=not own & given)
-    position: Position | None = walk.start
+    """Fetch up to `limit` pages. Raises a call's errors if the service does not respond."""
+    walk = PageIterator(bound, (), params)
+    call_params = {str(name) for name in params}
+    position_params = {str(getattr(walk.paginator, "param", "")), *getattr(walk.paginator, "locations", ())} - {""}
+    seen = SeenWalk(walk.paginator, walk.start, from_the_start=not position_params & call_params)
+    position: PagePosition | None = walk.start
     while position is not None and len(seen.pages) < limit:
         if seen.pages and walk.paginator.delay:
             await asyncio.sleep(walk.paginator.delay)
@@ -85,7 +85,7 @@ async def walk_pages(bound: BoundEndpoint[Any], params: Mapping[str, Any], limit
     return seen
 
 
-async def _page(walk: PageWalk, position: Position) -> tuple[SeenPage, Position | None]:
+async def _page(walk: PageIterator, position: PagePosition) -> tuple[SeenPage, PagePosition | None]:
     try:
         fetched = await walk.fetch(position)
     except PlugError as exc:
@@ -99,13 +99,13 @@ async def _page(walk: PageWalk, position: Position) -> tuple[SeenPage, Position 
     return page, fetched.following
 
 
-def _following(fetched: Fetched) -> Position | None:
-    """Where the walk would go on; the start of everything where the paginator's own bound cut it."""
-    return Position() if fetched.cut else fetched.following
+def _following(fetched: FetchedPage) -> PagePosition | None:
+    """The next position; the start if max_pages ended the iteration."""
+    return PagePosition() if fetched.cut else fetched.following
 
 
-def _failed(walk: PageWalk, exc: PlugError, response: httpx.Response) -> SeenPage:
-    """A page that the paginator could not go on from."""
+def _failed(walk: PageIterator, exc: PlugError, response: httpx.Response) -> SeenPage:
+    """A page at which the paginator failed."""
     page = SeenPage(response, problem=exc.message, unreadable=isinstance(exc, ResponseInvalid))
     if isinstance(exc, PaginationError):
         decoder = walk.bound.endpoint.decoder_for(response.status_code)
@@ -118,7 +118,7 @@ def _failed(walk: PageWalk, exc: PlugError, response: httpx.Response) -> SeenPag
 
 
 def total_of(walk: SeenWalk) -> int | None:
-    """How many items the service says there are, by the paginator's own path or in a place with a usual name."""
+    """The service's total number of items, at the paginator's path or under a usual name; None without one."""
     for index, page in enumerate(walk.pages):
         if page.items is None:
             continue
@@ -147,7 +147,7 @@ _AROUND = ("", "meta", "pagination", "paging", "page", "page_info", "pageInfo")
 
 
 def _usual_total(page: SeenPage) -> int | None:
-    """The total where the paginator names none: X-Total-Count, or a whole number of a usual name beside the list."""
+    """The total without a declared path: X-Total-Count, or a whole number with a usual name beside the list."""
     header = page.response.headers.get("x-total-count", "")
     if header.isdigit():
         return int(header)
@@ -159,7 +159,7 @@ def _usual_total(page: SeenPage) -> int | None:
             continue
         for name in _TOTALS:
             value = around.get(name)
-            # `count` is the number of items on this page for some services, and that of all items for others.
+            # `count` is the number of items on this page for some services, and of all items for others.
             if isinstance(value, int) and not isinstance(value, bool) and not (name == "count" and _fills(page, value)):
                 return value
     return None
@@ -170,10 +170,10 @@ def _fills(page: SeenPage, count: int) -> bool:
 
 
 def repeated(pages: Sequence[SeenPage], id_field: Path | None = None) -> int:
-    """How many items of later pages were on an earlier page already.
+    """The number of items on later pages that were already on an earlier page.
 
-    Records are compared by what identifies them (`id_field`, else `id` and the like). Items without an identity may be equal by
-    chance: they count where a whole page repeats an earlier one.
+    Records are compared by their identity (`id_field`, else `id` and the like). Items without an identity may be equal by
+    chance, so they count only if a whole page is repeated.
     """
     known: set[str] = set()
     contents: list[list[Any]] = []

@@ -1,4 +1,4 @@
-"""What a walk through pages shows about its paginator: a sentence for each check, and a breaking finding where one fails."""
+"""Checks a paginator against received pages: a sentence for each check, and a breaking finding if one fails."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from khotan_cli.runtime.contract.json_paths import child
 from khotan_cli.runtime.contract.paging import SeenPage, SeenWalk, repeated, total_of
 from khotan_cli.runtime.contract.report import Finding, Report
 from khotan_cli.runtime.paging.base import PageView, is_header, page_value
-from khotan_cli.runtime.plugs.page_iterator import Position
+from khotan_cli.runtime.plugs.page_iterator import PagePosition
 from khotan_cli.runtime.redaction.masker import Masker
 
 _EXPECTED: Mapping[str, str] = {
     "list": "a list of items on each page",
     "position": "a position that moves from page to page",
-    "overlap": "other items on each page",
-    "total": "as many items as the total says",
-    "cursor": "a cursor or a flag on each page that more items follow",
+    "overlap": "different items on each page",
+    "total": "as many items as the total",
+    "cursor": "a cursor or a flag on each page that is not the last",
 }
 
 
 @dataclass(frozen=True)
 class PagingCheck:
-    """One check: `name` is list, position, overlap, total or cursor; `path` is where a failing one points to."""
+    """One check: `name` is list, position, overlap, total or cursor; `path` is the path of a failure."""
 
     name: str
     ok: bool
@@ -38,7 +38,7 @@ class PagingCheck:
 
 
 def with_paging(report: Report, walk: SeenWalk, masker: Masker) -> Report:
-    """The report about the pages of a walk, with what the walk shows: `paging`, and a finding for each check that fails."""
+    """The report about the pages, extended by `paging` and a finding for each failed check."""
     total = total_of(walk)
     pages = [page for page in walk.pages if not page.past_the_end]
     items = sum(len(page.items or ()) for page in pages)
@@ -65,7 +65,7 @@ def with_paging(report: Report, walk: SeenWalk, masker: Masker) -> Report:
 
 
 def _list(walk: SeenWalk, pages: Sequence[SeenPage]) -> PagingCheck:
-    """Whether each page has a list of items in the paginator's place."""
+    """Checks that each page has a list of items at the paginator's path."""
     path = _json_path(walk.paginator.items_path)
     lost = next(((index, page) for index, page in enumerate(pages) if page.items is None and _is_page(page)), None)
     if lost is not None:
@@ -76,15 +76,15 @@ def _list(walk: SeenWalk, pages: Sequence[SeenPage]) -> PagingCheck:
 
 
 def _position(walk: SeenWalk, pages: Sequence[SeenPage]) -> PagingCheck:
-    """Whether the position of a next page is another than that of the page."""
+    """Checks that the position of the next page differs from that of the page."""
     path = _position_path(walk)
     for index, page in enumerate(pages):
         told = page.problem and (page.items is not None or not _is_page(page))
-        # Where positions are computed here, a page that comes again says nothing about them: see the overlap.
+        # If positions are computed here, a repeated page does not concern the position: see _overlap.
         if _lacks_flag(walk, page, index):
-            continue  # see the check of the flag
+            continue  # see _cursor
         if told and not (walk.paginator.computed and _repeated(walk, pages[: index + 1])):
-            return PagingCheck("position", False, f"The walk stopped at page {index + 1}: {page.problem}.", path)
+            return PagingCheck("position", False, f"Paging stopped at page {index + 1}: {page.problem}.", path)
     before = walk.start
     for index, page in enumerate(pages):
         there = page.following
@@ -94,7 +94,7 @@ def _position(walk: SeenWalk, pages: Sequence[SeenPage]) -> PagingCheck:
             return PagingCheck("position", False, f"The position does not move after page {index + 1}.", path)
         before = there
     if all(page.following is None for page in pages):
-        return PagingCheck("position", True, "There was no position of a next page.", path)
+        return PagingCheck("position", True, "No page had a position of a next page.", path)
     return PagingCheck("position", True, "The position moves from page to page.", path)
 
 
@@ -102,30 +102,32 @@ def _overlap(walk: SeenWalk, pages: Sequence[SeenPage]) -> PagingCheck:
     path = _json_path(walk.paginator.items_path)
     count = _repeated(walk, pages)
     if count:
-        text = f"{_count(count, 'item')} of a later page {'was' if count == 1 else 'were'} on an earlier page already."
+        text = f"{_count(count, 'item')} of a later page {'was' if count == 1 else 'were'} already on an earlier page."
         return PagingCheck("overlap", False, f"{text} The service may ignore the position.", path)
     if len(pages) < 2:
         return PagingCheck("overlap", True, "There was only one page to compare.", path)
-    return PagingCheck("overlap", True, "No item came twice.", path)
+    return PagingCheck("overlap", True, "No item was repeated.", path)
 
 
 def _total(walk: SeenWalk, items: int, total: int | None) -> PagingCheck:
-    """Whether a walk that came to its end has as many items as the service says."""
+    """Checks that a complete iteration has as many items as the service's total."""
     declared = getattr(walk.paginator, "total", None)
     path = _json_path(declared)
     if total is None:
-        return PagingCheck("total", True, "The service gives no total.", path)
+        return PagingCheck("total", True, "The service sends no total.", path)
     if not walk.from_the_start:
-        return PagingCheck("total", True, f"The total is {total}; the walk did not begin at the first page.", path)
+        return PagingCheck("total", True, f"The total is {total}; paging did not begin at the first page.", path)
     if not walk.ended:
-        return PagingCheck("total", True, f"{_count(items, 'item')} of {total} came before the walk stopped.", path)
+        return PagingCheck(
+            "total", True, f"{_count(items, 'item')} of {total} were received before paging stopped.", path
+        )
     if items < total:
-        return PagingCheck("total", False, f"The walk ended with {items} of {total} items.", path)
-    return PagingCheck("total", True, f"The walk ended with {_count(items, 'item')}, and the total is {total}.", path)
+        return PagingCheck("total", False, f"Paging ended with {items} of {total} items.", path)
+    return PagingCheck("total", True, f"Paging ended with {_count(items, 'item')}, and the total is {total}.", path)
 
 
 def _cursor(walk: SeenWalk, pages: Sequence[SeenPage], items: int, total: int | None) -> PagingCheck:
-    """Whether the cursor or the flag is somewhere in a page that more items follow."""
+    """Checks that pages before the last one have the cursor or the flag."""
     paginator = walk.paginator
     places = {name: path for name, path in paginator.value_paths.items() if path is not None and name not in _COUNTS}
     places |= {
@@ -175,7 +177,7 @@ def _repeated(walk: SeenWalk, pages: Sequence[SeenPage]) -> int:
     return repeated(pages, getattr(walk.paginator, "id_field", None))
 
 
-def _is_same(before: Position, there: Position) -> bool:
+def _is_same(before: PagePosition, there: PagePosition) -> bool:
     """Whether a position asks for the page that the one before it asked for."""
     if there.url is not None or before.url is not None:
         return there.url == before.url

@@ -1,4 +1,4 @@
-"""What a contract check found."""
+"""The report of a contract check."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ DEFAULT_FAIL_ON: Grade = "warning"
 class Finding:
     """One difference. `path` is a JSONPath (RFC 9535) with [*] for every item and .* for every value of a map.
 
-    It shows in `count` of the `of` values or objects that are there. `example` is one such value as JSON, shortened, secrets
-    masked; None where a key is missing. Issue `null`: always null; `empty`: nothing came that could be judged; `unjudged`: the
+    It occurs in `count` of `of` values or objects. `example` is one such value as JSON, shortened, with secrets masked;
+    None if a key is missing. Issue `null`: always null; `empty`: no value to judge was received; `unjudged`: the
     declared type does not judge the value; `dropped`: Pydantic drops or replaces it; `paging`: the paginator does not work.
     """
 
@@ -36,20 +36,20 @@ class Finding:
         return asdict(self)
 
     def softened(self) -> Finding:
-        """The same as a warning: Pydantic makes something valid of it."""
+        """The finding as a warning, because Pydantic accepts the value."""
         return replace(self, grade="warning")
 
     def __str__(self) -> str:
         example = "" if self.example is None else f", for example {self.example}"
-        told = self.issue in ("unjudged", "empty", "null", "paging")
-        came = self.actual if self.issue == "missing" else f"got {self.actual}"
-        what = self.actual if told else f"expected {self.expected}, {came}"
-        return f"{self.grade}: {self.path}: {self.issue}: {what} ({self.count} of {self.of}{example})"
+        is_note = self.issue in ("unjudged", "empty", "null", "paging")
+        received = self.actual if self.issue == "missing" else f"got {self.actual}"
+        text = self.actual if is_note else f"expected {self.expected}, {received}"
+        return f"{self.grade}: {self.path}: {self.issue}: {text} ({self.count} of {self.of}{example})"
 
 
 @dataclass(frozen=True)
 class Report:
-    """The findings about one response, the gravest first. `omitted`: further ones, of which only the number is shown."""
+    """The findings about one response, most severe first. `omitted`: further findings, of which only the number is shown."""
 
     model: str
     status: int
@@ -87,7 +87,7 @@ class Report:
         return any(f.grade in reached for f in [*self.findings, *self.omitted])
 
     def to_json(self, fail_on: str | None = None) -> dict[str, Any]:
-        """The report as the API and `--json` give it; `ok` by that `fail_on`."""
+        """The report as JSON for the API and `--json`. `fail_on` determines `ok`."""
         document: dict[str, Any] = {
             "ok": not self.fails(fail_on),
             "endpoint": self.endpoint,
@@ -107,19 +107,19 @@ class Report:
         return document
 
     def text(self) -> str:
-        """The findings, a line each."""
+        """The findings, one per line."""
         lines = [str(finding) for finding in self.findings]
         return "\n".join([*lines, f"and {len(self.omitted)} more"] if self.omitted else lines)
 
 
 def fail_grade(text: str | None) -> str | None:
-    """A `--fail-on` value, checked; None for the default rule. Raises UsageError."""
+    """Validate a `--fail-on` value; None for the default rule. Raises UsageError."""
     if text is None or text in ("", "default"):
         return None
     if text not in FAIL_ON:
         near = nearest(text, FAIL_ON)
         raise UsageError(
-            f"--fail-on {text!r} is not a grade",
-            hint=f"Did you mean {near!r}?" if near else f"One of {', '.join(FAIL_ON)}.",
+            f"Invalid --fail-on {text!r}",
+            hint=f"Did you mean {near!r}?" if near else f"Use one of {', '.join(FAIL_ON)}.",
         )
     return text

@@ -38,7 +38,7 @@ _PLURALS = ("items", "characters", "bytes", "digits", "decimal places", "seconds
 
 
 def is_bound(error: str) -> bool:
-    """Whether an error type stands for a declared bound: the JSON type is right, the value is outside."""
+    """Whether an error type stands for a declared bound: the JSON type is right, the value is outside the bound."""
     return error in _WORDS
 
 

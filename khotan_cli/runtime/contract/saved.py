@@ -1,4 +1,4 @@
-"""Responses kept in files: to compare without calling, and to replay in tests. No credential is ever written."""
+"""Responses saved in files, to compare without a call and to replay in tests. Credentials are never written."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from khotan_cli.runtime.redaction.masker import BULLETS, SENSITIVE_HEADERS
 
 VERSION = 1
 _DROPPED = SENSITIVE_HEADERS | {"content-encoding", "content-length", "transfer-encoding", "connection"}
-"""Headers that carry credentials, and those of a transfer that is over: the body is kept decompressed."""
+"""Headers with credentials, and headers of the transfer, because the body is saved decompressed."""
 
 
 @dataclass(frozen=True)
 class SavedResponse:
-    """A saved response. `url` is the request's, secrets masked; `body` the bytes as they were after decompression."""
+    """A saved response. `url` is the request's, with secrets masked; `body` the bytes after decompression."""
 
     plug: str
     endpoint: str
@@ -37,13 +37,13 @@ class SavedResponse:
     body: bytes
 
     def to_json(self) -> dict[str, Any]:
-        """The file's document: a JSON body readable in place, any other as Base64."""
+        """The document for the file, with a JSON body as JSON and any other body as Base64."""
         response: dict[str, Any] = {
             "status": self.status,
             "headers": {name: value for name, value in self.headers.items() if name.lower() not in _DROPPED},
         }
         try:
-            load_json(self.body)  # what production refuses as JSON is kept as bytes: NaN, lone surrogates
+            load_json(self.body)  # invalid JSON (NaN, lone surrogates) is saved as bytes
             response["body"] = json.loads(self.body.decode())
         except (ValueError, RecursionError):
             response["bodyBase64"] = base64.b64encode(self.body).decode()
@@ -56,13 +56,13 @@ class SavedResponse:
         }
 
     def response(self, request: httpx.Request) -> httpx.Response:
-        """The response as an answer to a request."""
+        """The response to a request."""
         headers = {name: value for name, value in self.headers.items() if name.lower() not in _DROPPED}
         return httpx.Response(self.status, headers=headers, content=self.body, request=request)
 
 
 def _without_credentials(url: str) -> str:
-    """A URL without user and password, and with parameters masked that are named like secrets."""
+    """A URL without user and password, and with secret-like parameters masked."""
     parts = urlsplit(url)
     pairs = [pair.partition("=") for pair in parts.query.split("&")] if parts.query else []
     query = "&".join(f"{name}={BULLETS}" if is_sensitive(name) else name + eq + text for name, eq, text in pairs)
@@ -70,11 +70,12 @@ def _without_credentials(url: str) -> str:
 
 
 def parse_saved(document: Any, where: str = "The saved response") -> SavedResponse:
-    """Read a saved response's document. Raises UsageError that says what is wrong with it."""
+    """Read the document of a saved response. Raises UsageError for an invalid document."""
     try:
         if document["khotan"] != VERSION:
             raise UsageError(
-                f"{where} has format {document['khotan']!r}; this khotan reads {VERSION}", hint="Save it again."
+                f"{where} has format {document['khotan']!r}, but this khotan reads {VERSION}",
+                hint="Save the response again.",
             )
         request, response = document["request"], document["response"]
         if "bodyBase64" in response:
@@ -93,7 +94,7 @@ def parse_saved(document: Any, where: str = "The saved response") -> SavedRespon
     except (KeyError, TypeError, AttributeError, ValueError, binascii.Error) as exc:
         missing = f" (no {exc.args[0]!r})" if isinstance(exc, KeyError) else ""
         raise UsageError(
-            f"{where} is not one that khotan saved{missing}", hint="Make it with --endpoint E --save FILE."
+            f"{where} is not a response saved by khotan{missing}", hint="Save it with --endpoint E --save FILE."
         ) from None
 
 
@@ -103,15 +104,15 @@ def load_saved(path: Path | str) -> SavedResponse:
         document = json.loads(Path(path).read_bytes())
     except OSError as exc:
         raise UsageError(
-            f"{path} cannot be read: {exc.strerror}", hint="Check the path.", code="file_not_readable"
+            f"Cannot read {path}: {exc.strerror}", hint="Check the path.", code="file_not_readable"
         ) from None
     except (ValueError, RecursionError):
-        raise UsageError(f"{path} is not JSON", hint="Make it with --endpoint E --save FILE.") from None
+        raise UsageError(f"{path} is not valid JSON", hint="Save it with --endpoint E --save FILE.") from None
     return parse_saved(document, str(path))
 
 
 def write_saved(path: Path | str, saved: SavedResponse) -> None:
-    """Write the file whole or not at all. Raises UsageError where it cannot be written."""
+    """Write the file atomically. Raises UsageError if it cannot be written."""
     write_atomically(Path(path), json.dumps(saved.to_json(), indent=2, ensure_ascii=False) + "\n")
 
 
@@ -119,16 +120,16 @@ def write_atomically(path: Path, text: str) -> None:
     """Write to a temporary file beside the target, then rename."""
     try:
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            made = Path(file.name)
+            temporary = Path(file.name)
             try:
                 file.write(text)
                 file.close()
-                made.chmod(0o644)
-                made.replace(path)
+                temporary.chmod(0o644)
+                temporary.replace(path)
             except OSError:
-                made.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
                 raise
     except OSError as exc:
         raise UsageError(
-            f"{path} cannot be written: {exc.strerror}", hint="Check the path.", code="file_not_readable"
+            f"Cannot write {path}: {exc.strerror}", hint="Check the path.", code="file_not_readable"
         ) from None

@@ -1,4 +1,4 @@
-"""A declared value without parts, judged by Pydantic's validator for it."""
+"""Declared values without parts, judged by Pydantic's validators."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ Issue = Literal[
 Grade = Literal["breaking", "warning", "info"]
 
 TRANSLATING = frozenset({"function-before", "function-wrap"})
-"""Validators that may change a value before the declared type sees it."""
+"""Validators that may change a value before the declared type reads it."""
 KINDS = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
 _NUMBERS = frozenset({"integer", "number"})
 _REMEMBERED = 4096
 _PLAIN: Mapping[str, tuple[type[Any], ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
 _PLAIN_KEYS = frozenset({"type", "metadata", "ref", "serialization", "strict"})
 _DEMANDING = ("str_", "allow_inf_nan", "regex_engine")
-"""Config of a model that can make a plain string or number invalid."""
+"""Model config that can make a plain string or number invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is wrong with a value. `rule`: the broken rule in words, "" where the declared type says it all."""
+    """A fault of a value. `rule`: the broken rule, "" if the declared type describes it."""
 
     issue: Issue
     grade: Grade
@@ -65,26 +65,26 @@ def kind_of(value: Any) -> str:
 
 
 def as_json(value: Any) -> bytes:
-    """A value as it came; numbers that JSON has no word for as Pydantic's parser takes them."""
+    """A value as JSON, with NaN and infinite numbers in the form that Pydantic's parser accepts."""
     return to_json(value, inf_nan_mode="constants")
 
 
 def _hides(core: Any) -> bool:
-    """Whether a core schema is written by the serializer of Pydantic's secret types; Secret[int] has no format."""
+    """Whether a core schema contains one of Pydantic's secret types, recognised by its serializer."""
     if not isinstance(core, Mapping):
         return any(_hides(inner) for inner in core) if isinstance(core, (list, tuple)) else False
     return hides_itself(core) or any(_hides(inner) for name, inner in core.items() if name != "metadata")
 
 
 def hides_itself(core: Mapping[str, Any]) -> bool:
-    """Whether a core schema is one of Pydantic's secret types, and not only holds one."""
+    """Whether a core schema itself is one of Pydantic's secret types."""
     written = core.get("serialization")
     function = written.get("function") if isinstance(written, Mapping) else None
     return getattr(function, "__module__", "") == "pydantic.types" and "secret" in getattr(function, "__name__", "")
 
 
 class Leaf:
-    """A declared scalar, or a type of which only its validator knows the inside."""
+    """A declared scalar, or a type whose inside only its validator knows."""
 
     __slots__ = ("__dict__", "_accepted", "_config", "_core", "_definitions", "anything", "plain")
 
@@ -98,23 +98,23 @@ class Leaf:
         self._accepted: set[Any] = set()
 
     def accepts(self, value: Any) -> bool | None:
-        """Whether Pydantic takes the value, lax. None where a validator needs more than the value to say."""
+        """Whether Pydantic accepts the value in lax mode. None if a validator needs more than the value."""
         try:
             self._validator.validate_json(as_json(value))
         except ValidationError:
             return False
-        except Exception:  # a user's validator that reads its siblings, or fails in its own way
+        except Exception:  # a user's validator that reads other fields, or raises another exception
             return None
         return True
 
     def changed(self, value: Any) -> bool:
-        """Whether an accepted value is none of the declared type: a validator that runs before the type made it one."""
+        """Whether an accepted value is valid only because a validator changed it before the declared type read it."""
         inner = self._before
         return inner is not None and inner.accepts(value) is False
 
     @cached_property
     def _before(self) -> Leaf | None:
-        """The type behind the outermost validator that may change a value before the type sees it."""
+        """The type inside the outermost validator that may change a value before the type reads it."""
         core = self._core
         while isinstance(inner := core.get("schema"), Mapping):
             if core["type"] in TRANSLATING:
@@ -123,11 +123,11 @@ class Leaf:
         return None
 
     def broken(self, value: Any) -> str:
-        """The rule that a refused value breaks, in words that name nothing of the value; "" for a user's own."""
+        """The rule that a rejected value breaks, described without the value; "" for a user's own rule."""
         return next((words for error in self._errors(value) if (words := rule_words(error))), "")
 
     def locations(self, value: Any) -> list[tuple[tuple[int | str, ...], bool]]:
-        """Where Pydantic finds a value wrong, and whether because something is absent there."""
+        """The locations of Pydantic's errors in a value, and whether each is a missing value."""
         return [(error["loc"], error["type"] == "missing") for error in self._errors(value)]
 
     def _errors(self, value: Any) -> list[Any]:
@@ -135,12 +135,12 @@ class Leaf:
             self._validator.validate_json(as_json(value))
         except ValidationError as exc:
             return list(exc.errors(include_url=False, include_input=False))
-        except Exception:  # a user's validator that fails in its own way
+        except Exception:  # another exception of a user's validator
             return []
         return []
 
     def judge(self, value: Any) -> Verdict | None:
-        """What is wrong with the value, None where nothing is."""
+        """The fault of the value; None if it is valid."""
         if self.anything or (type(value) in self.plain):
             return None
         key = (type(value), value) if isinstance(value, (str, int, float)) else None
@@ -157,7 +157,7 @@ class Leaf:
             self._validator.validate_json(raw, strict=True)
         except ValidationError:
             return self._judge_lax(value, raw)
-        except Exception:  # as above: the whole document's validation will tell
+        except Exception:  # as above: the validation of the whole document decides
             return None
         return self._odd(value)
 
@@ -282,7 +282,7 @@ def _word(schema: Mapping[str, Any]) -> str:
 
 
 def literal_text(value: Any) -> str:
-    """A declared literal in words: `'card'`, `1`, `true`."""
+    """A declared literal as text: `'card'`, `1`, `true`."""
     return repr(value) if isinstance(value, str) else to_json(value).decode()
 
 

@@ -1,4 +1,4 @@
-"""Which declared types hold secrets, so that no example shows them."""
+"""Finds the declared types that contain secrets, so that examples do not show them."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from khotan_cli.runtime.contract.scalars import Leaf
 
 
 def holds_secret(node: Node, known: dict[int, bool]) -> bool:
-    """Whether values of a type are secret, or hold some: an example of a container shows what is inside.
+    """Whether values of a type are secret or contain secrets, because an example of a container shows its contents.
 
-    `known` remembers the answers by the id of the node.
+    `known` caches the results by the id of the node.
     """
     node = settled(node)
     if id(node) not in known:
-        known[id(node)] = False  # meanwhile, for a type that holds itself
+        known[id(node)] = False  # preliminary, for a type that contains itself
         hidden = node.secret if isinstance(node, Leaf) else isinstance(node, Guard) and node.hides
         known[id(node)] = hidden or any(holds_secret(inner, known) for inner in _inside(node))
     return known[id(node)]
 
 
 def _inside(node: Node) -> list[Node]:
-    """What a node is made of; nothing for a leaf."""
+    """The inner nodes of a node; empty for a leaf."""
     found: list[Node | None] = []
     if isinstance(node, (JsonNode, Lenient)):
         found = [node.inner]

@@ -1,4 +1,4 @@
-"""Models that skip validation when they are made: SQLModel tables, whose rows come from a database."""
+"""Support for SQLModel tables, which skip validation when they are created."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from pydantic_core import SchemaValidator
 
 
 def validated(core: Any) -> Any:
-    """The core schema with the fields of SQLModel tables validated; the same object where it has no table.
+    """The core schema with validation of the fields of SQLModel tables; the same object if it has no table.
 
-    `table=True` makes SQLModel construct instances without validation (SQLModel, "Multiple Models with FastAPI"), so that
-    Pydantic would accept any document for one.
+    With `table=True`, SQLModel creates instances without validation (SQLModel, "Multiple Models with FastAPI"), so
+    Pydantic would accept any document.
     """
     return _changed(core) if _names_table(core) else core
 
 
 def compiled(core: Any, config: Any = None) -> SchemaValidator:
-    """A validator of a core schema. The one that a table's class holds is not used for it: it validates nothing."""
-    make: Any = SchemaValidator
-    made: SchemaValidator = make(core, config, _use_prebuilt=False) if _names_table(core) else make(core, config)
-    return made
+    """A validator of a core schema. Does not use the prebuilt validator of a table's class, which validates nothing."""
+    create: Any = SchemaValidator
+    validator: SchemaValidator = (
+        create(core, config, _use_prebuilt=False) if _names_table(core) else create(core, config)
+    )
+    return validator
 
 
 def is_table(declared: Any) -> bool:

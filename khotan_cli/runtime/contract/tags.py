@@ -1,4 +1,4 @@
-"""How the members of a union are told apart by the value of a key, declared as a discriminator or not."""
+"""Distinguishes the members of a union by the value of a key, with or without a declared discriminator."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from khotan_cli.runtime.contract.scalars import Leaf, kind_of, literal_text
 
 
 def is_path_list(alias: Any) -> bool:
-    """Whether Pydantic gives several paths, not one."""
+    """Whether an alias is a list of paths, not a single path."""
     return isinstance(alias[0], (list, tuple))
 
 
 def by_key(paths: Sequence[KeyPath], choices: Mapping[Any, Node]) -> Callable[[Any], Tag]:
-    """Finds the member that a value names at one of the paths. Numbers and booleans are compared as Pydantic does: 1 == True."""
+    """A function that finds the member named at one of the paths. Compares as Pydantic does: 1 == True."""
     known = " | ".join(literal_text(name) for name in choices)
     kinds = frozenset(kind_of(name) for name in choices)
 
@@ -25,13 +25,13 @@ def by_key(paths: Sequence[KeyPath], choices: Mapping[Any, Node]) -> Callable[[A
             if present:
                 member = choices.get(found) if isinstance(found, (str, int, float)) else None
                 return Tag(member, path, True, found, known, kinds)
-        return Tag(None, _awaited(paths, choices), False, None, known, kinds)
+        return Tag(None, _expected_path(paths, choices), False, None, known, kinds)
 
     return find
 
 
-def _awaited(paths: Sequence[KeyPath], choices: Mapping[Any, Node]) -> KeyPath:
-    """Where the tag is awaited: Pydantic names its field first, but the document has the field's alias."""
+def _expected_path(paths: Sequence[KeyPath], choices: Mapping[Any, Node]) -> KeyPath:
+    """The expected path of the tag. Pydantic lists the field's name first, but the document has the alias."""
     for member in choices.values():
         inner = _plain(settled_or_none(member))
         fields = inner.fields if isinstance(inner, ObjectNode) else ()
@@ -42,14 +42,14 @@ def _awaited(paths: Sequence[KeyPath], choices: Mapping[Any, Node]) -> KeyPath:
 
 
 def _plain(member: Node) -> Node:
-    """A member without the validators that leave its keys as they came."""
+    """A member without validators that do not change its keys."""
     while isinstance(member, Guard) and not member.translates:
         member = settled_or_none(member.inner)
     return member
 
 
 def implied_tag(members: Sequence[Node]) -> Callable[[Any], Tag] | None:
-    """The key that tells the members apart where each requires another literal in it, as an undeclared discriminator."""
+    """An undeclared discriminator: the key in which each member requires a different literal. None without such a key."""
     objects = [member for member in map(settled_or_none, members) if not isinstance(member, Leaf)]
     if len(objects) < 2 or len(objects) != len(members):
         return None

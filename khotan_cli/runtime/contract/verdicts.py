@@ -1,4 +1,4 @@
-"""Pydantic's verdict on a whole document, held against what the walk through it found."""
+"""Reconciles Pydantic's errors for whole documents with the findings of the walk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from khotan_cli.runtime.contract.declared import Declared
 from khotan_cli.runtime.contract.examples import example_text
-from khotan_cli.runtime.contract.json_paths import NOTHING, Place, below, related, same
+from khotan_cli.runtime.contract.json_paths import NOTHING, PathStats, below, related, same
 from khotan_cli.runtime.contract.locate import Spot, located
 from khotan_cli.runtime.contract.report import Finding
 from khotan_cli.runtime.contract.rules import rule_words
@@ -19,15 +19,15 @@ from khotan_cli.runtime.redaction.masker import Masker
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document, and what Pydantic refuses in it: `ValidationError.errors()`, with context."""
+    """A document and Pydantic's errors in it: `ValidationError.errors()`, with context."""
 
     data: Any
     errors: Sequence[Any]
 
 
 @dataclass(slots=True)
-class _Refused:
-    """The errors of one place and type."""
+class _ErrorGroup:
+    """The errors of one path and type."""
 
     spot: Spot
     error: Any
@@ -36,18 +36,19 @@ class _Refused:
 
 @dataclass
 class Verdicts:
-    """Pydantic's errors by their places, of all documents."""
+    """Pydantic's errors in all documents, grouped by path."""
 
     declared: Declared
     documents: Sequence[Document]
-    _at: dict[tuple[str, str], _Refused] = field(default_factory=dict[tuple[str, str], _Refused])
+    _at: dict[tuple[str, str], _ErrorGroup] = field(default_factory=dict[tuple[str, str], _ErrorGroup])
 
-    def agreed(self, findings: Sequence[Finding], places: Sequence[Place], masker: Masker) -> list[Finding]:
-        """The findings, so that each error has a breaking one, and each breaking one an error; others become warnings."""
+    def agreed(self, findings: Sequence[Finding], all_stats: Sequence[PathStats], masker: Masker) -> list[Finding]:
+        """The findings, adjusted so that each error has a breaking finding. Breaking findings without an error become
+        warnings."""
         for document in self.documents:
             for error in document.errors:
                 spot = located(self.declared.root, document.data, error["loc"], error["type"] == "missing")
-                self._at.setdefault((spot.path, error["type"]), _Refused(spot, error)).count += 1
+                self._at.setdefault((spot.path, error["type"]), _ErrorGroup(spot, error)).count += 1
         paths = {finding.path for finding in findings if finding.grade == "breaking"}
         refused = {path for path, _ in self._at}
         kept = [
@@ -57,12 +58,12 @@ class Verdicts:
             for finding in findings
         ]
         wide = self._wide(findings)
-        known = {place.path: place for place in reversed(places) if place.declared}
+        known = {stats.path: stats for stats in reversed(all_stats) if stats.declared}
         for path, errors in self._by_path().items():
             if not _covered(errors[0], paths, wide):
                 kept += [_added(one, one.count, known.get(path), masker) for one in errors]
             elif path in paths and not any(one.spot.union for one in errors):
-                # The walk found something at this place, and Pydantic may have found more there.
+                # The walk has a finding at this path, and Pydantic may have more errors there.
                 found = sum(f.count for f in kept if f.path == path and f.grade == "breaking")
                 more = sum(one.count for one in errors) - found
                 one = next((one for one in errors if one.error["type"] in _OWN), errors[0])
@@ -71,7 +72,7 @@ class Verdicts:
         return kept
 
     def _wide(self, findings: Sequence[Finding]) -> set[str]:
-        """Paths of breaking findings that stand for more than the errors at their own place: for errors below it, too."""
+        """Paths of breaking findings that also cover errors below their own path."""
         counts = Counter[str]()
         for finding in findings:
             if finding.grade == "breaking":
@@ -81,19 +82,19 @@ class Verdicts:
                 counts[path] -= one.count
         return {path for path, count in counts.items() if count > 0}
 
-    def _by_path(self) -> dict[str, list[_Refused]]:
-        found: dict[str, list[_Refused]] = {}
+    def _by_path(self) -> dict[str, list[_ErrorGroup]]:
+        found: dict[str, list[_ErrorGroup]] = {}
         for one in self._at.values():
             found.setdefault(one.spot.path, []).append(one)
         return found
 
 
 _OWN = frozenset({"value_error", "assertion_error"})
-"""Error types of a user's validators, which may read other fields than the one that the walk asks about."""
+"""Error types of users' validators, which may read other fields than the one that the walk checks."""
 
 
 def _with(findings: list[Finding], more: Finding) -> list[Finding]:
-    """The findings with one more, counted together with an equal one."""
+    """The findings plus one, whose count is added to an equal finding."""
     for index, one in enumerate(findings):
         if (one.path, one.issue, one.grade, one.expected) == (more.path, more.issue, more.grade, more.expected):
             count = one.count + more.count
@@ -101,9 +102,8 @@ def _with(findings: list[Finding], more: Finding) -> list[Finding]:
     return [*findings, more]
 
 
-def _covered(one: _Refused, paths: set[str], wide: set[str]) -> bool:
-    """Whether a breaking finding stands for an error: one at its place, or a wide one around it; below it only where a tag is
-    wrong."""
+def _covered(one: _ErrorGroup, paths: set[str], wide: set[str]) -> bool:
+    """Whether a breaking finding covers an error: one at its path, or a wide one above; one below only for a wrong tag."""
     path, union = one.spot.path, one.spot.union
     around = paths if union else wide
     if path in paths or any(same(path, other) for other in paths) or any(below(path, other) for other in around):
@@ -113,12 +113,12 @@ def _covered(one: _Refused, paths: set[str], wide: set[str]) -> bool:
     return bool(union) and any(below(other, union) for other in paths)
 
 
-def _added(one: _Refused, count: int, place: Place | None, masker: Masker) -> Finding:
-    """The finding for an error that the walk cannot see: of a validator that reads other fields, or of a special type."""
+def _added(one: _ErrorGroup, count: int, stats: PathStats | None, masker: Masker) -> Finding:
+    """The finding for an error that the walk cannot detect: of a validator that reads other fields, or a special type."""
     path, value, error = one.spot.path, one.spot.value, one.error
     absent = value is NOTHING
     issue: Issue = "missing" if absent else "extra" if error["type"] == "extra_forbidden" else "constraint"
-    expected = "a value" if place is None else place.expected
+    expected = "a value" if stats is None else stats.expected
     rule = rule_words(error)
     if issue == "constraint":
         expected += f", {rule}" if rule else " that its validator accepts"
@@ -129,6 +129,6 @@ def _added(one: _Refused, count: int, place: Place | None, masker: Masker) -> Fi
         expected=masker.text(expected),
         actual="absent" if absent else kind_of(value),
         count=count,
-        of=count if place is None else max(place.around, count),
-        example=None if absent else example_text(value, path, masker, secret=place is not None and place.secret),
+        of=count if stats is None else max(stats.around, count),
+        example=None if absent else example_text(value, path, masker, secret=stats is not None and stats.secret),
     )

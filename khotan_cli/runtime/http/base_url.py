@@ -1,4 +1,4 @@
-"""The base URL of a plug, variables filled in where they can do no harm."""
+"""The base URL of a plug, with variables filled in safely."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class BaseUrl:
         }
 
     def fill(self, values: Mapping[str, str]) -> str:
-        """The URL with variables filled in. Raises ConfigError for one that is missing or does not fit its place."""
+        """The URL with variables filled in. Raises ConfigError for a variable that is missing or has an unsuitable value."""
         if not self._template.names:
             return self.text
         filled = self.text
@@ -51,8 +51,8 @@ class BaseUrl:
             elif name in self._host_names:
                 if not _HOST_PART.fullmatch(value):
                     raise ConfigError(
-                        f"{self.owner}: the variable {name!r} is no part of a host name",
-                        hint="Only letters, digits, '-' and '.' may stand in a host name.",
+                        f"{self.owner}: the variable {name!r} is not a valid part of a host name",
+                        hint="Use only letters, digits, '-' and '.'.",
                     )
                 part = value
             else:
@@ -66,17 +66,19 @@ class BaseUrl:
 
 
 def checked(owner: str, text: str) -> httpx.URL:
-    """The URL, if it is one that requests can start from. Raises ConfigError."""
+    """The parsed URL. Raises ConfigError for a URL that is unsuitable as a base URL."""
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL:
         url = httpx.URL()
     if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigError(f"{owner}: base_url is not an http(s) URL", hint="It looks like https://api.example.com/v1.")
+        raise ConfigError(
+            f"{owner}: base_url is not an http(s) URL", hint="Use a URL such as https://api.example.com/v1."
+        )
     if url.userinfo or url.query or url.fragment:
         raise ConfigError(
-            f"{owner}: base_url holds credentials, a query or a fragment",
-            hint="Credentials belong into variables: auth = BasicAuth(user, password).",
+            f"{owner}: base_url contains credentials, a query or a fragment",
+            hint="Put credentials in variables: auth = BasicAuth(user, password).",
         )
     return url
 

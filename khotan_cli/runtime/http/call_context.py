@@ -1,4 +1,4 @@
-"""What one call carries: found by auth strategies in `request.extensions["khotan"]`."""
+"""The context of one call, which auth strategies read from `request.extensions["khotan"]`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ EXTENSION = "khotan"
 class CallContext:
     """One call of a plug.
 
-    `vars` are the resolved values (name → value); `base_url` is the plug's, variables filled in, without a trailing
-    slash in its path; `reload` reads the vars afresh from the store, replaces `vars`, and returns them.
+    `vars` are the resolved values (name → value). `base_url` is the plug's, with variables filled in and without a
+    trailing slash. `reload` reads the variables from the store again, replaces `vars`, and returns them.
     """
 
     plug: str
@@ -36,36 +36,36 @@ class CallContext:
         return [self.vars[name] for name in self.secret_names if name in self.vars]
 
     def value(self, text: str | Var) -> str:
-        """The text itself, or the value of the var. Raises AuthError naming the var where it has none."""
+        """The text itself, or the value of the variable. Raises AuthError (var_missing) for a variable without a value."""
         if isinstance(text, str):
             return text
-        found = self.vars.get(text.name)
-        if found is None:
-            # Without a database that is migrated no plug is bound to one, and there is nowhere to store the value.
+        value = self.vars.get(text.name)
+        if value is None:
+            # A plug without a migrated database cannot store the value.
             first = ["khotan migrate"] if isinstance(self.store, EnvVarStore) else []
             raise AuthError(
-                f"Plug {self.plug!r} has no value for its variable {text.name!r}",
+                f"Variable {text.name!r} of plug {self.plug!r} is not set",
                 plug=self.plug,
                 endpoint=self.endpoint,
                 code="var_missing",
                 hint=f"Set it, or the environment variable {text.env_name(self.plug)}.",
                 next=[*first, f"khotan plug vars {self.plug} set {text.name} --stdin"],
             )
-        return found
+        return value
 
     def template(self, text: str | Var) -> str:
-        """Like `value`, with `{name}` in the text replaced by that var's value."""
-        found = self.value(text)
+        """Like `value`, with each `{name}` in the text replaced by that variable's value."""
+        result = self.value(text)
         for name, value in self.vars.items():
-            found = found.replace("{" + name + "}", value)
-        return found
+            result = result.replace("{" + name + "}", value)
+        return result
 
 
 def context_of(request: httpx.Request) -> CallContext:
-    """The context of a request; a bare one where the auth is used on a plain httpx client."""
-    found = request.extensions.get(EXTENSION)
-    if isinstance(found, CallContext):
-        return found
+    """The context of a request; an empty one if the auth is used with a plain httpx client."""
+    context = request.extensions.get(EXTENSION)
+    if isinstance(context, CallContext):
+        return context
 
     async def nothing() -> Mapping[str, str]:
         return {}

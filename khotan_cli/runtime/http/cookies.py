@@ -7,8 +7,8 @@ from collections.abc import Hashable
 
 import httpx
 
-MOST_JARS = 1000
-"""Jars that are kept; the one that was not used for the longest time goes first."""
+MAX_JARS = 1000
+"""Maximum number of jars. The least recently used one is dropped first."""
 
 
 class CookieJars:
@@ -18,9 +18,9 @@ class CookieJars:
         self._jars: OrderedDict[Hashable, httpx.Cookies] = OrderedDict()
 
     def of(self, key: Hashable) -> httpx.Cookies:
-        """The jar of a credential at an origin, made on first use."""
+        """The jar of a credential at an origin, created on first use."""
         jar = self._jars.setdefault(key, httpx.Cookies())
         self._jars.move_to_end(key)
-        while len(self._jars) > MOST_JARS:
+        while len(self._jars) > MAX_JARS:
             self._jars.popitem(last=False)
         return jar

@@ -1,7 +1,7 @@
-"""Holding back what would change something, while a dry run lasts.
+"""Suppresses requests that would change something during a dry run.
 
-Requests of unsafe methods (RFC 9110 9.2.1) are noted and not sent; what the caller gets in place of an answer raises as
-soon as it is looked at. Reading pages is reading, whatever the method: many services search by POST.
+Requests with unsafe methods (RFC 9110 9.2.1) are recorded and not sent. The caller gets a placeholder instead of a
+response, which raises when it is used. Page requests are always sent: many services search by POST.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any, NoReturn, Protocol
 from khotan_cli.errors import KhotanError
 
 DRY_RUN_ID = "dry-run"
-"""Id of a run that is dry, and of those that it would have started."""
+"""Id of a dry run, and of the runs that it would have started."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
 @dataclass(frozen=True)
-class HeldRequest:
+class SuppressedRequest:
     """A request that was not sent. `target` is path and query, or an absolute URL.
 
-    `body` is what would have been sent: JSON values, or the text of a form.
+    `body` is the unsent body: JSON values, or the text of a form.
     """
 
     plug: str
@@ -33,86 +33,86 @@ class HeldRequest:
     body: Any
 
 
-class Holder(Protocol):
-    """Notes what is held back."""
+class DryRunRecorder(Protocol):
+    """Records suppressed requests and writes."""
 
-    def hold(self, request: HeldRequest) -> None: ...
+    def add_request(self, request: SuppressedRequest) -> None: ...
     def wrote(self, table: str, counts: Mapping[str, int], records: Sequence[Any] = ()) -> None: ...
 
 
-_holder: ContextVar[Holder | None] = ContextVar("khotan_holder", default=None)
-_reading: ContextVar[bool] = ContextVar("khotan_reading", default=False)
+_recorder: ContextVar[DryRunRecorder | None] = ContextVar("khotan_dry_run_recorder", default=None)
+_read_only: ContextVar[bool] = ContextVar("khotan_read_only", default=False)
 
 
-class HeldAnswer:
-    """Stands for the answer to a request that was not sent. Anything that looks into it raises `answer_held_back`."""
+class MissingResponse:
+    """Placeholder for the response to a suppressed request. Any use of it raises KhotanError (answer_held_back)."""
 
     __slots__ = ("_request",)
 
-    def __init__(self, request: HeldRequest) -> None:
+    def __init__(self, request: SuppressedRequest) -> None:
         object.__setattr__(self, "_request", request)
 
-    def _needed(self, *_: Any) -> NoReturn:
-        raise needed(self)
+    def _raise(self, *_: Any) -> NoReturn:
+        raise missing_response_error(self)
 
-    __getattr__ = __getitem__ = __iter__ = __len__ = __bool__ = __contains__ = __call__ = _needed
-    __eq__ = __str__ = __int__ = __float__ = _needed
+    __getattr__ = __getitem__ = __iter__ = __len__ = __bool__ = __contains__ = __call__ = _raise
+    __eq__ = __str__ = __int__ = __float__ = _raise
     __hash__ = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
     def __repr__(self) -> str:
-        return "<an answer that was not asked for>"
+        return "<response to a suppressed request>"
 
 
-def needed(answer: HeldAnswer, where: str = "here") -> KhotanError:
-    """The error that stops a dry run where it needs an answer."""
-    request: HeldRequest = object.__getattribute__(answer, "_request")
+def missing_response_error(response: MissingResponse, where: str = "here") -> KhotanError:
+    """The error that stops a dry run that needs the response to a suppressed request."""
+    request: SuppressedRequest = object.__getattribute__(response, "_request")
     name = f"{request.plug}.{request.endpoint}" if request.endpoint else f"{request.plug} {request.method}"
     return KhotanError(
-        f"The answer of {name} is needed {where}, and a dry run sends nothing that changes something",
+        f"The response of {name} is needed {where}, but a dry run does not send this request",
         code="answer_held_back",
-        hint="What comes after this point is known only after a real run.",
+        hint="A dry run cannot show the steps after this point; only a real run can.",
         details={"plug": request.plug, "endpoint": request.endpoint, "method": request.method},
     )
 
 
 @contextmanager
-def holding(holder: Holder) -> Iterator[None]:
-    """While it lasts, in this task and those it starts, unsafe requests of every plug are held back."""
-    token = _holder.set(holder)
+def suppressing(recorder: DryRunRecorder) -> Iterator[None]:
+    """Suppresses unsafe requests of every plug during the block, in this task and the tasks it starts."""
+    token = _recorder.set(recorder)
     try:
         yield
     finally:
-        _holder.reset(token)
+        _recorder.reset(token)
 
 
 @contextmanager
-def reading() -> Iterator[None]:
-    """Requests made inside only read."""
-    token = _reading.set(True)
+def read_only() -> Iterator[None]:
+    """Marks the requests of the block as reads, whatever their method, so that a dry run sends them."""
+    token = _read_only.set(True)
     try:
         yield
     finally:
-        _reading.reset(token)
+        _read_only.reset(token)
 
 
-def held(plug: str, endpoint: str, method: str, target: str, body: Callable[[], Any]) -> Any:
-    """Where a dry run lasts and the request would change something: noted, and what stands for its answer; else None."""
-    holder = _holder.get()
-    if holder is None or method in SAFE_METHODS or _reading.get():
+def suppress(plug: str, endpoint: str, method: str, target: str, body: Callable[[], Any]) -> Any:
+    """Record an unsafe request during a dry run and return its MissingResponse. Returns None if it must be sent."""
+    recorder = _recorder.get()
+    if recorder is None or method in SAFE_METHODS or _read_only.get():
         return None
-    request = HeldRequest(plug, endpoint, method, target, body())
-    holder.hold(request)
-    return HeldAnswer(request)
+    request = SuppressedRequest(plug, endpoint, method, target, body())
+    recorder.add_request(request)
+    return MissingResponse(request)
 
 
-def holds() -> bool:
-    """Whether a dry run lasts."""
-    return _holder.get() is not None
+def is_dry_run() -> bool:
+    """Whether the current task belongs to a dry run."""
+    return _recorder.get() is not None
 
 
-def noted(table: str, counts: Mapping[str, int], records: Sequence[Any] = ()) -> bool:
-    """Whether a dry run lasts; it is told then what would have been written: counts by kind, and records for a sample."""
-    holder = _holder.get()
-    if holder is not None:
-        holder.wrote(table, counts, records)
-    return holder is not None
+def report_write(table: str, counts: Mapping[str, int], records: Sequence[Any] = ()) -> bool:
+    """Record a suppressed write during a dry run: counts by kind, and sample records. Returns whether it is a dry run."""
+    recorder = _recorder.get()
+    if recorder is not None:
+        recorder.wrote(table, counts, records)
+    return recorder is not None

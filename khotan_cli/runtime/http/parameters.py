@@ -1,4 +1,4 @@
-"""What a caller gave → path values, query and body of one request. Nothing is sent before this is right."""
+"""Sorts a caller's arguments into path values, query and body, and validates them before anything is sent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NO_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 @dataclass
 class Bound:
-    """A call's parameters, checked: JSON-ready values, path values still missing filled from vars of that name."""
+    """The validated parameters of a call, as JSON values. The path values named in `path_vars` come from variables."""
 
     path: dict[str, str]
     query: dict[str, Any]
@@ -49,14 +49,14 @@ class Template:
 
 
 def encode_segment(value: str) -> str:
-    """One path segment, percent-encoded (RFC 3986 3.3); `.` and `..` are encoded too, so that no value leaves its place."""
+    """One path segment, percent-encoded (RFC 3986 3.3); `.` and `..` are encoded too, so that no value changes the path."""
     if value in (".", ".."):
         return value.replace(".", "%2E")
     return quote(value, safe="")
 
 
 class Binder:
-    """Sorts the arguments of one endpoint. Made once per endpoint, at class creation."""
+    """Sorts the arguments of one endpoint. Created once per endpoint, at class creation."""
 
     def __init__(
         self,
@@ -82,10 +82,10 @@ class Binder:
     ) -> Bound:
         """Sort positional models and keywords.
 
-        A keyword is a path parameter, else a field of the query model, else one of the body model; where the endpoint
-        declares neither model, the rest goes into the query. `query=` and `body=` take a whole model or mapping unless
-        the endpoint has a parameter of that name. Parameters in `query_json` can be null in a mapping. Raises
-        ParameterError that names every unknown, missing or malformed parameter.
+        A keyword is a path parameter, else a field of the query model, else a field of the body model. If the endpoint
+        declares neither model, the other keywords go into the query. `query=` and `body=` take a whole model or mapping,
+        unless the endpoint has a parameter of that name. Parameters in `query_json` may be null in a mapping. Raises
+        ParameterError, which names every unknown, missing or malformed parameter.
         """
         query, body = self._whole(models, params)
         path: dict[str, str] = {}
@@ -108,12 +108,12 @@ class Binder:
         if unknown:
             raise self._unknown(unknown)
         known_vars = set(variables)
-        absent = [name for name in self.path.names if name not in path and name not in known_vars]
-        if absent:
+        missing = [name for name in self.path.names if name not in path and name not in known_vars]
+        if missing:
             raise ParameterError(
-                f"{self.label} misses {_listed(absent)}",
-                hint=f"Its path is {self.path.text}.",
-                details={"missing": absent},
+                f"{self.label}: missing {_listed(missing)}",
+                hint=f"The path is {self.path.text}.",
+                details={"missing": missing},
             )
         from_vars = tuple(name for name in self.path.names if name not in path)
         nulls: dict[str, Any] = {}
@@ -128,7 +128,7 @@ class Binder:
         return [*self.path.names, *self.query_fields, *self.body_fields]
 
     def _whole(self, models: Sequence[Any], params: Mapping[str, Any]) -> tuple[Any, Any]:
-        """The query and body given whole."""
+        """The query and body that were passed as whole models or mappings."""
         declared = {*self.path.names, *self.query_fields, *self.body_fields}
         query = params.get("query") if "query" not in declared else None
         body = params.get("body") if "body" not in declared else None
@@ -141,8 +141,8 @@ class Binder:
                 query = model
             else:
                 raise ParameterError(
-                    f"{self.label} has no use for a {type(model).__name__}",
-                    hint=f"Its parameters are {_listed(self.names()) or 'none'}.",
+                    f"{self.label} does not accept a {type(model).__name__}",
+                    hint=f"The parameters are {_listed(self.names()) or 'none'}.",
                 )
         return query, body
 
@@ -150,29 +150,29 @@ class Binder:
         if not is_scalar(value):
             raise ParameterError(
                 f"{self.label}: path parameter {name!r} is a {type(value).__name__}, not a single value",
-                hint=f"Its path is {self.path.text}.",
+                hint=f"The path is {self.path.text}.",
             )
         text = scalar_text(value)
         if text is None or text == "":
             raise ParameterError(
-                f"{self.label}: path parameter {name!r} is empty", hint=f"Its path is {self.path.text}."
+                f"{self.label}: path parameter {name!r} is empty", hint=f"The path is {self.path.text}."
             )
         return encodable(text, f"{self.label}: path parameter {name!r}")
 
     def _query_name(self, name: Any) -> str:
-        """How the service calls a parameter."""
+        """The service's name of a parameter."""
         field = self.query_fields.get(str(name))
         if field is None or self.query_model is None:
             return str(name)
         return str(_alias(field, self.query_model.model_fields[field]))
 
     def _query(self, whole: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
-        given = _as_mapping(whole, f"{self.label}: query")
+        query = _as_mapping(whole, f"{self.label}: query")
         if self.query_model is None:
-            return plain_query({key: value for key, value in {**given, **fields}.items() if value is not None})
+            return plain_query({key: value for key, value in {**query, **fields}.items() if value is not None})
         if isinstance(whole, self.query_model) and not fields:
-            return given
-        checked = self._validated(TypeAdapter(self.query_model), {**given, **fields}, self.query_model)
+            return query
+        checked = self._validated(TypeAdapter(self.query_model), {**query, **fields}, self.query_model)
         return _as_mapping(checked, self.label)
 
     def _body(self, whole: Any, fields: Mapping[str, Any]) -> Any:
@@ -182,7 +182,7 @@ class Binder:
             if self.body_model is not None and any(f.is_required() for f in self.body_model.model_fields.values()):
                 required = [_alias(n, f) for n, f in self.body_model.model_fields.items() if f.is_required()]
                 raise ParameterError(
-                    f"{self.label} misses {_listed(required)} of its body", details={"missing": required}
+                    f"{self.label}: missing {_listed(required)} in the body", details={"missing": required}
                 )
             if self.body_model is None:
                 raise ParameterError(f"{self.label} needs a body", hint="Give it as body=….")
@@ -201,22 +201,22 @@ class Binder:
         try:
             return adapter.validate_python(value, by_alias=True, by_name=True)
         except ValidationError as exc:
-            # The input is left out: it may be a secret.
+            # The message omits the input, which may be a secret.
             problems = {
                 ".".join(map(str, error["loc"])) or "body": error["msg"]
                 for error in exc.errors(include_url=False, include_input=False, include_context=False)
             }
             missing = [n for n, message in problems.items() if message == "Field required"]
             wrong = [f"{n}: {message}" for n, message in problems.items() if n not in missing]
-            parts = ([f"misses {_listed(missing)}"] if missing else []) + wrong
+            parts = ([f"missing {_listed(missing)}"] if missing else []) + wrong
             details = {"missing": missing} if missing else {}
-            raise ParameterError(f"{self.label} {'; '.join(parts)}", details=details) from None
+            raise ParameterError(f"{self.label}: {'; '.join(parts)}", details=details) from None
 
     def _unknown(self, names: Sequence[str]) -> ParameterError:
         known = self.names()
-        near = {name: found for name in names if (found := nearest(name, known))}
+        near = {name: match for name in names if (match := nearest(name, known))}
         hint = (
-            "Did you mean " + ", ".join(f"{found!r}" for found in near.values()) + "?"
+            "Did you mean " + ", ".join(f"{match!r}" for match in near.values()) + "?"
             if near
             else f"Known: {_listed(known) or 'none'}."
         )
@@ -236,8 +236,8 @@ def _as_mapping(value: Any, label: str) -> dict[str, Any]:
 
 
 def _body_mapping(value: Any, label: str) -> dict[str, Any]:
-    found: dict[str, Any] = jsonable(value) if isinstance(value, BaseModel) else _as_mapping(value, label)
-    return found
+    fields: dict[str, Any] = jsonable(value) if isinstance(value, BaseModel) else _as_mapping(value, label)
+    return fields
 
 
 def _alias(name: str, field: Any) -> str:
@@ -245,7 +245,7 @@ def _alias(name: str, field: Any) -> str:
 
 
 def _field_names(model: type[BaseModel] | None) -> dict[str, str]:
-    """Every name a field can be given by → the field."""
+    """Every accepted name of a field → the field."""
     names: dict[str, str] = {}
     for name, field in (model.model_fields if model else {}).items():
         names[name] = name

@@ -1,4 +1,4 @@
-"""The life of one call: attempts, each with its credential, its place in the bucket, its redirects, its deadline."""
+"""Sends one call: attempts, each with credential, rate limit, redirects and deadline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from khotan_cli.errors import AuthError, ConfigError, PlugError, PlugTimeout, Re
 from khotan_cli.runtime.content.decompression import CodingError, decoder_for
 from khotan_cli.runtime.http import debug_log as debuglog
 from khotan_cli.runtime.http.call_context import EXTENSION, CallContext
-from khotan_cli.runtime.http.errors import UNFINISHED, TokenNotFetched, explain
+from khotan_cli.runtime.http.errors import UNFINISHED, TokenNotFetched, translate_error
 from khotan_cli.runtime.http.outgoing import Outgoing, check_raw_headers
 from khotan_cli.runtime.http.quota import retry_after
 from khotan_cli.runtime.http.retry import Attempt
@@ -29,13 +29,13 @@ from khotan_cli.runtime.redaction.withheld import WITHHELD, strip, why_withheld
 
 MAX_REDIRECTS = 20
 _NO_SECRETS = Masker()
-_HOLDING_STATUSES = frozenset({429, 503})
+_PAUSING_STATUSES = frozenset({429, 503})
 
 
 async def send(plug: Sender, out: Outgoing, ctx: CallContext) -> httpx.Response:
-    """Send until there is an answer or no further attempt; the response is read, whatever its status.
+    """Send until there is a response or no further attempt. The response is read, whatever its status.
 
-    Raises PlugUnreachable, PlugTimeout, ResponseInvalid (too large) and what the auth strategy raises.
+    Raises PlugUnreachable, PlugTimeout, ResponseInvalid (response_too_large) and the auth strategy's errors.
     """
     client = await plug.shared.pool.get(plug.transport_options)
     key = plug.bucket_key(ctx)
@@ -44,13 +44,13 @@ async def send(plug: Sender, out: Outgoing, ctx: CallContext) -> httpx.Response:
         out.attempts += 1
         error: httpx.TransportError | None = None
         response: httpx.Response | None = None
-        await _wait_for_place(plug, out, key, started)
+        await _wait_for_slot(plug, out, key, started)
         try:
             async with _slot(plug, key):
                 response = await _attempt(plug, client, out, ctx, _remaining(out, started))
         except httpx.TransportError as exc:
             error = exc
-        exhausted = await _hold(plug, key, response) if response is not None else None
+        exhausted = await _pause(plug, key, response) if response is not None else None
         attempt = Attempt(
             number=out.attempts,
             method=out.method,
@@ -65,26 +65,26 @@ async def send(plug: Sender, out: Outgoing, ctx: CallContext) -> httpx.Response:
             if isinstance(error, TokenNotFetched) and error.refusal is not None:
                 raise error.refusal from None
             if error is not None:
-                raise explain(error, ctx, method=out.method, url=out.url, attempts=out.attempts) from None
+                raise translate_error(error, ctx, method=out.method, url=out.url, attempts=out.attempts) from None
             assert response is not None
             response.extensions["khotan.attempts"] = out.attempts
             return response
         await asyncio.sleep(wait)
 
 
-async def _hold(plug: Sender, key: str, response: httpx.Response) -> float | None:
-    """Hold the account as the answer asks; returns seconds where a declared quota is why it turned the request away."""
+async def _pause(plug: Sender, key: str, response: httpx.Response) -> float | None:
+    """Pause the account as the response requests. Returns seconds if a declared quota is why the request was rejected."""
     status, quota = response.status_code, plug.quota
     exhausted = quota.wait(response) if quota is not None else None
-    turned_away = quota is not None and status in quota.statuses
-    asked = retry_after(response) if status in _HOLDING_STATUSES or turned_away else None
-    if wait := max(asked or 0.0, exhausted or 0.0):
-        await plug.shared.rates.hold(key, wait)
-    return exhausted if turned_away else None
+    rejected = quota is not None and status in quota.statuses
+    requested = retry_after(response) if status in _PAUSING_STATUSES or rejected else None
+    if wait := max(requested or 0.0, exhausted or 0.0):
+        await plug.shared.rates.pause(key, wait)
+    return exhausted if rejected else None
 
 
 async def send_once(plug: Sender, request: httpx.Request, ctx: CallContext) -> httpx.Response:
-    """Send a token request to whatever origin: no auth, no redirect. 429 and 5xx are repeated under the plug's Retry.
+    """Send a token request to any origin, without auth and redirects. 429 and 5xx are retried as the plug's Retry says.
 
     Raises PlugUnreachable and PlugTimeout.
     """
@@ -99,45 +99,45 @@ async def send_once(plug: Sender, request: httpx.Request, ctx: CallContext) -> h
             async with asyncio.timeout(seconds):
                 response = await _exchange(plug, client, request, ctx, token=True)
         except TimeoutError:
-            error = httpx.ReadTimeout(f"no complete answer within {seconds:g} s", request=request)
+            error = httpx.ReadTimeout(f"no complete response within {seconds:g} s", request=request)
         except httpx.TransportError as exc:
             error = exc
         elapsed = time.monotonic() - started
-        # An error status means that no token was issued. A connection that broke may have lost one.
+        # After an error status no token was issued. A lost connection may have lost an issued token.
         attempt = Attempt(number, request.method, elapsed, response, error, sent=response is None)
         wait = plug.retry.delay(attempt) if response is None or response.is_error else None
         if wait is not None:
             await asyncio.sleep(wait)
         elif error is not None:
-            raise explain(error, ctx, method=request.method, url=str(request.url), attempts=number) from None
+            raise translate_error(error, ctx, method=request.method, url=str(request.url), attempts=number) from None
         else:
             assert response is not None
             return response
 
 
-async def _wait_for_place(plug: Sender, out: Outgoing, key: str, started: float) -> None:
+async def _wait_for_slot(plug: Sender, out: Outgoing, key: str, started: float) -> None:
     limit = plug.rate_limit
     rates = plug.shared.rates
     if limit is not None and limit.requests:
         wait = await rates.reserve(key, limit.interval, limit.burst_size)
     else:
-        wait = await rates.held(key)
+        wait = await rates.paused_for(key)
     if wait <= 0:
         return
     deadline = out.retry.deadline
     if deadline is not None and time.monotonic() - started + wait >= deadline:
         raise PlugTimeout(
-            f"{plug.name}.{out.endpoint or out.method}: its turn comes in {wait:.0f} s, after the deadline of {deadline:g} s",
+            f"{plug.name}.{out.endpoint or out.method}: it must wait {wait:.0f} s, beyond the deadline of {deadline:g} s",
             plug=plug.name,
             endpoint=out.endpoint,
-            hint="The service asked to wait, or the rate limit is used up.",
+            hint="The service requested a pause, or the rate limit is exhausted.",
         )
-    if await rates.held(key) > out.retry.max_retry_after:
+    if await rates.paused_for(key) > out.retry.max_retry_after:
         raise PlugError(
-            f"{plug.name}: the service asked to wait; {wait:.0f} s remain",
+            f"{plug.name}: the service requested a pause; {wait:.0f} s remain",
             plug=plug.name,
             endpoint=out.endpoint,
-            hint="Try again later, raise Retry(max_retry_after=…), or lift the pause.",
+            hint="Try again later, raise Retry(max_retry_after=…), or end the pause.",
             next=[f"khotan plug {plug.name} --resume"],
         )
     await asyncio.sleep(wait)
@@ -151,7 +151,7 @@ def _slot(plug: Sender, key: str) -> AbstractAsyncContextManager[None]:
 
 
 def _remaining(out: Outgoing, started: float) -> float | None:
-    """Seconds that this attempt may take."""
+    """Maximum seconds of this attempt; None is unlimited."""
     bounds = [out.timeout] if isinstance(out.timeout, (int, float)) else []
     if out.retry.deadline is not None:
         bounds.append(max(0.001, out.retry.deadline - (time.monotonic() - started)))
@@ -170,7 +170,7 @@ async def _attempt(
                     await changed
             response = await _follow(plug, client, request, ctx)
     except TimeoutError:
-        raise httpx.ReadTimeout(f"no complete answer within {seconds:g} s", request=request) from None
+        raise httpx.ReadTimeout(f"no complete response within {seconds:g} s", request=request) from None
     if plug.has_after_response:
         seen = plug.after_response(response)
         if inspect.isawaitable(seen):
@@ -191,20 +191,20 @@ def _request(out: Outgoing, ctx: CallContext) -> httpx.Request:
             plug=ctx.plug,
             endpoint=ctx.endpoint,
             code="url_invalid",
-            hint="Correct the path or URL that was given.",
+            hint="Correct the path or URL of the call.",
         ) from None
     return httpx.Request(out.method, url, headers=out.headers, content=out.content, extensions=extensions)
 
 
 async def _follow(plug: Sender, client: HttpClient, request: httpx.Request, ctx: CallContext) -> httpx.Response:
-    """Send, and follow redirects. The credential goes on a request only when it goes to the plug's own origin."""
+    """Send, and follow redirects. Credentials are sent only to the plug's own origin."""
     history: list[httpx.Response] = []
     while True:
         own = same_origin(request.url, ctx.base_url)
         request.extensions.pop(WITHHELD, None)
         if not own and (strip(request) or plug.auth is not None):
             request.extensions[WITHHELD] = why_withheld(request.url, ctx.base_url)
-        # Auth changes its request; redirects start from the one without credentials.
+        # Auth changes its request, so redirects start from a copy without credentials.
         method, url, fields = request.method, request.url, request.headers.raw
         content, extensions = request.content, dict(request.extensions)
         response = await _authenticated(plug, client, request, plug.auth if own else None, ctx)
@@ -233,7 +233,7 @@ async def _authenticated(
                 response = await _exchange(plug, client, sent, ctx, token=sent is not request)
             except httpx.TransportError as exc:
                 if sent is not request:
-                    raise TokenNotFetched(f"while a token was fetched: {exc}", request=sent) from exc
+                    raise TokenNotFetched(f"token request failed: {exc}", request=sent) from exc
                 raise
             try:
                 sent = await flow.asend(response)
@@ -250,7 +250,7 @@ async def _authenticated(
 async def _exchange(
     plug: Sender, client: HttpClient, request: httpx.Request, ctx: CallContext, *, token: bool = False
 ) -> httpx.Response:
-    """One request on the wire, its response read whole; `token`: it asks for a token."""
+    """Send one request and read the whole response. `token`: it is a token request."""
     log = debuglog.enabled()
     masker = plug.masker(ctx) if log else _NO_SECRETS
     started = time.monotonic()
@@ -258,7 +258,7 @@ async def _exchange(
     jar = jar_for(plug, request, ctx)
     if jar is not None:
         jar.set_cookie_header(request)
-    # Here and not before: the credential and the plug's hooks add headers.
+    # Checked here, because the credential and the plug's hooks add headers.
     check_raw_headers(request.headers.raw, plug.name, ctx.endpoint)
     if log:
         debuglog.log_request(request, masker, secret=token)
@@ -271,7 +271,7 @@ async def _exchange(
         finally:
             await response.aclose()
     except httpx.TransportError as exc:
-        exc.request = request  # not every transport names it
+        exc.request = request  # some transports do not set it
         if log:
             debuglog.log_failure(request, exc, masker)
         raise
@@ -285,12 +285,12 @@ async def _exchange(
 
 
 async def _read(plug: Sender, response: httpx.Response, ctx: CallContext) -> None:
-    """Read the body, counting after decompression, so that a small answer cannot fill the memory.
+    """Read the body. Its size is limited after decompression, so that a small response cannot fill the memory.
 
-    Raises ResponseInvalid for a body that is too large or cannot be decompressed. Of an error status what could be read is
-    kept: the status is the news, and it may be one that is repeated.
+    Raises ResponseInvalid for a body that is too large or cannot be decompressed. For an error status the readable part
+    is kept instead, because the status matters more and may be retried.
     """
-    if response.is_stream_consumed:  # a transport of the user's own, such as httpx.MockTransport, gave it whole
+    if response.is_stream_consumed:  # read already, by a custom transport such as httpx.MockTransport
         return
     chunks: list[bytes] = []
     size, limit = 0, plug.max_response_bytes
@@ -302,41 +302,41 @@ async def _read(plug: Sender, response: httpx.Response, ctx: CallContext) -> Non
                     chunks.append(chunk[: limit - size])  # limit - size is negative: it counts from the end
                     break
                 raise ResponseInvalid(
-                    f"The answer {response.status_code} of {_where(response)} is larger than {limit:,} bytes",
+                    f"The response {response.status_code} of {_where(response)} is larger than {limit:,} bytes",
                     plug=plug.name,
                     endpoint=ctx.endpoint,
                     status=response.status_code,
                     code="response_too_large",
-                    hint="Ask for fewer records a page, or raise max_response_bytes of the plug.",
+                    hint="Request fewer records per page, or raise the plug's max_response_bytes.",
                 )
             chunks.append(chunk)
     except CodingError as exc:
         if not response.is_error:
             raise ResponseInvalid(
-                f"The answer {response.status_code} of {_where(response)} cannot be decompressed: {exc}",
+                f"The response {response.status_code} of {_where(response)} cannot be decompressed: {exc}",
                 plug=plug.name,
                 endpoint=ctx.endpoint,
                 status=response.status_code,
-                hint="Compare its Content-Encoding with its body; it may have been cut short.",
+                hint="The Content-Encoding may be wrong, or the body may have been cut short.",
             ) from exc
-    response._content = b"".join(chunks)  # what aread() does, with the bound above
+    response._content = b"".join(chunks)  # as aread() does, with the limit above
 
 
 def _where(response: httpx.Response) -> str:
-    """Method and URL of an answer, without what may be secret."""
+    """Method and URL of a response, without parts that may be secret."""
     return f"{response.request.method} {response.request.url.copy_with(query=None, userinfo=b'')}"
 
 
 async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
-    """The body, decompressed. Between two steps of the decompression others get their turn."""
+    """The decompressed body. Other tasks run between two decompression steps."""
     decoder = decoder_for(response.headers.get("content-encoding", ""))
     async for raw in response.aiter_raw():
         if decoder is None:
             yield raw
             continue
-        for step, made in enumerate(decoder.feed(raw)):
+        for step, output in enumerate(decoder.feed(raw)):
             if step:
                 await asyncio.sleep(0)
-            yield made
+            yield output
     if decoder is not None:
         decoder.finish()

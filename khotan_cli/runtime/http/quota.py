@@ -1,4 +1,4 @@
-"""When a service wants the next request: `Retry-After`, and the rate-limit headers that a plug declares. Pure policy."""
+"""How long to wait before the next request: `Retry-After`, and the rate-limit headers that a plug declares. No I/O."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import httpx
 
 ResetAs = Literal["auto", "epoch", "seconds"]
 _EPOCH = 1_000_000_000.0
-"""A number from here on is a moment and no duration: as seconds it would be a wait of 31 years."""
+"""Numbers from here on are times, not durations: in seconds they would be a wait of 31 years."""
 _EPOCH_MILLISECONDS = 100_000_000_000.0
 _MEMBER = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^,"])+')
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?\Z")
@@ -23,13 +23,13 @@ _PARAMETER = re.compile(r"(?:^|[;\s])(r|t|w|remaining|reset)\s*=\s*(\d+)")
 
 @dataclass(frozen=True)
 class Quota:
-    """Rate-limit headers of a service: while none remain, the plug waits for the reset.
+    """Rate-limit headers of a service. When no requests remain, the plug waits for the reset.
 
     remaining, reset: names of the headers. reset_as: "epoch" (seconds or milliseconds since 1970, UTC), "seconds" from
-    now, or "auto", which takes numbers of ten digits and more as an epoch. statuses: answers that turn a request away
-    where none remain; they are repeated after the reset, as a 429 is. structured: name of a structured header whose
+    now, or "auto", which reads numbers of ten or more digits as an epoch. statuses: statuses of rejected requests when
+    none remain; like a 429, they are retried after the reset. structured: name of a structured header whose
     members have parameters for both, as in `RateLimit: "default";r=0;t=30`; policy: name of the header with the windows,
-    `RateLimit-Policy: "default";q=100;w=60`, which is used where the first header names no time.
+    `RateLimit-Policy: "default";q=100;w=60`, which is used if the first header has no time.
     """
 
     remaining: str = "X-RateLimit-Remaining"
@@ -56,36 +56,38 @@ class Quota:
         return cls("RateLimit-Remaining", "RateLimit-Reset", "seconds", (429, 503), "RateLimit", "RateLimit-Policy")
 
     def wait(self, response: httpx.Response, *, now: Callable[[], datetime] | None = None) -> float | None:
-        """Seconds until the reset where the headers say that nothing remains; None otherwise."""
+        """Seconds until the reset if the headers say that no requests remain; None otherwise."""
         headers = response.headers
         if self.structured and self.structured in headers:
-            found = _structured(headers[self.structured], headers.get(self.policy, "") if self.policy else "")
-            if found is not None:
-                return found
-        lefts, resets = _values(headers, self.remaining), _values(headers, self.reset)
-        if not resets or not any(_nothing(left) for left in lefts):
+            seconds = _structured(headers[self.structured], headers.get(self.policy, "") if self.policy else "")
+            if seconds is not None:
+                return seconds
+        remaining, resets = _values(headers, self.remaining), _values(headers, self.reset)
+        if not resets or not any(_is_exhausted(count) for count in remaining):
             return None
         moment = now() if now else datetime.now(UTC)
-        # A header that is there twice, for two windows, has its values side by side.
-        paired = zip(lefts, resets, strict=True) if len(lefts) == len(resets) else [("0", text) for text in resets]
-        waits = [seconds_until(text, self.reset_as, moment) for left, text in paired if _nothing(left)]
+        # If a header is repeated for two windows, the values belong together by position.
+        paired = (
+            zip(remaining, resets, strict=True) if len(remaining) == len(resets) else [("0", text) for text in resets]
+        )
+        waits = [seconds_until(text, self.reset_as, moment) for count, text in paired if _is_exhausted(count)]
         return max((wait for wait in waits if wait is not None), default=None)
 
 
 def _values(headers: httpx.Headers, name: str) -> list[str]:
-    """The values of a header. A date holds a comma of its own."""
-    found = headers.get_list(name)
-    split = [part.strip() for text in found for part in text.split(",")]
-    return split if all(_NUMBER.match(part) for part in split) else found
+    """The values of a header. Commas inside dates do not separate values."""
+    texts = headers.get_list(name)
+    split = [part.strip() for text in texts for part in text.split(",")]
+    return split if all(_NUMBER.match(part) for part in split) else texts
 
 
-def _nothing(text: str) -> bool:
-    """Whether a number says that nothing remains: 0, or less at services that count on."""
+def _is_exhausted(text: str) -> bool:
+    """Whether a number means that no requests remain: 0, or negative at services that continue counting."""
     return bool(_NUMBER.match(text.strip())) and float(text) <= 0
 
 
 def _structured(text: str, policy: str) -> float | None:
-    """The longest wait of the members of which nothing remains."""
+    """The longest wait of the members with no remaining requests."""
     windows = {_name(member): _numbers(member).get("w") for member in _MEMBER.findall(policy)}
     waits: list[float] = []
     members = _MEMBER.findall(text)
@@ -93,9 +95,9 @@ def _structured(text: str, policy: str) -> float | None:
         members = [";".join(members)]  # `limit=10, remaining=0, reset=5` of draft 07 is one limit
     for member in members:
         numbers = _numbers(member)
-        left = numbers.get("r", numbers.get("remaining"))
+        count = numbers.get("r", numbers.get("remaining"))
         seconds = numbers.get("t", numbers.get("reset", windows.get(_name(member))))
-        if left == 0 and seconds:
+        if count == 0 and seconds:
             waits.append(float(seconds))
     return max(waits, default=None)
 
@@ -109,10 +111,10 @@ def _numbers(member: str) -> Mapping[str, int | None]:
 
 
 def retry_after(response: httpx.Response, *, now: Callable[[], datetime] | None = None) -> float | None:
-    """Seconds that `Retry-After` asks for: delay-seconds or an HTTP-date (RFC 9110 10.2.3), or a plausible epoch.
+    """Seconds to wait according to `Retry-After`: delay-seconds or an HTTP-date (RFC 9110 10.2.3), or a plausible epoch.
 
-    Of several values, as a proxy adds them, the longest counts.
-    None where there is no usable value: 0, a negative number, and a date that has passed are as good as absent.
+    Of several values, which a proxy may add, the longest is used.
+    None without a usable value: 0, negative numbers and past dates are ignored.
     """
     if "retry-after" not in response.headers:
         return None
@@ -122,7 +124,8 @@ def retry_after(response: httpx.Response, *, now: Callable[[], datetime] | None 
 
 
 def seconds_until(text: str, kind: ResetAs, now: datetime) -> float | None:
-    """Seconds from now to what a header names: a number as `kind` says, or a date. None where that is not in the future."""
+    """Seconds from now to the time in a header: a number, read according to `kind`, or a date. None if it is not in the
+    future."""
     try:
         number = float(text)
     except ValueError:

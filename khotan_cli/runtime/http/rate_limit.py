@@ -1,7 +1,7 @@
-"""One bucket per account: requests of one plug and credential share a rate, slots and a `Retry-After`.
+"""Rate limits. Requests with the same plug and credential share a bucket: a rate, slots and a `Retry-After`.
 
-The rate is the generic cell rate algorithm (ITU-T I.371): one number per key, the time at which the bucket would be
-empty again. It needs no timer and one reservation is one step, in memory as in a database.
+The rate uses the generic cell rate algorithm (ITU-T I.371): one number per key, the time at which the bucket would be
+empty again. It needs no timer, and a reservation is one step, in memory and in a database.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-MAX_HOLD_SECONDS = 3600.0
-"""Longest pause that is kept. After it one request asks the service again, which can then ask for a further pause."""
+MAX_PAUSE_SECONDS = 3600.0
+"""Maximum pause. After it, one request is sent, to which the service can respond with a further pause."""
 
 
 @dataclass(frozen=True)
 class RateLimit:
-    """At most `requests` per `per` seconds, evenly spaced after a first `burst`; at most `concurrency` at a time.
+    """At most `requests` per `per` seconds, evenly spaced after an initial `burst`; at most `concurrency` at a time.
 
-    `burst` is how many may go at once after a pause (default: `requests`, so that no window of `per` seconds that
-    follows a pause sees more than twice the rate; 1 spaces them strictly). `concurrency=None` sets no bound.
+    `burst` is the number of requests that may be sent at once after a pause (default: `requests`, so that no window of
+    `per` seconds after a pause has more than twice the rate; 1 spaces them strictly). `concurrency=None` is unlimited.
     """
 
     requests: int = 0
@@ -44,7 +44,7 @@ class RateLimit:
 
     @property
     def interval(self) -> float:
-        """Seconds between two requests at the full rate; 0 where the rate is unbounded."""
+        """Seconds between two requests at the full rate; 0 if the rate is unlimited."""
         return self.per / self.requests if self.requests else 0.0
 
     @property
@@ -53,34 +53,34 @@ class RateLimit:
 
 
 class RateStore(Protocol):
-    """State of the buckets, in this process or in a database that several share."""
+    """Stores the buckets, in this process or in a database that several processes share."""
 
     async def reserve(self, key: str, interval: float, burst: int) -> float:
-        """Take the next place in the bucket; returns the seconds to wait until it comes. Holds count."""
+        """Reserve the next slot of the bucket. Returns the seconds to wait for it, pauses included."""
         ...
 
-    async def hold(self, key: str, seconds: float) -> None:
-        """Let nothing through for so many seconds from now, at most MAX_HOLD_SECONDS; a longer hold already there stays."""
+    async def pause(self, key: str, seconds: float) -> None:
+        """Pause the key for `seconds`, at most MAX_PAUSE_SECONDS. A longer existing pause stays."""
         ...
 
-    async def holds(self, plug: str) -> float:
-        """Seconds of the longest hold on any account of a plug; 0 where there is none."""
+    async def longest_pause(self, plug: str) -> float:
+        """Remaining seconds of the longest pause of a plug's accounts; 0 if none is paused."""
         ...
 
-    async def release(self, plug: str) -> int:
-        """Lift the holds on every account of a plug; returns how many there were."""
+    async def resume(self, plug: str) -> int:
+        """End the pauses of all accounts of a plug. Returns how many there were."""
         ...
 
-    async def held(self, key: str) -> float:
-        """Seconds that the key is still held; 0 where it is not."""
+    async def paused_for(self, key: str) -> float:
+        """Remaining seconds of the key's pause; 0 if it is not paused."""
         ...
 
     def slot(self, key: str, limit: int) -> AbstractAsyncContextManager[None]:
-        """One of `limit` places; waits until one is free, in order of arrival."""
+        """One of `limit` concurrent slots. Waits for a free one, in order of arrival."""
         ...
 
 
-def next_place(tat: float, now: float, interval: float, burst: int) -> tuple[float, float]:
+def next_slot(tat: float, now: float, interval: float, burst: int) -> tuple[float, float]:
     """One step of the algorithm: (new theoretical arrival time, seconds to wait). Times in seconds of one clock."""
     arrival = max(tat, now)
     wait = max(0.0, arrival - (burst - 1) * interval - now)
@@ -88,47 +88,49 @@ def next_place(tat: float, now: float, interval: float, burst: int) -> tuple[flo
 
 
 class ProcessRateStore:
-    """Buckets of this process; safe over threads and event loops."""
+    """Buckets of this process. Safe across threads and event loops."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._guard = threading.Lock()
         self._tat: dict[str, float] = {}
-        self._held: dict[str, float] = {}
+        self._paused_until: dict[str, float] = {}
         self._busy: dict[str, int] = {}
         self._waiting: dict[str, deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]] = {}
 
     async def reserve(self, key: str, interval: float, burst: int) -> float:
         with self._guard:
             now = self._clock()
-            held = self._held.get(key, 0.0)
-            # A hold moves the bucket's clock: those who wait behind it come out evenly spaced, not all at once.
-            start = max(now, held)
-            self._tat[key], wait = next_place(self._tat.get(key, 0.0), start, interval, burst)
+            paused_until = self._paused_until.get(key, 0.0)
+            # A pause moves the bucket's clock, so that requests waiting for its end are evenly spaced.
+            start = max(now, paused_until)
+            self._tat[key], wait = next_slot(self._tat.get(key, 0.0), start, interval, burst)
             return wait + (start - now)
 
-    async def hold(self, key: str, seconds: float) -> None:
+    async def pause(self, key: str, seconds: float) -> None:
         with self._guard:
-            self._held[key] = max(self._held.get(key, 0.0), self._clock() + min(seconds, MAX_HOLD_SECONDS))
+            self._paused_until[key] = max(
+                self._paused_until.get(key, 0.0), self._clock() + min(seconds, MAX_PAUSE_SECONDS)
+            )
 
-    async def holds(self, plug: str) -> float:
+    async def longest_pause(self, plug: str) -> float:
         with self._guard:
-            return max((self._held[key] - self._clock() for key in self._of(plug)), default=0.0)
+            return max((self._paused_until[key] - self._clock() for key in self._paused_keys(plug)), default=0.0)
 
-    async def release(self, plug: str) -> int:
+    async def resume(self, plug: str) -> int:
         with self._guard:
-            keys = self._of(plug)
+            keys = self._paused_keys(plug)
             for key in keys:
-                del self._held[key]
-                self._tat.pop(key, None)  # it was moved to the end of the hold
+                del self._paused_until[key]
+                self._tat.pop(key, None)  # it was moved to the end of the pause
             return len(keys)
 
-    def _of(self, plug: str) -> list[str]:
+    def _paused_keys(self, plug: str) -> list[str]:
         now = self._clock()
-        return [key for key, until in self._held.items() if key.partition(":")[0] == plug and until > now]
+        return [key for key, until in self._paused_until.items() if key.partition(":")[0] == plug and until > now]
 
-    async def held(self, key: str) -> float:
-        until = self._held.get(key)
+    async def paused_for(self, key: str) -> float:
+        until = self._paused_until.get(key)
         return 0.0 if until is None else max(0.0, until - self._clock())
 
     def slot(self, key: str, limit: int) -> AbstractAsyncContextManager[None]:
@@ -159,12 +161,12 @@ class ProcessRateStore:
                 still_waiting = entry in queue
                 if still_waiting:
                     queue.remove(entry)
-            if not still_waiting:  # the place was handed over at the same moment: pass it on
+            if not still_waiting:  # the slot was assigned at the same moment: pass it on
                 self._leave(key)
             raise
 
     def _leave(self, key: str) -> None:
-        """Hand the place to the first who waits, or free it."""
+        """Pass the slot to the first waiting task, or free it."""
         with self._guard:
             queue = self._waiting.get(key, deque())
             while queue:

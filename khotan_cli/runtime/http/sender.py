@@ -1,4 +1,4 @@
-"""`Sender`: what sending a request needs of a plug."""
+"""`Sender`: the part of a plug that sending a request needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from khotan_cli.runtime.redaction.masker import Masker
 
 
 class CallOptions(Protocol):
-    """What a declared operation says of its own calls; None where the plug's option counts. timeout: seconds."""
+    """Options of a declared operation; None means that the plug's option applies. timeout: seconds."""
 
     encoding: Encoding | None
     retry: Retry | None

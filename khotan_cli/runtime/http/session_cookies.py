@@ -1,4 +1,4 @@
-"""Which cookies a request sends and keeps: those of its credential, at the plug's own origin only."""
+"""The cookies that a request sends and stores: those of its credential, only at the plug's own origin."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from khotan_cli.runtime.redaction.withheld import origin
 
 
 def jar_for(plug: Sender, request: httpx.Request, ctx: CallContext) -> httpx.Cookies | None:
-    """The jar of a request: None where the plug keeps no cookies, and for every origin but the plug's own.
+    """The cookie jar of a request. None if the plug keeps no cookies, or if the request goes to another origin.
 
-    Variables count as a part of the credential: a session may have been opened with them.
+    Variables are part of the credential, because a session may have been opened with them.
     """
     if not plug.cookies or not same_origin(request.url, ctx.base_url):
         return None

@@ -1,4 +1,4 @@
-"""What the copies of a plug have in common."""
+"""The state that the copies of a plug share."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from khotan_cli.runtime.http.variables import EnvVarStore, VarStore
 
 
 class Shared:
-    """Connections, tokens, cookies, buckets, and the store of variables.
+    """Connections, tokens, cookies, rate-limit buckets, and the store of variables.
 
-    `ttl`: seconds for which values read from the store are used without asking again.
+    `ttl`: seconds for which values from the store are cached.
     """
 
     def __init__(self) -> None:
@@ -35,14 +35,14 @@ class Shared:
         return self._stored[1]
 
     def fingerprint(self, source: str) -> str:
-        """The store's digest of a credential. The last one is kept: most plugs have one credential."""
-        store, before, digest = self._digest
-        if store is not self.vars or before != source:
+        """The store's digest of a credential. The last one is cached, since most plugs have one credential."""
+        store, last_source, digest = self._digest
+        if store is not self.vars or last_source != source:
             digest = self.vars.fingerprint(source)
             self._digest = (self.vars, source, digest)
         return digest
 
     def forget(self) -> None:
-        """Read values and tokens afresh at the next call."""
+        """Clear the caches, so that the next call reads values and tokens again."""
         self._stored = None
         self.tokens.forget()

@@ -1,4 +1,4 @@
-"""Tokens, and where a plug keeps them in memory."""
+"""Access tokens, and a plug's in-memory cache of them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from khotan_cli.runtime.redaction.known_secrets import known
 
 _LEEWAY = 30.0
-"""Seconds before its end at which a token is renewed; a tenth of its life where that is shorter."""
+"""Seconds before its expiry at which a token is renewed, or a tenth of its lifetime if that is shorter."""
 
 _REMEMBERED = 200
-"""Tokens that are masked although they were replaced: a service may still show them."""
+"""Number of replaced tokens that are still masked: a service may still show them."""
 
 
 @dataclass(frozen=True)
 class Token:
-    """An access token. Times are seconds since the epoch; expires_at None: it lasts until it is refused."""
+    """An access token. Times are seconds since the epoch; expires_at None means that it is used until the service rejects it."""
 
     access_token: str
     expires_at: float | None = None
@@ -23,7 +23,7 @@ class Token:
     refresh_token: str | None = None
 
     def fresh(self, now: float) -> bool:
-        """Whether it can still be used for a request that starts now."""
+        """Whether a request that starts now can use the token."""
         if self.expires_at is None:
             return True
         leeway = min(_LEEWAY, max(0.0, self.expires_at - self.issued_at) / 10)
@@ -34,7 +34,7 @@ class Token:
 
 
 class TokenCache:
-    """Tokens of one plug in memory, in front of the store that processes share."""
+    """In-memory tokens of one plug, in front of the store that processes share."""
 
     def __init__(self) -> None:
         self._tokens: dict[str, Token] = {}
@@ -48,15 +48,15 @@ class TokenCache:
         self.remember(token.access_token, token.refresh_token)
 
     def drop(self, key: str) -> None:
-        """Forget one token. It is still masked."""
+        """Remove one token from the cache. It stays masked."""
         self._tokens.pop(key, None)
 
     def forget(self) -> None:
-        """Forget every token. They are still masked."""
+        """Remove all tokens from the cache. They stay masked."""
         self._tokens.clear()
 
     def remember(self, *secrets: str | None) -> None:
-        """Mask these texts from now on. The oldest of more than 200 are no longer remembered."""
+        """Mask these texts from now on. Only the newest 200 are remembered."""
         known.add(secrets)
         for text in filter(None, secrets):
             self._seen.pop(text, None)
@@ -65,6 +65,6 @@ class TokenCache:
             del self._seen[next(iter(self._seen))]
 
     def secrets(self) -> list[str]:
-        """Every token known, and those that were replaced lately: all are masked."""
+        """The texts to mask: all current tokens, and those replaced recently."""
         current = [text for t in self._tokens.values() for text in (t.access_token, t.refresh_token) if text]
         return list(dict.fromkeys([*current, *self._seen]))

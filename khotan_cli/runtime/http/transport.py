@@ -1,8 +1,8 @@
 """HTTP transports: httpx requests and responses, carried by aiohttp's connections or by httpx's own.
 
-httpx's own pool walks every connection for every request and so slows down with concurrency; aiohttp's does not. The
-API stays httpx's. `AiohttpTransport` is written here because what it must hold is the reason for it: percent-encoding
-arrives as given, a dropped connection is told from one never made (the retry rules rest on it), and no cookie jar
+httpx's own pool checks every connection for every request and slows down with concurrency; aiohttp's does not. The
+API stays httpx's. `AiohttpTransport` guarantees what existing adapters do not: percent-encoding is sent unchanged, a
+dropped connection is distinguished from one that was never made (the retry rules need this), and no cookie jar
 outlives a request.
 """
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 TransportKind = Literal["aiohttp", "httpx"]
 MAX_CONNECTIONS = 100
 KEEPALIVE = 15.0
-"""Seconds that an idle connection is kept."""
+"""Seconds that an idle connection stays open."""
 _MAX_HEADER = 65536
 _PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 
 
 @dataclass(frozen=True)
 class TransportOptions:
-    """What makes two calls need different connections.
+    """Options that calls must share to use the same connections.
 
     proxy: URL, None for the environment's (HTTP_PROXY, HTTPS_PROXY, NO_PROXY), "" for none.
-    custom: a transport that is used as it is and never closed here.
+    custom: a transport that is used unchanged and never closed here.
     """
 
     kind: TransportKind = "aiohttp"
@@ -55,12 +55,12 @@ class HttpClient:
         self._options = options
         self._transports: dict[str | None, httpx.AsyncBaseTransport] = {}
         self._proxies: dict[tuple[str, str], str | None] = {}
-        # A pool that queues does so by walking: let no more requests in than there are connections.
+        # A queueing pool checks every connection, so no more requests are admitted than there are connections.
         self._gate = asyncio.Semaphore(MAX_CONNECTIONS)
         self._context: ssl.SSLContext | None = None
 
     async def send(self, request: httpx.Request) -> httpx.Response:
-        """One request, one response whose body is still to be read; the place is kept until it is closed."""
+        """Send one request. The body of the response is still unread; its connection slot is freed when it is closed."""
         transport = self._transport_for(request.url)
         await self._gate.acquire()
         try:
@@ -82,28 +82,28 @@ class HttpClient:
             return self._options.custom
         if url.scheme not in ("http", "https") or not url.host:
             raise httpx.UnsupportedProtocol(f"{url.scheme or 'no scheme'}: a URL must start with http:// or https://")
-        place = (url.scheme, url.netloc.decode())
-        if place not in self._proxies:
-            self._proxies[place] = self._proxy_for(url)
-        proxy = self._proxies[place]
+        origin = (url.scheme, url.netloc.decode())
+        if origin not in self._proxies:
+            self._proxies[origin] = self._proxy_for(url)
+        proxy = self._proxies[origin]
         if proxy not in self._transports:
-            self._transports[proxy] = self._make(proxy)
+            self._transports[proxy] = self._create(proxy)
         return self._transports[proxy]
 
     def _proxy_for(self, url: httpx.URL) -> str | None:
         if self._options.proxy is not None:
             return self._options.proxy or None
-        found = getproxies()
-        proxy = found.get(url.scheme) or found.get("all")
+        proxies = getproxies()
+        proxy = proxies.get(url.scheme) or proxies.get("all")
         if not proxy or proxy_bypass(url.netloc.decode()) or proxy_bypass(url.host):
             return None
         return proxy if "://" in proxy else f"http://{proxy}"
 
-    def _make(self, proxy: str | None) -> httpx.AsyncBaseTransport:
+    def _create(self, proxy: str | None) -> httpx.AsyncBaseTransport:
         options = self._options
         if proxy is not None:
             _check_proxy(proxy)
-        # aiohttp speaks neither HTTP/2 nor SOCKS.
+        # aiohttp supports neither HTTP/2 nor SOCKS.
         if options.kind == "httpx" or options.http2 or (proxy or "").startswith("socks"):
             return httpx.AsyncHTTPTransport(
                 verify=self._ssl_context(),
@@ -125,16 +125,16 @@ class HttpClient:
 
 
 def _check_proxy(proxy: str) -> None:
-    """Raises ConfigError for a proxy that cannot be used. Its URL is not quoted: it may hold a password."""
+    """Raises ConfigError for an unusable proxy. The message omits the URL, which may contain a password."""
     try:
         url = httpx.URL(proxy)
         scheme, host = url.scheme, url.host
     except (httpx.InvalidURL, ValueError):
         scheme = host = ""
     if scheme not in _PROXY_SCHEMES or not host:
-        what = f"has the scheme {scheme!r}, which is not supported" if host and scheme else "is not a URL"
+        problem = f"has the scheme {scheme!r}, which is not supported" if host and scheme else "is not a URL"
         raise ConfigError(
-            f"the proxy {what}",
+            f"the proxy {problem}",
             hint=f"Use a URL with one of {', '.join(_PROXY_SCHEMES)}, such as http://proxy.example.com:3128, in proxy= or in "
             "the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY).",
         )
@@ -145,16 +145,18 @@ def _check_proxy(proxy: str) -> None:
 
 
 def _trusting(path: str) -> ssl.SSLContext:
-    """A context that trusts the authorities in a file. Raises ConfigError where it cannot be read or holds none."""
+    """A context that trusts the authorities in a file. Raises ConfigError for an unreadable file or one without any."""
     try:
         return ssl.create_default_context(cafile=path)
-    except (OSError, ValueError) as exc:  # ssl.SSLError, for a file that holds no certificate, is an OSError
+    except (OSError, ValueError) as exc:  # ssl.SSLError, raised for a file without a certificate, is an OSError
         reason = (
-            "it holds no certificate in PEM form" if isinstance(exc, ssl.SSLError) else getattr(exc, "strerror", None)
+            "it contains no certificate in PEM form"
+            if isinstance(exc, ssl.SSLError)
+            else getattr(exc, "strerror", None)
         )
         raise ConfigError(
-            f"the CA file {path!r} in verify= cannot be used: {reason or 'its path is invalid'}",
-            hint="Correct the path; a relative one starts at the working directory of the process.",
+            f"invalid CA file {path!r} in verify=: {reason or 'its path is invalid'}",
+            hint="Correct the path. A relative path starts at the working directory of the process.",
         ) from None
 
 
@@ -168,14 +170,14 @@ class ClientPool:
 
     async def get(self, options: TransportOptions) -> HttpClient:
         clients = self._clients.setdefault(asyncio.get_running_loop(), {})
-        found = clients.get(options)
-        if found is None:
+        entry = clients.get(options)
+        if entry is None:
             client = HttpClient(options)
             # asyncio.run() closes the loop's open async generators before the loop: this one closes the connections.
             closer = self._close_with_loop(options, client)
-            clients[options] = found = (client, closer)
+            clients[options] = entry = (client, closer)
             await anext(closer)
-        return found[0]
+        return entry[0]
 
     async def aclose(self) -> None:
         """Close the connections of the running loop."""
@@ -195,7 +197,7 @@ class ClientPool:
 
 
 class _Gated(httpx.AsyncByteStream):
-    """A body that gives its place back when it is closed."""
+    """A body that frees its connection slot when it is closed."""
 
     def __init__(self, stream: Any, gate: asyncio.Semaphore) -> None:
         self._stream = stream
@@ -276,7 +278,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
 
 def _end_with_connection(response: aiohttp.ClientResponse) -> None:
-    """Let a body fail when its connection is gone. aiohttp (3.14) forgets the reader of a body whose chunks turn into garbage."""
+    """Make a body fail when its connection is lost. aiohttp 3.14 never wakes the reader of a body with invalid chunks."""
     import aiohttp
 
     def fail(_: object = None) -> None:
@@ -306,7 +308,7 @@ class _AiohttpStream(httpx.AsyncByteStream):
 
 @contextmanager
 def _mapped(request: httpx.Request) -> Iterator[None]:
-    """aiohttp's exceptions as httpx's, keeping apart whether the request can have reached the service."""
+    """Convert aiohttp's exceptions to httpx's, which distinguish whether the request may have reached the service."""
     import aiohttp
 
     try:
@@ -314,11 +316,11 @@ def _mapped(request: httpx.Request) -> Iterator[None]:
     except (aiohttp.ConnectionTimeoutError, aiohttp.ServerConnectionError, TimeoutError) as exc:
         raise _timeout_or_drop(exc, request) from exc
     except (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError) as exc:
-        raise httpx.ProxyError(f"the proxy refused or cannot be reached: {exc}", request=request) from exc
+        raise httpx.ProxyError(f"the proxy rejected the connection or is unreachable: {exc}", request=request) from exc
     except aiohttp.ClientConnectorError as exc:
         raise httpx.ConnectError(str(exc), request=request) from exc
-    except ValueError as exc:  # of the URL: aiohttp.InvalidURL is one, and yarl raises others
-        raise httpx.UnsupportedProtocol("the URL is not one that can be requested", request=request) from exc
+    except ValueError as exc:  # an invalid URL: aiohttp.InvalidURL, or an error of yarl
+        raise httpx.UnsupportedProtocol("the URL cannot be requested", request=request) from exc
     except (aiohttp.ClientPayloadError, aiohttp.ClientResponseError) as exc:
         raise httpx.RemoteProtocolError(_protocol_text(exc), request=request) from exc
     except (aiohttp.ClientError, OSError) as exc:
@@ -332,7 +334,7 @@ def _timeout_or_drop(exc: Exception, request: httpx.Request) -> httpx.TransportE
         return httpx.ConnectTimeout("no connection in time", request=request)
     if isinstance(exc, TimeoutError):
         return httpx.ReadTimeout("no data in time", request=request)
-    return httpx.RemoteProtocolError("the server closed the connection without an answer", request=request)
+    return httpx.RemoteProtocolError("the server closed the connection without a response", request=request)
 
 
 def _protocol_text(exc: Exception) -> str:

@@ -1,4 +1,4 @@
-"""URLs of requests: parsed, checked, compared by origin, and followed along redirects."""
+"""Parses and checks request URLs, compares their origins, and builds redirected requests."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from khotan_cli.runtime.http.errors import RedirectError
 
 
 def redirected(request: httpx.Request, response: httpx.Response) -> httpx.Request:
-    """The request that a redirect asks for: 303, and 301/302 after POST, turn into GET; 307/308 keep method and body.
+    """Build the request of a redirect: 303, and 301/302 after POST, become GET; 307/308 keep method and body.
 
-    RFC 9110 15.4. Raises RedirectError for a Location that is no http(s) URL.
+    RFC 9110 15.4. Raises RedirectError for a Location that is not an http(s) URL.
     """
     location = response.headers["location"]
     try:
@@ -23,9 +23,9 @@ def redirected(request: httpx.Request, response: httpx.Response) -> httpx.Reques
         url = request.url.join(location)
         check_url(url)
     except (httpx.InvalidURL, ValueError):
-        raise RedirectError("a redirect to something that is not a URL", request=request) from None
+        raise RedirectError("the redirect's Location is not a valid URL", request=request) from None
     if url.scheme not in ("http", "https") or not url.host:
-        raise RedirectError(f"a redirect to a {url.scheme or 'relative'}: URL", request=request)
+        raise RedirectError(f"the redirect's Location is a {url.scheme or 'relative'}: URL", request=request)
     if not url.fragment and request.url.fragment:
         url = url.copy_with(fragment=request.url.fragment)
     method, content = request.method, request.content
@@ -48,17 +48,17 @@ def _port(url: httpx.URL) -> int | None:
 
 @lru_cache(maxsize=512)
 def check_url(url: httpx.URL) -> None:
-    """Raises ValueError for a host or a port that no URL has; httpx lets some through (RFC 3986 3.2.2, 3.2.3)."""
+    """Raises ValueError for an invalid host or port, some of which httpx accepts (RFC 3986 3.2.2, 3.2.3)."""
     if url.scheme in ("http", "https") and not url.host:
         raise ValueError("it has no host")
-    if "%" in url.host and ":" not in url.host:  # what httpx makes of a character that no host has
+    if "%" in url.host and ":" not in url.host:  # httpx encodes characters that are invalid in a host
         raise ValueError("its host is invalid")
     port = urlsplit(str(url)).port  # raises for an unclosed bracket and for a port above 65535
     if port == 0:
-        raise ValueError("Port 0 cannot be connected to")
+        raise ValueError("port 0 is invalid")
 
 
 @lru_cache(maxsize=512)
 def parsed_url(text: str) -> httpx.URL:
-    """Parsing costs more than the rest of building a request; calls repeat their URLs."""
+    """Parse a URL. Cached, because parsing takes most of the time of building a request."""
     return httpx.URL(text)

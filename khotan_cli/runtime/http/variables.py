@@ -1,4 +1,4 @@
-"""Variables of a plug: how they are declared, where their values come from."""
+"""Variables of a plug: their declaration and the sources of their values."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from khotan_cli.runtime.redaction.known_secrets import known
 Source = Literal["override", "database", "environment", "default", "missing"]
 
 HIDDEN_PREFIX = "_"
-"""Keys that start with it (`_token.…`) are khotan's own: never listed, never set by hand."""
+"""Prefix of khotan's own keys (`_token.…`), which are never listed or set by users."""
 
 
 class Var:
     """A runtime variable of a plug: a credential, a tenant, a region.
 
-    The name is the attribute's. A value is looked for in the database, then in the environment variable `env`
-    (default: `<PLUG>_<NAME>` in capitals), then in `default`.
+    The name is that of the attribute. The value comes from the database, else from the environment variable `env`
+    (default: `<PLUG>_<NAME>` in upper case), else from `default`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Var:
             self.name = name
 
     def env_name(self, plug: str) -> str:
-        """Name of the environment variable that is read for the plug of that name."""
+        """Name of the environment variable for the plug of that name."""
         return self.env or f"{plug}_{self.name}".upper()
 
     def __repr__(self) -> str:
@@ -60,10 +60,10 @@ class Var:
 
 
 class VarStore(Protocol):
-    """Where values live. `store/variables.py` keeps them encrypted in the database; `EnvVarStore` keeps them in memory."""
+    """Stores values. `store/variables.py` keeps them encrypted in the database, `EnvVarStore` in memory."""
 
     async def load(self, plug: str) -> Mapping[str, str]:
-        """All stored values of the plug in clear, hidden ones included; empty where none are stored."""
+        """All stored values of the plug in plain text, including hidden ones."""
         ...
 
     async def save(self, plug: str, values: Mapping[str, str]) -> None:
@@ -71,20 +71,20 @@ class VarStore(Protocol):
         ...
 
     async def delete(self, plug: str, keys: Iterable[str]) -> list[str]:
-        """Remove the values; returns the keys that were there."""
+        """Remove the values. Returns the keys that existed."""
         ...
 
     def lock(self, name: str) -> AbstractAsyncContextManager[None]:
-        """A named lock that one task of one process sharing this store holds at a time."""
+        """A named lock across all tasks and processes that share this store."""
         ...
 
     def fingerprint(self, text: str) -> str:
-        """A keyed digest (32 hex digits) that names a credential without revealing it."""
+        """A keyed digest (32 hex digits) that identifies a credential without revealing it."""
         ...
 
 
 class EnvVarStore:
-    """The store of a plug that no app bound to a database: values set live as long as the process."""
+    """The store of a plug without a database: values are kept until the process ends."""
 
     def __init__(self) -> None:
         self._values: dict[str, dict[str, str]] = {}
@@ -116,14 +116,14 @@ class EnvVarStore:
 
 @dataclass(frozen=True)
 class ResolvedVars:
-    """The values in force for one call. `values` holds every declared var that has one; `sources` says where from."""
+    """The values used for one call. `values` has every declared variable with a value; `sources` their sources."""
 
     values: Mapping[str, str]
     sources: Mapping[str, Source]
     secret_names: frozenset[str] = field(default_factory=frozenset[str])
 
     def secrets(self) -> list[str]:
-        """Values that must not be shown."""
+        """The values of secret variables, which must not be shown."""
         return [self.values[name] for name in self.secret_names if name in self.values]
 
     def __repr__(self) -> str:
@@ -135,7 +135,7 @@ def resolve(
 ) -> ResolvedVars:
     """Pick each declared var's value: override, database, environment, default, in this order.
 
-    Secrets among them are masked from now on. Raises ConfigError for a value that is not text in UTF-8.
+    Secret values are masked from now on. Raises ConfigError (var_invalid) for a value that is not UTF-8 text.
     """
     values: dict[str, str] = {}
     sources: dict[str, Source] = {}
@@ -154,18 +154,18 @@ def resolve(
                     _check_text(plug, var, source, value)
                 sources[name], values[name] = source, value
                 break
-    found = ResolvedVars(values, sources, frozenset(n for n, v in declared.items() if v.secret))
-    known.add(found.secrets())
-    return found
+    resolved = ResolvedVars(values, sources, frozenset(n for n, v in declared.items() if v.secret))
+    known.add(resolved.secrets())
+    return resolved
 
 
 def _check_text(plug: str, var: Var, source: Source, value: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError:
-        place = f"environment variable {var.env_name(plug)}" if source == "environment" else source
+        origin = f"environment variable {var.env_name(plug)}" if source == "environment" else source
         raise ConfigError(
             f"The variable {var.name!r} of plug {plug!r} is not UTF-8 text",
             code="var_invalid",
-            hint=f"Correct it. Its value comes from the {place}.",
+            hint=f"Correct the value. It comes from the {origin}.",
         ) from None

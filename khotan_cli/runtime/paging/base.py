@@ -1,7 +1,7 @@
-"""How to get from one page to the next, sans-IO: a page goes in, the position of the next comes out.
+"""Base of the paginators: they compute the position of the next page from a page, without I/O.
 
-A walk ends where the service says so: by a flag, a total, an absent cursor, an empty page. Whatever only looks like an end
-(a body without the list, a flag that is missing) raises PaginationError, so that no walk counts as complete that is not.
+Paging ends when the service says so: by a flag, a total, an absent cursor, or an empty page. An ambiguous end (a body
+without the list, a missing flag) raises PaginationError, so that an incomplete run never counts as complete.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _YES, _NO = frozenset({"true", "yes", "y", "1"}), frozenset({"false", "no", "n",
 
 @dataclass(frozen=True)
 class PageView:
-    """One page as it came: the response, its parsed body, and what was asked for.
+    """One received page: the response, its parsed body, and the parameters of the request.
 
-    `query` and `body` are the parameters of the request; `index` counts pages from 0; `seen` is the number of items on the
-    pages before. `more` is what the service's flag says: True, False, or None where there is no flag.
+    `query` and `body` are the parameters of the request; `index` counts pages from 0; `seen` is the number of items on
+    earlier pages. `more` is the service's flag: True, False, or None without a flag.
     """
 
     response: httpx.Response
@@ -51,14 +51,14 @@ class PageView:
 
 @dataclass(frozen=True)
 class Next:
-    """Where the next page is: parameters to set (paths in a body), or a URL that replaces the whole request's."""
+    """The position of the next page: parameters to set (paths in a body), or a URL that replaces that of the request."""
 
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])
     where: Where = "query"
     url: str | None = None
 
     def apply(self, query: Mapping[str, Any], body: Any) -> tuple[dict[str, Any], Any]:
-        """The query and body of the next request; the given ones stay as they are."""
+        """The query and body of the next request. The arguments are not changed."""
         if self.where == "query":
             return {**query, **self.params}, body
         changed = dict(body) if isinstance(body, Mapping) else {}
@@ -68,7 +68,7 @@ class Next:
 
 
 class PagingOptions(TypedDict, total=False):
-    """Options that every paginator of a list has; see `Paginator`."""
+    """Options of every list paginator; see `Paginator`."""
 
     items: Path | None
     has_more: Path | None
@@ -81,28 +81,28 @@ class PagingOptions(TypedDict, total=False):
 
 
 class Paginator:
-    """Base of the paginators. Override `following`, and `starting` where the first request needs parameters.
+    """Base of the paginators. Override `following`, and `starting` if the first request needs parameters.
 
-    items: path of the list of items in the body; None: the body itself where it is a list, else its one list (or the one
-    with a usual name: data, items, results, …). has_more: path of a flag that is true where another page follows; is_last:
-    path of one that is true on the last page. The flag wins over what the paginator would conclude. A path starting with
-    `header:` names a response header, except for items. absent_is_empty: a body without the list, or with null in its
-    place, is an empty page; otherwise it is an error. end_statuses: statuses that mean "past the last page", for example
-    {404}; 404 never does on the first page. delay: seconds between pages. max_pages: end after so many pages; None: no
-    bound. max_empty_pages: consecutive empty pages after which the walk raises. where: whether positions go into the query
-    or the body.
+    items: path of the list of items in the body; None: the body itself if it is a list, else its only list (or the one
+    with a usual name: data, items, results, …). has_more: path of a flag that is true if another page follows; is_last:
+    path of a flag that is true on the last page. The flag takes precedence over the paginator's own conclusion. A path
+    that starts with `header:` names a response header, except for items. absent_is_empty: treat a body without the list,
+    or with null instead, as an empty page; otherwise it is an error. end_statuses: statuses that mean "past the last
+    page", for example {404}; on the first page, 404 is always an error. delay: seconds between pages. max_pages: maximum
+    number of pages; None: unlimited. max_empty_pages: consecutive empty pages that raise an error. where: whether
+    positions are sent in the query or the body.
 
     Keys in a path are joined by dots; a dot in a key is escaped (`@odata\\.nextLink`), or the path is a tuple of keys.
     """
 
     positional = False
-    """Positions count records: one that the service deletes during the walk shifts those behind it to an earlier place."""
+    """Whether positions count records. If the service deletes one during paging, later records move to earlier positions."""
     computed = False
-    """Positions are worked out here, not handed out by the service: it may ignore them."""
+    """Whether positions are computed here, not supplied by the service, which may ignore them."""
     position_param: str = ""
-    """Of a positional paginator: the parameter that holds the position."""
+    """The parameter with the position, for positional paginators."""
     value_paths: Mapping[str, Path | None] = {}
-    """Options that are paths of single values, by name, besides has_more and is_last; judged against the declared model."""
+    """Options, besides has_more and is_last, that are paths of single values. They are checked against the model."""
 
     def __init__(
         self,
@@ -118,21 +118,19 @@ class Paginator:
         where: Where = "query",
     ) -> None:
         if delay < 0:
-            raise ValueError("delay is in seconds and cannot be negative")
+            raise ValueError("delay (seconds) must not be negative")
         if max_pages is not None and max_pages < 1:
             raise ValueError("max_pages must be 1 or more")
         if max_empty_pages < 1:
             raise ValueError("max_empty_pages must be 1 or more")
         if where not in ("query", "body"):
-            raise ValueError(f"where={where!r} is neither 'query' nor 'body'")
+            raise ValueError(f"where={where!r} must be 'query' or 'body'")
         if has_more is not None and is_last is not None:
-            raise ValueError("has_more and is_last exclude each other: a service has one flag")
+            raise ValueError("has_more and is_last exclude each other")
         if items is not None and is_header(items):
-            raise ValueError(f"items={items!r}: a header holds no list of items")
+            raise ValueError(f"items={items!r} must not be a header")
         if any(status not in (204, 404, 410, 416) and not 400 <= status < 500 for status in end_statuses):
-            raise ValueError(
-                f"end_statuses={sorted(end_statuses)}: only 204 and 4xx can mean that there is no such page"
-            )
+            raise ValueError(f"end_statuses={sorted(end_statuses)}: only 204 and 4xx are allowed")
         for path in (items, has_more, is_last):
             check_path(path)
         self.items_path = items
@@ -143,35 +141,35 @@ class Paginator:
         self.where: Where = where
 
     def starting(self, query: Mapping[str, Any], body: Any) -> Next:
-        """What to add to the first request; nothing by default."""
+        """Parameters to add to the first request; none by default."""
         return Next(where=self.where)
 
     def following(self, page: PageView) -> Next | None:
         """The next position, or None after the last page."""
-        raise PaginationError(f"{type(self).__name__} does not say how to find the next page: define following(page)")
+        raise PaginationError(f"{type(self).__name__} must define following(page)")
 
     def total_of(self, page: PageView) -> int | None:
-        """How many items the service says there are, where the paginator knows the place; None otherwise."""
+        """The total number of items according to the service; None if the paginator has no path of it."""
         return None
 
     def items(self, data: Any) -> list[Any]:
-        """The items of a page. Raises PaginationError where the body has no list in the declared place."""
+        """The items of a page. Raises PaginationError if the body has no list at the declared path."""
         if self.items_path is None:
             return guess_items(data, absent_is_empty=self.absent_is_empty)
         try:
-            found = value_at(data, self.items_path)
+            value = value_at(data, self.items_path)
         except NotAContainer as exc:
             raise _no_list(self.items_path, f"{exc.at or 'the body'!s} is {type_name(exc.value)}") from None
-        if isinstance(found, list):
-            return found
-        if (found is ABSENT or found is None) and self.absent_is_empty:
+        if isinstance(value, list):
+            return value
+        if (value is ABSENT or value is None) and self.absent_is_empty:
             return []
-        if found is ABSENT or found is BEHIND_NULL:
-            raise _no_list(self.items_path, f"it {found.value}", empty_hint=found is ABSENT)
-        raise _no_list(self.items_path, f"it is {type_name(found)}", empty_hint=found is None)
+        if value is ABSENT or value is BEHIND_NULL:
+            raise _no_list(self.items_path, f"it {value.value}", empty_hint=value is ABSENT)
+        raise _no_list(self.items_path, f"it is {type_name(value)}", empty_hint=value is None)
 
     def more(self, page: PageView) -> bool | None:
-        """What the flag says: whether another page follows; None where none is declared, or the page has none."""
+        """Whether another page follows according to the flag; None if no flag is declared or the page has none."""
         for path, inverse in ((self.has_more, False), (self.is_last, True)):
             if path is not None:
                 value = page_value(page, path)
@@ -180,9 +178,9 @@ class Paginator:
         return None
 
     def next_page(self, page: PageView) -> Next | None:
-        """`following`, unless the page's flag says that it was the last.
+        """The result of `following`, or None if the page's flag says that it is the last.
 
-        Raises PaginationError where the flag promises a page that cannot be asked for, or is absent at what looks like an end.
+        Raises PaginationError if the flag announces a page without a position, or is missing on an apparent last page.
         """
         items = self.items(page.data)
         if page.more is False:
@@ -190,15 +188,15 @@ class Paginator:
         following = self.following(page)
         if following is None and page.more:
             raise PaginationError(
-                f"Page {page.index + 1} says that more follows, but gives no position of the next page",
-                hint="Check where the paginator reads the position.",
+                f"Page {page.index + 1} announces another page, but has no position for it",
+                hint="Check the path from which the paginator reads the position.",
             )
         flag = self.has_more if self.has_more is not None else self.is_last
         if following is None and items and flag is not None and page.more is None:
             raise PaginationError(
-                f"Page {page.index + 1} has no flag at {path_text(flag)!r} and no position of a next page: "
-                "whether it is the last cannot be known",
-                hint="Correct the path of the flag, or leave it out.",
+                f"Page {page.index + 1} has no flag at {path_text(flag)!r} and no position of a next page, "
+                "so it is unknown whether it is the last page",
+                hint="Correct the path of the flag, or omit it.",
             )
         return following
 
@@ -207,9 +205,9 @@ class Paginator:
 
 
 def page_value(page: PageView, path: Path) -> Any:
-    """A single value of a page: at a path of its body, or of a header. None where it is absent or null.
+    """A single value of a page: at a path of its body, or from a header. None if it is absent or null.
 
-    Raises PaginationError where the path leads through something that has no keys.
+    Raises PaginationError if the path leads through a value without keys.
     """
     if is_header(path):
         assert isinstance(path, str)
@@ -218,19 +216,19 @@ def page_value(page: PageView, path: Path) -> Any:
         value = value_at(page.data, path)
     except NotAContainer as exc:
         raise PaginationError(
-            f"The path {path_text(path)!r} leads nowhere: {exc.at or 'the body'} is {type_name(exc.value)}",
+            f"Invalid path {path_text(path)!r}: {exc.at or 'the body'} is {type_name(exc.value)}",
             hint="Correct the path in the paginator.",
         ) from None
     return None if value is ABSENT or value is BEHIND_NULL else value
 
 
 def check_path(path: Path | None) -> None:
-    """Raises ValueError for what is no path, and for a header without a name."""
+    """Raises ValueError for an invalid path, and for a header without a name."""
     if path is None:
         return
     if is_header(path):
         if not str(path).removeprefix(HEADER).strip():
-            raise ValueError(f"{path!r} names no header")
+            raise ValueError(f"{path!r} has no header name")
         return
     path_keys(path)
 
@@ -240,14 +238,14 @@ def is_header(path: Path) -> bool:
 
 
 def guess_items(data: Any, *, absent_is_empty: bool = False) -> list[Any]:
-    """The list of items where the paginator does not say: the body, its one list, or the one with a usual name."""
+    """The list of items without a declared path: the body, its only list, or the one with a usual name."""
     if isinstance(data, list):
         return data
     if isinstance(data, Mapping):
         usual = next((name for name in USUAL_LISTS if isinstance(data.get(name), list)), None)
         if usual is not None:
-            found: list[Any] = data[usual]
-            return found
+            items: list[Any] = data[usual]
+            return items
         nulls = [name for name in USUAL_LISTS if name in data and data[name] is None]
         lists = [key for key, value in data.items() if isinstance(value, list) and str(key).lower() not in NEVER_ITEMS]
         if len(lists) == 1 and not nulls:
@@ -255,9 +253,9 @@ def guess_items(data: Any, *, absent_is_empty: bool = False) -> list[Any]:
         if absent_is_empty and not lists and not any(str(key).lower() in NEVER_ITEMS for key in data):
             return []
     raise PaginationError(
-        f"The page has no list of items that can be told from its shape: it is {type_name(data)}"
+        f"The page has no identifiable list of items: it is {type_name(data)}"
         + (f" with {', '.join(map(repr, list(data)[:8])) or 'no keys'}" if isinstance(data, Mapping) else ""),
-        hint="Name the list: items='data' in the paginator. absent_is_empty=True if the service leaves an empty list out.",
+        hint="Name the list: items='data' in the paginator. If the service omits empty lists, set absent_is_empty=True.",
     )
 
 
@@ -267,7 +265,7 @@ def resolve_url(page: PageView, link: str) -> str:
 
 
 def whole_number(value: Any, what: str) -> int | None:
-    """A count that a service sends, a number or its text; None for absent and negative ones. Raises PaginationError."""
+    """A count from a service, as a number or text; None if absent or negative. Raises PaginationError."""
     if value is None or value == "":
         return None
     try:
@@ -277,16 +275,16 @@ def whole_number(value: Any, what: str) -> int | None:
     except (TypeError, ValueError, OverflowError):
         raise PaginationError(
             f"{what} is {type_name(value)}, not a whole number",
-            hint="Name the number itself, for example total='hits.total.value'.",
+            hint="Use the path of the number itself, for example total='hits.total.value'.",
         ) from None
     return None if number < 0 else number
 
 
-def _no_list(path: Path, why: str, *, empty_hint: bool = False) -> PaginationError:
+def _no_list(path: Path, reason: str, *, empty_hint: bool = False) -> PaginationError:
     hint = "Correct the paginator's items=… path."
     if empty_hint:
-        hint += " If the service leaves out an empty list, say so: absent_is_empty=True."
-    return PaginationError(f"The page has no list at {path_text(path)!r}: {why}", hint=hint)
+        hint += " If the service omits empty lists, set absent_is_empty=True."
+    return PaginationError(f"The page has no list at {path_text(path)!r}: {reason}", hint=hint)
 
 
 def _flag(value: Any, path: Path) -> bool:
@@ -296,8 +294,8 @@ def _flag(value: Any, path: Path) -> bool:
     if text in _YES or text in _NO:
         return text in _YES
     raise PaginationError(
-        f"The flag at {path_text(path)!r} is {type_name(value)} that is neither true nor false",
-        hint="Correct the path of the flag; where it holds a cursor or a URL, use the paginator that reads it.",
+        f"The flag at {path_text(path)!r} is {type_name(value)}, not true or false",
+        hint="Correct the path of the flag. If the value is a cursor or a URL, use a paginator that reads it.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What a declared type can hold at a path: of a response model, the list of items, its cursor, its flags."""
+"""The types that a declared response model can have at a path: the list of items, a cursor, a flag."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from typing_extensions import TypeAliasType
 from khotan_cli.runtime.content.json_path import Path, path_keys
 
 USUAL_LISTS = ("data", "items", "results", "records", "value", "values", "entries")
-"""Names that a list of items has where nobody says its name."""
+"""Usual names of a list of items."""
 NEVER_ITEMS = frozenset({"errors", "error", "warnings", "messages"})
-"""Names of lists that hold no items, even where no other list is there."""
+"""Names of lists that never contain items, even if they are the only list."""
 _SCALAR_MODULES = frozenset({"builtins", "datetime", "decimal", "uuid"})
 _UNION_ORIGINS = (Union, types.UnionType)
 
 
 def types_at(declared: Any, path: Path) -> list[Any]:
-    """The types that a value at a path can have by a declaration; [Any] where that is open, [] where it has no such path."""
+    """The types that a value at a path can have; [Any] if the declaration leaves it open, [] if the path does not exist."""
     current = _members(declared)
     for key in path_keys(path):
         current = [member for found in current for below in _below(found, key) for member in _members(below)]
@@ -49,7 +49,7 @@ def can_be_list(declared: Any) -> bool:
 
 
 def list_item(declared: Any) -> Any:
-    """The type of the items of a list type; None where it is no list."""
+    """The type of the items of a list type; None for other types."""
     origin = get_origin(declared) or declared
     if (
         isinstance(origin, type)
@@ -61,7 +61,7 @@ def list_item(declared: Any) -> Any:
 
 
 def items_type(declared: Any, path: Path | None) -> Any:
-    """The type of a page's items by the page's declaration: below a path, or in its one or usual list. None: not known."""
+    """The declared type of a page's items: at a path, or in its only or usual list. None if it is unknown."""
     if path is not None:
         lists = [item for found in types_at(declared, path) if (item := list_item(found)) is not None]
         return lists[0] if lists else None
@@ -86,7 +86,7 @@ def declared_lists(model: Any) -> dict[str, Any]:
 
 
 def chosen_list(lists: Mapping[str, Any]) -> str | None:
-    """Which of several lists holds the items: the one with a usual name, else the only one; None where that is open."""
+    """The list with the items: the one with a usual name, else the only one; None if that is ambiguous."""
     usual = next((name for name in USUAL_LISTS if name in lists), None)
     if usual is not None:
         return usual
@@ -95,13 +95,13 @@ def chosen_list(lists: Mapping[str, Any]) -> str | None:
 
 
 def is_open(declared: Any) -> bool:
-    """Whether a type says nothing of what comes: Any, None, bytes, a model that rearranges its input first."""
+    """Whether a type does not describe the JSON: Any, None, bytes, or a model that transforms its input first."""
     members = _members(declared)
     return not members or any(member is Any or member in (bytes, str) or _reshapes(member) for member in members)
 
 
 def _members(declared: Any) -> list[Any]:
-    """A type without aliases, annotations and None: the members of a union, a root model's root."""
+    """The members of a type, without aliases, annotations and None: those of a union, or a root model's root."""
     if declared is None or declared is type(None):
         return []
     if isinstance(declared, (str, ForwardRef, TypeVar)) or declared is object:
@@ -140,7 +140,7 @@ def _below(declared: Any, key: str) -> list[Any]:
 
 
 def _fields(model: Any) -> list[tuple[str, Any]]:
-    """The fields of a model, TypedDict or dataclass by each name that they can have in JSON."""
+    """The fields of a model, TypedDict or dataclass, by each name that they can have in JSON."""
     origin = get_origin(model) or model
     if isinstance(origin, type) and issubclass(origin, BaseModel):
         by_name = bool(origin.model_config.get("populate_by_name") or origin.model_config.get("validate_by_name"))
@@ -148,7 +148,10 @@ def _fields(model: Any) -> list[tuple[str, Any]]:
         for name, info in origin.model_fields.items():
             aliases = _aliases(info.validation_alias if info.validation_alias is not None else info.alias)
             names = {*aliases, name} if by_name or not aliases else aliases
-            fields += [(one, info.annotation if one not in _paths(info.validation_alias) else Any) for one in names]
+            fields += [
+                (json_name, info.annotation if json_name not in _paths(info.validation_alias) else Any)
+                for json_name in names
+            ]
         return fields
     if is_typeddict(origin) or (isinstance(origin, type) and dataclasses.is_dataclass(origin)):
         try:
@@ -169,7 +172,7 @@ def _aliases(alias: Any) -> set[str]:
 
 
 def _paths(alias: Any) -> set[str]:
-    """First keys of aliases that are paths: what lies below them the field's own type does not say."""
+    """First keys of aliases that are paths. The field's type does not describe the values below them."""
     if isinstance(alias, AliasPath):
         return {str(alias.path[0])}
     if isinstance(alias, AliasChoices):
@@ -178,7 +181,7 @@ def _paths(alias: Any) -> set[str]:
 
 
 def _reshapes(declared: Any) -> bool:
-    """Whether a model changes what came before it looks at it: its fields are not those of the JSON then."""
+    """Whether a model transforms its input before validation, so that its fields may differ from the JSON."""
     origin = get_origin(declared) or declared
     if not (isinstance(origin, type) and issubclass(origin, BaseModel)):
         return False

@@ -1,4 +1,4 @@
-"""One walk through the pages: what it has seen, and the guards against a service that never comes to an end."""
+"""The state of one paging run, and the guards against a service that never ends."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from khotan_cli.runtime.paging.base import Next, PageView, Paginator
 
 _ITEMS_COMPARED = 16
 _EQUAL_PAGES = 2
-"""Equal pages that can be honest where positions are computed here: the third means that the service ignores them."""
+"""Allowed equal pages if positions are computed here. A third means that the service ignores positions."""
 _IDENTITIES = frozenset({"id", "_id", "uuid", "guid", "key", "uid", "sku", "slug"})
-"""Names of keys, in lower case, that tell records apart: pages of such records are never equal by chance."""
+"""Names, in lower case, of keys that identify records. Pages of such records are never equal by chance."""
 _EQUAL_PAGES_BY_SERVICE = 20
-"""The same where the service hands out each position anew."""
+"""Allowed equal pages if the service supplies each position."""
 
 
 class Paging:
-    """A walk's state besides its position. `cut` is true once max_pages has ended a walk that would have gone on."""
+    """The state of a paging run besides its position. `cut` is true if max_pages ended it before the last page."""
 
     def __init__(self, paginator: Paginator) -> None:
         self._paginator = paginator
@@ -32,7 +32,7 @@ class Paging:
     def advance(self, page: PageView) -> Next | None:
         """The next position, None after the last page.
 
-        Raises PaginationError for a position seen before, for pages that repeat, and for too many empty pages.
+        Raises PaginationError for a repeated position, for repeated pages, and for too many empty pages.
         """
         paginator = self._paginator
         page = replace(page, more=paginator.more(page))
@@ -44,11 +44,11 @@ class Paging:
             return None
         self._check_content(page, paginator.items(page.data))
         if not self.add_position(following):
-            raise _repeats(page, "leads back to a page that was read already")
+            raise _repeats(page, "returned to a page that was already read")
         return following
 
     def add_position(self, position: Next) -> bool:
-        """Note a position that the walk led to; whether it is new."""
+        """Record a position. Returns whether it is new."""
         key = (
             position.url,
             position.where,
@@ -60,24 +60,24 @@ class Paging:
         return is_new
 
     def _check_content(self, page: PageView, items: list[Any]) -> None:
-        # A walk keeps 16 bytes a page, not the pages, and compares some items of a large one. Two equal pages are honest
-        # where items have no ids, and so are more of them where the service hands out the positions.
+        # Keeps 16 bytes per page instead of the page, and compares a sample of the items. Two equal pages are allowed if
+        # items have no ids, and more if the service supplies the positions.
         if not items:
             self._empty += 1
             if self._empty >= self._paginator.max_empty_pages:
                 raise PaginationError(
-                    f"{self._empty} pages in a row are empty, and the service still says that more follow",
-                    hint="Ask for more items per page, narrow the filter, or raise max_empty_pages.",
+                    f"{self._empty} consecutive pages are empty, but the service reports more pages",
+                    hint="Request more items per page, narrow the filter, or raise max_empty_pages.",
                 )
             return
         self._empty = 0
         sample = items[:: max(1, len(items) // _ITEMS_COMPARED)]
         content = _digest(repr((len(items), sample)).encode("utf-8", "replace"))
         self._contents[content] = self._contents.get(content, 0) + 1
-        if self._contents[content] > self._honest_repeats(sample):
-            raise _repeats(page, "sends the same page again")
+        if self._contents[content] > self._allowed_repeats(sample):
+            raise _repeats(page, "sent the same page again")
 
-    def _honest_repeats(self, sample: list[Any]) -> int:
+    def _allowed_repeats(self, sample: list[Any]) -> int:
         if not self._paginator.computed:
             return _EQUAL_PAGES_BY_SERVICE
         identified = all(
@@ -89,7 +89,7 @@ class Paging:
 def _repeats(page: PageView, what: str) -> PaginationError:
     return PaginationError(
         f"The service {what} after page {page.index + 1}",
-        hint="The paginator and the API disagree: check its parameter names and where the position is read from.",
+        hint="Check the paginator's parameter names, and the path from which it reads the position.",
     )
 
 

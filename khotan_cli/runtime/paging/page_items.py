@@ -1,4 +1,4 @@
-"""The items of a page in its declared model."""
+"""Finds the items of a page in its declared model."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from khotan_cli.runtime.paging.base import guess_items
 
 
 def model_list(page: BaseModel, path: Path | None) -> list[Any] | None:
-    """The list in a model that stands at a path of the raw body, aliases followed."""
+    """The list in a model at a path of the raw body, with aliases resolved. None if there is none."""
     if path is None:
         names = {(field.alias or name): name for name, field in type(page).model_fields.items()}
         try:
-            found = guess_items({alias: getattr(page, name) for alias, name in names.items()})
+            items = guess_items({alias: getattr(page, name) for alias, name in names.items()})
         except PaginationError:
             return None
-        return found
+        return items
     value: Any = page
     for key in path_keys(path):
         if isinstance(value, BaseModel):

@@ -1,4 +1,4 @@
-"""The ways in which APIs page: by offset, number, cursor, last key, link, or a function of yours."""
+"""Paginators by offset, page number, cursor, last key, or a custom function."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from khotan_cli.runtime.paging.base import (
 
 
 class _CountedPaginator(Paginator):
-    """Positions that count items or pages, with a page size that is sent along."""
+    """Base of paginators whose positions count items or pages, with an optional page size parameter."""
 
     positional = True
     computed = True
@@ -41,7 +41,7 @@ class _CountedPaginator(Paginator):
         if size is not None and size < 1:
             raise ValueError(f"{type(self).__name__}: a page size must be 1 or more, not {size}")
         if size is not None and not size_param:
-            raise ValueError(f"{type(self).__name__}: a page size needs the name of the parameter that it is sent as")
+            raise ValueError(f"{type(self).__name__}: a page size needs the name of its parameter")
         check_path(total)
         self.param, self.start, self.total = param, start, total
         self.position_param = param
@@ -66,7 +66,9 @@ class _CountedPaginator(Paginator):
         try:
             return self.start if value is None else int(value)
         except (TypeError, ValueError):
-            raise PaginationError(f"{self.param}={value!r} is not a whole number", hint="Give a number.") from None
+            raise PaginationError(
+                f"{self.param}={value!r} is not a whole number", hint="Pass a whole number."
+            ) from None
 
     def _page_size(self, page: PageView) -> int | None:
         if not self.size_param:
@@ -75,10 +77,10 @@ class _CountedPaginator(Paginator):
 
 
 class OffsetPaginator(_CountedPaginator):
-    """`?offset=200&limit=100`. Ends at an empty page, at the total where `total=` names its path, or at the flag.
+    """`?offset=200&limit=100`. Ends at an empty page, at the total if `total=` is its path, or at the flag.
 
-    limit: items per page, sent as `limit_param`. step: by what the offset grows: "items", the number that came, or "limit",
-    where the service leaves items out of a page (deleted, or not for us) and still counts them.
+    limit: items per page, sent as `limit_param`. step: what the offset grows by: "items", the number received, or
+    "limit", for services that omit items from a page (deleted, or not visible) but still count them.
     """
 
     def __init__(
@@ -95,23 +97,23 @@ class OffsetPaginator(_CountedPaginator):
     ) -> None:
         super().__init__(offset_param, start, limit_param, limit, total, where, options)
         if step not in ("items", "limit"):
-            raise ValueError(f"step={step!r} is neither 'items' nor 'limit'")
+            raise ValueError(f"step={step!r} must be 'items' or 'limit'")
         if step == "limit" and not limit_param:
-            raise ValueError("step='limit' needs limit_param, the name of the parameter that holds the limit")
+            raise ValueError("step='limit' needs limit_param, the name of the limit parameter")
         self.step = step
 
     def following(self, page: PageView) -> Next | None:
         count, offset, total = len(self.items(page.data)), self._number(page), self.total_of(page)
         more = page.more
         if more is None and total is not None:
-            # What the step has passed over counts, also where fewer items came than that.
+            # The step counts, even if fewer items were received.
             more = offset + (count if self.step == "items" else self._limit(page)) < self.start + total
         if more is False or (more is None and count == 0):
             return None
         if count == 0 and self.step == "items" and self._page_size(page) is None:
             raise PaginationError(
-                f"The page at {self.param}={offset} is empty, and the service says that more follow",
-                hint="If the service leaves items out of pages, set limit=… and step='limit'.",
+                f"The page at {self.param}={offset} is empty, but the service reports more items",
+                hint="If the service omits items from pages, set limit=… and step='limit'.",
             )
         return self._position(
             **{self.param: offset + (self._limit(page) if self.step == "limit" or not count else count)}
@@ -121,13 +123,13 @@ class OffsetPaginator(_CountedPaginator):
         limit = self._page_size(page)
         if not limit:
             raise PaginationError(
-                "step='limit' needs a limit", hint="Set limit=… on the paginator, or give it in the call."
+                "step='limit' needs a limit", hint="Set limit=… on the paginator, or pass it in the call."
             )
         return limit
 
 
 class PageNumberPaginator(_CountedPaginator):
-    """`?page=3&per_page=100`. Ends at an empty page, at `total_pages=`'s count, at `total=`'s count of items, or at the flag.
+    """`?page=3&per_page=100`. Ends at an empty page, at the count of `total_pages=` or `total=` (items), or at the flag.
 
     size: items per page, sent as `size_param`.
     """
@@ -165,22 +167,22 @@ class PageNumberPaginator(_CountedPaginator):
         return self._position(**{self.param: number + 1})
 
     def _more_behind_empty(self, page: PageView, number: int, total: int) -> bool:
-        """Whether an empty page can have others behind it: the service may leave items out, and still count them."""
+        """Whether pages can follow an empty page: the service may omit items but still count them."""
         size = self._page_size(page)
         if size is None:
             raise PaginationError(
-                f"Page {number} is empty, and only {page.seen} of {total} items came",
-                hint="Correct total=…, or leave it out where it is an estimate.",
+                f"Page {number} is empty, but only {page.seen} of {total} items were received",
+                hint="Correct total=…, or omit it if it is an estimate.",
             )
         return (number - self.start + 1) * size < total
 
 
 class CursorPaginator(Paginator):
-    """A cursor that the service hands out. Ends where it is absent, null or empty, or one of `end_values`.
+    """A cursor from the service. Ends if it is absent, null or empty, or one of `end_values`.
 
     `cursor` is its path in the body, `header` the name of a response header instead. A compound cursor maps each
     parameter to its path: `CursorPaginator(params={"after_id": "next.id", "after_time": "next.time"})`; a path that
-    starts with `header:` is a response header. Each cursor replaces the one before, with all of its parts. end_values:
+    starts with `header:` is a response header. Each cursor replaces the previous one with all of its parts. end_values:
     cursors that mean "no more", for example `("-1",)`; 0 is a cursor unless it is one of them.
     """
 
@@ -197,38 +199,38 @@ class CursorPaginator(Paginator):
     ) -> None:
         super().__init__(where=where, **options)
         if cursor is not None and header is not None:
-            raise ValueError("cursor and header exclude each other: give the place of the cursor once")
+            raise ValueError("cursor and header exclude each other")
         if params is not None and (cursor is not None or header is not None or param != "cursor"):
-            raise ValueError("params names every parameter of a compound cursor: leave out param, cursor and header")
+            raise ValueError("params excludes param, cursor and header: it lists all parts of a compound cursor")
         if params is not None and not params:
-            raise ValueError("params names no parameter")
-        place: Path = f"{HEADER}{header}" if header is not None else cursor if cursor is not None else "next_cursor"
-        self.places: dict[str, Path] = dict(params or {param: place})
+            raise ValueError("params must not be empty")
+        location: Path = f"{HEADER}{header}" if header is not None else cursor if cursor is not None else "next_cursor"
+        self.locations: dict[str, Path] = dict(params or {param: location})
         self.end_values = {str(value) for value in end_values}
-        for path in self.places.values():
+        for path in self.locations.values():
             check_path(path)
-        self.value_paths = {f"params[{name!r}]" if params else "cursor": path for name, path in self.places.items()}
+        self.value_paths = {f"params[{name!r}]" if params else "cursor": path for name, path in self.locations.items()}
 
     def following(self, page: PageView) -> Next | None:
-        cursor = {param: self._cursor(page_value(page, path), path) for param, path in self.places.items()}
+        cursor = {param: self._cursor(page_value(page, path), path) for param, path in self.locations.items()}
         if all(value is None or str(value) in self.end_values for value in cursor.values()):
             return None
         return Next({param: value for param, value in cursor.items() if value is not None}, self.where)
 
     def _cursor(self, value: Any, path: Path) -> Any:
-        """A cursor as it is sent; None for none. A body can hold one that is an object or a list, a query cannot."""
+        """The cursor to send; None for no cursor. Only a body, not a query, can contain an object or a list."""
         if value is None or value == "" or value is False:
             return None
         if isinstance(value, (dict, list)) and self.where == "query":
             raise PaginationError(
-                f"The cursor at {path_text(path)!r} is {type_name(value)}, which a query cannot hold",
-                hint="Name each of its parts: params={parameter: path}.",
+                f"The cursor at {path_text(path)!r} is {type_name(value)}, which a query cannot contain",
+                hint="List its parts: params={parameter: path}.",
             )
         return value or None if isinstance(value, (dict, list)) else value
 
 
 class KeysetPaginator(Paginator):
-    """The last item's id is the position: `?starting_after=ch_9` (Stripe's list convention). Ends at an empty page.
+    """Uses the last item's id as the position: `?starting_after=ch_9` (Stripe's convention). Ends at an empty page.
 
     id_field: path of the id in an item.
     """
@@ -261,7 +263,7 @@ class KeysetPaginator(Paginator):
 
 
 class SinglePagePaginator(Paginator):
-    """Everything comes in one response."""
+    """For endpoints that return all items in one response."""
 
     def __init__(self, *, items: Path | None = None, absent_is_empty: bool = False) -> None:
         super().__init__(items=items, absent_is_empty=absent_is_empty)
@@ -271,9 +273,9 @@ class SinglePagePaginator(Paginator):
 
 
 class FunctionPaginator(Paginator):
-    """Paging by a function: it sees the page and returns parameters for the next, a URL, or None after the last.
+    """Pages with a function that returns the parameters of the next page, its URL, or None after the last page.
 
-    The parameters are added to those of the first request; what it returned for an earlier page is not sent again.
+    The parameters are added to those of the first request. Parameters of earlier pages are not sent again.
     """
 
     def __init__(
@@ -287,12 +289,12 @@ class FunctionPaginator(Paginator):
         self.function = function
 
     def following(self, page: PageView) -> Next | None:
-        found = self.function(page)
-        if found is None:
+        position = self.function(page)
+        if position is None:
             return None
-        if isinstance(found, str):
-            return Next(url=resolve_url(page, found))
-        return Next(found, self.where)
+        if isinstance(position, str):
+            return Next(url=resolve_url(page, position))
+        return Next(position, self.where)
 
 
 def _param(query: Mapping[str, Any], body: Any, where: Where, name: str) -> Any:

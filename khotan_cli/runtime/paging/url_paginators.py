@@ -1,4 +1,4 @@
-"""APIs that hand out the URL of the next page: in a Link header, in another header, or in the body."""
+"""Paginators for APIs that send the URL of the next page: in a Link header, in another header, or in the body."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _UrlPaginator(Paginator):
 
     def __init__(self, *, keep_params: bool = False, **options: Unpack[PagingOptions]) -> None:
         if "where" in options:
-            raise TypeError(f"{type(self).__name__} takes no where: a URL replaces query and body alike")
+            raise TypeError(f"{type(self).__name__} does not accept where: a URL replaces both query and body")
         super().__init__(**options)
         self.keep_params = keep_params
 
@@ -49,7 +49,7 @@ class NextUrlPaginator(_UrlPaginator):
     """A URL of the next page, relative or absolute: in the body at `path`, or in a response header.
 
     `NextUrlPaginator(path="paging.next")`, `NextUrlPaginator(path="@odata\\\\.nextLink")`,
-    `NextUrlPaginator(header="Next-Page")`. Ends where it is absent, null or empty. keep_params: add the first request's
+    `NextUrlPaginator(header="Next-Page")`. Ends if it is absent, null or empty. keep_params: add the first request's
     parameters that the URL lacks.
     """
 
@@ -63,23 +63,23 @@ class NextUrlPaginator(_UrlPaginator):
     ) -> None:
         super().__init__(keep_params=keep_params, **options)
         if path is not None and header is not None:
-            raise ValueError("path and header exclude each other: give the place of the URL once")
+            raise ValueError("path and header exclude each other")
         self.path: Path = f"{HEADER}{header}" if header is not None else path if path is not None else "next"
         check_path(self.path)
         self.value_paths = {"path": self.path}
 
     def following(self, page: PageView) -> Next | None:
-        found = page_value(page, self.path)
-        if isinstance(found, Mapping):  # a JSON:API link object
-            found = found.get("href")
-        if found is None or found == "" or found is False:
+        url = page_value(page, self.path)
+        if isinstance(url, Mapping):  # a JSON:API link object
+            url = url.get("href")
+        if url is None or url == "" or url is False:
             return None
-        if not isinstance(found, str):
+        if not isinstance(url, str):
             raise PaginationError(
-                f"The next URL at {path_text(self.path)!r} is {type_name(found)}, not a string",
+                f"The next URL at {path_text(self.path)!r} is {type_name(url)}, not a string",
                 hint="Correct the paginator's path=….",
             )
-        return Next(url=resolve_url(page, found))
+        return Next(url=resolve_url(page, url))
 
 
 class JsonApiPaginator(NextUrlPaginator):

@@ -1,4 +1,4 @@
-"""Sending many records in batches."""
+"""Sends many records in batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class BatchResult(Generic[R]):
-    """What became of one batch: its records from position `start`, and either the answer or the error."""
+    """The result of one batch: its records from position `start`, and either the response or the error."""
 
     start: int
     records: Sequence[Any]
@@ -36,15 +36,15 @@ async def batch_post(
     key: str | None,
     params: Mapping[str, Any],
 ) -> AsyncIterator[BatchResult[R]]:
-    """Post the records in batches; results come in the order of the records.
+    """Post the records in batches; the results are in the order of the records.
 
-    The body is the list of records, or `{key: list}`. A batch that fails is a result with its error; the others go on.
+    The body is the list of records, or `{key: list}`. A failed batch yields a result with its error; the others continue.
     Raises ParameterError for a size or concurrency below 1, before anything is sent.
     """
     if size < 1 or concurrency < 1:
-        raise ParameterError("batch_post needs a size and a concurrency of 1 or more")
+        raise ParameterError("batch_post: size and concurrency must be 1 or more")
 
-    async def one(start: int) -> BatchResult[R]:
+    async def send_batch(start: int) -> BatchResult[R]:
         batch = records[start : start + size]
         body: Any = [jsonable(record) for record in batch]
         try:
@@ -57,7 +57,7 @@ async def batch_post(
         for start in range(0, len(records), size):
             if len(running) >= concurrency:
                 yield await running.pop(0)
-            running.append(asyncio.create_task(one(start)))
+            running.append(asyncio.create_task(send_batch(start)))
         while running:
             yield await running.pop(0)
     finally:

@@ -1,4 +1,4 @@
-"""`Client`: what the calls of an endpoint need of a plug."""
+"""`Client`: the part of a plug that the calls of an endpoint need."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from khotan_cli.runtime.paging.base import Paginator
 
 
 class Client(Sender, Protocol):
-    """A sender that has variables, parsers and defaults for its endpoints, and exchanges bound calls for responses."""
+    """A sender with variables, parsers and defaults for its endpoints, which sends bound calls."""
 
     @property
     def paginator(self) -> Paginator | None: ...

@@ -1,4 +1,4 @@
-"""One call for looking at: what was sent, what came, how long it took. Serves the debug API and the contract check."""
+"""A single call with its response and timing, for the debug API and the contract check."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CallRequest:
 
 @dataclass(frozen=True)
 class CallResult:
-    """The answer, whatever its status; elapsed is in seconds, retries included. `masker` knows the call's secrets."""
+    """The response, whatever its status. `elapsed` is in seconds, including retries; `masker` masks the call's secrets."""
 
     response: httpx.Response
     elapsed: float
@@ -35,20 +35,20 @@ class CallResult:
     masker: Masker
 
 
-async def call(plug: Plug, asked: CallRequest) -> CallResult:
-    """Make the call. Raises what the plug raises, but not for an error status."""
-    if asked.headers:
-        plug = plug.with_options(headers=dict(asked.headers))
+async def call(plug: Plug, request: CallRequest) -> CallResult:
+    """Make the call. Raises the plug's errors, except for an error status."""
+    if request.headers:
+        plug = plug.with_options(headers=dict(request.headers))
     started = time.perf_counter()
-    if asked.endpoint:
-        bound = plug.endpoint(asked.endpoint)
-        params = dict(asked.params)
-        if asked.body is not None:
-            params["body"] = asked.body
+    if request.endpoint:
+        bound = plug.endpoint(request.endpoint)
+        params = dict(request.params)
+        if request.body is not None:
+            params["body"] = request.body
         response = await bound.raw(**params)
     else:
-        response = await plug.raw(asked.method, asked.path, params=asked.params, body=asked.body)
+        response = await plug.raw(request.method, request.path, params=request.params, body=request.body)
     elapsed = time.perf_counter() - started
-    ctx = plug.context(asked.endpoint, await plug.resolve())
+    ctx = plug.context(request.endpoint, await plug.resolve())
     attempts = int(response.extensions.get("khotan.attempts", 1))
     return CallResult(response, elapsed, attempts, plug.masker(ctx))

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from khotan_cli.errors import ResponseInvalid
 from khotan_cli.runtime.content.codec import Encoding, decode_error, decode_untyped
 from khotan_cli.runtime.content.error_body import ErrorBody
-from khotan_cli.runtime.http.dry_run import HeldAnswer
+from khotan_cli.runtime.http.dry_run import MissingResponse
 from khotan_cli.runtime.http.errors import status_error
 from khotan_cli.runtime.http.outgoing import json_parameters
 from khotan_cli.runtime.http.retry import Retry
@@ -21,7 +21,7 @@ from khotan_cli.runtime.plugs.batch import BatchResult, batch_post
 from khotan_cli.runtime.plugs.blocking import blocking_loop, iterate
 from khotan_cli.runtime.plugs.client import Client
 from khotan_cli.runtime.plugs.operation import UNDECLARED, Operation
-from khotan_cli.runtime.plugs.page_iterator import PageWalk, Position, paginator_of
+from khotan_cli.runtime.plugs.page_iterator import PageIterator, PagePosition, paginator_of
 
 M = TypeVar("M")
 P_co = TypeVar("P_co", covariant=True)
@@ -47,7 +47,7 @@ class _HasResults(Protocol[I_co]):
 class Endpoint(Operation[M]):
     """One call of an API, declared as a class attribute of a Plug with `get`, `post`, …
 
-    On an instance it is a `BoundEndpoint`. `Operation` says what the options mean.
+    On an instance it is a `BoundEndpoint`. See `Operation` for the options.
     """
 
     def __set_name__(self, owner: type[Any], name: str) -> None:
@@ -82,13 +82,13 @@ class BoundEndpoint(Generic[P_co]):
         self.endpoint, self.plug = endpoint, plug
 
     async def __call__(self, *models: Any, **params: Any) -> P_co:
-        """Call, and return the declared model.
+        """Call the endpoint and return the declared model.
 
         Raises ParameterError before anything is sent; PlugError for an error status, with the model declared for it as
-        `.body`; ResponseInvalid, PlugUnreachable, PlugTimeout, AuthError.
+        `.body`; ResponseInvalid, PlugUnreachable, PlugTimeout and AuthError.
         """
         response = await self.raw(*models, **params)
-        result: P_co = cast(P_co, response) if isinstance(response, HeldAnswer) else self.result(response)
+        result: P_co = cast(P_co, response) if isinstance(response, MissingResponse) else self.result(response)
         return result
 
     @property
@@ -97,14 +97,14 @@ class BoundEndpoint(Generic[P_co]):
         return BlockingEndpoint(self)
 
     async def raw(self, *models: Any, **params: Any) -> httpx.Response:
-        """Call, and return the response whatever its status: authenticated, retried and read, not judged."""
+        """Call the endpoint and return the response, whatever its status. Authenticates and retries, but does not validate."""
         bound = self.endpoint.binder.bind(
             models, params, self.plug.declared_vars(), json_parameters(self.plug, self.endpoint)
         )
         return await self.plug.exchange(self.endpoint, bound.path, bound.query, bound.body)
 
     async def pages(self, *models: Any, **params: Any) -> AsyncIterator[P_co]:
-        """Page after page. Raises PaginationError where there is no paginator, or the service repeats itself."""
+        """Iterate over the pages. Raises PaginationError without a paginator, or if the service repeats pages."""
         async for page, _, _ in self._walk(models, params):
             yield page
 
@@ -119,7 +119,7 @@ class BoundEndpoint(Generic[P_co]):
     @overload
     def items(self, *models: Any, **params: Any) -> AsyncIterator[Any]: ...
     def items(self, *models: Any, **params: Any) -> AsyncIterator[Any]:
-        """Item after item of every page. Statically typed for a list, and for pages with `data`, `items` or `results`."""
+        """Iterate over the items of all pages. Statically typed for lists, and for pages with `data`, `items` or `results`."""
         return self._items(models, params)
 
     def batch_post(
@@ -139,15 +139,15 @@ class BoundEndpoint(Generic[P_co]):
         async for page, data, response in self._walk(models, params):
             yield self.endpoint.items_of(page, data, paginator, response)
 
-    def walk(self, *models: Any, **params: Any) -> PageWalk:
-        """A walk through the pages that can be left at any position and taken up there again."""
-        return PageWalk(self, models, params)
+    def walk(self, *models: Any, **params: Any) -> PageIterator:
+        """A page iterator that can stop at any position and resume there."""
+        return PageIterator(self, models, params)
 
     async def _walk(
         self, models: Sequence[Any], params: Mapping[str, Any]
     ) -> AsyncIterator[tuple[Any, Any, httpx.Response]]:
-        walk = PageWalk(self, models, params)
-        position: Position | None = walk.start
+        walk = PageIterator(self, models, params)
+        position: PagePosition | None = walk.start
         while position is not None:
             fetched = await walk.fetch(position)
             if fetched.end:
@@ -259,7 +259,7 @@ class BlockingListEndpoint(BlockingEndpoint[P_co], Generic[P_co, I_co]):
 
 
 class Declare:
-    """Declares endpoints of one method: `list_orders = get("/orders", returns=OrderPage)`."""
+    """Declares endpoints of one HTTP method: `list_orders = get("/orders", returns=OrderPage)`."""
 
     def __init__(self, method: str) -> None:
         self.method = method
@@ -323,7 +323,7 @@ class Declare:
 
 
 def endpoint(method: str, path: str, **options: Any) -> Endpoint[Any]:
-    """Declare an endpoint of any method."""
+    """Declare an endpoint of any HTTP method."""
     kind = Endpoint if options.get("item") is None else ListEndpoint
     return kind(method, path, **options)
 

@@ -1,4 +1,4 @@
-"""Names that a plug class may give to its endpoints and variables."""
+"""Checks the names of a plug's endpoints and variables."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from khotan_cli.errors import ConfigError
 
 
 def check_names(plug: str, names: Iterable[str], reserved: type) -> None:
-    """Raises ConfigError for a name that `reserved` has an attribute of, and for one that starts with an underscore."""
+    """Raises ConfigError for a name that is an attribute of `reserved`, or that starts with an underscore."""
     for name in names:
         if hasattr(reserved, name):
             raise ConfigError(
-                f"{plug}.{name}: a plug has an attribute of that name already",
-                hint=f"Call it otherwise, for example {name}_.",
+                f"Invalid name {plug}.{name}: {name} is an attribute of every plug",
+                hint=f"Use another name, for example {name}_.",
             )
         if name.startswith("_"):
             raise ConfigError(
-                f"{plug}.{name}: names of endpoints and variables do not start with '_'",
-                hint=f"Call it {name.lstrip('_') or 'value'}.",
+                f"Invalid name {plug}.{name}: names of endpoints and variables must not start with '_'",
+                hint=f"Use {name.lstrip('_') or 'value'}.",
             )

@@ -1,4 +1,4 @@
-"""`Operation`: one call of an API as a plug declares it, without the plug that makes it."""
+"""`Operation`: the declaration of one API call, independent of a plug instance."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from khotan_cli.runtime.plugs.paginator_check import contradictions
 
 M = TypeVar("M")
 UNDECLARED: Any = object()
-"""Default of `returns`: nothing is declared. None declares that a successful response has no body."""
+"""Default of `returns`: no declaration. None declares that a successful response has no body."""
 
 
 class Operation(Generic[M]):
-    """An operation of an API as it is declared: method, path, models by status, and its own options.
+    """A declared API operation: method, path, models by status, and options.
 
-    `returns` is the type of a successful answer; `responses` adds types by status (an int, "4XX", or "default"). None as one
+    `returns` is the type of a successful response; `responses` adds types by status (an int, "4XX", or "default"). None as one
     of these types declares a response without a body. `query_json` names query parameters that are sent as JSON text; it
-    replaces the plug's. `error_body` says which successful answers are errors, instead of the plug's.
+    replaces the plug's. `error_body` declares which successful responses are errors; it replaces the plug's.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Operation(Generic[M]):
         query_json: Collection[str] | None = None,
     ) -> None:
         if not path.startswith("/") and path != "":
-            raise ValueError(f"An endpoint's path starts with '/': {path!r}")
+            raise ValueError(f"Invalid endpoint path {path!r}: it must start with '/'")
         self.name = ""
         self.doc = ""
         self.owner: type[Any] | None = None
@@ -59,7 +59,7 @@ class Operation(Generic[M]):
         self.returns, self.query, self.body = _declared(returns), query, body
         self.responses = {str(status).upper(): _declared(model) for status, model in (responses or {}).items()}
         self.item, self.paginator, self.error_body = item, paginator, error_body
-        self._fitting: set[Paginator] = set()
+        self._checked: set[Paginator] = set()
         self.encoding: Encoding | None = encoding
         self.retry, self.timeout, self.headers = retry, timeout, dict(headers or {})
         self.query_json = query_json
@@ -77,7 +77,7 @@ class Operation(Generic[M]):
     def model_for(self, status: int) -> Any:
         """The type declared for a status: exact, `2XX`, `default`, then `returns` for a success.
 
-        The type of None stands for a response without a body, and None for a status that nothing is declared for.
+        NoneType means a response without a body; None means that nothing is declared for the status.
         """
         for key in (str(status), f"{status // 100}XX", "DEFAULT"):
             if key in self.responses and not (key == "DEFAULT" and status < 400 and self.returns is not None):
@@ -92,7 +92,7 @@ class Operation(Generic[M]):
         return self._decoders[status]
 
     def items_of(self, page: Any, data: Any, paginator: Paginator, response: httpx.Response) -> list[Any]:
-        """The items of a page: as the declared item type, else as they are in the page's model, else as raw JSON."""
+        """The items of a page: as the declared item type, else from the page's model, else as raw JSON."""
         raw = paginator.items(data)
         if self._items is not None:
             try:
@@ -101,29 +101,29 @@ class Operation(Generic[M]):
                 raise invalid_model(response, exc, self.item) from None
         if isinstance(page, list):
             return page
-        found = model_list(page, paginator.items_path) if isinstance(page, BaseModel) else None
-        return raw if found is None else found
+        items = model_list(page, paginator.items_path) if isinstance(page, BaseModel) else None
+        return raw if items is None else items
 
     def check_paginator(self, paginator: Paginator, plug: str) -> None:
-        """Raises PaginationError where the paginator reads what the declared response cannot have."""
-        if paginator in self._fitting:
+        """Raises PaginationError if the paginator reads fields that the declared response cannot have."""
+        if paginator in self._checked:
             return
         problems = contradictions(paginator, self.model_for(200), self.item)
         if problems:
             raise PaginationError(
-                f"The paginator of {plug}.{self.name} does not fit its response model: {'; '.join(problems)}",
+                f"The paginator of {plug}.{self.name} does not match its response model: {'; '.join(problems)}",
                 plug=plug,
                 endpoint=self.name,
-                hint="Correct the paginator's paths, or declare what the service sends.",
+                hint="Correct the paginator's paths, or declare the field that the service sends.",
             )
-        self._fitting.add(paginator)
+        self._checked.add(paginator)
 
     def raise_error_body(self, plug: Client, response: httpx.Response, data: Any) -> None:
-        """Raises PlugError where a successful answer says that it is an error (`error_body` of endpoint or plug)."""
-        rule = self.error_body or plug.error_body
-        found = None if rule is None else rule.find(data)
-        if found is not None:
-            raise service_error(plug.name, self.name, response, data, found)
+        """Raises PlugError for a successful response that is an error according to `error_body` of the endpoint or plug."""
+        error_body = self.error_body or plug.error_body
+        reported = None if error_body is None else error_body.find(data)
+        if reported is not None:
+            raise service_error(plug.name, self.name, response, data, reported)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {self.method} {self.path.text}>"
@@ -134,7 +134,7 @@ def _list_of(item: Any) -> Any:
 
 
 def _declared(model: Any) -> Any:
-    """A declared response type: None where nothing is declared, the type of None where no body is."""
+    """A declared response type: None without a declaration, NoneType for a response without a body."""
     return None if model is UNDECLARED else type(None) if model is None else model
 
 

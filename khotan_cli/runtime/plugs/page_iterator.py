@@ -1,4 +1,4 @@
-"""A walk through the pages of an endpoint, which can be left and taken up again at a position."""
+"""Iterates over the pages of an endpoint. It can stop and resume at any position."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 from khotan_cli.errors import PaginationError
 from khotan_cli.runtime.content.codec import decode_document, decode_error
 from khotan_cli.runtime.content.json_path import type_name
-from khotan_cli.runtime.http.dry_run import reading
+from khotan_cli.runtime.http.dry_run import read_only
 from khotan_cli.runtime.http.errors import status_error
 from khotan_cli.runtime.http.outgoing import json_parameters, query_text
 from khotan_cli.runtime.paging.base import Next, PageView, Paginator, Where
@@ -21,11 +21,11 @@ from khotan_cli.runtime.plugs.operation import BoundOperation
 
 
 @dataclass(frozen=True)
-class Position:
-    """Where a page is: the parameters that paging adds to those of the call, or a URL. JSON by `to_json`.
+class PagePosition:
+    """The position of a page: the parameters that paging adds to those of the call, or a URL. `to_json` gives JSON.
 
-    `index` counts pages from 0, `seen` items on the pages before; `total` is the first total that the service gave, and
-    `total_changed` whether a later page gave another.
+    `index` counts pages from 0, `seen` the items on earlier pages; `total` is the first total that the service sent, and
+    `total_changed` whether a later page had a different one.
     """
 
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -48,7 +48,7 @@ class Position:
         }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Position:
+    def from_json(cls, document: Mapping[str, Any]) -> PagePosition:
         return cls(
             document["params"],
             document["where"],
@@ -61,23 +61,24 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """A page as it came, and the position of the next.
+class FetchedPage:
+    """A received page, and the position of the next one.
 
-    `cut`: the paginator's own bound ended the walk. `doubt`: why a walk that has ended may have missed items, or "".
-    `end`: the service answered that there is no such page; nothing came.
+    `cut`: max_pages ended the iteration. `doubt`: why an ended iteration may have missed items, or "".
+    `end`: the service answered that the page does not exist.
     """
 
     response: httpx.Response
     data: Any
-    following: Position | None
+    following: PagePosition | None
     cut: bool = False
     doubt: str = ""
     end: bool = False
 
 
-class PageWalk:
-    """Pages of one endpoint under one set of parameters. Raises ParameterError, PaginationError where it is made."""
+class PageIterator:
+    """Iterates over the pages of one endpoint with fixed parameters. The constructor raises ParameterError and
+    PaginationError."""
 
     def __init__(self, bound: BoundOperation, models: Sequence[Any], params: Mapping[str, Any]) -> None:
         self.bound = bound
@@ -91,22 +92,22 @@ class PageWalk:
         self._paging = Paging(self.paginator)
 
     @property
-    def start(self) -> Position:
-        return Position(self._first.params, self._first.where, self._first.url)
+    def start(self) -> PagePosition:
+        return PagePosition(self._first.params, self._first.where, self._first.url)
 
-    def passed(self, position: Position) -> None:
-        """Note a position that an earlier part of the walk led to: coming there again is a circle."""
+    def passed(self, position: PagePosition) -> None:
+        """Record a position from before a resume. Reaching it again is a loop."""
         self._paging.add_position(Next(position.params, position.where, position.url))
 
-    async def fetch(self, position: Position) -> Fetched:
-        """The page at a position, and where the next is.
+    async def fetch(self, position: PagePosition) -> FetchedPage:
+        """Fetch the page at a position, with the position of the next one.
 
-        Raises PlugError for an error status and for a body that says that it is an error; ResponseInvalid for a body that
-        cannot be read; PaginationError for one that is no page, and for a page or position met before.
+        Raises PlugError for an error status and for a body that reports an error; ResponseInvalid for an unreadable body;
+        PaginationError for a body that is not a page, and for a repeated page or position.
         """
         response, query, body = await self._exchange(position)
         if self._is_end(response, position):
-            return Fetched(response, [], None, doubt=self._doubt(position, position.total, position.seen), end=True)
+            return FetchedPage(response, [], None, doubt=self._doubt(position, position.total, position.seen), end=True)
         plug, endpoint = self.bound.plug, self.bound.endpoint
         decoder = endpoint.decoder_for(response.status_code)
         if not response.is_success:
@@ -119,7 +120,7 @@ class PageWalk:
                 plug=plug.name,
                 endpoint=endpoint.name,
                 response=response,
-                hint="Look at what the service sends; another format needs a parser: parsers = {content_type: function}.",
+                hint="Check the response. Another format needs a parser: parsers = {content_type: function}.",
             )
         view = PageView(response, data, query, body, position.index, position.seen)
         try:
@@ -129,72 +130,74 @@ class PageWalk:
             exc.next = exc.next or (f"khotan plug {plug.name} --endpoint {endpoint.name} --compare",)
             raise
 
-    async def is_unmoved(self, position: Position, items: Sequence[Any]) -> bool:
-        """Whether the page at a position still ends as it did: no item before its end was added or deleted since."""
+    async def is_unmoved(self, position: PagePosition, items: Sequence[Any]) -> bool:
+        """Whether the page at a position still ends the same: no item before its end was added or deleted since."""
         response, _, _ = await self._exchange(position)
         if not response.is_success:
             return False
         decoder = self.bound.endpoint.decoder_for(response.status_code)
-        again = self.paginator.items(decode_document(response, self.bound.plug.parsers, decoder))
-        return bool(items) and again[-1:] == list(items[-1:]) and len(again) == len(items)
+        current = self.paginator.items(decode_document(response, self.bound.plug.parsers, decoder))
+        return bool(items) and current[-1:] == list(items[-1:]) and len(current) == len(items)
 
-    async def _exchange(self, position: Position) -> tuple[httpx.Response, dict[str, Any], Any]:
+    async def _exchange(self, position: PagePosition) -> tuple[httpx.Response, dict[str, Any], Any]:
         query, body = Next(position.params, position.where).apply(*self._base)
         url = None if position.url is None else self._completed(position.url)
-        with reading():
+        with read_only():
             response = await self.bound.plug.exchange(self.bound.endpoint, self._call.path, query, body, url=url)
         return response, query, body
 
-    def _fetched(self, view: PageView, position: Position) -> Fetched:
+    def _fetched(self, view: PageView, position: PagePosition) -> FetchedPage:
         items = self.paginator.items(view.data)
         following = self._paging.advance(view)
         total = self.paginator.total_of(view)
         seen = position.seen + len(items)
         first_total = position.total if position.total is not None else total
         changed = position.total_changed or (total is not None and total != first_total)
-        here = replace(position, total=first_total, total_changed=changed)
+        current = replace(position, total=first_total, total_changed=changed)
         if following is None:
-            doubt = self._doubt(here, total, seen)
-            return Fetched(view.response, view.data, None, cut=self._paging.cut, doubt=doubt)
+            doubt = self._doubt(current, total, seen)
+            return FetchedPage(view.response, view.data, None, cut=self._paging.cut, doubt=doubt)
         index = position.index + 1
-        there = Position(following.params, following.where, following.url, index, seen, first_total, changed)
-        return Fetched(view.response, view.data, there)
+        next_position = PagePosition(
+            following.params, following.where, following.url, index, seen, first_total, changed
+        )
+        return FetchedPage(view.response, view.data, next_position)
 
-    def _doubt(self, position: Position, total: int | None, seen: int) -> str:
-        """Why the walk may have missed items although it came to its end, or ""."""
+    def _doubt(self, position: PagePosition, total: int | None, seen: int) -> str:
+        """Why the iteration may have missed items although it ended, or ""."""
         if not self.paginator.positional or self.paginator.position_param not in self._first.params:
             return ""
         if position.total_changed:
-            return "the total changed during the walk, so that items may have moved between pages"
+            return "the total changed during paging, so items may have moved between pages"
         if total is not None and seen != total:
-            return f"{seen} items came, and the service says that there are {total}"
+            return f"{seen} items were received, but the service reports {total}"
         return ""
 
-    def _is_end(self, response: httpx.Response, position: Position) -> bool:
-        """Whether a status is declared to mean that there is no such page; a 404 of the first page is a wrong path."""
+    def _is_end(self, response: httpx.Response, position: PagePosition) -> bool:
+        """Whether a status means that the page does not exist (end_statuses). A 404 of the first page is a wrong path."""
         status = response.status_code
         return status in self.paginator.end_statuses and (position.index > 0 or status != 404)
 
     def _completed(self, url: str) -> str:
-        """A URL of a next page with the parameters of the first request that it lacks, where the paginator keeps them."""
+        """The URL of a next page, with missing parameters of the first request added if the paginator keeps them."""
         if not getattr(self.paginator, "keep_params", False):
             return url
         parts = urlsplit(url)
-        there = {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
-        lacking = {name: value for name, value in self._call.query.items() if not there & {name, f"{name}[]"}}
-        own = query_text(self.bound.plug, lacking, self.bound.endpoint)
-        query = "&".join(part for part in (parts.query, own) if part)
+        present = {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+        missing = {name: value for name, value in self._call.query.items() if not present & {name, f"{name}[]"}}
+        added = query_text(self.bound.plug, missing, self.bound.endpoint)
+        query = "&".join(part for part in (parts.query, added) if part)
         return urlunsplit(parts._replace(query=query))
 
 
 def paginator_of(bound: BoundOperation) -> Paginator:
-    """Raises PaginationError where neither endpoint nor plug has a paginator."""
-    found = bound.endpoint.paginator or bound.plug.paginator
-    if found is None:
+    """The paginator of the endpoint, else of the plug. Raises PaginationError if neither has one."""
+    paginator = bound.endpoint.paginator or bound.plug.paginator
+    if paginator is None:
         raise PaginationError(
             f"{bound.plug.name}.{bound.endpoint.name} has no paginator",
             plug=bound.plug.name,
             endpoint=bound.endpoint.name,
-            hint="Set paginator=… on the plug or on the endpoint: SinglePagePaginator() where all comes in one response.",
+            hint="Set paginator=… on the plug or on the endpoint: SinglePagePaginator() if one response has all items.",
         )
-    return found
+    return paginator

@@ -1,4 +1,4 @@
-"""Whether a paginator reads what a declared response can have: judged when a plug loads, before a walk can go wrong."""
+"""Checks, when a plug loads, that a paginator reads only fields that the declared response can have."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from khotan_cli.runtime.paging.base import Paginator, is_header
 from khotan_cli.runtime.paging.declared_path import can_be_list, is_open, items_type, list_item, types_at
 
 _MAY_BE_OBJECT = frozenset({"path"})
-"""Options whose value may be an object: a link with its `href`."""
+"""Options whose value may be an object: a link with `href`."""
 
 
 class Declared(Protocol):
-    """What a plug declares of an endpoint that may be paginated."""
+    """The declaration of an endpoint that may be paginated."""
 
     paginator: Paginator | None
     item: Any
@@ -26,29 +26,29 @@ class Declared(Protocol):
 
 
 def check_paginators(plug: str, default: Paginator | None, endpoints: Mapping[str, Declared]) -> None:
-    """Raises ConfigError for a paginator that reads what its endpoint's response model cannot have.
+    """Raises ConfigError for a paginator that reads fields its endpoint's response model cannot have.
 
-    The plug's own paginator is for those endpoints that return lists, which their models do not say for certain: it is
-    refused where it fits none of those that hold items in its place.
+    The plug's default paginator applies to the endpoints that return lists, which models do not always tell: it is
+    rejected only if it fits none of the endpoints with items at its path.
     """
-    misfits: list[str] = []
+    mismatches: list[str] = []
     fits = False
     for name, endpoint in endpoints.items():
         declared = endpoint.model_for(200)
         if endpoint.paginator is not None:
             problems = contradictions(endpoint.paginator, declared, endpoint.item)
             if problems:
-                raise _refused(f"{plug}.{name}: its paginator", problems)
+                raise _mismatch_error(f"{plug}.{name}: the paginator", problems)
         elif default is not None and _has_items(default, declared):
             problems = contradictions(default, declared, endpoint.item)
             fits = fits or not problems
-            misfits += [f"{name}: {problem}" for problem in problems]
-    if misfits and not fits:
-        raise _refused(f"{plug}: the plug's paginator", misfits)
+            mismatches += [f"{name}: {problem}" for problem in problems]
+    if mismatches and not fits:
+        raise _mismatch_error(f"{plug}: the plug's paginator", mismatches)
 
 
 def contradictions(paginator: Paginator, declared: Any, item: Any = None) -> list[str]:
-    """What the paginator reads, and a response of the declared type cannot have; a sentence each."""
+    """The fields that the paginator reads but the declared type cannot have, one sentence each."""
     problems: list[str] = []
     if declared is not None and not is_open(declared):
         name = getattr(declared, "__name__", str(declared))
@@ -67,29 +67,29 @@ def contradictions(paginator: Paginator, declared: Any, item: Any = None) -> lis
 def _items_problems(paginator: Paginator, declared: Any, name: str) -> list[str]:
     path = paginator.items_path
     if path is None:
-        # Which list holds the items is seen in the response; only a response that can hold none is refused.
+        # The response shows which list holds the items, so only a response without any list is rejected.
         single = isinstance(declared, type) and issubclass(declared, BaseModel)
         closed = single and declared.model_config.get("extra") != "allow"
         return [f"{name} has no list of items"] if closed and not _any_list(declared) else []
-    found = types_at(declared, path)
-    if not found:
+    types = types_at(declared, path)
+    if not types:
         return [f"items={path_text(path)!r}, but {name} has no such field"]
-    if not any(can_be_list(member) for member in found):
+    if not any(can_be_list(member) for member in types):
         return [f"items={path_text(path)!r}, but that is no list in {name}"]
     return []
 
 
 def _value_problems(option: str, path: Path, declared: Any, name: str) -> list[str]:
-    found = types_at(declared, path)
-    if not found:
+    types = types_at(declared, path)
+    if not types:
         return [f"{option}={path_text(path)!r}, but {name} has no such field"]
-    if option not in _MAY_BE_OBJECT and all(_is_container(member) for member in found):
+    if option not in _MAY_BE_OBJECT and all(_is_container(member) for member in types):
         return [f"{option}={path_text(path)!r}, but that is an object or a list in {name}"]
     return []
 
 
 def _has_items(paginator: Paginator, declared: Any) -> bool:
-    """Whether a type surely has a list in the paginator's place."""
+    """Whether a type certainly has a list at the paginator's path."""
     return declared is not None and not is_open(declared) and items_type(declared, paginator.items_path) is not None
 
 
@@ -111,8 +111,8 @@ def _name(declared: Any) -> str:
     return str(getattr(declared, "__name__", declared))
 
 
-def _refused(whose: str, problems: list[str]) -> ConfigError:
+def _mismatch_error(subject: str, problems: list[str]) -> ConfigError:
     return ConfigError(
-        f"{whose} does not fit the declared response: {'; '.join(problems)}",
+        f"{subject} does not match the declared response: {'; '.join(problems)}",
         hint="Correct the paginator's paths, or declare the field that the service sends.",
     )

@@ -24,7 +24,7 @@ from khotan_cli.runtime.content.present import jsonable
 from khotan_cli.runtime.content.query import QueryArrays
 from khotan_cli.runtime.http.base_url import BaseUrl
 from khotan_cli.runtime.http.call_context import CallContext
-from khotan_cli.runtime.http.dry_run import HeldAnswer, held
+from khotan_cli.runtime.http.dry_run import MissingResponse, suppress
 from khotan_cli.runtime.http.errors import service_error, status_error
 from khotan_cli.runtime.http.outgoing import outgoing, params_text, query_text, shown_body, with_query
 from khotan_cli.runtime.http.pipeline import send
@@ -50,17 +50,17 @@ _OPTIONS = frozenset(
 
 
 class Plug:
-    """Client of one API. Subclass it, declare endpoints and variables as class attributes, and make an instance.
+    """Client of one API. Subclass it, declare endpoints and variables as class attributes, and create an instance.
 
-    base_url: http(s) URL, may hold {var}. timeout: seconds for one attempt, first to last byte, or an httpx.Timeout.
-    headers: sent with each request to the plug's own origin, values may hold {var}. encoding: how bodies are sent.
+    base_url: http(s) URL, may contain {var}. timeout: seconds for one attempt, first to last byte, or an httpx.Timeout.
+    headers: sent with each request to the plug's own origin, values may contain {var}. encoding: format of bodies.
     query_arrays: `a=1&a=2` ("repeat"), `a[]=1&a[]=2` ("brackets") or `a=1,2` ("comma"). query_json: parameters that are sent as
-    JSON text. quota: the service's rate-limit headers. error_body: which successful answers are errors. transport:
+    JSON text. quota: the service's rate-limit headers. error_body: which successful responses are errors. transport:
     "aiohttp", or "httpx" for httpx's own; http2 implies the latter. verify: False, a CA file, or an SSLContext. proxy: a URL,
-    None for the environment's, "" for none. parsers: content type → function(response); CSV and XML have one.
+    None for the environment's, "" for none. parsers: content type → function(response); CSV and XML have defaults.
     max_response_bytes: after decompression.
-    cookies: True keeps the cookies of the plug's own origin between calls, in memory and apart for each credential.
-    Override before_request / after_response (sync or async) to see or change every request and response.
+    cookies: True keeps the cookies of the plug's own origin between calls, in memory and separately for each credential.
+    Override before_request / after_response (sync or async) to read or change every request and response.
     """
 
     name: str = ""
@@ -101,11 +101,11 @@ class Plug:
 
     def __init__(self, *, name: str = "") -> None:
         if self._base is None:
-            raise ConfigError(f"{type(self).__name__} has no base_url", hint="Set it: base_url = 'https://…'.")
+            raise ConfigError(f"{type(self).__name__} has no base_url", hint="Set base_url = 'https://…' on the class.")
         self.name = name or self.name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
         self.named = bool(name or type(self).name)
         if not self.name.isidentifier() or keyword.iskeyword(self.name):
-            raise ConfigError(f"{self.name!r} cannot name a plug", hint="Use letters, digits and underscores.")
+            raise ConfigError(f"Invalid plug name {self.name!r}", hint="Use letters, digits and underscores.")
         self.module = sys._getframe(1).f_globals.get("__name__", "")
         self.shared = Shared()
         self.has_before_request = type(self).before_request is not Plug.before_request
@@ -114,7 +114,7 @@ class Plug:
         self.refresh_options()
 
     def refresh_options(self) -> None:
-        """What follows from the options, worked out once per instance."""
+        """Compute the values that depend on the options, once per instance."""
         custom = self.transport if isinstance(self.transport, httpx.AsyncBaseTransport) else None
         kind: TransportKind = "httpx" if self.transport == "httpx" else "aiohttp"
         self.transport_options = TransportOptions(kind, self.http2, self.verify, self.proxy, custom)
@@ -142,19 +142,19 @@ class Plug:
         return cls._vars
 
     def endpoint(self, name: str) -> BoundEndpoint[Any]:
-        """The endpoint of that name. Raises UnknownName with the nearest one."""
-        found = self._endpoints.get(name)
-        if found is None:
+        """The endpoint of that name. Raises UnknownName, which suggests the most similar name."""
+        endpoint = self._endpoints.get(name)
+        if endpoint is None:
             raise UnknownName("endpoint", name, self._endpoints, where=f"plug {self.name!r}")
-        return BoundEndpoint(found, self)
+        return BoundEndpoint(endpoint, self)
 
     # -- hooks -------------------------------------------------------------------------------------------------------
 
     def before_request(self, request: httpx.Request) -> Awaitable[None] | None:
-        """Sees each request before it is authenticated; may change it."""
+        """Called with each request before authentication; may change it."""
 
     def after_response(self, response: httpx.Response) -> Awaitable[None] | None:
-        """Sees each response, read whole; may raise."""
+        """Called with each complete response; may raise."""
 
     # -- untyped calls -----------------------------------------------------------------------------------------------
 
@@ -167,18 +167,18 @@ class Plug:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Call any path, or an absolute URL (another origin sees no credentials); returns the decoded body.
+        """Call any path, or an absolute URL (other origins get no credentials); returns the decoded body.
 
         Raises PlugError for an error status, with the decoded body as `.body`.
         """
         response = await self.raw(method, path, params=params, body=body, headers=headers)
-        if isinstance(response, HeldAnswer):
+        if isinstance(response, MissingResponse):
             return response
         data = decode_untyped(response, self.parsers) if response.is_success else None
         if response.is_success:
-            said = None if self.error_body is None else self.error_body.find(data)
-            if said is not None:
-                raise service_error(self.name, "", response, data, said)
+            reported = None if self.error_body is None else self.error_body.find(data)
+            if reported is not None:
+                raise service_error(self.name, "", response, data, reported)
             return data
         raise status_error(self.name, "", response, decode_error(response, self.parsers))
 
@@ -193,11 +193,11 @@ class Plug:
     ) -> httpx.Response:
         """Like `request`, but returns the response whatever its status."""
         query, body = params_text(self, params), jsonable(body)
-        held_back: httpx.Response | None = held(
+        suppressed: httpx.Response | None = suppress(
             self.name, "", method.upper(), with_query(path, query), lambda: shown_body(self, body)
         )
-        if held_back is not None:
-            return held_back
+        if suppressed is not None:
+            return suppressed
         resolved = await self.resolve()
         url = with_query(self._absolute(path, resolved.values), query)
         ctx = self.context("", resolved)
@@ -235,13 +235,13 @@ class Plug:
         values = {**resolved.values, **path} if endpoint.path.names else {}
         missing = [name for name in endpoint.path.names if name not in values and url is None]
         if missing:
-            ctx.value(self._vars[missing[0]])  # raises, naming the variable
+            ctx.value(self._vars[missing[0]])  # raises an error that names the variable
         target = url or with_query(endpoint.path.fill(values), query_text(self, query, endpoint))
-        held_back: httpx.Response | None = held(
+        suppressed: httpx.Response | None = suppress(
             self.name, endpoint.name, endpoint.method, target, lambda: shown_body(self, body, endpoint)
         )
-        if held_back is not None:
-            return held_back
+        if suppressed is not None:
+            return suppressed
         absolute = url or self._absolute(target, resolved.values)
         return await send(self, outgoing(self, ctx, endpoint.method, absolute, body, endpoint.headers, endpoint), ctx)
 
@@ -265,7 +265,7 @@ class Plug:
     # -- variables ---------------------------------------------------------------------------------------------------
 
     async def resolve(self) -> ResolvedVars:
-        """The variables in force: override, database, environment, default."""
+        """The values of the variables: override, database, environment, default."""
         return resolve(self.name, self._vars, await self.shared.stored(self.name), self._overrides)
 
     def context(self, endpoint: str, resolved: ResolvedVars) -> CallContext:
@@ -284,24 +284,24 @@ class Plug:
         return ctx
 
     def bucket_key(self, ctx: CallContext) -> str:
-        """Name of the account that this call uses: the plug and a keyed digest of its credential."""
+        """Key of the account that this call uses: the plug and a keyed digest of its credential."""
         credential = self.credential(ctx)
         text = credential if isinstance(credential, str) else ""
         return f"{self.name}:{self.shared.fingerprint(text)}" if text else self.name
 
     def credential(self, ctx: CallContext) -> Hashable:
-        """The text that identifies the credential; the strategy itself where it is not khotan's."""
+        """The text that identifies the credential, or the strategy itself if it is not one of khotan's."""
         if isinstance(self.auth, PlugAuth):
             return self.auth.source(ctx)
         return "" if self.auth is None else self.auth
 
     def masker(self, ctx: CallContext) -> Masker:
-        """Masks every secret that a call of this plug can carry."""
+        """A masker of every secret that a call of this plug can contain."""
         own = self.auth.secrets(ctx) if isinstance(self.auth, PlugAuth) else []
         return Masker([*ctx.secrets(), *own, *self.shared.tokens.secrets()])
 
     def bind(self, store: VarStore, rates: RateStore | None = None, *, ttl: float = 5.0) -> None:
-        """Use a store of variables, and one of rates, that other processes share; the app does it at start-up."""
+        """Use stores of variables and rates that other processes share. The app calls this at start-up."""
         self.shared.vars = store
         self.shared.rates = rates or self.shared.rates
         self.shared.ttl = ttl
@@ -310,28 +310,28 @@ class Plug:
     # -- copies ------------------------------------------------------------------------------------------------------
 
     def with_vars(self, **values: str) -> Self:
-        """A copy that uses these values for variables. Raises UnknownName with the nearest declared one."""
+        """A copy with these values of variables. Raises UnknownName for an undeclared variable."""
         for name in values:
             if name not in self._vars:
                 raise UnknownName("var", name, self._vars, where=f"plug {self.name!r}")
-        made = copy.copy(self)
-        made._overrides = {**self._overrides, **values}
-        return made
+        clone = copy.copy(self)
+        clone._overrides = {**self._overrides, **values}
+        return clone
 
     def with_auth(self, auth: httpx.Auth | None) -> Self:
         """A copy with another authentication."""
         return self.with_options(auth=auth)
 
     def with_options(self, **options: Any) -> Self:
-        """A copy with other options: any class attribute that configures a plug (timeout, retry, headers, transport, …)."""
+        """A copy with other options: class attributes that configure a plug (timeout, retry, headers, transport, …)."""
         for name in options:
             if name not in _OPTIONS:
                 raise UnknownName("option", name, _OPTIONS, code="invalid_parameters", where="a plug")
-        made = copy.copy(self)
+        clone = copy.copy(self)
         for name, value in options.items():
-            setattr(made, name, {**self.headers, **value} if name == "headers" else value)
-        made.refresh_options()
-        return made
+            setattr(clone, name, {**self.headers, **value} if name == "headers" else value)
+        clone.refresh_options()
+        return clone
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop. Not needed at the end of asyncio.run()."""

@@ -1,4 +1,4 @@
-"""The secrets that this process knows: variables that were read, tokens that were received, signing secrets of wires."""
+"""The secrets known to this process: values of variables, tokens, and signing secrets of wires."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from khotan_cli.runtime.redaction.masker import SHORTEST_REPLACED, Masker
 
 _REMEMBERED = 1000
-"""Secrets that are masked. Of more, the oldest is forgotten until it is read again."""
+"""Maximum number of masked secrets. Beyond it, the oldest is dropped until it is read again."""
 _SHORTEST_LINE = 12
-"""A line of a secret of several lines (a key in PEM) is masked by itself from this length on."""
+"""Minimum length at which a line of a multi-line secret (a PEM key) is masked by itself."""
 
 
 class KnownSecrets:
-    """Collects secrets where they are read, and masks them in texts. Safe to use from several threads."""
+    """Collects secrets as they are read, and masks them in texts. Thread-safe."""
 
     def __init__(self) -> None:
         self._texts: dict[str, None] = {}
@@ -22,18 +22,20 @@ class KnownSecrets:
         self._masker: Masker | None = Masker()
 
     def add(self, secrets: Iterable[str | None]) -> None:
-        """Mask these texts from now on. Texts of fewer than four characters are not searched for."""
+        """Mask these texts from now on. Texts shorter than four characters are ignored."""
         for secret in secrets:
             if secret and secret not in self._texts and len(secret) >= SHORTEST_REPLACED:
                 self._remember(secret)
 
     def masker(self) -> Masker:
-        """A masker of everything known now."""
-        found = self._masker
-        if found is None:
+        """A masker of all secrets known now."""
+        masker = self._masker
+        if masker is None:
             with self._lock:
-                found = self._masker = Masker(text for secret in self._texts for text in (secret, *_long_lines(secret)))
-        return found
+                masker = self._masker = Masker(
+                    text for secret in self._texts for text in (secret, *_long_lines(secret))
+                )
+        return masker
 
     def _remember(self, secret: str) -> None:
         with self._lock:
@@ -44,10 +46,10 @@ class KnownSecrets:
 
 
 def _long_lines(secret: str) -> list[str]:
-    """The lines of a secret of several lines. A text that is logged in pieces holds them one by one."""
+    """The lines of a multi-line secret, which a log may contain one by one."""
     lines = [line.strip() for line in secret.splitlines()] if "\n" in secret else []
     return [line for line in lines if len(line) >= _SHORTEST_LINE and not line.startswith("-----")]
 
 
 known = KnownSecrets()
-"""Of this process."""
+"""The secrets of this process."""

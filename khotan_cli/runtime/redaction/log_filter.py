@@ -1,6 +1,6 @@
-"""Masks the secrets that this process knows in what it logs and writes.
+"""Masks known secrets in the logs and output of this process.
 
-`MaskSecrets` is a filter for the logging of any application. `masked_output` is for processes that khotan owns.
+`MaskSecrets` is a logging filter for any application. `mask_stream` is for khotan's own processes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from khotan_cli.runtime.redaction.known_secrets import known
 from khotan_cli.runtime.redaction.masker import BULLETS, Masker
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
-"""Attributes that every log record has. Others come from `extra`."""
+"""Attributes of every log record. Others come from `extra`."""
 _FORMATTER = logging.Formatter()
 
 
@@ -24,8 +24,8 @@ class MaskSecrets(logging.Filter):
     """Masks known secrets in the message, the arguments, the exception and the `extra` texts of log records.
 
     Secrets are the values of secret variables of plugs and wires that this process has read, and the tokens that it
-    received. Add the filter to handlers: a filter of a logger does not see the records of loggers below it.
-    It lets every record pass.
+    received. Add the filter to handlers, because a logger's filter does not apply to its child loggers.
+    The filter drops no record.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -34,7 +34,7 @@ class MaskSecrets(logging.Filter):
         if record.exc_info and not record.exc_text:
             record.exc_text = _FORMATTER.formatException(record.exc_info)
         if record.exc_text and (masked := masker.text(record.exc_text)) != record.exc_text:
-            # A formatter may read exc_info instead. The masked text says the same.
+            # A formatter may read exc_info instead of the masked text.
             record.exc_text, record.exc_info = masked, None
         if record.stack_info:
             record.stack_info = masker.text(record.stack_info)
@@ -46,11 +46,11 @@ class MaskSecrets(logging.Filter):
 def _mask_message(record: logging.LogRecord, masker: Masker) -> None:
     try:
         text = record.getMessage()
-    except Exception:  # arguments that do not fit the message: logging itself reports them
+    except Exception:  # arguments that do not match the message: logging reports them
         text = f"{record.msg} {record.args!r}"
     if masker.text(text) == text:
         return
-    # Formatters such as uvicorn's read the arguments one by one: they keep their number.
+    # Formatters such as uvicorn's read single arguments, so their number is kept.
     record.msg = masker.text(str(record.msg))
     if isinstance(record.args, Mapping):
         record.args = {name: _masked(value, masker) for name, value in record.args.items()}
@@ -60,12 +60,12 @@ def _mask_message(record: logging.LogRecord, masker: Masker) -> None:
         text = record.getMessage()
     except Exception:
         return
-    if (masked := masker.text(text)) != text:  # it stands across the message and an argument
+    if (masked := masker.text(text)) != text:  # the secret spans the message and an argument
         record.msg, record.args = masked, ()
 
 
 def _masked(value: Any, masker: Masker) -> Any:
-    """A text masked; another value as it is, or its masked text where that holds a secret."""
+    """A masked text; another value unchanged, or its masked text if that contains a secret."""
     if isinstance(value, str):
         return masker.text(value)
     if value is None or isinstance(value, (bool, int, float)):
@@ -73,7 +73,7 @@ def _masked(value: Any, masker: Masker) -> Any:
     for shown in (str, repr):
         try:
             text = shown(value)
-        except Exception:  # the object's own code
+        except Exception:  # raised by the object's code
             return BULLETS
         if (masked := masker.text(text)) != text:
             return masked
@@ -81,7 +81,7 @@ def _masked(value: Any, masker: Masker) -> Any:
 
 
 class MaskedStream(io.TextIOBase):
-    """A text stream that masks known secrets in each piece that is written, and otherwise is the stream it stands before."""
+    """A wrapper of a text stream that masks known secrets in each write."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -103,7 +103,7 @@ class MaskedStream(io.TextIOBase):
         return True
 
     def close(self) -> None:
-        """Nothing: the stream belongs to the process."""
+        """Do nothing: the stream belongs to the process."""
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -119,9 +119,9 @@ class MaskedStream(io.TextIOBase):
 
 
 def mask_stream(name: str) -> None:
-    """Mask known secrets in everything that this process writes to `sys.stdout` or `sys.stderr`, as long as it runs.
+    """Mask known secrets in everything that this process writes to `sys.stdout` or `sys.stderr` from now on.
 
-    Call it before logging is set up: handlers keep the stream that they were made with.
+    Call it before logging is configured, because handlers keep the stream that they were created with.
     """
     stream = getattr(sys, name)
     if stream is not None and not isinstance(stream, MaskedStream):
@@ -130,7 +130,7 @@ def mask_stream(name: str) -> None:
 
 @contextmanager
 def masked_stderr() -> Iterator[None]:
-    """Mask known secrets in what is written to `sys.stderr` inside the block."""
+    """Mask known secrets in output to `sys.stderr` during the block."""
     before = sys.stderr
     mask_stream("stderr")
     try:

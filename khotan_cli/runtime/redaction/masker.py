@@ -1,4 +1,4 @@
-"""Keeps secrets out of whatever is shown or logged."""
+"""Masks secrets in everything that is shown or logged."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ SENSITIVE_HEADERS = frozenset(
 )
 _SCHEMES = frozenset({"basic", "bearer", "digest", "token", "negotiate", "hmac", "apikey", "aws4-hmac-sha256"})
 _SHOWN_FROM = 12
-"""A secret of fewer characters is masked whole."""
+"""Secrets shorter than this are masked completely."""
 SHORTEST_REPLACED = 4
-"""A secret of fewer characters is not searched for in texts: it would match everywhere."""
+"""Secrets shorter than this are not searched in texts, because they would match everywhere."""
 
 
 def mask_secret(value: str) -> str:
@@ -39,7 +39,7 @@ def mask_secret(value: str) -> str:
 
 
 def mask_header(value: str) -> str:
-    """`Bearer ••••`: the scheme of a credential and nothing else. The end of a Base64 text decodes to the end of a secret."""
+    """`Bearer ••••`: only the scheme of a credential. Even the end of a Base64 text would reveal the end of a secret."""
     scheme, space, _ = value.partition(" ")
     return f"{scheme} {BULLETS}" if space and scheme.lower() in _SCHEMES else BULLETS
 
@@ -47,7 +47,7 @@ def mask_header(value: str) -> str:
 class Masker:
     """Replaces known secrets in texts, JSON values and headers.
 
-    Also in their percent-encoded, JSON, repr, HTML and Base64 forms; in Base64, where they are a part of what was encoded.
+    Also replaces their percent-encoded, JSON, repr, HTML and Base64 forms, in Base64 also as part of a longer text.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -57,7 +57,7 @@ class Masker:
         short = [secret for secret in known if len(secret) < _SHOWN_FROM]
         for secret in known:
             shown = mask_secret(secret)
-            # The end of `user:pass` is the password: its last characters may be all of it.
+            # The last characters of `user:pass` may be the whole password.
             if ":" in secret or any(other != secret and other in secret for other in short):
                 shown = BULLETS
             for form in _forms(secret):
@@ -86,7 +86,7 @@ class Masker:
         return value
 
     def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """Headers with those that carry credentials masked whole, known secrets masked in the rest."""
+        """Headers with credentials masked completely, and known secrets masked in the other headers."""
         return {
             name: mask_header(value) if name.lower() in SENSITIVE_HEADERS else self.text(value)
             for name, value in headers.items()
@@ -95,10 +95,10 @@ class Masker:
 
 @lru_cache(maxsize=2048)
 def _forms(secret: str) -> frozenset[str]:
-    """How a secret stands in texts: as it is, in URLs, forms, JSON (also JSON inside of JSON), repr and HTML."""
+    """The forms of a secret in texts: plain, in URLs, forms, JSON (also nested JSON), repr and HTML."""
     data = secret.encode("utf-8", "surrogatepass")
     percent = {quote(data, safe=safe) for safe in ("", "/", "~", ":@!$&'()*+,;=/?")} | {quote_plus(data)}
-    percent |= {quote(text, safe="") for text in percent}  # a URL inside of a URL
+    percent |= {quote(text, safe="") for text in percent}  # a URL inside a URL
     markup = html.escape(secret)
     forms = {secret, markup, html.escape(secret, quote=False), *percent}
     forms |= {markup.replace("&#x27;", "&#39;").replace("&quot;", mark) for mark in ("&quot;", "&#34;")}
@@ -133,7 +133,7 @@ def _unicode_escapes(secret: str) -> str:
 
 @lru_cache(maxsize=2048)
 def _base64_cores(secret: str) -> frozenset[str]:
-    """The characters that a secret makes in a Base64 text, wherever in the encoded bytes it begins (RFC 4648 4, 5)."""
+    """The Base64 characters of a secret, for each offset at which it can begin in the encoded bytes (RFC 4648 4, 5)."""
     data = secret.encode("utf-8", "surrogatepass")
     cores: set[str] = set()
     for offset in range(3):
@@ -144,15 +144,15 @@ def _base64_cores(secret: str) -> frozenset[str]:
 
 
 def _around(core: str) -> re.Pattern[str]:
-    """The whole Base64 text around a core: its edges decode to parts of the secret."""
+    """A pattern for the whole Base64 text around a core, whose edges decode to parts of the secret."""
     return re.compile(rf"[A-Za-z0-9+/_-]*{re.escape(core)}[A-Za-z0-9+/_-]*={{0,2}}")
 
 
 def masker_of(response: httpx.Response) -> Masker:
-    """The masker of the call that a response answers; one that knows no secret for a response from elsewhere."""
+    """The masker of a response's call; one without secrets for a response that khotan did not receive."""
     make: Callable[[], Masker] = response.extensions.get(EXTENSION, Masker)
     return make()
 
 
 EXTENSION = "khotan.masker"
-"""Extension of a response: a function that makes the masker of its call. Tokens may be renewed after the response came."""
+"""Extension of a response: a function that creates the masker of its call. Tokens may be renewed after the response."""

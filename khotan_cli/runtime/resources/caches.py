@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from khotan_cli.errors import ConfigError, UsageError
-from khotan_cli.runtime.http.dry_run import holds, noted
+from khotan_cli.runtime.http.dry_run import is_dry_run, report_write
 from khotan_cli.runtime.store.caches import CacheStore
 
 Scope = Literal["app", "flow", "variant"]
@@ -71,7 +71,7 @@ class CacheHandle:
 
     async def delete(self, key: str) -> bool:
         """Remove an entry. Returns False if it does not exist."""
-        if holds():
+        if is_dry_run():
             self._held("deleted", existing := await self.get_many([key]))
             return bool(existing)
         return await self._store.delete(self.cache.name, self.owner, key)
@@ -81,14 +81,14 @@ class CacheHandle:
 
     async def clear(self) -> int:
         """Remove all entries of this owner. Returns their number."""
-        if holds():
+        if is_dry_run():
             self._held("deleted", existing := await self.keys())
             return len(existing)
         return await self._store.clear(self.cache.name, self.owner)
 
     def _held(self, what: str, keys: Collection[str]) -> bool:
         """Report a suppressed write to the dry run. Returns whether this is a dry run."""
-        return noted(f"cache {self.cache.name}", {what: len(keys)}, list(keys)) if keys else holds()
+        return report_write(f"cache {self.cache.name}", {what: len(keys)}, list(keys)) if keys else is_dry_run()
 
 
 def json_value(key: str, value: Any) -> Any:

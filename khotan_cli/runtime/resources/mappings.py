@@ -7,7 +7,7 @@ from typing import Any
 
 from khotan_cli.errors import ConfigError, UnknownName, UsageError
 from khotan_cli.runtime.content.json_path import dig
-from khotan_cli.runtime.http.dry_run import noted
+from khotan_cli.runtime.http.dry_run import report_write
 from khotan_cli.runtime.store.canonical_key import Key, encode_key
 from khotan_cli.runtime.store.mappings import MappingChanges, MappingCounts, MappingEntry, MappingStore
 
@@ -95,7 +95,7 @@ class Mappings:
             ids |= {self.resource.check_plug(plug): _ref(plug, ref) for plug, ref in refs.items()}
         changes = MappingChanges(self.resource.name, wanted, replace=replace)
         counts = await self._store.upsert(changes)  # rolled back in a dry run, see database/ambient_session.py
-        noted(self._table, counts._asdict())
+        report_write(self._table, counts._asdict())
         return counts
 
     async def lookup(self, key: Key) -> MappingEntry | None:
@@ -121,7 +121,7 @@ class Mappings:
         entry = (await self._store.by_keys(self.resource.name, [text])).get(text)
         if entry is None:
             return False
-        return noted(self._table, {"deleted": 1}, [entry.key]) or await self._store.delete(entry.id)
+        return report_write(self._table, {"deleted": 1}, [entry.key]) or await self._store.delete(entry.id)
 
     async def search(self, text: str = "", *, limit: int = 100, offset: int = 0) -> tuple[list[MappingEntry], int]:
         """Return mappings whose key or ids contain the text, sorted by key, and the total number."""

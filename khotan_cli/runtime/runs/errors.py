@@ -10,7 +10,7 @@ from khotan_cli.runtime.redaction.masker import Masker
 from khotan_cli.runtime.runs.definition import Flow
 from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.runs.redaction import Redaction
-from khotan_cli.runtime.user_traceback import place_of
+from khotan_cli.runtime.user_traceback import user_location
 
 _LONGEST = 1000
 
@@ -31,7 +31,7 @@ async def failure_of(exc: Exception, env: Environment, flow: Flow | None) -> dic
         text = " ".join(str(exc).split())[:_LONGEST]
         document = {"error": "flow_failed", "message": f"{type(exc).__name__}: {text}" if text else type(exc).__name__}
         document["hint"] = "Correct the flow's code, then retry the run from its start or from a step."
-    location = place_of(exc)
+    location = user_location(exc)
     if location:
         document["place"] = location
     masked: dict[str, Any] = masker.value(document)

@@ -21,7 +21,7 @@ from khotan_cli.runtime.bulk.key_set import KeySet, StepTexts
 from khotan_cli.runtime.database.ambient_session import bind_session, current_session
 from khotan_cli.runtime.database.database import patience
 from khotan_cli.runtime.database.types import utc_now
-from khotan_cli.runtime.http.dry_run import HeldAnswer, needed
+from khotan_cli.runtime.http.dry_run import MissingResponse, missing_response_error
 from khotan_cli.runtime.runs.definition import Flow
 from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.runs.redaction import RedactedRunStore, Redaction
@@ -279,8 +279,8 @@ def as_json(name: str, value: Any) -> Any:
     from pydantic_core import PydanticSerializationError, to_jsonable_python
 
     def unknown(item: Any) -> Any:
-        if isinstance(item, HeldAnswer):
-            raise needed(item, f"as the result of step {name!r}")
+        if isinstance(item, MissingResponse):
+            raise missing_response_error(item, f"as the result of step {name!r}")
         raise PydanticSerializationError(f"Unable to serialize unknown type: {type(item)}")
 
     try:

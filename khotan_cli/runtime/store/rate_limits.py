@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, case, delete, func, or_, select, update
 from khotan_cli.runtime.database.database import Database
 from khotan_cli.runtime.database.locks import LEASE_SECONDS, lease
 from khotan_cli.runtime.database.tables import RATES
-from khotan_cli.runtime.http.rate_limit import MAX_HOLD_SECONDS, ProcessRateStore
+from khotan_cli.runtime.http.rate_limit import MAX_PAUSE_SECONDS, ProcessRateStore
 
 _HELD_TTL = 1.0
 """Seconds for which the pause state of an account is cached, so that a plug without a rate limit does not query the
@@ -37,9 +37,9 @@ class DatabaseRateStore:
         """Reserve a slot. Returns the seconds to wait for it; see RateStore."""
         now = self._database.now()
         # A pause moves the bucket's clock, so that waiting calls resume evenly spaced, not all at once.
-        held = self._database.smallest(RATES.c.held_until, now + MAX_HOLD_SECONDS)
+        held = self._database.smallest(RATES.c.held_until, now + MAX_PAUSE_SECONDS)
         # A pause stored by an older version may be decades long, with later slots behind it: limit it here.
-        booked = case((RATES.c.held_until > now + MAX_HOLD_SECONDS, now), else_=RATES.c.arrival_at)
+        booked = case((RATES.c.held_until > now + MAX_PAUSE_SECONDS, now), else_=RATES.c.arrival_at)
         arrival = self._database.largest(booked, held, now) + interval
         statement = (
             self._database.insert(RATES)
@@ -50,12 +50,12 @@ class DatabaseRateStore:
         async with self._database.session() as session:
             arrives, held_until, at = (await session.execute(statement)).one()
         await self._tidy()
-        start = max(at, min(held_until, at + MAX_HOLD_SECONDS))
+        start = max(at, min(held_until, at + MAX_PAUSE_SECONDS))
         return float(max(0.0, arrives - burst * interval - start) + (start - at))
 
-    async def hold(self, key: str, seconds: float) -> None:
+    async def pause(self, key: str, seconds: float) -> None:
         now = self._database.now()
-        seconds = min(seconds, MAX_HOLD_SECONDS)
+        seconds = min(seconds, MAX_PAUSE_SECONDS)
         until = self._database.largest(RATES.c.held_until, now + seconds)
         statement = (
             self._database.insert(RATES)
@@ -67,7 +67,7 @@ class DatabaseRateStore:
             left = (await session.execute(statement)).scalar_one()
         self._remember(key, left, time.monotonic())
 
-    async def holds(self, plug: str) -> float:
+    async def longest_pause(self, plug: str) -> float:
         """Return the remaining seconds of the longest pause of a plug's accounts; see RateStore."""
         statement = select(func.max(RATES.c.held_until) - self._database.now()).where(_of(plug))
         async with self._database.session() as session:
@@ -84,7 +84,7 @@ class DatabaseRateStore:
                 found[plug] = max(found.get(plug, 0.0), seconds)
         return found
 
-    async def release(self, plug: str) -> int:
+    async def resume(self, plug: str) -> int:
         """End the pauses of a plug. Other processes notice within a second. See RateStore."""
         now = self._database.now()
         statement = update(RATES).where(_of(plug), RATES.c.held_until > now).values(held_until=0.0, arrival_at=0.0)
@@ -94,7 +94,7 @@ class DatabaseRateStore:
             self._held.pop(key, None)
         return len(released)
 
-    async def held(self, key: str) -> float:
+    async def paused_for(self, key: str) -> float:
         """Return the remaining seconds of the key's pause. A pause by another process is noticed within a second."""
         fresh_until, until, _ = self._held.get(key, (0.0, 0.0, 0.0))
         if time.monotonic() >= fresh_until:
@@ -109,7 +109,7 @@ class DatabaseRateStore:
         now = time.monotonic()
         _, until, set_at = self._held.get(key, (0.0, 0.0, 0.0))
         # A query that started before this process set a pause must not shorten it; a later one may.
-        until = max(until, now + seconds) if set_at > asked_at else now + min(seconds, MAX_HOLD_SECONDS)
+        until = max(until, now + seconds) if set_at > asked_at else now + min(seconds, MAX_PAUSE_SECONDS)
         self._held[key] = (now + _HELD_TTL, until, now)
         return until
 

@@ -12,7 +12,7 @@ from pydantic_core import to_jsonable_python
 from khotan_cli.errors import FlowError, PlugError, ResponseInvalid
 from khotan_cli.runtime.content.codec import decode_document
 from khotan_cli.runtime.content.json_path import Path, path_keys, path_text
-from khotan_cli.runtime.http.dry_run import HeldAnswer
+from khotan_cli.runtime.http.dry_run import MissingResponse
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.runs.steps import StepRecorder
 from khotan_cli.runtime.transfer.push_options import PushOptions, by_record
@@ -86,7 +86,7 @@ class PushCalls:
             before: str = item.known.ref if item.known is not None else ""
             ref: str = before if changes else (self._answered_ref(answer.value, index) or before)
             kept = None
-            if not ref and options.needs_ref and not isinstance(answer.value, HeldAnswer):
+            if not ref and options.needs_ref and not isinstance(answer.value, MissingResponse):
                 missing, kept = missing or item.key, _bounded(answer.value)
             etag = answer.etag if options.etag else ""
             push_outcomes.sent(
@@ -144,7 +144,7 @@ class PushCalls:
     def _reasons(self, answer: Answer, call: Sequence[Item]) -> Sequence[str | None]:
         """Return for each record None, or why the service rejected it."""
         outcomes = self._options.outcomes
-        if outcomes is None or isinstance(answer.value, HeldAnswer) or answer.mismatch:
+        if outcomes is None or isinstance(answer.value, MissingResponse) or answer.mismatch:
             return [None] * len(call)
         reasons = outcomes(answer.value, [item.record for item in call])
         if len(reasons) != len(call):
@@ -164,7 +164,7 @@ class PushCalls:
             )
 
     def _answered_ref(self, answer: Any, index: int) -> str:
-        if isinstance(answer, HeldAnswer) or answer is None:
+        if isinstance(answer, MissingResponse) or answer is None:
             return ""
         prefix: tuple[str | int, ...] = ()
         if self._options.batch > 1:
@@ -198,7 +198,7 @@ async def answer_of(bound: BoundEndpoint[Any], **params: Any) -> Answer:
         if exc.status is None or not 200 <= exc.status < 300 or exc.code == "service_error":
             raise
         return Answer(None, "", exc.message)
-    if isinstance(response, HeldAnswer):
+    if isinstance(response, MissingResponse):
         return Answer(response)
     etag = response.headers.get("etag", "")
     try:

@@ -17,7 +17,7 @@ from khotan_cli.runtime.content.json_path import Path, dig
 from khotan_cli.runtime.paging.declared_path import items_type
 from khotan_cli.runtime.plugs.client import Client
 from khotan_cli.runtime.plugs.operation import BoundOperation
-from khotan_cli.runtime.plugs.page_iterator import Fetched, PageWalk, Position
+from khotan_cli.runtime.plugs.page_iterator import FetchedPage, PageIterator, PagePosition
 
 _LONGEST_REASON = 500
 _LONGEST_KEY = 100
@@ -34,7 +34,7 @@ class Page:
 class PageReader:
     """Reads the items of an endpoint's pages."""
 
-    def __init__(self, walk: PageWalk, *, skip_invalid: bool) -> None:
+    def __init__(self, walk: PageIterator, *, skip_invalid: bool) -> None:
         self._walk, self._skip = walk, skip_invalid
         endpoint = walk.bound.endpoint
         self.model = item_model(walk.bound, walk.paginator.items_path)
@@ -43,7 +43,7 @@ class PageReader:
             declared: Any = endpoint.item if endpoint.item is not None else self.model
             self._adapter = TypeAdapter(declared)
 
-    def read(self, fetched: Fetched) -> Page:
+    def read(self, fetched: FetchedPage) -> Page:
         """Read a page. Raises ResponseInvalid if the page (with skip_invalid: its envelope) does not match the declaration."""
         if fetched.end:
             return Page([])
@@ -60,7 +60,7 @@ class PageReader:
                 raise
             return self._one_by_one(fetched)
 
-    def _one_by_one(self, fetched: Fetched) -> Page:
+    def _one_by_one(self, fetched: FetchedPage) -> Page:
         assert self._adapter is not None
         read = Page([])
         for raw in self._walk.paginator.items(fetched.data):
@@ -138,7 +138,7 @@ def answer_value(answer: Any, path: Path) -> Any:
     return dig(answer.model_dump(mode="json", by_alias=True) if isinstance(answer, BaseModel) else answer, path)
 
 
-async def without_secrets(position: Position, plug: Client) -> Position:
+async def without_secrets(position: PagePosition, plug: Client) -> PagePosition:
     """Remove credentials from the position's link before it is stored. The plug adds its own credentials again."""
     if position.url is None:
         return position

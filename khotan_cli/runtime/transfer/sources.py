@@ -15,7 +15,7 @@ from khotan_cli.runtime.bulk.table_schema import as_python
 from khotan_cli.runtime.database.ambient_session import session_scope
 from khotan_cli.runtime.database.database import Database
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
-from khotan_cli.runtime.plugs.page_iterator import PageWalk, Position
+from khotan_cli.runtime.plugs.page_iterator import PageIterator, PagePosition
 from khotan_cli.runtime.transfer.records import PageReader, without_secrets
 
 _WITHOUT_KEY = "without_key"
@@ -125,11 +125,11 @@ class SelectSource:
 class EndpointSource:
     def __init__(self, endpoint: BoundEndpoint[Any], params: Mapping[str, Any], *, skip_invalid: bool) -> None:
         self.name = f"{endpoint.plug.name}.{endpoint.endpoint.name}"
-        self._walk = PageWalk(endpoint, (), params)
+        self._walk = PageIterator(endpoint, (), params)
         self._reader = PageReader(self._walk, skip_invalid=skip_invalid)
 
     async def read(self, position: Any) -> Chunk:
-        fetched = await self._walk.fetch(self._walk.start if position is None else Position.from_json(position))
+        fetched = await self._walk.fetch(self._walk.start if position is None else PagePosition.from_json(position))
         page = self._reader.read(fetched)
         following = None
         if fetched.following is not None:
@@ -139,7 +139,7 @@ class EndpointSource:
         return Chunk(page.items, following, page.invalid, gap)
 
     def passed(self, position: Any) -> None:
-        self._walk.passed(Position.from_json(position))
+        self._walk.passed(PagePosition.from_json(position))
 
 
 class IterableSource:

@@ -17,7 +17,7 @@ from khotan_cli.runtime.bulk.upsert import Unset
 from khotan_cli.runtime.database.errors import translate_error
 from khotan_cli.runtime.database.types import utc_now
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
-from khotan_cli.runtime.plugs.page_iterator import Fetched, PageWalk, Position
+from khotan_cli.runtime.plugs.page_iterator import FetchedPage, PageIterator, PagePosition
 from khotan_cli.runtime.runs.definition import Flow
 from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.runs.steps import Finished, Outcome, StepRecorder
@@ -46,7 +46,7 @@ class _Ready:
     """A fetched page, prepared for the table."""
 
     name: str
-    following: Position | None
+    following: PagePosition | None
     cut: bool
     items: list[Any]
     batch: Batch
@@ -91,7 +91,7 @@ class Sync:
         self._dedupe: Dedupe = dedupe
         self._delete_missing = deletion.enabled
         self._prefetch, self._on_invalid = prefetch, on_invalid
-        self._walk = PageWalk(endpoint, (), params)
+        self._walk = PageIterator(endpoint, (), params)
         deletion.check(params, self._walk.paginator)
         self._reader = PageReader(self._walk, skip_invalid=on_invalid == "skip")
         model = None if transform else self._reader.model
@@ -105,7 +105,7 @@ class Sync:
         self._deletion = Deletion(self.name, self._rows.name, recorder, self._seen, deletion, flow.name)
         self._deferred = Deferred(self.name, self._rows, recorder, skip=on_invalid == "skip")
         self._defers = deletion.enabled or points_at_itself(into)
-        self._last_page: tuple[Position, list[Any]] | None = None
+        self._last_page: tuple[PagePosition, list[Any]] | None = None
         self._free = asyncio.Event()  # set while pages may be prepared: not while the database waits for this thread
         self._free.set()
         self._written: _Ready | None = None
@@ -136,14 +136,14 @@ class Sync:
         async with self._env.database.session() as session:
             return await self._seen.any(session)
 
-    def _resume(self, totals: RunningTotals) -> Position | None:
+    def _resume(self, totals: RunningTotals) -> PagePosition | None:
         """Add the pages of earlier executions. Returns the next position, or None after the last page."""
-        position: Position | None = self._walk.start
+        position: PagePosition | None = self._walk.start
         while (done := self._recorder.finished(self._page_name(totals.pages))) is not None:
             totals.add_page(done)
             if done.result["filter"] != self._filter:
                 totals.void("its pages were read with different params")
-            position = None if done.result["next"] is None else Position.from_json(done.result["next"])
+            position = None if done.result["next"] is None else PagePosition.from_json(done.result["next"])
             if position is None:
                 return None
             self._walk.passed(position)
@@ -152,9 +152,9 @@ class Sync:
     def _page_name(self, index: int) -> str:
         return f"{self.name} page {index + 1}"
 
-    async def _pages(self, position: Position, totals: RunningTotals) -> None:
+    async def _pages(self, position: PagePosition, totals: RunningTotals) -> None:
         if not self._prefetch:
-            following: Position | None = position
+            following: PagePosition | None = position
             while following is not None:
                 ready = await self._fetch(self._page_name(totals.pages), following, first=following is position)
                 totals.add_page(await self._page(ready))
@@ -177,8 +177,8 @@ class Sync:
             fetching.cancel()
             await asyncio.gather(fetching, return_exceptions=True)
 
-    async def _fetch_ahead(self, position: Position, index: int, coming: asyncio.Queue[_Ready | Exception]) -> None:
-        following: Position | None = position
+    async def _fetch_ahead(self, position: PagePosition, index: int, coming: asyncio.Queue[_Ready | Exception]) -> None:
+        following: PagePosition | None = position
         try:
             while following is not None:
                 name = self._page_name(index)
@@ -189,7 +189,7 @@ class Sync:
         except Exception as exc:
             await coming.put(exc)
 
-    async def _fetch(self, name: str, position: Position, *, first: bool = False) -> _Ready:
+    async def _fetch(self, name: str, position: PagePosition, *, first: bool = False) -> _Ready:
         if self._walk.paginator.delay and not first:
             await asyncio.sleep(self._walk.paginator.delay)
         fetched = await self._walk.fetch(position)
@@ -201,7 +201,7 @@ class Sync:
             del fetched  # free it before the garbage collector runs
         return ready
 
-    async def _moved(self, position: Position, fetched: Fetched) -> str:
+    async def _moved(self, position: PagePosition, fetched: FetchedPage) -> str:
         """Return why items may have moved between the previous page and this one, or "".
 
         If positions count records and there is no total to compare, the previous page is read again: if the service deleted
@@ -219,7 +219,7 @@ class Sync:
             return "the previous page changed during the pass, so items may have moved between pages"
         return ""
 
-    def _ready(self, name: str, fetched: Fetched, doubt: str) -> _Ready:
+    def _ready(self, name: str, fetched: FetchedPage, doubt: str) -> _Ready:
         page = self._reader.read(fetched)
         rejects = [Reject(name, of_record(reason, raw, self._key), raw) for raw, reason in page.invalid]
         extracted = len(page.items) + len(rejects)

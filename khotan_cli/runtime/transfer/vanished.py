@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from khotan_cli.errors import FlowError, PlugError
 from khotan_cli.runtime.bulk.key_set import StepTexts
-from khotan_cli.runtime.http.dry_run import HeldAnswer
+from khotan_cli.runtime.http.dry_run import MissingResponse
 from khotan_cli.runtime.plugs.endpoint import BoundEndpoint
 from khotan_cli.runtime.runs.steps import Outcome, StepRecorder
 from khotan_cli.runtime.transfer.deletion import ALWAYS_ALLOWED, DEFAULT_MAX_SHARE
@@ -115,7 +115,11 @@ class Vanished:
             return
         try:
             response = await self._endpoint.raw(**{self._param: known.ref})
-            if not isinstance(response, HeldAnswer) and response.status_code not in _GONE and not response.is_success:
+            if (
+                not isinstance(response, MissingResponse)
+                and response.status_code not in _GONE
+                and not response.is_success
+            ):
                 self._endpoint.result(response)  # raises
         except PlugError as exc:
             if exc.status is None or exc.status in NOT_ABOUT_ONE_RECORD:

@@ -16,7 +16,7 @@ from khotan_cli.errors import KhotanError
 from khotan_cli.runtime.bulk.key_set import KeySet, RememberedKeys, RememberedTexts, StepTexts
 from khotan_cli.runtime.database.ambient_session import bind_session, current_session, override_sessions
 from khotan_cli.runtime.flows.context import FlowContext
-from khotan_cli.runtime.http.dry_run import DRY_RUN_ID, HeldRequest, holding
+from khotan_cli.runtime.http.dry_run import DRY_RUN_ID, SuppressedRequest, suppressing
 from khotan_cli.runtime.runs.definition import Flow
 from khotan_cli.runtime.runs.environment import Environment
 from khotan_cli.runtime.runs.errors import failure_of
@@ -57,7 +57,7 @@ class DryRecorder(StepRecorder):
         self._total: Counter[str] = Counter()
         self._before: list[Work] = []
 
-    def hold(self, request: HeldRequest) -> None:
+    def add_request(self, request: SuppressedRequest) -> None:
         name = f"{request.plug}.{request.endpoint}" if request.endpoint else f"{request.plug} {request.target}"
         entry = self.report.requests.setdefault(f"{request.method} {name}", {"count": 0, "sample": []})
         entry["count"] += 1
@@ -149,7 +149,7 @@ async def dry_run(env: Environment, flow: Flow, variant: str, body: Any) -> DryR
     report = recorder.report
     ctx = FlowContext(env, flow, recorder, variant=variant, body=body)
     try:
-        with holding(recorder), override_sessions(recorder.session):
+        with suppressing(recorder), override_sessions(recorder.session):
             report.message = await run_function(flow, ctx)
     except KhotanError as exc:
         if exc.code == "answer_held_back":

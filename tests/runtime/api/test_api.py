@@ -102,7 +102,7 @@ async def test_the_command_lines_signature(make: Make) -> None:
     async with served(make().asgi(), CliSignature("another-" + SECRET)) as client:
         assert (await client.get(f"{API}/plugs")).status_code == 401
     async with served(make(lambda request: False, KHOTAN_ENV="test").asgi(), CliSignature(SECRET)) as client:
-        assert (await client.get(f"{API}/plugs")).status_code == 401, "in development only"
+        assert (await client.get(f"{API}/plugs")).status_code == 401, "only in development"
 
 
 async def test_a_signature_is_good_for_one_request(make: Make) -> None:

@@ -130,7 +130,7 @@ def test_a_worker_that_started_before_the_code_changed_is_named(database_url: st
     assert started["outdatedWorkers"] == 1
     assert check["outcome"] == "warning" and "1 of 1 runs an older version" in check["message"]
     assert "Restart" in check["hint"]
-    assert "ran an older version of the code" in shown and "ran an older version of the code" in table
+    assert "used an older version" in shown and "used an older version" in table
     assert {one["codeOutdated"] for one in listed} == {True}
     assert (run["codeOutdated"], now["outcome"], none) == (False, "ok", [])
 

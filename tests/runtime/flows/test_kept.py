@@ -161,7 +161,7 @@ async def sending(ctx: FlowContext) -> None:
 def test_from_a_shell(database_url: str, tmp_path: Path) -> None:
     with threaded_loopback(Source(some_items(1))) as served:
         project = flows_project(tmp_path, served.url, database_url, flows=FLOW)
-        assert "keeps no cursor" in project.khotan("flows", "state", "sending", json_mode=False).stdout
+        assert "has no cursors" in project.khotan("flows", "state", "sending", json_mode=False).stdout
         with worker(project) as running:
             wait_until_ended(database_url, trigger(project, "sending"))
             running.stop()

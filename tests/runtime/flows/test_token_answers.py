@@ -59,7 +59,7 @@ async def test_no_token_is_stored_or_logged(
     assert (row.status, row.error["error"]) == ("failed", "auth_failed"), row.error
     stored = await everything(host)
     assert row.id in stored and "begins" in stored and "crm" in row.error["message"]
-    assert "not shown: they hold tokens" in caplog.text
+    assert "not shown: they contain tokens" in caplog.text
     for part in (TOKEN, TOKEN[:12], TOKEN[-12:]):
         assert part not in stored and part not in caplog.text
 

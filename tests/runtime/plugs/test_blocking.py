@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from khotan_cli.errors import KhotanError, ParameterError, PlugError
 from khotan_cli.runtime import OffsetPaginator, Plug, get, post
-from khotan_cli.runtime.http.dry_run import HeldRequest, holding
+from khotan_cli.runtime.http.dry_run import SuppressedRequest, suppressing
 from tests.support.loopback import Answer, Asked, Loopback, as_json, threaded_loopback
 
 
@@ -120,15 +120,15 @@ def test_a_hook_that_would_wait_for_itself_is_told_so(shop: Shop) -> None:
 
 
 def test_a_dry_run_around_it_counts(server: Loopback, shop: Shop) -> None:
-    held: list[HeldRequest] = []
+    held: list[SuppressedRequest] = []
 
     class Collected:
-        def hold(self, request: HeldRequest) -> None:
+        def add_request(self, request: SuppressedRequest) -> None:
             held.append(request)
 
         def wrote(self, table: str, counts: Mapping[str, int], records: Sequence[Any] = ()) -> None: ...
 
-    with holding(Collected()):
+    with suppressing(Collected()):
         shop.create_orders.blocking(body=[{"id": 1}])
     assert server.asked == [] and [request.method for request in held] == ["POST"]
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from khotan_cli.errors import ParameterError
 from khotan_cli.runtime import Plug, patch, post
-from khotan_cli.runtime.http.dry_run import HeldRequest, holding
+from khotan_cli.runtime.http.dry_run import SuppressedRequest, suppressing
 from tests.support.loopback import as_json, loopback
 
 
@@ -54,9 +54,9 @@ class Writes(Plug):
 async def test_what_is_set_is_sent_and_what_is_unset_is_left_out(given: dict[str, Any], sent: dict[str, Any]) -> None:
     class Noted:
         def __init__(self) -> None:
-            self.requests: list[HeldRequest] = []
+            self.requests: list[SuppressedRequest] = []
 
-        def hold(self, request: HeldRequest) -> None:
+        def add_request(self, request: SuppressedRequest) -> None:
             self.requests.append(request)
 
         def wrote(self, table: str, counts: Any, records: Any = ()) -> None:
@@ -75,7 +75,7 @@ async def test_what_is_set_is_sent_and_what_is_unset_is_left_out(given: dict[str
         ]
         for call in calls:
             await call()
-            with holding(noted):
+            with suppressing(noted):
                 await call()
     assert [asked.json() for asked in server.asked] == [sent] * 4
     assert [(request.target, request.body) for request in noted.requests] == [("/items/a%2Fb", sent)] * 4
@@ -107,16 +107,16 @@ async def test_what_json_has_no_form_for_is_refused_before_it_is_sent(value: Any
 
 
 async def test_a_form_refuses_null_and_the_dry_run_shows_its_text() -> None:
-    held: list[HeldRequest] = []
+    held: list[SuppressedRequest] = []
 
     class Noted:
-        def hold(self, request: HeldRequest) -> None:
+        def add_request(self, request: SuppressedRequest) -> None:
             held.append(request)
 
         def wrote(self, table: str, counts: Any, records: Any = ()) -> None:
             raise AssertionError
 
-    with holding(Noted()):
+    with suppressing(Noted()):
         await Writes().change_form(id=1, body={"a": ["x y"]})
         await Writes().post("/p", params={"q": "ü"}, body={"n": None})
         with pytest.raises(ParameterError, match="'a'"):

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from khotan_cli.runtime import ApiKeyAuth, BasicAuth, BearerAuth, Plug, Retry, TokenAuth, Var
-from khotan_cli.runtime.http.cookies import MOST_JARS, CookieJars
+from khotan_cli.runtime.http.cookies import MAX_JARS, CookieJars
 from tests.support.loopback import Answer, Asked, as_json, loopback
 
 
@@ -131,8 +131,8 @@ async def test_a_secure_cookie_does_not_travel_in_clear() -> None:
 def test_the_number_of_jars_is_bounded() -> None:
     jars = CookieJars()
     first = jars.of("first")
-    for number in range(MOST_JARS - 1):
+    for number in range(MAX_JARS - 1):
         jars.of(number)
     assert jars.of("first") is first
     jars.of("one more")
-    assert jars.of("first") is first and len(jars._jars) == MOST_JARS
+    assert jars.of("first") is first and len(jars._jars) == MAX_JARS

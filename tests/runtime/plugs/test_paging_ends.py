@@ -24,7 +24,7 @@ from khotan_cli.runtime import (
     get,
     post,
 )
-from khotan_cli.runtime.plugs.page_iterator import Fetched, PageWalk, Position
+from khotan_cli.runtime.plugs.page_iterator import FetchedPage, PageIterator, PagePosition
 from tests.support.loopback import Answer, Asked, Loopback, as_json, loopback
 
 
@@ -55,13 +55,13 @@ async def walk(server: Loopback, paginator: Paginator, **params: Any) -> list[An
     return [item async for item in plug.things.items(**params)]
 
 
-async def fetched(server: Loopback, paginator: Paginator, **params: Any) -> list[Fetched]:
+async def fetched(server: Loopback, paginator: Paginator, **params: Any) -> list[FetchedPage]:
     plug = Api().with_options(base_url=server.url, paginator=paginator)
-    walked = PageWalk(plug.things, (), params)
-    pages: list[Fetched] = []
-    position: Position | None = walked.start
+    walked = PageIterator(plug.things, (), params)
+    pages: list[FetchedPage] = []
+    position: PagePosition | None = walked.start
     while position is not None:
-        pages.append(await walked.fetch(Position.from_json(json.loads(json.dumps(position.to_json())))))
+        pages.append(await walked.fetch(PagePosition.from_json(json.loads(json.dumps(position.to_json())))))
         position = pages[-1].following
     return pages
 
@@ -355,7 +355,7 @@ async def test_a_total_that_changes_or_is_not_reached_is_a_doubt() -> None:
         ([first, last], ""),
         ([{**first, "total": 4}, last], "total changed"),
         ([first, {"data": ids(3), "total": 4}, {"data": ids(4), "total": 4}], "total changed"),
-        ([{**first, "total": 1}], "2 items came"),
+        ([{**first, "total": 1}], "2 items were received"),
     ):
         async with loopback(in_turn(pages)) as server:
             walked = await fetched(server, OffsetPaginator(items="data", total="total"))

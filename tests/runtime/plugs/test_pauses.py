@@ -11,7 +11,7 @@ import pytest
 from khotan_cli.errors import PlugError
 from khotan_cli.runtime import Plug, Quota, Retry, get
 from khotan_cli.runtime.http.quota import retry_after
-from khotan_cli.runtime.http.rate_limit import MAX_HOLD_SECONDS
+from khotan_cli.runtime.http.rate_limit import MAX_PAUSE_SECONDS
 from tests.support.loopback import Answer, as_json, loopback
 
 FINE = as_json({"fine": True})
@@ -50,15 +50,15 @@ async def test_an_exhausted_quota_holds_the_account(
         plug = api.with_options(base_url=server.url)
         with pytest.raises(PlugError):
             await plug.with_options(retry=Retry(attempts=1)).read()
-        assert await plug.shared.rates.holds("api") == 0, "without a declaration these headers mean nothing"
+        assert await plug.shared.rates.longest_pause("api") == 0, "without a declaration these headers mean nothing"
         with pytest.raises(PlugError):
             await plug.with_options(quota=quota).read()
-        assert 800 < await plug.shared.rates.holds("api") <= 900
+        assert 800 < await plug.shared.rates.longest_pause("api") <= 900
         asked = len(server.asked)
-        with pytest.raises(PlugError, match="asked to wait"):
+        with pytest.raises(PlugError, match="requested a pause"):
             await plug.read()
         assert len(server.asked) == asked
-        assert await plug.shared.rates.release("api") == 1
+        assert await plug.shared.rates.resume("api") == 1
 
 
 @pytest.mark.parametrize("value", ["1900000000", "1900000000000", "99999999", "Wed, 01 Jan 2098 00:00:00 GMT"])
@@ -67,7 +67,7 @@ async def test_no_retry_after_holds_a_plug_for_long(api: Api, value: str) -> Non
         plug = api.with_options(base_url=server.url)
         with pytest.raises(PlugError):
             await plug.read()
-    assert MAX_HOLD_SECONDS - 60 < await plug.shared.rates.holds("api") <= MAX_HOLD_SECONDS
+    assert MAX_PAUSE_SECONDS - 60 < await plug.shared.rates.longest_pause("api") <= MAX_PAUSE_SECONDS
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "Wed, 01 Jan 2020 00:00:00 GMT", "1000000000", "soon"])
@@ -75,7 +75,7 @@ async def test_a_retry_after_that_names_no_future_is_absent(api: Api, value: str
     async with loopback(script(as_json({}, 429, Retry_After=value), FINE)) as server:
         plug = api.with_options(base_url=server.url)
         assert await plug.read() == {"fine": True}
-        assert await plug.shared.rates.holds("api") == 0
+        assert await plug.shared.rates.longest_pause("api") == 0
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from khotan_cli.runtime import Quota, RateLimit, Retry
 from khotan_cli.runtime.http.quota import retry_after
-from khotan_cli.runtime.http.rate_limit import MAX_HOLD_SECONDS, ProcessRateStore
+from khotan_cli.runtime.http.rate_limit import MAX_PAUSE_SECONDS, ProcessRateStore
 from khotan_cli.runtime.http.retry import Attempt
 
 
@@ -136,9 +136,9 @@ def test_no_window_ever_sees_more_than_burst_and_rate(rate: int, burst: int, gap
 async def test_a_hold_moves_everybody_and_the_longer_one_stays() -> None:
     now = 0.0
     store = ProcessRateStore(clock=lambda: now)
-    await store.hold("k", 10)
-    await store.hold("k", 5)
-    assert await store.held("k") == 10 and await store.held("other") == 0
+    await store.pause("k", 10)
+    await store.pause("k", 5)
+    assert await store.paused_for("k") == 10 and await store.paused_for("other") == 0
     waits = [await store.reserve("k", 1.0, 1) for _ in range(3)]
     assert waits == [10, 11, 12]
 
@@ -199,11 +199,11 @@ def test_an_exhausted_quota_repeats_even_a_write() -> None:
 
 async def test_a_hold_is_capped_and_can_be_lifted() -> None:
     store = ProcessRateStore(clock=lambda: 0.0)
-    await store.hold("shop:a", 1_900_000_000)
-    await store.hold("shop", 5)
-    await store.hold("shopping", 7)
-    assert await store.held("shop:a") == MAX_HOLD_SECONDS == await store.holds("shop")
+    await store.pause("shop:a", 1_900_000_000)
+    await store.pause("shop", 5)
+    await store.pause("shopping", 7)
+    assert await store.paused_for("shop:a") == MAX_PAUSE_SECONDS == await store.longest_pause("shop")
     await store.reserve("shop:a", 1.0, 1)
-    assert await store.release("shop") == 2
-    assert await store.holds("shop") == 0 == await store.reserve("shop:a", 1.0, 1)
-    assert await store.holds("shopping") == 7 and await store.release("shop") == 0
+    assert await store.resume("shop") == 2
+    assert await store.longest_pause("shop") == 0 == await store.reserve("shop:a", 1.0, 1)
+    assert await store.longest_pause("shopping") == 7 and await store.resume("shop") == 0

@@ -314,7 +314,7 @@ async def test_a_refresh_token_is_filled_in_at_any_depth() -> None:
         ({"a": [0, b"x"]}, "json", r"body.a\[1\] is of type bytes"),
         ({"a": float("nan")}, "json", "body.a is nan"),
         ({"a": {"b": float("inf")}}, "form", "body.a.b is inf"),
-        ({"a": {"b": None}}, "form", "body.a.b is None, which a form cannot carry"),
+        ({"a": {"b": None}}, "form", "body.a.b is None, but forms have no null value"),
         ({"a": object()}, "json", "body.a is of type object"),
         ({1: "a"}, "json", "body: the name 1 is int, not text"),
         ("user=a", "json", "body is str, not a mapping"),
@@ -351,7 +351,12 @@ def test_a_body_that_cannot_be_sent_is_named_at_its_declaration(body: Any, encod
         (as_json({"error": "invalid_client"}), "client_secret_basic", "s", "auth_method="),
         (Answer(401), "client_secret_basic", "s", "auth_method="),
         (Answer(400, b"error=invalid_client"), "client_secret_basic", "s", "auth_method="),
-        (as_json({"error": "invalid_client"}, 401), "client_secret_basic", None, "No client_secret is declared"),
+        (
+            as_json({"error": "invalid_client"}, 401),
+            "client_secret_basic",
+            None,
+            "client_secret, which is not declared",
+        ),
         (as_json({"error": "invalid_scope"}, 400), "client_secret_basic", "s", "Check the token URL"),
     ],
 )

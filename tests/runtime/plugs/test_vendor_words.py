@@ -52,7 +52,7 @@ async def test_an_unknown_charset_hides_no_status(charset: str) -> None:
             await Api().with_options(base_url=server.url).get("/x")
     assert caught.value.status == 500 and caught.value.message.endswith(": böom")
     async with loopback(lambda asked: answer(200, "text/csv", b"a,b")) as server:
-        with pytest.raises(ResponseInvalid, match=f"names the charset '{charset}', which is not known"):
+        with pytest.raises(ResponseInvalid, match=f"has the unknown charset '{charset}'"):
             await Api().with_options(base_url=server.url).get("/x")
 
 
@@ -74,7 +74,7 @@ async def test_an_unknown_charset_hides_no_status(charset: str) -> None:
         (400, {"error": "x", "error_description": "token abcdefghijklmnopqrstuvwxyz"}, ": x (token ••••)"),
         (400, {"error": "x", "error_description": "token 123456789012345678"}, ": x (token ••••)"),
         (200, {"data": {"message": SECRET, "tok": SECRET}}, " without a token at 'access_token'"),
-        (401, [{"message": SECRET}], "answers 401"),
+        (401, [{"message": SECRET}], "answered 401"),
     ],
 )
 async def test_reasons_of_token_endpoints(status: int, body: Any, said: str) -> None:
@@ -82,7 +82,7 @@ async def test_reasons_of_token_endpoints(status: int, body: Any, said: str) -> 
         api = Api().with_options(base_url=server.url, auth=TokenAuth("/token", {"k": "v"}))
         with pytest.raises(AuthError) as caught:
             await api.get("/x")
-    assert caught.value.message.endswith(said) and f"answers {status}" in caught.value.message
+    assert caught.value.message.endswith(said) and f"answered {status}" in caught.value.message
     assert SECRET not in str(caught.value)
 
 

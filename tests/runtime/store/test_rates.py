@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 
 from khotan_cli.runtime.database.database import Database
 from khotan_cli.runtime.database.tables import RATES
-from khotan_cli.runtime.http.rate_limit import MAX_HOLD_SECONDS, ProcessRateStore
+from khotan_cli.runtime.http.rate_limit import MAX_PAUSE_SECONDS, ProcessRateStore
 from khotan_cli.runtime.store.rate_limits import DatabaseRateStore
 from tests.runtime.store.conftest import Spawn
 
@@ -73,8 +73,8 @@ async def test_a_burst_goes_at_once_and_the_rest_is_spaced(rates: DatabaseRateSt
 async def test_it_decides_as_the_store_in_memory_does(rates: DatabaseRateStore) -> None:
     memory = ProcessRateStore()
     asked: list[tuple[str, float, int]] = [("a", 100.0, 1), ("b", 100.0, 4), ("c", 50.0, 2)]
-    await rates.hold("c", 1000.0)
-    await memory.hold("c", 1000.0)
+    await rates.pause("c", 1000.0)
+    await memory.pause("c", 1000.0)
     for _ in range(6):
         for key, interval, burst in asked:
             mine, theirs = await rates.reserve(key, interval, burst), await memory.reserve(key, interval, burst)
@@ -89,7 +89,7 @@ async def test_keys_do_not_share_a_bucket(rates: DatabaseRateStore) -> None:
 
 async def test_without_an_interval_nothing_waits_but_for_a_hold(rates: DatabaseRateStore) -> None:
     assert [await rates.reserve("shop:abc", 0.0, 1) for _ in range(3)] == [0.0, 0.0, 0.0]
-    await rates.hold("shop:abc", 30.0)
+    await rates.pause("shop:abc", 30.0)
     assert 28.0 < await rates.reserve("shop:abc", 0.0, 1) <= 30.0
 
 
@@ -97,26 +97,26 @@ async def test_a_hold_is_seen_at_once_here_and_within_a_second_elsewhere(
     rates: DatabaseRateStore, database: Database
 ) -> None:
     elsewhere = DatabaseRateStore(database)
-    assert await elsewhere.held("shop:abc") == 0.0
-    await rates.hold("shop:abc", 30.0)
-    assert 28.0 < await rates.held("shop:abc") <= 30.0
+    assert await elsewhere.paused_for("shop:abc") == 0.0
+    await rates.pause("shop:abc", 30.0)
+    assert 28.0 < await rates.paused_for("shop:abc") <= 30.0
     async with asyncio.timeout(90):
-        while not await elsewhere.held("shop:abc"):
+        while not await elsewhere.paused_for("shop:abc"):
             await asyncio.sleep(0.05)
-    assert 20.0 < await elsewhere.held("shop:abc") <= 30.0
-    assert await rates.held("shop:def") == 0.0
+    assert 20.0 < await elsewhere.paused_for("shop:abc") <= 30.0
+    assert await rates.paused_for("shop:def") == 0.0
 
 
 async def test_a_shorter_hold_does_not_shorten_a_longer_one(rates: DatabaseRateStore, database: Database) -> None:
-    await rates.hold("shop:abc", 30.0)
+    await rates.pause("shop:abc", 30.0)
     elsewhere = DatabaseRateStore(database)
-    await elsewhere.hold("shop:abc", 1.0)
-    assert await elsewhere.held("shop:abc") > 25.0
+    await elsewhere.pause("shop:abc", 1.0)
+    assert await elsewhere.paused_for("shop:abc") > 25.0
     assert await elsewhere.reserve("shop:abc", 1.0, 1) > 25.0
 
 
 async def test_those_who_wait_behind_a_hold_come_out_spaced(rates: DatabaseRateStore) -> None:
-    await rates.hold("shop:abc", 100.0)
+    await rates.pause("shop:abc", 100.0)
     waits = [await rates.reserve("shop:abc", 10.0, 1) for _ in range(3)]
     assert [wait - waits[0] for wait in waits] == pytest.approx([0.0, 10.0, 20.0], abs=3.0)
     assert waits[0] == pytest.approx(100.0, abs=3.0)
@@ -131,7 +131,7 @@ async def test_a_bucket_fills_again(rates: DatabaseRateStore, database: Database
 
 
 async def test_buckets_long_unused_are_forgotten(rates: DatabaseRateStore, database: Database) -> None:
-    await rates.hold("held:abc", 10.0)
+    await rates.pause("held:abc", 10.0)
     await rates.reserve("old:abc", 1.0, 1)
     async with database.session() as session:
         await session.execute(update(RATES).where(RATES.c.key == "old:abc").values(arrival_at=1000.0))
@@ -196,28 +196,28 @@ async def test_a_cancelled_caller_gives_its_slot_back(rates: DatabaseRateStore, 
 
 async def test_a_hold_is_capped_listed_and_lifted_for_every_process(database: Database) -> None:
     ours, theirs = DatabaseRateStore(database), DatabaseRateStore(database)
-    await ours.hold("shop:abc", 1_900_000_000)
-    await ours.hold("shop_two", 50)
-    assert MAX_HOLD_SECONDS - 60 < await theirs.held("shop:abc") <= MAX_HOLD_SECONDS
+    await ours.pause("shop:abc", 1_900_000_000)
+    await ours.pause("shop_two", 50)
+    assert MAX_PAUSE_SECONDS - 60 < await theirs.paused_for("shop:abc") <= MAX_PAUSE_SECONDS
     assert await ours.reserve("shop:abc", 1.0, 1) > 3000
     paused = await theirs.paused()
     assert set(paused) == {"shop", "shop_two"} and paused["shop"] > 3000
-    assert await theirs.holds("shop") > 3000 and await theirs.holds("sho") == 0
-    assert await theirs.release("shop") == 1
-    assert await theirs.held("shop:abc") == 0 and await theirs.holds("shop_two") > 0
+    assert await theirs.longest_pause("shop") > 3000 and await theirs.longest_pause("sho") == 0
+    assert await theirs.resume("shop") == 1
+    assert await theirs.paused_for("shop:abc") == 0 and await theirs.longest_pause("shop_two") > 0
     ours._held = {key: (0.0, until, set_at) for key, (_, until, set_at) in ours._held.items()}  # its second is over
-    assert await ours.held("shop:abc") == 0
+    assert await ours.paused_for("shop:abc") == 0
     assert await ours.reserve("shop:abc", 1.0, 1) == 0
 
 
 async def test_a_hold_of_decades_that_an_older_version_stored_is_cut_to_size(
     rates: DatabaseRateStore, database: Database
 ) -> None:
-    await rates.hold("shop:abc", 5.0)
+    await rates.pause("shop:abc", 5.0)
     async with database.session() as session:
         await session.execute(update(RATES).values(held_until=RATES.c.held_until + 2e9, arrival_at=2e9 + 2e9))
-    assert await rates.reserve("shop:abc", 1.0, 1) <= MAX_HOLD_SECONDS
-    assert MAX_HOLD_SECONDS < await rates.reserve("shop:abc", 1.0, 1) <= MAX_HOLD_SECONDS + 1.0
+    assert await rates.reserve("shop:abc", 1.0, 1) <= MAX_PAUSE_SECONDS
+    assert MAX_PAUSE_SECONDS < await rates.reserve("shop:abc", 1.0, 1) <= MAX_PAUSE_SECONDS + 1.0
     async with database.session() as session:
         held = (await session.execute(select(RATES.c.held_until - database.now()))).scalar_one()
-    assert held <= MAX_HOLD_SECONDS
+    assert held <= MAX_PAUSE_SECONDS

@@ -237,7 +237,7 @@ async def test_what_a_later_run_has_put_right_is_not_failed_any_more(database_ur
     assert project.khotan("wire", "events", "--status", "completed").json["total"] == 1
     assert project.khotan("wire", "list").json["items"][0]["failed"] == 1
     told = project.khotan("wire", "replay", "--failed", json_mode=False)
-    assert told.code == 0 and "1 failed of shop.gone" in told.stdout and "nothing to do" not in told.stdout
+    assert told.code == 0 and "1 failed runs of shop.gone" in told.stdout and "There are no failed" not in told.stdout
 
 
 OTHER = """

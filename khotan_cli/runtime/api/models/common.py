@@ -12,11 +12,11 @@ from pydantic.alias_generators import to_camel
 T = TypeVar("T")
 
 
-class Wire(BaseModel):
+class ApiModel(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
 
 
-class Ok(Wire):
+class Ok(ApiModel):
     ok: bool = True
 
 
@@ -34,7 +34,7 @@ class ErrorDocument(BaseModel):
     """Commands that can be run as they stand."""
 
 
-class Listing(Wire, Generic[T]):
+class Listing(ApiModel, Generic[T]):
     """A page of a list: `total` counts all there are."""
 
     ok: bool = True
@@ -48,12 +48,12 @@ def listing(items: list[T], limit: int, offset: int) -> Listing[T]:
     return Listing(items=items[offset : offset + limit], total=len(items), limit=limit, offset=offset)
 
 
-class DatabaseHealth(Wire):
+class DatabaseHealth(ApiModel):
     reachable: bool
     migrated: bool
 
 
-class Health(Wire):
+class Health(ApiModel):
     """Exempt from authorization, so it names nothing."""
 
     ok: bool = True
@@ -64,7 +64,7 @@ class Health(Wire):
     plugs: int
 
 
-class VarInfo(Wire):
+class VarInfo(ApiModel):
     """A variable and where its value comes from. `masked` shows at most four characters of a secret; `value` only on request."""
 
     plug: str
@@ -82,13 +82,13 @@ class VarInfo(Wire):
     error: str | None = None
 
 
-class QueryField(Wire):
+class QueryField(ApiModel):
     name: str
     required: bool
     type: str
 
 
-class EndpointInfo(Wire):
+class EndpointInfo(ApiModel):
     name: str
     method: str
     path: str
@@ -100,7 +100,7 @@ class EndpointInfo(Wire):
     paginated: bool
 
 
-class PlugFacts(Wire):
+class PlugFacts(ApiModel):
     name: str
     doc: str
     module: str
@@ -130,11 +130,11 @@ class PlugResumed(Ok):
     released: int
 
 
-class PlugPatch(Wire):
+class PlugPatch(ApiModel):
     enabled: bool
 
 
-class VarValues(Wire):
+class VarValues(ApiModel):
     values: dict[str, str] = Field(min_length=1)
 
 
@@ -164,7 +164,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 BodyKind = Literal["none", "json", "text", "base64"]
 
 
-class DebugRequest(Wire):
+class DebugRequest(ApiModel):
     """A call to make, or, with `response`, a saved one to judge."""
 
     endpoint: str | None = None
@@ -204,7 +204,7 @@ class DebugRequest(Wire):
         return value
 
 
-class Timing(Wire):
+class Timing(ApiModel):
     total_ms: float
     attempts: int
 
@@ -229,7 +229,7 @@ class DebugResponse(Ok):
     contract: dict[str, Any] | None = None
 
 
-class OAuthStart(Wire):
+class OAuthStart(ApiModel):
     redirect_uri: str
 
 
@@ -238,5 +238,5 @@ class OAuthStarted(Ok):
     state: str
 
 
-class OAuthFinish(Wire):
+class OAuthFinish(ApiModel):
     callback_url: str

@@ -5,16 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from khotan_cli.runtime.api.models.common import Ok, Wire
+from khotan_cli.runtime.api.models.common import ApiModel, Ok
 
 
-class CursorInfo(Wire):
+class CursorInfo(ApiModel):
     name: str
     value: Any = None
     updated_at: datetime
 
 
-class SentInfo(Wire):
+class SentInfo(ApiModel):
     """A record that was sent; `ref` is its id at the service, empty where the service gave none."""
 
     key: str
@@ -22,7 +22,7 @@ class SentInfo(Wire):
     updated_at: datetime
 
 
-class DestinationInfo(Wire):
+class DestinationInfo(ApiModel):
     """Where records were sent. `keptIn` is "flow" (name: `PLUG.ENDPOINT SOURCE`) or "mappings" (name: `RESOURCE.PLUG`).
 
     `records` counts all of them; `items` is a page.

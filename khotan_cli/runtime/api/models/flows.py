@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from khotan_cli.runtime.api.models.common import Ok, Wire
+from khotan_cli.runtime.api.models.common import ApiModel, Ok
 
 
-class VariantInfo(Wire):
+class VariantInfo(ApiModel):
     """A run mode of a flow; `nextDueAt` is when its schedule comes next."""
 
     name: str
@@ -18,7 +18,7 @@ class VariantInfo(Wire):
     next_due_at: datetime | None
 
 
-class FlowInfo(Wire):
+class FlowInfo(ApiModel):
     name: str
     kind: str
     doc: str
@@ -36,11 +36,11 @@ class FlowShown(FlowInfo):
     ok: bool = True
 
 
-class FlowPatch(Wire):
+class FlowPatch(ApiModel):
     enabled: bool
 
 
-class Counts(Wire):
+class Counts(ApiModel):
     extracted: int
     transformed: int
     created: int
@@ -50,7 +50,7 @@ class Counts(Wire):
     failed: int
 
 
-class RunInfo(Wire):
+class RunInfo(ApiModel):
     """A run. `seconds` counts from its start to its end, or to now; `error` is an error document.
 
     `code` is the fingerprint of the code that executed the run last; `codeOutdated` says that the project's files differ now.
@@ -78,7 +78,7 @@ class RunInfo(Wire):
     code_outdated: bool = False
 
 
-class StepInfo(Wire):
+class StepInfo(ApiModel):
     """A finished step: its place and name (either can be given to retry), and what it counted."""
 
     number: int
@@ -89,7 +89,7 @@ class StepInfo(Wire):
     ended_at: datetime
 
 
-class UpdateInfo(Wire):
+class UpdateInfo(ApiModel):
     id: str
     at: datetime
     level: str
@@ -107,7 +107,7 @@ class RunShown(RunInfo):
     rejects: int
 
 
-class RejectInfo(Wire):
+class RejectInfo(ApiModel):
     """A record that was left out, and why."""
 
     id: str
@@ -116,7 +116,7 @@ class RejectInfo(Wire):
     record: Any = None
 
 
-class Trigger(Wire):
+class Trigger(ApiModel):
     variant: str | None = None
     body: Any = None
     dry_run: bool = False
@@ -133,7 +133,7 @@ class Triggered(Ok):
     outdated_workers: int
 
 
-class WorkerInfo(Wire):
+class WorkerInfo(ApiModel):
     """A process that runs flows. `outdated`: the project's files are other code than the `code` that it started with."""
 
     id: str
@@ -157,7 +157,7 @@ class DryRun(Ok):
     failure: dict[str, Any] | None
 
 
-class Retry(Wire):
+class Retry(ApiModel):
     from_step: str | None = None
 
 
@@ -177,7 +177,7 @@ class Reconciled(Ok):
     reconciled: list[dict[str, str]]
 
 
-class DueRun(Wire):
+class DueRun(ApiModel):
     id: str
     flow: str
     variant: str

@@ -47,7 +47,7 @@ async def plug_info(plug: Plug, services: Services) -> PlugInfo:
 async def paused_seconds(plug: Plug, services: Services) -> float:
     """Seconds for which the service asked the plug to wait; 0 where there is no migrated database to keep it."""
     try:
-        return await services.rates.holds(plug.name)
+        return await services.rates.longest_pause(plug.name)
     except DatabaseNotMigrated:
         return 0.0
 

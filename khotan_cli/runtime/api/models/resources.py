@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic import Field
 
-from khotan_cli.runtime.api.models.common import Listing, Ok, Wire
+from khotan_cli.runtime.api.models.common import ApiModel, Listing, Ok
 
 KeyIn = str | int | list[str | int]
 
 
-class ResourceInfo(Wire):
+class ResourceInfo(ApiModel):
     """A resource: the fields of its key, each plug's field of the id, and how many mappings there are."""
 
     name: str
@@ -25,7 +25,7 @@ class ResourceShown(ResourceInfo):
     ok: bool = True
 
 
-class MappingInfo(Wire):
+class MappingInfo(ApiModel):
     id: str
     resource: str
     key: list[str]
@@ -38,12 +38,12 @@ class MappingShown(MappingInfo):
     ok: bool = True
 
 
-class MappingItem(Wire):
+class MappingItem(ApiModel):
     key: KeyIn
     refs: dict[str, str | int]
 
 
-class MappingUpsert(Wire):
+class MappingUpsert(ApiModel):
     """One mapping (`key`, `refs`), or many (`items`)."""
 
     resource: str
@@ -60,7 +60,7 @@ class MappingsUpserted(Ok):
     mapping: MappingInfo | None = None
 
 
-class MappingLookup(Wire):
+class MappingLookup(ApiModel):
     """By `key`, by `plug` and `ref`, or many of either."""
 
     resource: str
@@ -77,7 +77,7 @@ class MappingsFound(Ok):
     items: list[MappingInfo]
 
 
-class MappingChange(Wire):
+class MappingChange(ApiModel):
     refs: dict[str, str | int]
     replace: bool = False
 
@@ -86,7 +86,7 @@ class Deleted(Ok):
     deleted: int
 
 
-class CacheInfo(Wire):
+class CacheInfo(ApiModel):
     """A cache; ttl in seconds, null: entries stay until they are deleted."""
 
     name: str
@@ -103,7 +103,7 @@ class CacheListing(Listing[CacheInfo]):
     flows: list[str]
 
 
-class EntryInfo(Wire):
+class EntryInfo(ApiModel):
     cache: str
     owner: str
     key: str
@@ -116,7 +116,7 @@ class EntryShown(EntryInfo):
     ok: bool = True
 
 
-class EntryValue(Wire):
+class EntryValue(ApiModel):
     """ttl: seconds, or a text such as 30m; null: the cache's own."""
 
     value: Any

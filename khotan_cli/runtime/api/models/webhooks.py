@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from khotan_cli.runtime.api.models.common import Ok, Wire
+from khotan_cli.runtime.api.models.common import ApiModel, Ok
 
 
-class HandlerInfo(Wire):
+class HandlerInfo(ApiModel):
     """A handler: the types of events it takes, and where a pass sends them.
 
     `retry_span`: seconds that its tries cover at least."""
@@ -34,7 +34,7 @@ class HandlerShown(HandlerInfo):
     ok: bool = True
 
 
-class WireVar(Wire):
+class WireVar(ApiModel):
     """A variable of a wire. `source`: database, environment, default, or null where it has no value."""
 
     key: str
@@ -46,7 +46,7 @@ class WireVar(Wire):
     masked: str | None
 
 
-class WireInfo(Wire):
+class WireInfo(ApiModel):
     """A wire. `subscribed`: khotan made a subscription; null where that is done by hand, and khotan cannot know.
     `callback_url`: what the service was given, or is to be given. `waiting` and `failed` count runs of handlers."""
 
@@ -80,17 +80,17 @@ class WireShown(WireInfo):
     vars: list[WireVar]
 
 
-class WireCreate(Wire):
+class WireCreate(ApiModel):
     """url: base URL under which the service reaches the app; default: KHOTAN_PUBLIC_URL."""
 
     url: str | None = Field(default=None, max_length=2000)
 
 
-class WirePatch(Wire):
+class WirePatch(ApiModel):
     enabled: bool
 
 
-class WireVars(Wire):
+class WireVars(ApiModel):
     values: dict[str, str]
 
 
@@ -100,7 +100,7 @@ class WireVarsChanged(Ok):
     cleared: list[str] = []
 
 
-class Sample(Wire):
+class Sample(ApiModel):
     """body: any JSON; without one an envelope is made up with the type, and an id, where the wire looks for them. forged:
     signed with another secret than the wire's."""
 
@@ -118,7 +118,7 @@ class SampleShown(Ok):
     body: str
 
 
-class DeliveryInfo(Wire):
+class DeliveryInfo(ApiModel):
     """A run of a handler. `next_at`: when it is tried again; `failures`: tries that failed, of `attempts`.
     `retry_span`: seconds that the tries cover at least; null where the app has no such handler."""
 
@@ -135,7 +135,7 @@ class DeliveryInfo(Wire):
     ended_at: datetime | None
 
 
-class EventInfo(Wire):
+class EventInfo(ApiModel):
     """An event. `status` sums up its runs: pending, running, completed, failed, cancelled, parked, or unhandled.
     `problem`: why its body cannot be read. `path`: what the wire took from the path."""
 
@@ -167,14 +167,14 @@ class EventShown(EventInfo):
     base64: str | None = None
 
 
-class Replay(Wire):
+class Replay(ApiModel):
     """organisation: whose a parked record is; without it that is asked again."""
 
     handler: str | None = None
     organisation: str | None = Field(default=None, min_length=1, max_length=200)
 
 
-class ReplayMany(Wire):
+class ReplayMany(ApiModel):
     """Of events that came `since` then; of one wire, or of all. parked: those that are parked, not those that failed."""
 
     parked: bool = False

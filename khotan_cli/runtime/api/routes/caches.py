@@ -46,7 +46,7 @@ async def list_entries(
     limit: Limit = 100,
     offset: Offset = 0,
 ) -> Listing[EntryInfo]:
-    """Living entries in the order of owner and key."""
+    """Entries that have not expired, ordered by owner and key."""
     _handle(services, cache)
     found, total = await services.caches.entries(cache, owner, prefix, limit=limit, offset=offset)
     return Listing(items=[EntryInfo(**asdict(entry)) for entry in found], total=total, limit=limit, offset=offset)
@@ -93,6 +93,6 @@ def _unknown(cache: str, key: str) -> KhotanError:
     return KhotanError(
         f"Cache {cache!r} has no entry {key!r}",
         code="unknown_key",
-        hint="It may have expired, or belong to an owner.",
+        hint="The entry may have expired, or belong to another owner.",
         next=[f"khotan caches show {cache}"],
     )

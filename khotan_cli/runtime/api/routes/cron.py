@@ -1,4 +1,4 @@
-"""GET, POST /cron: a platform's own cron starts what is due."""
+"""GET, POST /cron: a platform's cron starts due runs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ router = Router(tags=["cron"], guarded=False)
 @router.get("/cron", operation_id="cron_get")
 @router.post("/cron", operation_id="cron_post")
 async def cron(call: Call, services: CurrentServices) -> CronDone:
-    """Start every due run, once however many ask; of several missed times of a variant the last.
+    """Start every due run once, even for concurrent requests. Of several missed times of a variant, only the last runs.
 
-    Asks for `Authorization: Bearer CRON_SECRET` (vercel.com/docs/cron-jobs/manage-cron-jobs), and not for `authorize`.
+    Requires `Authorization: Bearer CRON_SECRET` (vercel.com/docs/cron-jobs/manage-cron-jobs) instead of `authorize`.
     """
     _check(call, services)
     started = await services.dispatcher.dispatch_due()
@@ -34,10 +34,10 @@ def _check(call: Call, services: Services) -> None:
     secret = services.settings.cron_secret.get_secret_value()
     if not secret:
         raise ConfigError(
-            "CRON_SECRET is not set: /cron is closed",
+            "CRON_SECRET is not set: /cron is disabled",
             code="cron_not_configured",
-            hint="Set it here, and let the platform send it: Authorization: Bearer …",
+            hint="Set CRON_SECRET here and on the platform, which must send it: Authorization: Bearer …",
         )
-    scheme, _, given = call.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), secret.encode()):
+    scheme, _, token = call.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(token.encode(), secret.encode()):
         raise Unauthorized("The cron secret is missing or wrong", hint="Send Authorization: Bearer CRON_SECRET.")

@@ -54,9 +54,9 @@ async def show_debuggable(plug: CurrentPlug, services: CurrentServices) -> PlugI
 
 @router.post("/{plug}")
 async def debug(plug: CurrentPlug, asked: DebugRequest, services: CurrentServices) -> DebugResponse:
-    """Make a call, whatever status it has, or take a saved response; with `compare`, judge it by the declared model.
+    """Make a call, or use a saved response. With `compare`, compare it with the declared model.
 
-    A contract that does not match is no error here: `contract.ok` says so.
+    Error statuses and contract mismatches are not errors here: see `status` and `contract.ok`.
     """
     endpoint = _checked(plug, asked)
     walk: SeenWalk | None = None
@@ -69,7 +69,7 @@ async def debug(plug: CurrentPlug, asked: DebugRequest, services: CurrentService
             raise KhotanError(
                 f"Plug {plug.name!r} is disabled",
                 code="plug_disabled",
-                hint="Enable it first.",
+                hint="Enable the plug first.",
                 next=[f"khotan plug {plug.name} --enable"],
             )
         result, walk = await _called(plug, asked, endpoint)
@@ -83,9 +83,9 @@ async def debug(plug: CurrentPlug, asked: DebugRequest, services: CurrentService
 async def _called(
     plug: Plug, asked: DebugRequest, endpoint: Endpoint[Any] | None
 ) -> tuple[CallResult, SeenWalk | None]:
-    """The call, and the walk through the pages where a comparison walks on.
+    """The call, and the fetched pages if a comparison fetches more.
 
-    What it raises names no secret, and names the plug where the plug's own code fails.
+    Raised errors contain no secrets, and name the plug if its own code fails.
     """
     request = CallRequest(
         endpoint=asked.endpoint or "",
@@ -102,17 +102,17 @@ async def _called(
         return await call(plug, request), None
     except KhotanError as exc:
         error = exc
-    except Exception as exc:  # hooks and custom auth are the user's code: whatever they raise
+    except Exception as exc:  # users' hooks and custom auth may raise anything
         error = PlugError(
             f"The call of plug {plug.name!r} raised {described(exc)}",
             plug=plug.name,
-            hint="Correct the plug's own code, or what was asked of it.",
+            hint="Correct the plug's code, or the parameters of the call.",
         )
     raise masked(error, await _masker(plug)) from None
 
 
 async def _walked(plug: Plug, request: CallRequest, pages: int) -> tuple[CallResult, SeenWalk]:
-    """The pages, and the first of them as the result of the call."""
+    """The fetched pages, with the first one as the result of the call."""
     if request.headers:
         plug = plug.with_options(headers=dict(request.headers))
     params = {**request.params, **({} if request.body is None else {"body": request.body})}
@@ -128,7 +128,7 @@ async def _masker(plug: Plug) -> Masker:
     try:
         return plug.masker(plug.context("", await plug.resolve()))
     except KhotanError:
-        return Masker()  # its variables cannot be read, so that no message can hold them
+        return Masker()  # unreadable variables cannot be in a message
 
 
 def _checked(plug: Plug, asked: DebugRequest) -> Endpoint[Any] | None:
@@ -136,16 +136,16 @@ def _checked(plug: Plug, asked: DebugRequest) -> Endpoint[Any] | None:
     if asked.endpoint:
         return plug.endpoint(asked.endpoint).endpoint
     if asked.compare or asked.response is not None:
-        raise UsageError("A comparison needs an endpoint", hint="Name it: --endpoint NAME.")
+        raise UsageError("A comparison needs an endpoint", hint="Use --endpoint NAME.")
     if not asked.path or not asked.method:
-        raise UsageError("A call needs an endpoint, or a method and a path", hint="GET /path, or --endpoint NAME.")
+        raise UsageError("A call needs an endpoint, or a method and a path", hint="Use GET /path, or --endpoint NAME.")
     return None
 
 
 def _judge(
     plug: Plug, endpoint: Endpoint[Any], result: CallResult, walk: SeenWalk | None, fail_on: str | None
 ) -> dict[str, Any]:
-    """The contract document: of one response, or of the pages that a walk brought."""
+    """The contract document of one response, or of several pages."""
     first = result.response
     name, status = f"{plug.name}.{endpoint.name}", first.status_code
     if first.is_success and (endpoint.error_body or plug.error_body) is not None and first.content:
@@ -157,7 +157,7 @@ def _judge(
         what = (
             f"declares no model for status {status}" if model is None else "returns bytes: there is nothing to compare"
         )
-        raise UsageError(f"{name} {what}", code="no_declared_model", hint="Declare it: returns=Model.")
+        raise UsageError(f"{name} {what}", code="no_declared_model", hint="Declare a model: returns=Model.")
     responses = (
         [first] if walk is None else [one for one in walk.responses if endpoint.model_for(one.status_code) is model]
     )
@@ -195,15 +195,15 @@ def _shown(plug: Plug, asked: DebugRequest, result: CallResult, contract: dict[s
 
 
 def _readable(response: httpx.Response, masker: Masker) -> tuple[Any, str | None, BodyKind]:
-    """The body, secrets masked, as JSON or text; else its bytes as Base64. And which of these it is."""
+    """The masked body as JSON or text, or its bytes as Base64, with its kind."""
     if not response.content:
         return None, None, "none"
     kind = media_type(response)
     try:
         if kind and not is_json(kind) and is_text(kind):
             raise ValueError("the text of a CSV document may look like JSON")
-        load_json(response.content)  # refuses what production refuses: NaN, lone surrogates
-        # Not orjson: an integer over 64 bits must stay what it is.
+        load_json(response.content)  # rejects NaN and lone surrogates, as real calls do
+        # Not orjson, which changes integers over 64 bits.
         return masker.value(json.loads(without_bom(response.content))), None, "json"
     except (ValueError, RecursionError):
         try:
@@ -214,7 +214,7 @@ def _readable(response: httpx.Response, masker: Masker) -> tuple[Any, str | None
 
 
 def masked(error: KhotanError, masker: Masker) -> KhotanError:
-    """The error with secrets masked, in place: a message may quote a URL or the start of a body."""
+    """Mask secrets in the error in place: its message may quote a URL or the start of a body."""
     error.message, error.hint = masker.text(error.message), masker.text(error.hint)
     error.details = masker.value(error.details)
     return error

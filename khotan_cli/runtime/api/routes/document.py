@@ -12,9 +12,9 @@ router = Router()
 
 @router.get("/openapi.json", documented=False)
 async def openapi(call: Call) -> dict[str, Any]:
-    """The API's OpenAPI document. Access follows `authorize`, as for every other route: the document names all of them.
+    """The API's OpenAPI document. Requires the same authorization as the other routes.
 
-    `servers` holds the path that the API is mounted at, as in FastAPI's own document.
+    `servers` contains the mount path of the API, as in FastAPI's own document.
     """
     from khotan_cli.runtime.api.openapi import document
 

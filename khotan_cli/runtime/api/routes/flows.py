@@ -52,7 +52,7 @@ async def show_flow(flow: CurrentFlow, services: CurrentServices) -> FlowShown:
 
 @router.patch("/{flow}")
 async def change_flow(flow: CurrentFlow, change: FlowPatch, services: CurrentServices) -> FlowShown:
-    """Enable or disable: a disabled flow is not started, by whomever. Runs that wait or run go on."""
+    """Enable or disable a flow. A disabled flow cannot be started. Pending and running runs continue."""
     await services.host.switches.set_enabled(flow.name, change.enabled)
     return FlowShown(**flow_facts(flow, change.enabled))
 
@@ -61,17 +61,17 @@ async def change_flow(flow: CurrentFlow, change: FlowPatch, services: CurrentSer
 async def show_state(
     flow: CurrentFlow, services: CurrentServices, destination: str | None = None, limit: Limit = 20, offset: Offset = 0
 ) -> FlowState:
-    """The flow's cursors, and of each destination, or of one, how many records were sent and a page of them."""
+    """The flow's cursors, and for each destination, or one, the number of sent records and a page of them."""
     kept = KeptState(services.host, flow)
     cursors = [CursorInfo(**asdict(cursor)) for cursor in await kept.cursors()]
     destinations = [
         DestinationInfo(
-            name=one.name,
-            kept_in=one.kept_in,
-            records=one.records,
-            items=[SentInfo(**asdict(record)) for record in one.items],
+            name=sent.name,
+            kept_in=sent.kept_in,
+            records=sent.records,
+            items=[SentInfo(**asdict(record)) for record in sent.items],
         )
-        for one in await kept.destinations(limit, offset, destination)
+        for sent in await kept.destinations(limit, offset, destination)
     ]
     return FlowState(flow=flow.name, cursors=cursors, destinations=destinations, limit=limit, offset=offset)
 
@@ -96,7 +96,7 @@ async def list_flow_runs(
 
 @router.post("/{flow}/runs")
 async def trigger(flow: CurrentFlow, asked: Trigger, services: CurrentServices) -> Triggered | DryRun:
-    """Start a run; with `dryRun` run it here and now, sending and storing nothing, and say what it would have done."""
+    """Start a run. With `dryRun`, run it immediately without sending or storing anything, and report its effects."""
     variant = flow.variant(asked.variant)
     body = json_value("body", asked.body)
     if asked.dry_run:

@@ -13,7 +13,7 @@ router = Router(tags=["health"], guarded=False)
 
 @router.get("/health")
 async def health(call: Call) -> Health:
-    """Whether the app runs and its database is there. Always 200: `status` says "ok" or "degraded"."""
+    """Whether the app runs and its database is available. Always 200; `status` is "ok" or "degraded"."""
     services = call.services
     reachable = migrated = False
     try:

@@ -1,4 +1,4 @@
-"""/webhook/{plug} and /webhook/{plug}/{wire}: what services send. Plain ASGI: raw bytes in, little work, any method."""
+"""/webhook/{plug}, /webhook/{plug}/{wire} and /ingest: requests of services. Plain ASGI, with raw bytes and any method."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from khotan_cli.errors import KhotanError
 from khotan_cli.runtime.api.access import LOCAL_SCOPE
 from khotan_cli.runtime.api.body import declared_length, hang_up, read_body
 from khotan_cli.runtime.api.calls import RETRY_SECONDS
-from khotan_cli.runtime.api.scope import note_unexpected, path_below, raw_path
+from khotan_cli.runtime.api.scope import log_unexpected, path_below, raw_path
 from khotan_cli.runtime.services import Services
 from khotan_cli.runtime.webhooks.endpoint import InboundEndpoint
 from khotan_cli.runtime.webhooks.inbound.receive import Receipt, method_not_allowed
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 HEADER_BYTES = 32_768
-"""Of all header fields together; more is refused (RFC 6585 5)."""
+"""Maximum total size of the header fields; larger ones are rejected (RFC 6585 5)."""
 READ_SECONDS = 15.0
-"""In which a body must have come."""
+"""Seconds within which a body must be received."""
 _UNREAD = (408, 413)
-"""Refused while the body comes, and goes on to come."""
+"""Statuses of requests that are rejected while their body is still being sent."""
 _UNAVAILABLE = KhotanError("Temporarily unavailable", code="unavailable", hint="Try again later.").to_json()
-"""What anybody is told of a failure of ours: where the database is, say, is the owner's to know."""
+"""The response to an internal failure. It reveals no details, such as the database's address."""
 WEBHOOK, INGEST = "/webhook", "/ingest"
 
 logger = logging.getLogger("khotan.webhooks")
@@ -51,11 +51,11 @@ class Inbound:
         except KhotanError as exc:
             status, document, headers = _refusal(scope, exc)
         except Exception as exc:
-            note_unexpected(scope, exc)
+            log_unexpected(scope, exc)
             status, document = 500, _UNAVAILABLE
         body, content_type = document if isinstance(document, tuple) else (orjson.dumps(document), "application/json")
         fields = {"content-type": content_type, "content-length": str(len(body)), **headers}
-        fields["x-content-type-options"] = "nosniff"  # a challenge sends back what anybody wrote
+        fields["x-content-type-options"] = "nosniff"  # a challenge response repeats the sender's text
         raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in fields.items()]
         with suppress(OSError):
             await send({"type": "http.response.start", "status": status, "headers": raw})
@@ -68,7 +68,7 @@ class Inbound:
         if wire is None:
             form = "/ingest/<path>" if self._mount == INGEST else "/webhook/<plug>[/<name>]"
             raise KhotanError(
-                f"Nothing receives at {self._mount}/{rest[:100]}", code="unknown_wire", hint=f"The path is {form}."
+                f"No endpoint at {self._mount}/{rest[:100]}", code="unknown_wire", hint=f"The path is {form}."
             )
         if scope["method"] not in wire.methods:
             raise method_not_allowed(wire.id, scope["method"], wire.methods)
@@ -123,8 +123,10 @@ def _answer(receipt: Receipt) -> tuple[int, Any]:
 
 
 async def _body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The body. Raises KhotanError: body_too_large as soon as that is known, request_timeout, body_incomplete."""
-    too_large = KhotanError(f"The body is larger than {limit:,} bytes", code="body_too_large", hint="Send less.")
+    """Read the body. Raises KhotanError: body_too_large (without reading the rest), request_timeout, body_incomplete."""
+    too_large = KhotanError(
+        f"The body is larger than {limit:,} bytes", code="body_too_large", hint="Send a smaller body."
+    )
     if declared_length(scope) > limit:
         raise too_large
     return await read_body(receive, limit, READ_SECONDS, too_large)
@@ -135,7 +137,7 @@ def _headers(scope: Scope) -> Headers:
 
 
 def public_url(scope: Scope, base: str) -> str:
-    """The URL that the sender used: under `base` where the app is told it, else as the request says."""
+    """The URL that the sender used: below `base` if it is configured, else from the request."""
     path, query = raw_path(scope), scope.get("query_string", b"").decode("latin-1")
     if not base:
         fields: Mapping[bytes, bytes] = dict(scope["headers"])

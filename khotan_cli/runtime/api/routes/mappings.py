@@ -24,10 +24,12 @@ router = Router("/mappings", tags=["mappings"])
 
 @router.post("")
 async def upsert(asked: MappingUpsert, services: CurrentServices) -> MappingsUpserted:
-    """Tie ids to keys: one, or many, all or none. Other plugs' ids of a mapping stay, unless `replace`."""
+    """Store the ids of one or many keys, all or none. Ids of other plugs stay, unless `replace` is set."""
     mappings = mappings_of(services, asked.resource)
     if (asked.key is None) == (asked.items is None):
-        raise UsageError("Give either a key with its refs, or items", hint='{"resource": …, "key": …, "refs": {…}}')
+        raise UsageError(
+            "Give either a key with its refs, or items", hint='Send {"resource": …, "key": …, "refs": {…}}.'
+        )
     items = [(item.key, item.refs) for item in asked.items or []]
     if asked.key is not None:
         items = [(asked.key, asked.refs)]
@@ -38,14 +40,14 @@ async def upsert(asked: MappingUpsert, services: CurrentServices) -> MappingsUps
 
 @router.post("/lookup")
 async def lookup(asked: MappingLookup, services: CurrentServices) -> MappingsFound:
-    """Mappings by key or by a plug's id, one or many; those that are there."""
+    """The existing mappings for one or many keys or ids of a plug."""
     mappings = mappings_of(services, asked.resource)
     by_key = asked.keys or ([] if asked.key is None else [asked.key])
     by_ref = asked.refs or ([] if asked.ref is None else [asked.ref])
     if bool(by_key) == bool(by_ref):
         raise UsageError("Look up by key or by ref", hint="Give key, keys, or plug with ref or refs.")
     if by_ref and not asked.plug:
-        raise UsageError("Whose id is it?", hint="Give plug with ref.")
+        raise UsageError("Missing plug: a ref needs the plug it belongs to", hint="Give plug with ref.")
     if by_key:
         found = list((await mappings.lookup_many(by_key)).values())
     else:
@@ -60,7 +62,7 @@ async def show(mapping: str, services: CurrentServices) -> MappingShown:
 
 @router.put("/{mapping}")
 async def change(mapping: str, asked: MappingChange, services: CurrentServices) -> MappingShown:
-    """Set ids; with `replace` the mapping keeps no other plug's."""
+    """Set ids. With `replace`, ids of other plugs are removed."""
     entry = await _named(services, mapping)
     known: Mappings = mappings_of(services, entry.resource)
     await known.upsert_many([(entry.key, asked.refs)], replace=asked.replace)
@@ -77,9 +79,9 @@ async def _named(services: Services, mapping: str) -> MappingEntry:
     found = await services.mappings.get(mapping)
     if found is None:
         raise KhotanError(
-            f"There is no mapping {mapping!r}",
+            f"Unknown mapping {mapping!r}",
             code="unknown_mapping",
-            hint="It may have been deleted; look it up by key or id.",
+            hint="The mapping may have been deleted. Look it up by key or id.",
         )
     return found
 

@@ -36,5 +36,5 @@ async def change_plug(plug: CurrentPlug, change: PlugPatch, services: CurrentSer
 
 @router.delete("/{plug}/pause")
 async def resume_plug(plug: CurrentPlug, services: CurrentServices) -> PlugResumed:
-    """Lift the pauses that the service asked for, on every account of the plug."""
-    return PlugResumed(plug=plug.name, released=await services.rates.release(plug.name))
+    """End the pauses that the service requested, for all accounts of the plug."""
+    return PlugResumed(plug=plug.name, released=await services.rates.resume(plug.name))

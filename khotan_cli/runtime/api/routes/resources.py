@@ -34,13 +34,13 @@ async def show_resource(resource: str, services: CurrentServices) -> ResourceSho
 async def list_mappings(
     resource: str, services: CurrentServices, search: str = "", limit: Limit = 100, offset: Offset = 0
 ) -> Listing[MappingInfo]:
-    """In the order of their keys; with `search` those whose key or one of whose ids holds the text."""
+    """Mappings in key order. With `search`, those whose key or ids contain the text."""
     found, total = await mappings_of(services, resource).search(search, limit=limit, offset=offset)
     return Listing(items=[mapping_info(entry) for entry in found], total=total, limit=limit, offset=offset)
 
 
 def mappings_of(services: Services, resource: str) -> Mappings:
-    """Raises UnknownName with the nearest."""
+    """The mappings of a resource. Raises UnknownName."""
     known = services.registry.resources
     if resource not in known:
         raise UnknownName("resource", resource, known)

@@ -27,12 +27,12 @@ _BEGINNING = re.compile(r"[0-9a-f][0-9a-f-]{7,34}")
 
 
 async def named_run(run: str, services: CurrentServices) -> RunData:
-    """A run by its id, or by eight or more characters that only its id begins with. Raises UsageError."""
+    """A run by its id, or by a unique prefix of at least eight characters. Raises UsageError."""
     if _BEGINNING.fullmatch(run):
         ids = await services.host.runs.ids_from(run)
         if len(ids) > 1:
             raise UsageError(
-                f"Several runs begin with {run!r}", hint="Give the whole id.", details={"known": sorted(ids)}
+                f"Several runs begin with {run!r}", hint="Use the complete id.", details={"known": sorted(ids)}
             )
         run = ids[0] if ids else run
     return await services.dispatcher.run(run)
@@ -49,7 +49,7 @@ async def list_runs(
     limit: Limit = 20,
     offset: Offset = 0,
 ) -> Listing[RunInfo]:
-    """The newest first."""
+    """Runs, newest first."""
     if flow is not None:
         services.runnable(flow)
     rows, total = await services.host.runs.newest(flow=flow, status=status or (), limit=limit, offset=offset)
@@ -59,7 +59,7 @@ async def list_runs(
 
 @router.post("/reconcile-stuck")
 async def reconcile(services: CurrentServices) -> Reconciled:
-    """Put right runs that hang; what was done to which."""
+    """Reconcile runs that the engine has finished but khotan still lists as active. Returns the changed runs."""
     return Reconciled(reconciled=await services.dispatcher.reconcile())
 
 
@@ -72,23 +72,23 @@ async def show_run(run: CurrentRun, services: CurrentServices) -> RunShown:
 async def list_rejects(
     run: CurrentRun, services: CurrentServices, limit: Limit = 100, offset: Offset = 0
 ) -> Listing[RejectInfo]:
-    """Records that the run left out, with the reasons."""
+    """Records that the run rejected, with the reasons."""
     rows, total = await services.host.runs.rejects(run.id, limit, offset)
     return Listing(items=[reject_info(row) for row in rows], total=total, limit=limit, offset=offset)
 
 
 @router.post("/{run}/cancel")
 async def cancel(run: CurrentRun, services: CurrentServices) -> Cancelled:
-    """A waiting run is cancelled at once; a running one before its next step."""
+    """Cancel a pending run immediately, a running one before its next step."""
     return Cancelled(id=run.id, status=await services.dispatcher.cancel(run.id))
 
 
 @router.post("/{run}/retry")
 async def retry(run: CurrentRun, services: CurrentServices, asked: Retry | None = None) -> Retried:
-    """Start an ended run anew; with `fromStep` (number or name) keep what it did before that step."""
-    again = await services.dispatcher.retry(run.id, asked.from_step if asked else None)
+    """Run an ended run again. With `fromStep` (number or name), keep the results of earlier steps."""
+    new_run = await services.dispatcher.retry(run.id, asked.from_step if asked else None)
     return Retried(
-        id=again,
+        id=new_run,
         retry_of=run.id,
         worker=await services.has_worker(),
         outdated_workers=await services.outdated_workers(),
@@ -99,7 +99,7 @@ async def retry(run: CurrentRun, services: CurrentServices, asked: Retry | None 
 async def stream(
     run: CurrentRun, services: CurrentServices, last_event_id: Annotated[str | None, Header] = None
 ) -> EventStream:
-    """Server-sent events: `run` whenever it changes, `log` for each line of its log, `end` when it has ended."""
+    """Server-sent events: `run` for each change, `log` for each log line, `end` when the run has ended."""
     after = int(last_event_id) if last_event_id and last_event_id.isdigit() else 0
     return EventStream(_events(services, run.id, after))
 

@@ -28,7 +28,7 @@ router = Router("/variables", tags=["variables"])
 async def list_variables(
     services: CurrentServices, call: Call, reveal: bool = False, limit: Limit = 100, offset: Offset = 0
 ) -> Listing[VarInfo]:
-    """Variables of every plug."""
+    """Variables of all plugs."""
     _check_reveal(call, reveal)
     found: list[VarInfo] = []
     for plug in services.registry.plugs.values():
@@ -38,9 +38,9 @@ async def list_variables(
 
 @router.post("/rotate")
 async def rotate_variables(services: CurrentServices) -> VarsRotated:
-    """Encrypt every stored value anew under the present KHOTAN_SECRET."""
+    """Re-encrypt all stored values with the current KHOTAN_SECRET."""
     if services.cipher is None:
-        raise SecretMissing("KHOTAN_SECRET is not set", hint=f"Set it first. A new one: {MAKE_SECRET}")
+        raise SecretMissing("KHOTAN_SECRET is not set", hint=f"Set it first. To generate one: {MAKE_SECRET}")
     done = await services.vars.rotate()
     failed = [{"plug": plug, "key": key} for plug, key in done.failed]
     return VarsRotated(rotated=done.rotated, current=done.current, failed=failed)
@@ -55,14 +55,14 @@ async def show_variables(
     limit: Limit = 100,
     offset: Offset = 0,
 ) -> Listing[VarInfo]:
-    """A plug's variables, values masked; `reveal=true` shows them in-process, or in development with debugging on."""
+    """A plug's variables, with masked values. `reveal=true` shows them in-process, or in development with debugging on."""
     _check_reveal(call, reveal)
     return listing(await plug_vars(plug, services, reveal=reveal, strict=True), limit, offset)
 
 
 @router.post("/{plug}")
 async def set_variables(plug: CurrentPlug, given: VarValues, services: CurrentServices) -> VarsSet:
-    """Store values, all or none. An unknown key or an empty value is refused."""
+    """Store values, all or none. Unknown keys and empty values are rejected."""
     _known(plug, list(given.values))
     await services.vars.save(plug.name, given.values)
     await _settle(plug, services)
@@ -71,11 +71,11 @@ async def set_variables(plug: CurrentPlug, given: VarValues, services: CurrentSe
 
 @router.delete("/{plug}")
 async def clear_variables(plug: CurrentPlug, services: CurrentServices, key: list[str] | None = None) -> VarsCleared:
-    """Remove stored values: those named by `key`, or all of the plug."""
+    """Remove the stored values of the `key`s, or all of the plug's."""
     _known(plug, key or [])
     cleared = await services.vars.delete(plug.name, key or list(plug.declared_vars()))
     await _settle(plug, services)
-    message = f"Cleared {', '.join(cleared)}." if cleared else "Nothing was stored: nothing to clear."
+    message = f"Cleared {', '.join(cleared)}." if cleared else "Nothing to clear: no value is stored."
     return VarsCleared(plug=plug.name, cleared=cleared, message=message)
 
 
@@ -93,7 +93,7 @@ def _known(plug: Plug, keys: list[str]) -> None:
 def _check_reveal(call: Call, reveal: bool) -> None:
     if reveal and not may_debug(call):
         raise Unauthorized(
-            "Values are shown in development only",
+            "Values are shown only in development",
             code="debug_disabled",
             hint="Set KHOTAN_DEBUG=1 and KHOTAN_ENV=development on the server, or run without --url.",
         )

@@ -35,13 +35,13 @@ async def list_events(
     limit: Limit = 20,
     offset: Offset = 0,
 ) -> Listing[EventInfo]:
-    """The newest first; with `after` those with a higher id, the oldest first."""
+    """Events, newest first. With `after`, events with a higher id, oldest first."""
     if wire is not None:
         services.webhooks.wire(wire)
     if status is not None and status not in STATUSES:
         raise UnknownName("status", status, STATUSES, code="invalid_input")
     if since is not None and since.tzinfo is None:
-        raise UsageError("since needs a time zone", hint="Like 2026-01-31T08:00:00Z.")
+        raise UsageError("since needs a time zone", hint="Use for example 2026-01-31T08:00:00Z.")
     if status == "parked":
         status, parked = None, True
     events = services.webhooks.events
@@ -57,9 +57,9 @@ async def list_events(
 
 @router.post("/replay")
 async def replay_many(asked: ReplayMany, services: CurrentServices) -> Replayed:
-    """New runs for those that failed and that nothing has followed since, or for records that are parked."""
+    """Start new runs for failed runs without a later run, or for parked records."""
     if asked.since is not None and asked.since.tzinfo is None:
-        raise UsageError("since needs a time zone", hint="Like 2026-01-31T08:00:00Z.")
+        raise UsageError("since needs a time zone", hint="Use for example 2026-01-31T08:00:00Z.")
     gone: dict[str, int] = {}
     if asked.parked:
         runs = await services.replays.parked(wire=asked.wire, since=asked.since)
@@ -80,13 +80,13 @@ async def show_event(event: str, services: CurrentServices) -> EventShown:
 
 @router.post("/{event}/replay")
 async def replay(event: str, asked: Replay, services: CurrentServices) -> Replayed:
-    """New runs of the handlers that take the event, or of one."""
+    """Start new runs of all handlers of the event, or of one."""
     runs = await services.replays.one(event, asked.handler, asked.organisation)
     return Replayed(runs=runs, worker=await services.has_worker())
 
 
 async def _secrets(services: Services, wire_id: str) -> list[str]:
-    """What must not be shown of an event: the wire's own secrets, and the plug's that it is verified with."""
+    """Texts to mask in an event: the wire's secrets, and the plug's secrets that verify it."""
     wire = services.registry.wires.get(wire_id)
     if wire is None:
         return []

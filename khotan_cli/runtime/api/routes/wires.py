@@ -42,9 +42,9 @@ def subscribable(wire: CurrentWire) -> Wire:
     """Raises UsageError for an ingest."""
     if not isinstance(wire, Wire):
         raise UsageError(
-            f"{wire.id} has no subscription: other systems post to it as they like",
+            f"{wire.id} has no subscription: it is an ingest, which other systems post to directly",
             code="wire_not_managed",
-            hint=f"Give them its URL, which ends in {API_PATH}{wire.path}, and its secret.",
+            hint=f"Give the senders the URL, which ends with {API_PATH}{wire.path}, and the secret.",
         )
     return wire
 
@@ -66,10 +66,10 @@ async def renew(wire: SubscribableWire, services: CurrentServices) -> WireShown:
 
 @router.post("/wires/{wire:path}/sample", needs=[require_debug])
 async def sample(wire: CurrentWire, asked: Sample, services: CurrentServices, call: Call) -> SampleShown:
-    """A request as the service would send it, signed with the wire's secret. For development: it forges."""
+    """Create a request as the service would send it, signed with the wire's secret. For development only."""
     base = services.settings.public_url or call.base_url
-    made = await signed_sample(services.webhooks, wire, asked.type, asked.body, base + API_PATH, forged=asked.forged)
-    return SampleShown(**made)
+    request = await signed_sample(services.webhooks, wire, asked.type, asked.body, base + API_PATH, forged=asked.forged)
+    return SampleShown(**request)
 
 
 @router.post("/wires/{wire:path}/vars")
@@ -96,16 +96,16 @@ async def show_wire(wire: CurrentWire, services: CurrentServices) -> WireShown:
 
 @router.post("/wires/{wire:path}")
 async def create(wire: SubscribableWire, asked: WireCreate, services: CurrentServices) -> WireShown:
-    """Subscribe at the service; where that is done by hand, note the URL that it is to be given."""
+    """Subscribe with the service. For a wire that is set up by hand, store the URL to register."""
     base = (asked.url or services.settings.public_url).rstrip("/")
     if not base:
         raise UsageError(
-            "Where the service reaches this app is not known",
+            "The public URL of the app is not set",
             code="public_url_missing",
-            hint="Give --public-url https://…, or set KHOTAN_PUBLIC_URL.",
+            hint="Use --public-url https://…, or set KHOTAN_PUBLIC_URL.",
         )
     if not base.startswith(("http://", "https://")):
-        raise UsageError(f"{base!r} is no URL", hint="Like https://shop.example.com.")
+        raise UsageError(f"Invalid URL {base!r}", hint="Use a URL such as https://shop.example.com.")
     callback = f"{base}{API_PATH}{wire.path}"
     await services.subscriptions.create(wire, callback)
     return await wire_shown(services, wire)
@@ -113,7 +113,7 @@ async def create(wire: SubscribableWire, asked: WireCreate, services: CurrentSer
 
 @router.patch("/wires/{wire:path}")
 async def change(wire: CurrentWire, change: WirePatch, services: CurrentServices) -> WireShown:
-    """Enable or disable: what arrives meanwhile is stored, and run when the wire is enabled again."""
+    """Enable or disable a wire. A disabled wire stores events, which are processed when it is enabled again."""
     await services.webhooks.rows.save(wire.id, {"enabled": change.enabled})
     services.deliverer.wake()
     return await wire_shown(services, wire)
@@ -121,7 +121,7 @@ async def change(wire: CurrentWire, change: WirePatch, services: CurrentServices
 
 @router.delete("/wires/{wire:path}")
 async def delete(wire: SubscribableWire, services: CurrentServices) -> Ok:
-    """End the subscription at the service, and forget it."""
+    """End the subscription with the service and remove it."""
     await services.subscriptions.delete(wire)
     return Ok()
 
@@ -136,7 +136,7 @@ async def list_handlers(
 
 @router.patch("/webhook-handlers/{handler:path}")
 async def change_handler(handler: str, change: WirePatch, services: CurrentServices) -> HandlerShown:
-    """Enable or disable: its runs wait meanwhile."""
+    """Enable or disable a handler. The runs of a disabled handler wait."""
     found = services.webhooks.handler(handler)
     await services.webhooks.rows.set_handler(found.name, change.enabled)
     services.deliverer.wake()

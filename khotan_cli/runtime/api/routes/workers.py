@@ -13,7 +13,7 @@ router = Router("/workers", tags=["workers"])
 
 @router.get("")
 async def list_workers(services: CurrentServices, limit: Limit = 100, offset: Offset = 0) -> Listing[WorkerInfo]:
-    """The processes that run flows now, the oldest first."""
+    """The processes that currently run flows, oldest first."""
     found = [
         WorkerInfo(id=row.id, code=row.code, started_at=row.started_at, outdated=await services.outdated(row.code))
         for row in await services.workers()
