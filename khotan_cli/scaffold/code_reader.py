@@ -202,7 +202,7 @@ class _Module:
 
 
 def _scalar(annotation: ast.expr) -> tuple[str, bool]:
-    """The scalar type of an annotation and whether it may be None; empty where it is none."""
+    """Return the scalar type of an annotation, and whether it may be None; an empty type if it is not a scalar."""
     if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
         sides = [annotation.left, annotation.right]
         kept = [side for side in sides if not (isinstance(side, ast.Constant) and side.value is None)]

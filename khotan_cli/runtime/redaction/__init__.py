@@ -1,1 +1,1 @@
-"""Redaction: what must not be shown, and to whom is it not sent?"""
+"""Redaction: what must not be shown, and what is kept from other origins?"""
