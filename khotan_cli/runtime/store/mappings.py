@@ -19,7 +19,7 @@ from khotan_cli.runtime.database.database import Database
 from khotan_cli.runtime.database.tables import MAPPING_REFS, MAPPINGS
 from khotan_cli.runtime.database.types import utc_now
 from khotan_cli.runtime.store.canonical_key import decode_key, encode_key
-from khotan_cli.runtime.store.field_state import merge_state
+from khotan_cli.runtime.store.ref_changes import KnownRef, NewRef, Slot, WantedRef, ref_changes
 
 _AT_A_TIME = 1000
 
@@ -56,14 +56,6 @@ class MappingCounts(NamedTuple):
     unchanged: int = 0
 
 
-class KnownRef(NamedTuple):
-    """The id of a key at a system, and the known field state (field_state.py)."""
-
-    ref: str
-    fields: dict[str, str] | None
-    origin: str
-
-
 class MappingStore:
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -91,37 +83,25 @@ class MappingStore:
     async def _write_part(
         self, session: AsyncSession, changes: MappingChanges, part: Mapping[str, Mapping[str, str]]
     ) -> tuple[int, int]:
-        resource = changes.resource
-        made = await self._make(session, resource, list(part))
-        ids = await self._ids(session, resource, list(part))
-        known = await self._refs_of(session, list(ids.values()))
-        wanted: list[dict[str, Any]] = [
-            {"mapping_id": ids[key], "plug": plug, "ref": ref, "fields": changes.fields.get((key, plug))}
+        """Write the refs of some keys. Returns how many mappings were created and how many changed."""
+        resource, keys = changes.resource, list(part)
+        created_keys = await self._make(session, resource, keys)
+        ids = await self._ids(session, resource, keys)
+        wanted = {
+            (ids[key], plug): WantedRef(ref, changes.fields.get((key, plug)))
             for key, refs in part.items()
             for plug, ref in refs.items()
-        ]
+        }
         await self._check_free(session, resource, wanted, {value: key for key, value in ids.items()})
-        for row in wanted:
-            before = known.get((row["mapping_id"], row["plug"]))
-            if row["fields"] or (before is not None and before.ref == row["ref"]):
-                held = None if before is None or before.ref != row["ref"] else before.fields
-                row["fields"] = merge_state(held, row["fields"] or {}, written=changes.origin == "write")
-        differing = [row for row in wanted if _differs(known.get((row["mapping_id"], row["plug"])), row)]
-        touched = {row["mapping_id"] for row in differing if _moves(known.get((row["mapping_id"], row["plug"])), row)}
-        gone = [
-            (mapping, plug)
-            for mapping, plug in known
-            if changes.replace and not any(w["mapping_id"] == mapping and w["plug"] == plug for w in wanted)
-        ]
-        touched |= {mapping for mapping, _ in gone}
-        stale = [(row["mapping_id"], row["plug"]) for row in differing if (row["mapping_id"], row["plug"]) in known]
-        await self._remove_refs(session, [*gone, *stale])
-        await self._add_refs(session, resource, differing, changes.origin)
-        fresh = {ids[key] for key in made}
-        moved = touched - fresh
-        if moved:
-            await session.execute(update(MAPPINGS).where(MAPPINGS.c.id.in_(moved)).values(updated_at=utc_now()))
-        return len(fresh), len(moved)
+        known = await self._refs_of(session, list(ids.values()))
+        difference = ref_changes(wanted, known, replace=changes.replace, written=changes.origin == "write")
+        await self._remove_refs(session, difference.remove)
+        await self._add_refs(session, resource, difference.add, changes.origin)
+        created = {ids[key] for key in created_keys}
+        updated = difference.changed - created
+        if updated:
+            await session.execute(update(MAPPINGS).where(MAPPINGS.c.id.in_(updated)).values(updated_at=utc_now()))
+        return len(created), len(updated)
 
     async def _make(self, session: AsyncSession, resource: str, keys: Sequence[str]) -> set[str]:
         """Create the missing mappings and return their keys."""
@@ -159,44 +139,41 @@ class MappingStore:
         return {(row.mapping_id, row.plug): KnownRef(row.ref, row.fields, row.origin) for row in rows}
 
     async def _check_free(
-        self, session: AsyncSession, resource: str, wanted: Sequence[Mapping[str, Any]], keys: Mapping[str, str]
+        self, session: AsyncSession, resource: str, wanted: Mapping[Slot, WantedRef], keys: Mapping[str, str]
     ) -> None:
         """Raises MappingConflict for an id that belongs to another mapping, or to two of the new refs."""
         claims: dict[tuple[str, str], str] = {}
-        for row in wanted:
-            other = claims.setdefault((row["plug"], row["ref"]), row["mapping_id"])
-            if other != row["mapping_id"]:
-                raise _conflict(resource, row["plug"], row["ref"], keys[other], keys[row["mapping_id"]])
+        for (mapping, plug), (ref, _) in wanted.items():
+            other = claims.setdefault((plug, ref), mapping)
+            if other != mapping:
+                raise _conflict(resource, plug, ref, keys[other], keys[mapping])
         for plug in {plug for plug, _ in claims}:
             refs = [ref for name, ref in claims if name == plug]
             statement = select(MAPPING_REFS.c.ref, MAPPING_REFS.c.mapping_id, MAPPINGS.c.key).join(
                 MAPPINGS, MAPPINGS.c.id == MAPPING_REFS.c.mapping_id
             )
-            here = (MAPPING_REFS.c.resource == resource) & (MAPPING_REFS.c.plug == plug)
-            held = statement.where(here, self._among(MAPPING_REFS.c.ref, refs))
-            for one in (await session.execute(held)).all():
-                if claims[plug, one.ref] != one.mapping_id:
-                    raise _conflict(resource, plug, one.ref, one.key, keys[claims[plug, one.ref]])
+            of_plug = (MAPPING_REFS.c.resource == resource) & (MAPPING_REFS.c.plug == plug)
+            stored = await session.execute(statement.where(of_plug, self._among(MAPPING_REFS.c.ref, refs)))
+            for row in stored.all():
+                if claims[plug, row.ref] != row.mapping_id:
+                    raise _conflict(resource, plug, row.ref, row.key, keys[claims[plug, row.ref]])
 
-    async def _remove_refs(self, session: AsyncSession, places: Sequence[tuple[str, str]]) -> None:
+    async def _remove_refs(self, session: AsyncSession, slots: Iterable[Slot]) -> None:
         by_plug: dict[str, list[str]] = {}
-        for mapping, plug in places:
+        for mapping, plug in slots:
             by_plug.setdefault(plug, []).append(mapping)
         for plug, ids in by_plug.items():
-            mine = (MAPPING_REFS.c.plug == plug) & self._among(MAPPING_REFS.c.mapping_id, ids)
-            await session.execute(delete(MAPPING_REFS).where(mine))
+            of_plug = (MAPPING_REFS.c.plug == plug) & self._among(MAPPING_REFS.c.mapping_id, ids)
+            await session.execute(delete(MAPPING_REFS).where(of_plug))
 
-    async def _add_refs(
-        self,
-        session: AsyncSession,
-        resource: str,
-        rows: Sequence[Mapping[str, Any]],
-        origin: str,
-    ) -> None:
-        if not rows:
+    async def _add_refs(self, session: AsyncSession, resource: str, refs: Mapping[Slot, NewRef], origin: str) -> None:
+        if not refs:
             return
-        now = utc_now()
-        values = [{**row, "resource": resource, "origin": origin, "updated_at": now} for row in rows]
+        common = {"resource": resource, "origin": origin, "updated_at": utc_now()}
+        values = [
+            {"mapping_id": mapping, "plug": plug, "ref": ref, "fields": fields, **common}
+            for (mapping, plug), (ref, fields) in refs.items()
+        ]
         await session.execute(self.database.insert(MAPPING_REFS), values)
 
     async def change(self, mapping_id: str, refs: Mapping[str, str], *, replace: bool) -> MappingEntry | None:
@@ -301,14 +278,6 @@ def _grouped(rows: Iterable[Any]) -> list[MappingEntry]:
         if row.plug is not None:
             entry.refs[row.plug] = row.ref
     return list(found.values())
-
-
-def _moves(known: KnownRef | None, row: Mapping[str, Any]) -> bool:
-    return known is None or known.ref != row["ref"]
-
-
-def _differs(known: KnownRef | None, row: Mapping[str, Any]) -> bool:
-    return _moves(known, row) or (known is not None and (known.fields or {}) != (row["fields"] or {}))
 
 
 def _conflict(resource: str, plug: str, ref: str, holder: str, claimant: str) -> MappingConflict:
