@@ -45,31 +45,27 @@ class Verdicts:
     def agreed(self, findings: Sequence[Finding], all_stats: Sequence[PathStats], masker: Masker) -> list[Finding]:
         """The findings, adjusted so that each error has a breaking finding. Breaking findings without an error become
         warnings."""
+        self._group()
+        breaking = {finding.path for finding in findings if finding.grade == "breaking"}
+        adjusted = [finding if self._is_confirmed(finding) else finding.softened() for finding in findings]
+        wide = self._wide(findings)
+        known = {stats.path: stats for stats in reversed(all_stats) if stats.declared}
+        for path, errors in self._by_path().items():
+            if not _covered(errors[0], breaking, wide):
+                adjusted += [_added(error, error.count, known.get(path), masker) for error in errors]
+            elif path in breaking and not any(error.spot.union for error in errors):
+                adjusted = _with_uncounted(adjusted, path, errors, known.get(path), masker)
+        return adjusted
+
+    def _group(self) -> None:
         for document in self.documents:
             for error in document.errors:
                 spot = located(self.declared.root, document.data, error["loc"], error["type"] == "missing")
                 self._at.setdefault((spot.path, error["type"]), _ErrorGroup(spot, error)).count += 1
-        paths = {finding.path for finding in findings if finding.grade == "breaking"}
-        refused = {path for path, _ in self._at}
-        kept = [
-            finding
-            if finding.grade != "breaking" or finding.path in refused or any(related(p, finding.path) for p in refused)
-            else finding.softened()
-            for finding in findings
-        ]
-        wide = self._wide(findings)
-        known = {stats.path: stats for stats in reversed(all_stats) if stats.declared}
-        for path, errors in self._by_path().items():
-            if not _covered(errors[0], paths, wide):
-                kept += [_added(one, one.count, known.get(path), masker) for one in errors]
-            elif path in paths and not any(one.spot.union for one in errors):
-                # The walk has a finding at this path, and Pydantic may have more errors there.
-                found = sum(f.count for f in kept if f.path == path and f.grade == "breaking")
-                more = sum(one.count for one in errors) - found
-                one = next((one for one in errors if one.error["type"] in _OWN), errors[0])
-                if more > 0:
-                    kept = _with(kept, _added(one, min(more, one.count), known.get(path), masker))
-        return kept
+
+    def _is_confirmed(self, finding: Finding) -> bool:
+        """Whether Pydantic has an error at or around a finding's path; a finding that is not breaking needs none."""
+        return finding.grade != "breaking" or any(related(path, finding.path) for path, _ in self._at)
 
     def _wide(self, findings: Sequence[Finding]) -> set[str]:
         """Paths of breaking findings that also cover errors below their own path."""
@@ -87,6 +83,18 @@ class Verdicts:
         for one in self._at.values():
             found.setdefault(one.spot.path, []).append(one)
         return found
+
+
+def _with_uncounted(
+    findings: list[Finding], path: str, errors: Sequence[_ErrorGroup], stats: PathStats | None, masker: Masker
+) -> list[Finding]:
+    """The findings, and one for the errors that Pydantic has at a path beyond those that the walk counted there."""
+    counted = sum(finding.count for finding in findings if finding.path == path and finding.grade == "breaking")
+    more = sum(error.count for error in errors) - counted
+    if more <= 0:
+        return findings
+    error = next((error for error in errors if error.error["type"] in _OWN), errors[0])
+    return _with(findings, _added(error, min(more, error.count), stats, masker))
 
 
 _OWN = frozenset({"value_error", "assertion_error"})

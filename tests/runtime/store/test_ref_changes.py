@@ -26,7 +26,12 @@ SHOP, ERP = ("m1", "shop"), ("m1", "erp")
             False,
             RefChanges({SHOP}, {SHOP: NewRef("1", {"name": "b", "sku": "s"})}, set()),
         ),
-        ({SHOP: WantedRef("1", None)}, {ERP: KnownRef("9", None, "read")}, False, RefChanges(set(), {SHOP: NewRef("1", None)}, {"m1"})),
+        (
+            {SHOP: WantedRef("1", None)},
+            {ERP: KnownRef("9", None, "read")},
+            False,
+            RefChanges(set(), {SHOP: NewRef("1", None)}, {"m1"}),
+        ),
         (
             {SHOP: WantedRef("1", None)},
             {SHOP: KnownRef("1", None, "read"), ERP: KnownRef("9", None, "read")},
