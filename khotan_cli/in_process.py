@@ -81,6 +81,7 @@ def _in_process(settings: Settings, engine: bool) -> Iterator[ApiClient]:
                 ) as http:
                     yield ApiClient(http, where="The app")
             finally:
+                loop.run(loop.cancel_tasks())  # a task that goes on would open the database again
                 loop.run(khotan.__aexit__(None, None, None))
 
 
@@ -185,12 +186,16 @@ class _Loop:
         self._loop.close()
 
     async def _finish(self) -> None:
+        await self.cancel_tasks()
+        await self._loop.shutdown_asyncgens()
+        await self._loop.shutdown_default_executor()
+
+    async def cancel_tasks(self) -> None:
+        """Cancel all other tasks of the loop, and wait for their ends."""
         remaining = asyncio.all_tasks() - {asyncio.current_task()}
         for task in remaining:
             task.cancel()
         await asyncio.gather(*remaining, return_exceptions=True)
-        await self._loop.shutdown_asyncgens()
-        await self._loop.shutdown_default_executor()
 
 
 class _LocalTransport(httpx.BaseTransport):

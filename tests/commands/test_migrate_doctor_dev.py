@@ -92,7 +92,7 @@ def test_doctor_says_which_wires_hear_nothing(fresh: Project) -> None:
     assert found["outcome"] == "warning"
     assert found["message"] == "shop: secret not set; shop/managed is not subscribed"
     assert found["next"] == ["khotan wire vars shop set secret --stdin", "khotan wire create shop/managed"]
-    assert "no secret" in fresh.khotan("wire", "list", json_mode=False).stdout
+    assert "secret not set" in fresh.khotan("wire", "list", json_mode=False).stdout
     (fresh.folder / "khotan/wires/managed.py").unlink()
     assert checks(fresh, 0, SHOP_WEBHOOK_SECRET="whsec_signing_only")["webhooks"]["outcome"] == "ok"
 

@@ -129,7 +129,7 @@ def test_a_wrong_schedule_is_said_with_the_line_of_its_variant(tmp_path: Path, m
 
 
 def test_no_such_package() -> None:
-    with pytest.raises(AppImportError, match="There is no module 'no_such_package_here'") as caught:
+    with pytest.raises(AppImportError, match="Module 'no_such_package_here' does not exist") as caught:
         Registry.discover("no_such_package_here")
     assert "khotan init" in caught.value.hint
 

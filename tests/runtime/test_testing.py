@@ -141,7 +141,7 @@ def test_no_credential_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", "not JSON"),
+        ("{", "not valid JSON"),
         ("[]", "not a response saved by khotan"),
         ('{"khotan": 2}', "format 2"),
         ('{"khotan": 1}', "no 'request'"),
@@ -149,7 +149,7 @@ def test_no_credential_is_written(tmp_path: Path) -> None:
             '{"khotan": 1, "plug": "a", "endpoint": "b", "request": {"method": "GET", "url": "/"}, "response": {}}',
             "no 'body'",
         ),
-        ("[" * 100_000, "not JSON"),
+        ("[" * 100_000, "not valid JSON"),
     ],
 )
 def test_a_file_that_is_no_saved_response(tmp_path: Path, text: str, says: str) -> None:
@@ -159,9 +159,9 @@ def test_a_file_that_is_no_saved_response(tmp_path: Path, text: str, says: str) 
 
 
 def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="Cannot read"):
         load_saved(tmp_path / "none.json")
-    with pytest.raises(UsageError, match="cannot be written"):
+    with pytest.raises(UsageError, match="Cannot write"):
         write_saved(tmp_path / "none" / "x.json", saved("/", {}))
     broken = {**saved("/", {}).to_json(), "response": {"status": 200, "headers": {}, "bodyBase64": "***"}}
     with pytest.raises(UsageError, match="not a response saved by khotan"):

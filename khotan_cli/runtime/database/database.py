@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from select import select as select_ready
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import ColumnElement, Float, Table, event, false, func, literal, select, text
 from sqlalchemy.dialects import postgresql, sqlite
@@ -24,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from khotan_cli.errors import DatabaseBusy, DatabaseNotMigrated, DatabaseUnreachable
 from khotan_cli.runtime.database.errors import translate_error, translated_errors
 from khotan_cli.runtime.database.pooler import changes_sessions, declared, without_option
+from khotan_cli.runtime.database.sqlite_threads import ConnectionThreads
 from khotan_cli.runtime.database.tables import metadata
 from khotan_cli.runtime.database.url import describe_url, parse_url
 
@@ -61,6 +63,7 @@ class Database:
         """Whether a pooler in transaction mode is in between; None: not yet known (see `detect_pooler`)."""
         self.url = self.url if self.sqlite else without_option(self.url)
         self._engines: dict[asyncio.AbstractEventLoop, AsyncEngine] = {}
+        self._threads: WeakKeyDictionary[AsyncEngine, ConnectionThreads] = WeakKeyDictionary()
         self._guard = threading.Lock()
 
     @property
@@ -91,6 +94,7 @@ class Database:
             arguments: dict[str, Any] = {"timeout": BUSY_MILLISECONDS / 1000}
             url = self.url.set(drivername="sqlite+aiosqlite")
             engine = create_async_engine(url, connect_args=arguments, **options)
+            event.listen(engine.sync_engine, "connect", self._threads.setdefault(engine, ConnectionThreads()).add)
             event.listen(engine.sync_engine, "connect", configure_sqlite)
             return engine
         url = self.url.set(drivername="postgresql+psycopg")
@@ -224,6 +228,8 @@ class Database:
         engine = self._engines.pop(asyncio.get_running_loop(), None)
         if engine is not None:
             await engine.dispose()
+            if threads := self._threads.pop(engine, None):
+                await threads.ended()
 
     def __repr__(self) -> str:
         return f"Database({self.name!r})"

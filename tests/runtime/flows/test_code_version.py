@@ -110,7 +110,7 @@ def test_a_worker_that_started_before_the_code_changed_is_named(database_url: st
             assert check_of_workers(project)["outcome"] == "ok"
             module.write_text(module.read_text() + "\n# edited\n")
             told = project.khotan("flows", "trigger", "items", "--wait", json_mode=False)
-            assert "A worker runs an older version of the code" in told.stdout + told.stderr
+            assert "A worker runs an older version of the project's code" in told.stdout + told.stderr
             waited = project.khotan("flows", "trigger", "items", "--wait").json
             started = project.khotan("flows", "trigger", "items").json
             wait_until_ended(database_url, started["id"])
@@ -130,7 +130,7 @@ def test_a_worker_that_started_before_the_code_changed_is_named(database_url: st
     assert started["outdatedWorkers"] == 1
     assert check["outcome"] == "warning" and "1 of 1 runs an older version" in check["message"]
     assert "Restart" in check["hint"]
-    assert "used an older version" in shown and "used an older version" in table
+    assert "used an older version" in shown and "ran an older version" in table
     assert {one["codeOutdated"] for one in listed} == {True}
     assert (run["codeOutdated"], now["outcome"], none) == (False, "ok", [])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sqlite3
+import threading
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -255,3 +256,38 @@ async def test_a_connection_that_the_server_dropped_is_replaced(postgres_url: st
             await asyncio.sleep(0.01)
     await database.ping()
     await database.dispose()
+
+
+def test_a_statement_that_is_cancelled_leaves_no_thread_behind_the_loop(tmp_path: Path) -> None:
+    raised: list[object] = []
+    ours, threading.excepthook = threading.excepthook, lambda args: raised.append(args.exc_value)
+    sqlite3.connect(tmp_path / "khotan.db").close()
+    database = Database(f"sqlite:///{tmp_path / 'khotan.db'}", tmp_path)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait() -> int:
+        begun.set()
+        go_on.wait()
+        return 1
+
+    async def cancelled() -> None:
+        async def read() -> None:
+            async with database.session() as session:
+                raw = await (await session.connection()).get_raw_connection()
+                assert raw.driver_connection is not None
+                await raw.driver_connection.create_function("wait", 0, wait)
+                await session.execute(text("SELECT wait()"))
+
+        task = asyncio.create_task(read())
+        await asyncio.to_thread(begun.wait)
+        task.cancel()
+        asyncio.get_running_loop().call_later(0.2, go_on.set)  # the statement outlives the task that asked for it
+        await asyncio.gather(task, return_exceptions=True)
+        await database.dispose()
+
+    try:
+        asyncio.run(cancelled())
+        left = [thread for thread in threading.enumerate() if "_connection_worker_thread" in thread.name]
+    finally:
+        threading.excepthook = ours
+    assert (raised, left) == ([], [])

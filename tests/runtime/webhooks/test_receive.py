@@ -246,7 +246,7 @@ def test_credentials_are_not_stored(served: tuple[Served, str]) -> None:
 
 
 IMPATIENT = """
-from khotan_cli.runtime.api.routing import inbound
+from khotan_cli.runtime.api.routes import inbound
 
 inbound.READ_SECONDS = 3.0
 """
@@ -279,7 +279,7 @@ def test_without_a_secret_nothing_is_accepted_and_only_the_owner_is_told_why(tmp
         assert answer.headers["Retry-After"]
         assert "wire_secret_missing" in app.output and "SHOP_WEBHOOK_SECRET" in app.output
         checks = project.khotan("doctor").json["checks"]
-        assert next(check for check in checks if check["name"] == "webhooks")["message"] == "shop has no secret"
+        assert next(check for check in checks if check["name"] == "webhooks")["message"] == "shop: secret not set"
         done = project.khotan(
             "wire", "vars", "shop", "set", "secret", "--stdin", stdin=f"{SIGNING_SECRET}\nother-one\n"
         )
