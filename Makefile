@@ -12,7 +12,7 @@ RUNTIME := $(VENV)/.runtime.stamp
 DEV := $(VENV)/.dev.stamp
 NODE := .cache/node/.stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq --no-input
-CODE := khotan_cli tests bench docs
+CODE := khotan_cli tests bench docs/picture.py
 BENCHES ?= $(sort $(wildcard bench/[!_]*.py))
 
 .DEFAULT_GOAL := help
